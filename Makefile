@@ -1,0 +1,69 @@
+# unet-edge: `make help` lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+PETS_DIR ?= data/oxford-iiit-pet
+ARTIFACTS ?= artifacts
+DEMO ?= $(ARTIFACTS)/demo
+DIST ?= dist
+PRESET ?= edge
+TRAIN_ARGS ?=
+EXPORT_ARGS ?=
+RUN_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+SAMPLE := runtime/unet_runtime/samples/chelsea.jpg
+PACKAGES := runtime export training
+STAMP := $(VENV)/.unet-edge-installed
+
+.PHONY: help setup data train export run demo test bench lint dist clean
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  Variables: PETS_DIR=$(PETS_DIR) PRESET=$(PRESET) (edge, article) ARTIFACTS=$(ARTIFACTS)"
+
+setup: $(STAMP) ## Create .venv and install the three packages into it
+
+$(STAMP): pyproject.toml constraints.txt $(PACKAGES:%=%/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev \
+	    --editable 'runtime[onnx,tflite,openvino,video]' --editable export --editable training
+	@touch $@
+
+data: $(STAMP) ## Download Oxford-IIIT Pet to PETS_DIR, unless it is there
+	$(BIN)/unet-train download $(PETS_DIR)
+
+train: $(STAMP) ## Train PRESET on PETS_DIR -> artifacts/model.keras
+	$(BIN)/unet-train --data $(PETS_DIR) --preset $(PRESET) --output $(ARTIFACTS) $(TRAIN_ARGS)
+
+export: $(STAMP) ## artifacts/model.keras -> artifacts/export: SavedModel, ONNX, int8 TFLite, proven equal
+	$(BIN)/unet-export $(ARTIFACTS)/model.keras --data $(PETS_DIR) --output $(ARTIFACTS)/export $(EXPORT_ARGS)
+
+run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
+	$(BIN)/unet-run $(RUN_ARGS) --output-dir $(ARTIFACTS)/run $(or $(PHOTO),$(SAMPLE))
+
+demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures, export, prove, segment a cat
+	$(BIN)/unet-train --data synthetic --output $(DEMO)
+	$(BIN)/unet-export $(DEMO)/model.keras --data $(DEMO)/synthetic --output $(DEMO)/export
+	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample
+
+test: $(STAMP) ## Every test (those on real photos need PETS_DIR)
+	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMP) ## Milliseconds a photo side by side, and cold start, as in docs/results.md
+	$(BIN)/python tests/bench/latency.py
+	$(BIN)/python tests/bench/cold_start.py
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+dist: $(STAMP) ## Build the three wheels -> dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) $(PACKAGES:%=./%)
+
+clean: ## Remove .venv, dist and the demo
+	rm -rf $(VENV) $(DIST) $(DEMO)

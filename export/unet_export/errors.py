@@ -1,0 +1,38 @@
+"""Errors of the exporter: part of the runtime's tree, so that one ``except`` serves all commands.
+
+    UnetRuntimeError
+    ├── ExportError   a model that cannot be exported, or an export with something in it that does not belong
+    └── ParityError   an artifact that is not equal enough to the trained model
+
+Each carries the exit code of its kind, as ``unet_runtime.cli.exits`` reads it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unet_runtime.cli import exits
+from unet_runtime.errors import UnetRuntimeError
+
+if TYPE_CHECKING:
+    from unet_export.gate import ParityResult
+
+
+class ExportError(UnetRuntimeError):
+    """The model cannot be exported, or what came out breaks the contract."""
+
+    exit_code = exits.MODEL
+
+
+class ParityError(UnetRuntimeError):
+    """The gate failed: nothing was accepted.
+
+    Attributes:
+        results: of every artifact, those that passed too.
+    """
+
+    exit_code = exits.GATE
+
+    def __init__(self, message: str, results: list[ParityResult]) -> None:
+        super().__init__(message)
+        self.results = results

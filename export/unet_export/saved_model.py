@@ -1,0 +1,66 @@
+"""Keras model -> SavedModel, the format that TensorFlow Serving and the TFLite converter read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unet_runtime.artifact import write_saved_model_spec
+from unet_runtime.spec import ModelSpec
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "probabilities"
+SIGNATURE_NAME = "serving_default"
+
+
+def export_saved_model(model: Any, spec: ModelSpec, folder: Path) -> None:
+    """Write ``folder``, with the spec in ``assets.extra/``.
+
+    Signature ``serving_default``: uint8 ``image`` (batch, h, w, 3) -> float32 ``probabilities``
+    (batch, h', w', classes); any batch size.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    import tensorflow as tf
+
+    write_graph(model, folder, batch=None, dtype="uint8")
+    tools = {**spec.provenance.tools, "tensorflow": tf.__version__}
+    write_saved_model_spec(folder, spec.with_precision("float32", tools=tools))
+
+
+def write_graph(model: Any, folder: Path, *, batch: int | None, dtype: str) -> None:
+    """Write a bare SavedModel of ``model`` with one signature, ``serving_default``.
+
+    The variables are listed as TensorFlow's own. Of a Keras 3 model TensorFlow finds only wrappers,
+    and the TFLite converter then dies in calibration (READ_VARIABLE); Keras' ExportArchive finds
+    both, and writes every weight twice.
+
+    Raises:
+        OSError: TensorFlow cannot write the folder.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
+    module.serve = tf.function(serving(model), input_signature=[signature(model, batch, dtype)])
+    try:
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE_NAME: module.serve})
+    except tf.errors.OpError as error:  # TensorFlow's own file system layer knows no OSError
+        raise OSError(error.message.rpartition("; ")[2]) from error  # "<node> <temporary file>; File too large"
+
+
+def serving(model: Any) -> Any:
+    """The model as a function whose argument and result carry the contract's names."""
+
+    def serve(image: Any) -> dict[str, Any]:
+        return {OUTPUT_NAME: model(image, training=False)}
+
+    return serve
+
+
+def signature(model: Any, batch: int | None, dtype: str) -> Any:
+    """``tf.TensorSpec`` of ``image``, (batch, h, w, 3)."""
+    import tensorflow as tf
+
+    return tf.TensorSpec((batch, *model.inputs[0].shape[1:]), dtype, name=INPUT_NAME)

@@ -1,0 +1,76 @@
+"""Engines by name. A new engine is one module with ``load`` (see base.py) and one line here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import NamedTuple, cast
+
+from unet_runtime.artifact import Artifact
+from unet_runtime.backends.base import Backend, Load
+from unet_runtime.errors import BackendError
+
+
+class Engine(NamedTuple):
+    module: str
+    """Where its ``load`` is."""
+    package: str
+    """Top-level module of the engine itself."""
+    suffixes: tuple[str, ...]
+    """Model files it reads."""
+    extra: str
+    """Extra of unet-edge-runtime that installs it."""
+
+
+ENGINES = {
+    "onnx": Engine("unet_runtime.backends.onnxruntime", "onnxruntime", (".onnx",), "onnx"),
+    "tflite": Engine("unet_runtime.backends.litert", "ai_edge_litert", (".tflite",), "tflite"),
+    "openvino": Engine("unet_runtime.backends.openvino", "openvino", (".onnx",), "openvino"),
+}
+"""In the order in which ``auto`` prefers them."""
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def installed(name: str) -> bool:
+    """Whether the engine's package is there; does not import it."""
+    return importlib.util.find_spec(ENGINES[name].package) is not None
+
+
+def engine_for(suffix: str) -> str:
+    """Name of the preferred installed engine for a model file's suffix.
+
+    Raises:
+        BackendError: none is installed, or no engine reads such files.
+    """
+    able = [name for name, engine in ENGINES.items() if suffix in engine.suffixes]
+    for name in able:
+        if installed(name):
+            return name
+    if not able:
+        raise BackendError(f"no engine reads {suffix!r} files, expected .onnx or .tflite")
+    raise BackendError(f"no engine for {suffix} files is installed: {install_hint(able[0])}")
+
+
+def load(name: str, artifact: Artifact, *, device: str = "auto", threads: int | None = None) -> Backend:
+    """Load a model into the engine ``name``.
+
+    Raises:
+        BackendError: unknown engine or device, engine not installed, or it does not run on ``device``.
+        ModelFileError: the engine cannot read this kind of file, or refuses it.
+    """
+    if name not in ENGINES:
+        raise BackendError(f"backend {name!r}, expected one of {', '.join(ENGINES)}")
+    if device not in DEVICES:
+        raise BackendError(f"device {device!r}, expected one of {', '.join(DEVICES)}")
+    engine = ENGINES[name]
+    if artifact.path.suffix not in engine.suffixes:
+        raise BackendError(f"{artifact.path}: backend {name} reads {', '.join(engine.suffixes)} files")
+    if not installed(name):
+        raise BackendError(f"backend {name} needs {engine.package}, which is not installed: {install_hint(name)}")
+    loader = cast(Load, importlib.import_module(engine.module).load)
+    return loader(artifact, device, threads)
+
+
+def install_hint(name: str) -> str:
+    return f'pip install "unet-edge-runtime[{ENGINES[name].extra}]"'

@@ -1,0 +1,139 @@
+"""Photos with their truth on disk, in the layout of Oxford-IIIT Pet, and how well masks match it.
+
+    ROOT/images/<name>.jpg
+    ROOT/annotations/trimaps/<name>.png       1 pet, 2 background, 3 border
+    ROOT/annotations/trainval.txt, test.txt   first word of a line: name
+
+Training, the parity gate and benchmarks read the same photos through this one module. Class ids
+are the trimap's values less one: 0 pet, 1 background, 2 border.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unet_runtime.errors import ImageError, SourceError
+from unet_runtime.preprocess import photo_box
+from unet_runtime.spec import InputSpec
+
+SPLITS = ("official", "article")
+PARTS = ("trainval", "test")
+
+ARTICLE_TEST_COUNT = 1000
+"""The article sorts the files by name and holds the last 1,000 out."""
+
+IGNORED = 255
+"""In a label array: a pixel without truth (outside a letterboxed photo)."""
+
+_TRIMAP_VALUES = 3
+
+
+class LabelledPhoto(NamedTuple):
+    name: str
+    photo: Path
+    trimap: Path
+
+
+def read_split(root: str | os.PathLike[str], split: str, part: str) -> list[LabelledPhoto]:
+    """The photos of one part of a split, sorted by name.
+
+    Args:
+        root: folder in the layout above.
+        split: ``official`` (the lists that come with the data) or ``article`` (all photos sorted by
+            name, the last 1,000 are the test part).
+        part: ``trainval`` or ``test``.
+
+    Raises:
+        SourceError: no such folder or list, or a list that names no photo.
+    """
+    root = Path(root)
+    if split not in SPLITS or part not in PARTS:
+        raise SourceError(f"split {split!r}, part {part!r}: expected one of {SPLITS} and one of {PARTS}")
+    names = _article_names(root, part) if split == "article" else _official_names(root, part)
+    if not names:
+        raise SourceError(f"{root}: the {part} part of the {split} split names no photo")
+    return [
+        LabelledPhoto(name, root / "images" / f"{name}.jpg", root / "annotations" / "trimaps" / f"{name}.png")
+        for name in sorted(names)
+    ]
+
+
+def _official_names(root: Path, part: str) -> list[str]:
+    path = root / "annotations" / f"{part}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}), expected Oxford-IIIT Pet's list") from error
+    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _article_names(root: Path, part: str) -> list[str]:
+    trimaps = root / "annotations" / "trimaps"
+    # The official archive also holds "._*.png": another system's litter, no pictures.
+    names = sorted(path.stem for path in (root / "images").glob("*.jpg") if (trimaps / f"{path.stem}.png").is_file())
+    count = min(ARTICLE_TEST_COUNT, len(names) // 2)  # a smaller dataset keeps half for training
+    return names[:-count] if part == "trainval" else names[-count:] if count else []
+
+
+def evenly(photos: Sequence[LabelledPhoto], count: int) -> list[LabelledPhoto]:
+    """``count`` photos spread over the whole sequence (so over all breeds), or all if there are fewer."""
+    if count >= len(photos):
+        return list(photos)
+    return [photos[index * len(photos) // count] for index in range(count)]
+
+
+def open_trimap(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Class ids, uint8 (H, W), at the trimap's own size.
+
+    Raises:
+        ImageError: unreadable, or a value outside 1..3.
+    """
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{path}: no readable trimap ({error})") from error
+    low, high = int(values.min()), int(values.max())
+    if low < 1 or high > _TRIMAP_VALUES:
+        raise ImageError(f"{path}: trimap values {low}..{high}, expected 1..{_TRIMAP_VALUES}")
+    return (values - 1).astype(np.uint8)
+
+
+def model_labels(labels: npt.NDArray[np.uint8], spec: InputSpec) -> npt.NDArray[np.uint8]:
+    """Class ids (H, W) of a photo -> uint8 (spec.height, spec.width), fitted as ``model_input`` fits the photo.
+
+    Nearest neighbour: there is no class between two classes. ``IGNORED`` outside a letterboxed photo.
+    """
+    box = photo_box((labels.shape[1], labels.shape[0]), spec)
+    fitted = np.full((spec.height, spec.width), IGNORED, np.uint8)
+    resized = np.asarray(Image.fromarray(labels).resize((box.width, box.height), Image.Resampling.NEAREST))
+    fitted[box.top : box.top + box.height, box.left : box.left + box.width] = resized
+    return fitted
+
+
+def confusion(
+    truths: Iterable[npt.NDArray[np.uint8]], masks: Iterable[npt.NDArray[np.uint8]], classes: int
+) -> npt.NDArray[np.int64]:
+    """Pixel counts (classes, classes): row = truth, column = mask. ``IGNORED`` pixels do not count."""
+    total = np.zeros(classes * classes, np.int64)
+    for truth, mask in zip(truths, masks, strict=True):
+        valid = truth != IGNORED
+        pairs = truth[valid].astype(np.intp) * classes + mask[valid]
+        total += np.bincount(pairs, minlength=classes * classes)
+    return total.reshape(classes, classes)
+
+
+def iou(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Intersection over union of each class, from ``confusion``; NaN for a class neither has."""
+    intersection = np.diag(matrix).astype(np.float64)
+    union = matrix.sum(axis=0) + matrix.sum(axis=1) - intersection
+    with np.errstate(invalid="ignore"):
+        result: npt.NDArray[np.float64] = intersection / union
+    return result

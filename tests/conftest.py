@@ -1,0 +1,87 @@
+"""Fixtures for every test: the real photos, and a model whose right answer is known by looking."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from unet_runtime.artifact import append_to_onnx
+from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def pets_dir() -> Path:
+    """Oxford-IIIT Pet, as PETS_DIR names it."""
+    path = Path(os.environ.get("PETS_DIR", REPOSITORY / "data" / "oxford-iiit-pet"))
+    if not (path / "images").is_dir():
+        pytest.skip(f"no dataset in {path}: set PETS_DIR to Oxford-IIIT Pet's folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_photo() -> Path:
+    return REPOSITORY / "runtime" / "unet_runtime" / "samples" / "chelsea.jpg"
+
+
+def colour_spec(size: int = 32, fit: str = "stretch", width: int | None = None) -> ModelSpec:
+    """Spec of ``write_colour_model``: red is foreground, green background, blue neutral."""
+    return ModelSpec(
+        name="colours",
+        architecture="none",
+        license="CC0-1.0",
+        input=InputSpec(size, width or size, fit=fit),
+        output=OutputSpec(size, width or size),
+        classes=(
+            ClassSpec("red", (255, 0, 0), "foreground"),
+            ClassSpec("green", (0, 255, 0), "background"),
+            ClassSpec("blue", (0, 0, 255), "neutral"),
+        ),
+    )
+
+
+def write_colour_model(path: Path, spec: ModelSpec) -> Path:
+    """Write ``colour_model_bytes`` with its spec."""
+    path.write_bytes(append_to_onnx(colour_model_bytes(spec), spec))
+    return path
+
+
+def colour_model_bytes(spec: ModelSpec) -> bytes:
+    """An ONNX model whose class is each pixel's strongest colour channel: softmax(RGB / 10)."""
+    shape = ["batch", spec.input.height, spec.input.width, 3]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "tenth"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+    ]
+    graph = helper.make_graph(
+        nodes, "colours",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)],
+        [helper.make_tensor("tenth", TensorProto.FLOAT, [], [0.1])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+@pytest.fixture(scope="session")
+def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colour_model(tmp_path_factory.mktemp("model") / "colours.onnx", colour_spec())
+
+
+@pytest.fixture
+def stripes() -> np.ndarray:
+    """uint8 (40, 60, 3): left third red, middle green, right blue."""
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[:, :20, 0] = 255
+    picture[:, 20:40, 1] = 255
+    picture[:, 40:, 2] = 255
+    return picture

@@ -1,0 +1,67 @@
+"""The committed model: one training, three files, the same answers, as good as its spec says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from unet_export import keras_model
+from unet_export.pipeline import export_model
+from unet_runtime import Segmenter
+from unet_runtime.artifact import read_artifact
+from unet_runtime.labelled import confusion, evenly, iou, open_trimap, read_split
+from unet_runtime.preprocess import model_input, open_photo
+
+KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
+MODELS = REPOSITORY / "runtime/unet_runtime/models"
+ONNX, TFLITE = MODELS / "pets-edge.onnx", MODELS / "pets-edge.int8.tflite"
+
+
+def test_one_training_three_files() -> None:
+    keras, onnx, tflite = (read_artifact(path).spec for path in (KERAS, ONNX, TFLITE))
+    assert keras.provenance.weights_sha256 == onnx.provenance.weights_sha256 == tflite.provenance.weights_sha256 != ""
+    assert (keras.precision, onnx.precision, tflite.precision) == ("float32", "float32", "int8")
+    assert tflite.provenance.calibration_sha256 != ""
+    assert keras.provenance.command.startswith("unet-train ")
+    assert keras.provenance.metrics["split"] == "test"
+    assert keras.provenance.metrics["mean_iou"] >= 0.70
+
+
+def test_size() -> None:
+    assert ONNX.stat().st_size + TFLITE.stat().st_size < 12e6
+    assert KERAS.stat().st_size < 12e6
+
+
+def test_keras_and_onnx_agree_on_the_sample(sample_photo: Path) -> None:
+    artifact = read_artifact(KERAS)
+    batch = model_input(open_photo(sample_photo), artifact.spec.input)
+    expected = keras_model.load(artifact)(batch, training=False).numpy()
+    for backend, tolerance, agreement in (("onnx", 1e-5, 0.9999), ("openvino", 1e-4, 0.999), ("tflite", 1.0, 0.98)):
+        actual = Segmenter(backend=backend).backend.run(batch)
+        assert np.abs(actual - expected).max() <= tolerance, backend
+        assert (actual.argmax(-1) == expected.argmax(-1)).mean() >= agreement, backend
+
+
+def test_export_passes_its_gate_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:
+    """The whole export again, from the committed .keras, every gate passed."""
+    model = tmp_path / "model.keras"
+    shutil.copy(KERAS, model)
+    results = export_model(model, pets_dir, tmp_path / "export", parity_count=64)
+    assert {result.format for result in results} == {"saved_model", "onnx", "tflite"}
+    assert all(result.passed for result in results)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "tflite"])
+def test_as_good_as_its_spec_says(backend: str, pets_dir: Path) -> None:
+    """Mean IoU over 200 test photos, at their own size, through the whole Segmenter."""
+    photos = evenly(read_split(pets_dir, "official", "test"), 200)
+    segmenter = Segmenter(backend=backend)
+    matrix = confusion(
+        (open_trimap(item.trimap) for item in photos), (segmenter(item.photo).mask for item in photos), 3
+    )
+    claimed = segmenter.spec.provenance.metrics["mean_iou"]
+    assert abs(float(iou(matrix).mean()) - claimed) < 0.03, f"claimed {claimed} on the whole test split"

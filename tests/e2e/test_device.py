@@ -1,0 +1,85 @@
+"""On a device: the wheel in an empty environment, with one engine and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
+class Device:
+    """A virtual environment that was empty."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        self.python = folder / "bin" / "python"
+
+    def call(self, *arguments: str | Path, program: str = "python") -> subprocess.CompletedProcess[str]:
+        command = [self.python.with_name(program), *arguments]
+        return subprocess.run(
+            [*map(str, command)], capture_output=True, text=True, timeout=600, check=False, cwd=self.python.parents[2]
+        )
+
+    def packages(self) -> set[str]:
+        listed = json.loads(self.call("-m", "pip", "list", "--format", "json").stdout)
+        return {entry["name"].lower() for entry in listed} - {"pip", "setuptools"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", folder, REPOSITORY / "runtime"], check=True
+    )
+    return next(folder.glob("unet_edge_runtime-*.whl"))
+
+
+def install(wheel: Path, extra: str, folder: Path) -> Device:
+    device = Device(folder)
+    done = device.call(*PIP, "install", "--constraint", REPOSITORY / "constraints.txt", f"{wheel}[{extra}]")
+    assert done.returncode == 0, done.stderr
+    return device
+
+
+EXPECTED = {
+    "onnx": {"unet-edge-runtime", "numpy", "pillow", "click", "onnxruntime", "flatbuffers", "packaging", "protobuf"},
+    "tflite": {
+        "unet-edge-runtime", "numpy", "pillow", "click", "ai-edge-litert", "flatbuffers", "backports.strenum", "tqdm",
+        "typing-extensions", "protobuf", "ml-dtypes",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("extra", "other"), [("onnx", "tflite"), ("tflite", "onnx")])
+def test_one_engine(extra: str, other: str, wheel: Path, tmp_path: Path, sample_photo: Path) -> None:
+    device = install(wheel, extra, tmp_path / "device")
+    assert {name.replace("_", "-") for name in device.packages()} == EXPECTED[extra]
+
+    done = device.call("--backend", extra, "--output-dir", tmp_path / "out", sample_photo, program="unet-run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "chelsea.mask.png").is_file()
+
+    # Nobody named the engine: the installed one is taken, and the other says how to get it.
+    assert device.call("--output-dir", tmp_path / "auto", sample_photo, program="unet-run").returncode == 0
+    missing = device.call("--backend", other, sample_photo, program="unet-run")
+    assert missing.returncode == 3
+    assert f'pip install "unet-edge-runtime[{other}]"' in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_no_engine(wheel: Path, tmp_path: Path, sample_photo: Path) -> None:
+    device = Device(tmp_path / "device")
+    done = device.call(*PIP, "install", "--constraint", REPOSITORY / "constraints.txt", wheel)
+    assert done.returncode == 0, done.stderr
+    assert device.packages() == {"unet-edge-runtime", "numpy", "pillow", "click"}
+    run = device.call(sample_photo, program="unet-run")
+    assert run.returncode == 3
+    assert "no engine is installed" in run.stderr

@@ -1,0 +1,124 @@
+"""``unet-export`` as a shell sees it: output and exit codes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.conftest import Export
+from unet_export import cli, pipeline
+from unet_export.onnx import export_onnx
+
+Command = Callable[..., int]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Arguments -> exit code."""
+
+    def run(*arguments: Any) -> int:
+        monkeypatch.setattr(sys, "argv", ["unet-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(caught.value.code or 0)
+
+    return run
+
+
+def test_a_good_export_prints_a_table_and_exits_0(
+    command: Command, model_file: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(model_file, "--data", data, "--output", tmp_path / "out") == 0
+    printed, errors = capfd.readouterr()
+    lines = [line.split() for line in printed.splitlines()]
+    assert [line[0] for line in lines if line[-1] == "passed"] == ["saved_model", "tiny.onnx", "tiny.int8.tflite"]
+    assert printed.splitlines()[-1] == f"accepted: {tmp_path / 'out'}"
+    assert errors == ""  # nothing of TensorFlow's, nor of its converter's
+
+
+def test_a_failed_gate_exits_4_and_shows_why(
+    command: Command, model_file: Path, data: Path, tmp_path: Path, other_model: Any,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(pipeline, "export_onnx", lambda model, spec: export_onnx(other_model, spec))
+    assert command(model_file, "--data", data, "--output", tmp_path / "out") == 4
+    printed, errors = capfd.readouterr()
+    assert "tiny.onnx: max|dp|" in printed
+    assert "error: tiny.onnx: not equal enough" in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rejected"]
+
+
+def test_wrong_usage_exits_2(command: Command, model_file: Path, data: Path) -> None:
+    assert command(model_file) == 2
+    assert command(model_file, "--data", data, "--calibration-count", 199) == 2
+    assert command(model_file, "--data", data, "--parity-count", 63) == 2
+
+
+def test_missing_data_exits_1_and_names_it(
+    command: Command, model_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command(model_file, "--data", tmp_path / "nowhere", "--output", tmp_path / "out") == 1
+    assert str(tmp_path / "nowhere") in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_that_cannot_be_exported_exit_3(
+    command: Command, model_file: Path, model: Any, exported: Export, data: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    damaged = tmp_path / "damaged.keras"
+    content = bytearray(model_file.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    foreign = tmp_path / "foreign.keras"
+    model.save(foreign)
+    cases = {
+        damaged: "damaged",
+        foreign: "was not made by",
+        tmp_path / "missing.keras": "no such model file",
+        exported.folder / "tiny.onnx": "expected a .keras file",
+    }
+    for path, reason in cases.items():
+        assert command(path, "--data", data, "--output", tmp_path / "out") == 3
+        error = capfd.readouterr().err
+        assert str(path) in error
+        assert reason in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_exits_130(
+    command: Command, model_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet_export.keras_model.load", interrupted)
+    assert command(model_file, "--data", data, "--output", tmp_path / "out") == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **paths, **environment}, capture_output=True, text=True
+    )
+
+
+def test_help_does_not_wait_for_the_engines() -> None:
+    code = "import sys; from unet_export import cli; print(sorted({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
+    assert python(code).stdout.strip() == "[]"
+
+
+def test_another_keras_backend_exits_3(model_file: Path, data: Path, tmp_path: Path) -> None:
+    arguments = ["unet-export", str(model_file), "--data", str(data), "--output", str(tmp_path / "out")]
+    answer = python(
+        f"import sys; sys.argv = {arguments}; from unet_export.cli import main; main()", KERAS_BACKEND="jax"
+    )
+    assert answer.returncode == 3
+    assert answer.stderr.startswith("error: Keras runs on jax, expected tensorflow")

@@ -1,0 +1,216 @@
+"""All or nothing: what is in the output folder, however an export ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+
+from tests.export.conftest import SIZE, TEST, TRAIN, Export
+from unet_export import keras_model, pipeline, staging
+from unet_export.errors import ExportError, ParityError
+from unet_export.onnx import export_onnx
+from unet_export.pipeline import export_model
+from unet_runtime.artifact import read_artifact
+from unet_runtime.errors import OutputError
+from unet_runtime.spec import ModelSpec, Provenance
+from unet_training.models.unet import build
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture
+def output(exported: Export, tmp_path: Path) -> Path:
+    """A folder with an accepted export in it, alone in its parent."""
+    folder = tmp_path / "place" / "export"
+    shutil.copytree(exported.folder, folder)
+    return folder
+
+
+@pytest.fixture
+def mixed_up(monkeypatch: pytest.MonkeyPatch, other_model: Any) -> None:
+    """The ONNX exporter takes another model's weights."""
+    monkeypatch.setattr(pipeline, "export_onnx", lambda model, spec: export_onnx(other_model, spec))
+
+
+def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) -> None:
+    report = json.loads((exported.folder / "parity.json").read_text(encoding="utf-8"))
+    assert report["passed"] is True
+    assert report["model"] == spec.name
+    assert report["photos"] == [f"test_{index:03}" for index in range(TEST)]
+    assert len(report["calibration_photos"]) == TRAIN
+    assert [entry["format"] for entry in report["artifacts"]] == ["saved_model", "onnx", "tflite"]
+    for entry in report["artifacts"]:
+        path = exported.folder / entry["file"]
+        listed = path / "assets.extra" / "SHA256SUMS" if path.is_dir() else path
+        assert entry["sha256"] == hashlib.sha256(listed.read_bytes()).hexdigest()
+        assert entry["failures"] == []
+        assert set(entry["tolerances"]) == {"max_abs", "agreement", "iou_drop_points"}
+    assert report["artifacts"][1]["figures"]["max_abs"] <= report["artifacts"][1]["tolerances"]["max_abs"] == 1e-5
+
+
+def test_smaller_parts_are_used_whole_and_it_says_so(exported: Export) -> None:
+    assert f"calibrating on all {TRAIN} photos of the part: 200 were asked for" in exported.said
+    assert f"proving on all {TEST} photos of the part: 128 were asked for" in exported.said
+
+
+@pytest.mark.parametrize("counts", [{"calibration_count": 199}, {"parity_count": 63}])
+def test_a_count_below_its_minimum_is_refused(
+    model_file: Path, data: Path, tmp_path: Path, counts: dict[str, int]
+) -> None:
+    with pytest.raises(ValueError, match="expected at least"):
+        export_model(model_file, data, tmp_path / "out", **counts)
+
+
+@pytest.mark.usefixtures("mixed_up")
+def test_a_failed_gate_accepts_nothing(model_file: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "place" / "export"
+    with pytest.raises(ParityError, match=r"tiny\.onnx: not equal enough") as caught:
+        export_model(model_file, data, output)
+    assert [result.passed for result in caught.value.results] == [True, False, True]
+    assert list(tree(output.parent)) == ["export/rejected/parity.json"]
+    report = json.loads((output / "rejected" / "parity.json").read_text(encoding="utf-8"))
+    assert report["passed"] is False
+    assert "tolerance" in report["artifacts"][1]["failures"][0]
+
+
+def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_it(
+    model_file: Path, data: Path, output: Path, exported: Export, mixed_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ParityError):
+        export_model(model_file, data, output)
+    assert tree(output) == tree(exported.folder) | {
+        "rejected/parity.json": tree(output)["rejected/parity.json"],
+    }
+    monkeypatch.undo()
+    (output / "saved_model" / "stale").write_text("of the previous export")
+    (output / "tiny.onnx").write_bytes(b"previous")
+    (output / "notes.txt").write_text("the user's own")
+    export_model(model_file, data, output)
+    assert (output / "notes.txt").read_text() == "the user's own"
+    assert {path.name for path in output.iterdir()} == {path.name for path in exported.folder.iterdir()} | {"notes.txt"}
+    assert not (output / "saved_model" / "stale").exists()
+    assert tree(output)["tiny.onnx"] == tree(exported.folder)["tiny.onnx"]
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])
+def test_an_interrupted_export_leaves_the_previous_one(
+    model_file: Path, data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise error
+
+    before = tree(output)
+    monkeypatch.setattr("unet_export.parity.prove", interrupted)
+    monkeypatch.setattr(pipeline, "export_int8", lambda *args: b"half a file")
+    expected = OutputError if isinstance(error, OSError) else type(error)
+    with pytest.raises(expected):
+        export_model(model_file, data, output)
+    assert tree(output) == before
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("fails", range(6))
+def test_a_move_that_fails_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int) -> None:
+    """``fails``: which of the six moves (three away, three into place) fails."""
+    names = ["saved_model", "a.onnx", "parity.json"]
+    for place in ("new", "out"):
+        (tmp_path / place / "saved_model").mkdir(parents=True)
+        (tmp_path / place / "saved_model" / "file").write_text(place)
+        for name in names[1:]:
+            (tmp_path / place / name).write_text(place)
+    before = tree(tmp_path / "out")
+    moves, move = iter(range(100)), os.replace
+
+    def failing(source: Any, target: Any) -> None:
+        if next(moves) == fails:
+            raise OSError(5, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        staging.accept(tmp_path / "new", tmp_path / "out", names)
+    assert tree(tmp_path / "out") == before
+
+
+def test_an_output_that_cannot_be_made_is_an_output_error(model_file: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export_model(model_file, data, tmp_path / "file" / "export")
+
+
+# --- models that are refused -----------------------------------------------------------------------
+
+
+def test_a_model_without_a_split_is_refused(
+    model: Any, write_model: Callable[..., Path], data: Path, spec: ModelSpec, tmp_path: Path
+) -> None:
+    path = write_model(model, replace(spec, provenance=Provenance()))
+    with pytest.raises(ExportError, match="which photos were held out"):
+        export_model(path, data, tmp_path / "out")
+
+
+def test_a_name_with_folders_is_refused(
+    model: Any, write_model: Callable[..., Path], data: Path, spec: ModelSpec, tmp_path: Path
+) -> None:
+    path = write_model(model, replace(spec, name="../tiny"))
+    with pytest.raises(ExportError, match="without folders"):
+        export_model(path, data, tmp_path / "out")
+
+
+def test_a_model_that_is_not_as_its_spec_says_is_refused(
+    write_model: Callable[..., Path], data: Path, spec: ModelSpec, tmp_path: Path
+) -> None:
+    path = write_model(build(SIZE * 2, SIZE, 3, filters=2, depth=1), spec)
+    with pytest.raises(ExportError, match=rf"uint8\(None, {SIZE * 2}, {SIZE}, 3\).*spec says uint8\(None, {SIZE}, "):
+        export_model(path, data, tmp_path / "out")
+
+
+def test_half_precision_is_refused(
+    write_model: Callable[..., Path], data: Path, spec: ModelSpec, tmp_path: Path
+) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = build(SIZE, SIZE, 3, filters=2, depth=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    path = write_model(network, spec)
+    with pytest.raises(ExportError, match="layers in bfloat16"):
+        export_model(path, data, tmp_path / "out")
+
+
+def test_code_in_a_model_is_not_run(
+    write_model: Callable[..., Path], data: Path, spec: ModelSpec, tmp_path: Path
+) -> None:
+    image = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    network = keras.Model(image, keras.layers.Lambda(lambda x: x)(image))
+    path = write_model(network, spec)
+    with pytest.raises(ExportError, match=r"refuses it.*[Ll]ambda"):
+        export_model(path, data, tmp_path / "out")
+
+
+def test_a_gpu_in_use_computes_in_full_float32(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    try:
+        keras_model.load(read_artifact(model_file))
+        assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

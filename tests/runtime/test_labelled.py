@@ -1,0 +1,97 @@
+"""Photos with trimaps, and IoU by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_runtime import ImageError, SourceError
+from unet_runtime.labelled import IGNORED, confusion, evenly, iou, model_labels, open_trimap, read_split
+from unet_runtime.spec import InputSpec
+
+
+def write_layout(root: Path, names: list[str], test: list[str]) -> None:
+    (root / "images").mkdir(parents=True)
+    (root / "annotations" / "trimaps").mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (4, 4)).save(root / "images" / f"{name}.jpg")
+        Image.new("L", (4, 4), 1).save(root / "annotations" / "trimaps" / f"{name}.png")
+    trainval = [name for name in names if name not in test]
+    (root / "annotations" / "trainval.txt").write_text("".join(f"{name} 1 1 1\n" for name in trainval))
+    (root / "annotations" / "test.txt").write_text("#comment\n\n" + "".join(f"{name} 1 1 1\n" for name in test))
+
+
+def test_splits(tmp_path: Path) -> None:
+    names = [f"Cat_{index}" for index in range(10)]
+    write_layout(tmp_path, names, test=names[::3])
+    (tmp_path / "annotations" / "trimaps" / "._Cat_1.png").write_bytes(b"litter")
+    assert [item.name for item in read_split(tmp_path, "official", "test")] == names[::3]
+    train, test = (read_split(tmp_path, "article", part) for part in ("trainval", "test"))
+    assert [item.name for item in train + test] == names
+    assert len(test) == 5  # fewer photos than 2,000: half
+    assert all(item.photo.is_file() and item.trimap.is_file() for item in train + test)
+
+
+@pytest.mark.parametrize(
+    ("split", "part", "message"),
+    [("official", "train", "part 'train'"), ("random", "test", "split 'random'"), ("official", "test", "test.txt")],
+)
+def test_no_split(split: str, part: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=message):
+        read_split(tmp_path, split, part)
+
+
+def test_empty_article_split(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="names no photo"):
+        read_split(tmp_path, "article", "test")
+
+
+def test_evenly(tmp_path: Path) -> None:
+    write_layout(tmp_path, [f"{index:03d}" for index in range(100)], test=[])
+    photos = read_split(tmp_path, "official", "trainval")
+    assert [item.name for item in evenly(photos, 4)] == ["000", "025", "050", "075"]
+    assert evenly(photos, 100) == evenly(photos, 999) == photos
+
+
+@pytest.mark.parametrize("values", [[0, 1], [1, 4], [255, 1]])
+def test_trimap_values(values: list[int], tmp_path: Path) -> None:
+    Image.fromarray(np.array([values], np.uint8)).save(tmp_path / "t.png")
+    with pytest.raises(ImageError, match=r"expected 1\.\.3"):
+        open_trimap(tmp_path / "t.png")
+
+
+def test_trimap_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "t.png").write_bytes(b"no png")
+    for name in ("t.png", "absent.png"):
+        with pytest.raises(ImageError, match=name):
+            open_trimap(tmp_path / name)
+
+
+def test_labels_are_never_mixed() -> None:
+    labels = np.where(np.arange(90).reshape(9, 10) % 2, 2, 0).astype(np.uint8)
+    assert set(np.unique(model_labels(labels, InputSpec(32, 32)))) == {0, 2}
+    boxed = model_labels(np.zeros((10, 20), np.uint8), InputSpec(32, 32, fit="letterbox"))
+    assert (boxed[:8] == IGNORED).all()
+    assert (boxed[8:24] == 0).all()
+    assert (boxed[24:] == IGNORED).all()
+
+
+def test_iou_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1, IGNORED]], np.uint8)
+    mask = np.array([[0, 1, 1, 1, 2]], np.uint8)
+    matrix = confusion([truth], [mask], 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    result = iou(matrix)
+    assert result[:2].tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert np.isnan(result[2])
+
+
+def test_real_photos(pets_dir: Path) -> None:
+    test = read_split(pets_dir, "official", "test")
+    assert not {item.name for item in test} & {item.name for item in read_split(pets_dir, "official", "trainval")}
+    for item in evenly(test, 16):
+        with Image.open(item.photo) as photo:
+            assert photo.size == open_trimap(item.trimap).shape[::-1]

@@ -1,0 +1,132 @@
+"""Photo in, Segmentation out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import colour_model_bytes, colour_spec, write_colour_model
+from unet_runtime import BackendError, ImageError, ModelFileError, Segmenter
+from unet_runtime.artifact import append_to_onnx, append_to_tflite
+
+ENGINES = ["onnx", "openvino"]
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_known_picture(backend: str, colour_model: Path, stripes: np.ndarray) -> None:
+    result = Segmenter(colour_model, backend=backend)(stripes)
+    assert result.mask.shape == (40, 60)
+    for index, middle in enumerate((8, 30, 52)):
+        assert (result.mask[:, middle - 7 : middle + 8] == index).all()
+    assert result.probabilities.shape == (32, 32, 3)
+    assert result.probabilities.dtype == np.float32
+
+
+def test_path_image_and_array_agree(colour_model: Path, stripes: np.ndarray, tmp_path: Path) -> None:
+    segmenter = Segmenter(colour_model)
+    path = tmp_path / "photo.png"
+    Image.fromarray(stripes).save(path)
+    masks = [segmenter(photo).mask for photo in (path, str(path), Image.fromarray(stripes), stripes)]
+    assert all(np.array_equal(masks[0], mask) for mask in masks)
+
+
+def test_pictures(colour_model: Path, stripes: np.ndarray) -> None:
+    result = Segmenter(colour_model)(stripes)
+    mask = result.mask_image()
+    assert mask.mode == "P"
+    assert np.array_equal(np.asarray(mask), result.mask)
+    assert mask.getpixel((5, 5)) == 0
+    assert mask.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    overlay = np.asarray(result.overlay())
+    assert np.array_equal(overlay[:, 25:35], stripes[:, 25:35])  # background keeps the photo's pixels
+    cutout = np.asarray(result.cutout())
+    assert (cutout[20, 5, 3], cutout[20, 30, 3]) == (255, 0)
+    assert np.array_equal(cutout[..., :3], stripes)
+
+
+def test_letterboxed_model(tmp_path: Path, stripes: np.ndarray) -> None:
+    model = write_colour_model(tmp_path / "box.onnx", colour_spec(30, fit="letterbox"))
+    mask = Segmenter(model)(stripes).mask
+    for index, middle in enumerate((8, 30, 52)):
+        assert (mask[:, middle - 6 : middle + 7] == index).all()
+
+
+def test_batch(colour_model: Path) -> None:
+    backend = Segmenter(colour_model).backend
+    batch = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    together = backend.run(batch)
+    for index in range(3):
+        np.testing.assert_allclose(backend.run(batch[index : index + 1])[0], together[index], atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "tflite", "openvino"])
+def test_threads_share_one_segmenter(backend: str, sample_photo: Path) -> None:
+    segmenter = Segmenter(backend=backend, threads=1)
+    photos = [Image.open(sample_photo).rotate(90 * turn, expand=True) for turn in range(4)]
+    expected = [segmenter(photo).mask for photo in photos]
+    with ThreadPoolExecutor(4) as pool:
+        for turn, result in enumerate(pool.map(segmenter, photos * 4)):
+            assert np.array_equal(result.mask, expected[turn % 4])
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8),
+     Image.new("RGB", (0, 3))],
+    ids=["grey", "rgba", "float64", "empty", "empty-image"],
+)  # fmt: skip
+def test_bad_input(photo: np.ndarray, colour_model: Path) -> None:
+    with pytest.raises(ImageError, match="expected"):
+        Segmenter(colour_model)(photo)
+
+
+def test_backend_choice(colour_model: Path, tmp_path: Path) -> None:
+    assert Segmenter(colour_model).backend.name == "onnx"
+    with pytest.raises(BackendError, match=r"reads \.tflite"):
+        Segmenter(colour_model, backend="tflite")
+    with pytest.raises(BackendError, match="expected one of onnx"):
+        Segmenter(colour_model, backend="torch")
+    with pytest.raises(BackendError, match="expected one of auto"):
+        Segmenter(colour_model, device="tpu")
+    with pytest.raises(BackendError, match=r"expected \.onnx or \.tflite"):
+        Segmenter(tmp_path / "model.pt")
+
+
+def test_engine_refuses_an_undamaged_file(tmp_path: Path) -> None:
+    """The digest is right, the content is not a model: the engine's error, in ours."""
+    (tmp_path / "odd.onnx").write_bytes(append_to_onnx(b"", colour_spec()))
+    (tmp_path / "odd.tflite").write_bytes(append_to_tflite(bytes(64), colour_spec()))
+    with pytest.raises(ModelFileError, match=r"ONNX Runtime .* refuses"):
+        Segmenter(tmp_path / "odd.onnx")
+    with pytest.raises(ModelFileError, match="OpenVINO refuses"):
+        Segmenter(tmp_path / "odd.onnx", backend="openvino")
+    with pytest.raises(ModelFileError, match="LiteRT refuses"):
+        Segmenter(tmp_path / "odd.tflite")
+
+
+def test_cuda_is_never_pretended(colour_model: Path) -> None:
+    """Here the CPU wheel is installed: an explicit cuda is an error that says what to install."""
+    with pytest.raises(BackendError, match=r"CUDA provider.*pip install \"unet-edge-runtime\[cuda\]\""):
+        Segmenter(colour_model, device="cuda")
+    with pytest.raises(BackendError, match="CPU only"):
+        Segmenter(backend="tflite", device="cuda")
+    assert Segmenter(colour_model, device="auto").backend.device == "cpu"
+
+
+def test_spec_and_model_disagree(tmp_path: Path, stripes: np.ndarray) -> None:
+    """A spec that names two of the model's three classes."""
+    right = colour_spec()
+    wrong = replace(right, classes=right.classes[:2])
+    (tmp_path / "wrong.onnx").write_bytes(append_to_onnx(colour_model_bytes(right), wrong))
+    with pytest.raises(BackendError, match=r"answers \(32, 32, 3\), its spec says \(32, 32, 2\)"):
+        Segmenter(tmp_path / "wrong.onnx")(stripes)
+
+
+def test_engine_failure_is_a_backend_error(colour_model: Path) -> None:
+    with pytest.raises(BackendError, match=r"uint8\(1, 8, 8, 3\)"):
+        Segmenter(colour_model).backend.run(np.zeros((1, 8, 8, 3), np.uint8))

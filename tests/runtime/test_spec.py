@@ -1,0 +1,65 @@
+"""The contract: what goes in comes out, and what it does not allow is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import colour_spec
+from unet_runtime import ModelFileError, ModelSpec
+from unet_runtime.spec import Provenance
+
+
+def test_json_round_trip() -> None:
+    spec = replace(colour_spec(), provenance=Provenance(data="drawn", seed=7, metrics={"iou": {"red": 0.5}}))
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert ModelSpec.from_json(spec.to_json()).to_json() == spec.to_json()
+
+
+def changed(path: str, value: object) -> str:
+    """The colour spec's JSON with one value changed; ``path`` like ``input.height`` or ``classes.0.role``."""
+    data = json.loads(colour_spec().to_json())
+    *parents, last = path.split(".")
+    target = data
+    for part in parents:
+        target = target[int(part)] if isinstance(target, list) else target[part]
+    target[last] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("schema", 2, "schema 2"),
+        ("schema", "one", "schema 'one'"),
+        ("input.height", 0, "input.height is 0"),
+        ("input.width", "160", "input.width is '160'"),
+        ("input.fit", "crop", "input.fit is 'crop'"),
+        ("output.margin", -1, "output.margin is -1"),
+        ("output.activation", "relu", "output.activation"),
+        ("precision", "int4", "precision is 'int4'"),
+        ("classes", [], "classes is 0"),
+        ("classes", {"pet": 0}, "classes is dict"),
+        ("classes.0.role", "hero", r"classes\[0\].role"),
+        ("classes.0.color", [0, 0, 256], r"classes\[0\].color"),
+        ("classes.0.color", "red", r"classes\[0\].color"),
+        ("surprise", 1, "unknown fields"),
+        ("input", 160, "input is int"),
+    ],
+)
+def test_refused(path: str, value: object, named: str) -> None:
+    with pytest.raises(ModelFileError, match=named):
+        ModelSpec.from_json(changed(path, value))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", b"\xff\xfe"])
+def test_not_a_spec(text: str | bytes) -> None:
+    with pytest.raises(ModelFileError):
+        ModelSpec.from_json(text)
+
+
+def test_frozen() -> None:
+    with pytest.raises(AttributeError):
+        colour_spec().name = "other"  # type: ignore[misc]

@@ -1,0 +1,85 @@
+"""Generated pictures, a model trained on them through the command, and the command itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import unittest.mock
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import pytest
+
+from unet_training import cli, synthetic
+from unet_training.models import ARCHITECTURES
+
+TINY = ("--filters", "2", "--size", "32", "--batch-size", "4")
+"""Options of a training that takes seconds."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def unet_train(*arguments: object) -> Ended:
+    """Run ``unet-train`` in this process, from its entry point to its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        unittest.mock.patch.object(sys, "argv", ["unet-train", *map(str, arguments)]),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main()
+    return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def _no_pets_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's default must not depend on who runs the tests."""
+    monkeypatch.delenv("PETS_DIR", raising=False)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 generated pictures for training, 8 for the test, about 48 pixels wide."""
+    root = tmp_path_factory.mktemp("pictures") / "drawn"
+    synthetic.write_dataset(root, train=24, test=8, size=48, seed=1)
+    return root
+
+
+def _one_convolution(height: int, width: int, classes: int, *, filters: int, norm_momentum: float) -> keras.Model:
+    """The U-Net's boundary with next to nothing between: what takes time in a tiny training is the graph."""
+    image = keras.Input((height, width, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255, name="rescale")(image)
+    x = keras.layers.Conv2D(filters, 3, padding="same", name="conv")(x)
+    x = keras.layers.BatchNormalization(momentum=norm_momentum, name="norm")(x)
+    return keras.Model(image, keras.layers.Conv2D(classes, 1, activation="softmax", name="head", dtype="float32")(x))
+
+
+@pytest.fixture
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the U-Net, for tests of what happens around a training."""
+    monkeypatch.setitem(ARCHITECTURES, "unet", _one_convolution)
+
+
+class Trained(NamedTuple):
+    output: Path
+    ended: Ended
+
+
+@pytest.fixture(scope="session")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two epochs of a tiny model in mixed precision, trained by the command."""
+    output = tmp_path_factory.mktemp("trained") / "output"
+    ended = unet_train(
+        "--data", pictures, "--output", output, "--preset", "edge", "--epochs", 2,
+        "--precision", "mixed_bfloat16", *TINY,
+    )  # fmt: skip
+    return Trained(output, ended)

@@ -1,0 +1,233 @@
+"""unet-train as a user runs it: what it writes, says and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training.conftest import TINY, Trained, unet_train
+from unet_runtime.artifact import Artifact, read_artifact
+from unet_runtime.labelled import confusion, iou, read_split
+from unet_training import cli
+from unet_training.dataset import load
+from unet_training.recipes import PRESETS
+from unet_training.train import weights_sha256
+
+
+@pytest.fixture(scope="module")
+def artifact(trained: Trained) -> Artifact:
+    return read_artifact(trained.output / "model.keras")
+
+
+def test_a_training_writes_its_files_and_nothing_else(trained: Trained) -> None:
+    assert (trained.ended.code, trained.ended.err) == (0, "")
+    assert sorted(path.name for path in trained.output.iterdir()) == [
+        "best.npz", "curves.png", "history.json", "model.keras", "panel.png",
+    ]  # fmt: skip
+
+
+def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artifact: Artifact) -> None:
+    model = keras.models.load_model(artifact.path)
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    assert {layer.dtype_policy.name for layer in model.layers} <= {"float32", "uint8"}
+    assert artifact.spec.precision == "float32"
+    assert artifact.spec.provenance.recipe["precision"] == "mixed_bfloat16"
+    assert artifact.spec.provenance.weights_sha256 == weights_sha256(model)
+
+
+def test_the_spec_tells_the_training(artifact: Artifact) -> None:
+    spec = artifact.spec
+    assert (spec.name, spec.architecture, spec.class_names) == ("pets-edge", "unet", ("pet", "background", "border"))
+    assert (spec.input.height, spec.input.width, spec.output.height, spec.output.width) == (32, 32, 32, 32)
+    provenance = spec.provenance
+    assert provenance.data == "Oxford-IIIT Pet, official split, 18 photos"
+    assert (provenance.split, provenance.seed) == ("official", 1)
+    changed = {"filters": 2, "size": 32, "batch_size": 4, "epochs": 2, "precision": "mixed_bfloat16"}
+    assert provenance.recipe == asdict(PRESETS["edge"]) | changed
+
+
+def test_the_recorded_command_names_no_folder_of_this_machine(artifact: Artifact) -> None:
+    assert artifact.spec.provenance.command == (
+        "unet-train --data drawn --preset edge --output output --epochs 2 --batch-size 4 --filters 2 --size 32 "
+        "--precision mixed_bfloat16"
+    )
+
+
+def test_the_figures_are_those_of_the_written_model(pictures: Path, artifact: Artifact) -> None:
+    test = load(read_split(pictures, "official", "test"), artifact.spec.input)
+    model = keras.models.load_model(artifact.path)
+    masks = model.predict(test.photos, verbose=0).argmax(axis=-1)
+    scores = iou(confusion(test.masks, masks, 3))
+    metrics = artifact.spec.provenance.metrics
+    assert (metrics["split"], metrics["photos"]) == ("test", 8)
+    assert [metrics["iou"][name] for name in artifact.spec.class_names] == pytest.approx(scores.tolist(), abs=2e-5)
+    assert metrics["mean_iou"] == pytest.approx(scores.mean(), abs=2e-5)
+    assert metrics["pixel_accuracy"] == pytest.approx((masks == test.masks).mean(), abs=2e-5)
+
+
+def test_the_figures_are_printed(trained: Trained, artifact: Artifact) -> None:
+    metrics = artifact.spec.provenance.metrics
+    assert f"pets-edge, epoch {metrics['epoch']}, on 8 test photos" in trained.ended.out
+    for label, value in (("mean IoU", metrics["mean_iou"]), ("border IoU", metrics["iou"]["border"])):
+        assert any(line.split() == [*label.split(), f"{value:.4f}"] for line in trained.ended.out.splitlines())
+    assert str(artifact.path) in trained.ended.out
+    assert "no use on photos" not in trained.ended.out
+
+
+def test_history_holds_a_figure_for_every_epoch(trained: Trained) -> None:
+    history = json.loads((trained.output / "history.json").read_text())
+    assert {"loss", "val_loss", "mean_iou", "val_mean_iou", "pixel_accuracy", "val_pixel_accuracy"} <= set(history)
+    assert {len(values) for values in history.values()} == {2}
+
+
+def test_the_report_s_pictures_are_pictures(trained: Trained) -> None:
+    for name, colors in (("curves.png", 3), ("panel.png", 30)):
+        with Image.open(trained.output / name) as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        assert len(pixels) > 200_000
+        assert len(np.unique(pixels, axis=0)) > colors
+
+
+@pytest.mark.usefixtures("small_network")
+def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_path: Path) -> None:
+    arguments = ("--data", "synthetic", "--output", tmp_path, "--synthetic-count", 16, "--epochs", 1, *TINY)
+    ended = unet_train(*arguments)
+    assert ended.code == 0
+    assert "16 generated pictures" in ended.out
+    assert "for trying the way only, of no use on photos" in ended.out
+    spec = read_artifact(tmp_path / "model.keras").spec
+    assert (spec.name, spec.license) == ("demo", "Apache-2.0")
+    assert spec.provenance.data == "synthetic, official split, 9 photos"
+    assert spec.provenance.metrics["photos"] == 4
+    drawn = (tmp_path / "synthetic" / "synthetic.json").stat().st_mtime_ns
+    assert unet_train(*arguments).code == 0
+    assert (tmp_path / "synthetic" / "synthetic.json").stat().st_mtime_ns == drawn
+
+
+@pytest.mark.usefixtures("small_network")
+def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PETS_DIR", str(pictures))
+    assert unet_train("--output", tmp_path, "--preset", "demo", "--epochs", 1, *TINY).code == 0
+    assert "--data drawn" in read_artifact(tmp_path / "model.keras").spec.provenance.command
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--size", 100), "100 pixels, expected a multiple of 16"),
+    (("--preset", "best"), "'article', 'edge', 'demo'"),
+    (("--precision", "int8"), "mixed_bfloat16"),
+    (("--epochs", 0), "--epochs"),
+    (("--learning-rate", 0), "--learning-rate"),
+    (("--synthetic-count", 16), "goes with --data synthetic, here --data is data/oxford-iiit-pet"),
+    (("evaluat",), "No such command"),
+])  # fmt: skip
+def test_wrong_usage_is_exit_2(arguments: tuple[object, ...], words: str) -> None:
+    ended = unet_train(*arguments)
+    assert ended.code == 2
+    assert words in ended.err
+
+
+def test_an_output_that_cannot_be_a_folder_is_told_before_training(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ended = unet_train("--data", pictures, "--output", tmp_path / "file" / "output", "--epochs", 1, *TINY)
+    assert ended.code == 1
+    assert ended.err.startswith(f"error: {tmp_path / 'file' / 'output'}: cannot be written (Not a directory)")
+
+
+@pytest.mark.usefixtures("small_network")
+def test_a_loss_that_is_no_number_is_exit_3(pictures: Path, tmp_path: Path) -> None:
+    ended = unet_train("--data", pictures, "--output", tmp_path, "--learning-rate", "1e38", "--epochs", 3, *TINY)
+    assert ended.code == 3
+    assert "lower --learning-rate" in ended.err
+    assert not (tmp_path / "model.keras").exists()
+
+
+@pytest.mark.usefixtures("small_network")
+def test_photos_that_cannot_be_used_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "pets")
+    (tmp_path / "pets" / "images" / "synthetic_0003.jpg").unlink()
+    ended = unet_train("--data", tmp_path / "pets", "--output", tmp_path / "output", "--epochs", 1, *TINY)
+    assert ended.code == 0
+    assert "left out 1 photos that cannot be used:" in ended.out
+    assert "synthetic_0003" in ended.out
+
+
+def test_a_missing_backend_is_exit_3_and_names_the_package(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)  # as Keras without its backend: the import fails
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    ended = unet_train("--data", pictures, "--output", tmp_path)
+    assert ended.code == 3
+    assert "pip install jax" in ended.err
+
+
+def test_help_does_not_wait_for_keras() -> None:
+    code = (
+        "import sys; from unet_training import cli; cli.command(['--help'], standalone_mode=False); "
+        "print(sorted({'keras', 'tensorflow', 'matplotlib', 'pooch'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+@contextmanager
+def _running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    code = "from unet_training.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _interrupt_at(process: subprocess.Popen[str], words: str) -> tuple[str, str]:
+    """Ctrl-C once a line with ``words`` came; the rest of stdout and stderr."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if words in line:
+            break
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=120)
+
+
+def test_ctrl_c_after_an_epoch_keeps_the_best_model(pictures: Path, tmp_path: Path) -> None:
+    with _running("--data", pictures, "--output", tmp_path, "--epochs", 5000, *TINY) as process:
+        out, err = _interrupt_at(process, "Epoch 3/5000")
+    assert process.returncode == 130, err
+    assert "interrupted: keeping the best epoch so far" in out
+    spec = read_artifact(tmp_path / "model.keras").spec
+    assert spec.provenance.metrics["split"] == "validation"
+    assert keras.models.load_model(tmp_path / "model.keras").output_shape == (None, 32, 32, 3)
+    assert {"curves.png", "panel.png", "history.json"} < {path.name for path in tmp_path.iterdir()}
+
+
+def test_ctrl_c_before_an_epoch_says_that_nothing_was_kept(pictures: Path, tmp_path: Path) -> None:
+    with _running("--data", pictures, "--output", tmp_path, *TINY) as process:
+        _, err = _interrupt_at(process, "choose the checkpoint")
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "error: interrupted before the end of the first epoch: nothing was kept"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_stderr_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
+    with cli._without_stderr():
+        os.write(2, b"hidden\n")
+    os.write(2, b"shown\n")
+    assert capfd.readouterr().err == "shown\n"

@@ -1,0 +1,171 @@
+"""Splits, what cannot be used and why, batches; and the real photos where PETS_DIR has them."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_runtime.errors import SourceError
+from unet_runtime.labelled import LabelledPhoto, evenly
+from unet_runtime.spec import InputSpec
+from unet_training.augment import Augmenter
+from unet_training.dataset import Batches, Labelled, load, split_dataset
+from unet_training.errors import DatasetError
+
+SPEC = InputSpec(32, 48)
+
+
+def _names(photos: list[LabelledPhoto]) -> list[str]:
+    return [photo.name for photo in photos]
+
+
+def test_the_official_split_takes_validation_from_trainval_and_leaves_test_alone(pictures: Path) -> None:
+    split = split_dataset(pictures, "official", validation=5, seed=1)
+    train, validation, test = map(_names, (split.train, split.validation, split.test))
+    assert sorted(train + validation) == [f"synthetic_{index:04}" for index in range(1, 25)]
+    assert test == [f"synthetic_{index:04}" for index in range(25, 33)]
+    assert (len(train), len(validation)) == (19, 5)
+    assert not set(train) & set(validation)
+
+
+def test_the_validation_photos_depend_on_the_seed_alone(pictures: Path) -> None:
+    chosen = [_names(split_dataset(pictures, "official", 5, seed).validation) for seed in (1, 1, 2)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_validation_takes_no_more_than_a_quarter(pictures: Path) -> None:
+    assert len(split_dataset(pictures, "official", validation=200, seed=1).validation) == 6
+
+
+def test_the_article_split_holds_the_last_thousand_by_name_out(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations" / "trimaps").mkdir(parents=True)
+    for index in range(2100):  # the split looks at names only
+        (tmp_path / "images" / f"p{index:04}.jpg").touch()
+        (tmp_path / "annotations" / "trimaps" / f"p{index:04}.png").touch()
+    split = split_dataset(tmp_path, "article", validation=1000, seed=1)
+    assert _names(split.train) == [f"p{index:04}" for index in range(1100)]
+    assert _names(split.test) == _names(split.validation) == [f"p{index:04}" for index in range(1100, 2100)]
+
+
+def test_a_missing_list_is_named(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"trainval\.txt"):
+        split_dataset(tmp_path, "official", 5, seed=1)
+
+
+def test_photos_are_fitted_to_the_model(pictures: Path) -> None:
+    photos = split_dataset(pictures, "official", 5, seed=1).test
+    data = load(photos, SPEC)
+    assert (data.photos.shape, data.photos.dtype) == ((8, 32, 48, 3), np.uint8)
+    assert (data.masks.shape, data.masks.dtype) == ((8, 32, 48), np.uint8)
+    assert set(np.unique(data.masks)) == {0, 1, 2}
+    assert (data.names, data.problems) == (_names(photos), [])
+
+
+@pytest.fixture
+def damaged(pictures: Path, tmp_path: Path) -> Path:
+    """A copy in which the first five pictures are broken in five ways."""
+    root = tmp_path / "damaged"
+    shutil.copytree(pictures, root)
+    photo = [root / "images" / f"synthetic_{index:04}.jpg" for index in range(1, 6)]
+    trimap = [root / "annotations" / "trimaps" / f"synthetic_{index:04}.png" for index in range(1, 6)]
+    photo[0].unlink()
+    Image.new("L", (20, 10), 1).save(trimap[1])
+    with Image.open(trimap[2]) as image:
+        Image.fromarray(np.asarray(image) * 2).save(trimap[2])
+    photo[3].write_bytes(photo[3].read_bytes()[:400])
+    photo[4].write_text("not a picture")
+    return root
+
+
+def test_what_cannot_be_used_is_left_out_named_and_told_why(damaged: Path) -> None:
+    split = split_dataset(damaged, "official", 0, seed=1)
+    data = load(split.train, SPEC)
+    assert len(data) == len(data.photos) == len(data.masks) == 19
+    expected = ["no such file", "trimap of (20, 10)", "trimap values 2..6, expected 1..3", "truncated", "not an image"]
+    for index, (problem, words) in enumerate(zip(data.problems, expected, strict=True), start=1):
+        assert f"synthetic_{index:04}" in problem
+        assert words in problem
+
+
+def test_the_rest_is_the_same_as_without_the_damage(damaged: Path, pictures: Path) -> None:
+    whole = load(split_dataset(pictures, "official", 0, seed=1).train, SPEC)
+    rest = load(split_dataset(damaged, "official", 0, seed=1).train, SPEC)
+    assert rest.names == whole.names[5:]
+    np.testing.assert_array_equal(rest.photos, whole.photos[5:])
+    np.testing.assert_array_equal(rest.masks, whole.masks[5:])
+
+
+def test_nothing_usable_is_an_error(damaged: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none of 2 photos can be used; the first: .*synthetic_0001"):
+        load(split_dataset(damaged, "official", 0, seed=1).train[:2], SPEC)
+
+
+@pytest.fixture
+def numbered() -> Labelled:
+    """Ten one-pixel photos, each holding its own number."""
+    numbers = np.arange(10, dtype=np.uint8)
+    photos = np.broadcast_to(numbers[:, None, None, None], (10, 1, 1, 3)).copy()
+    return Labelled([str(n) for n in numbers], photos, numbers[:, None, None] % 3, [])
+
+
+def _epoch(batches: Batches) -> list[list[int]]:
+    order = [batches[index][0][:, 0, 0, 0].tolist() for index in range(len(batches))]
+    batches.on_epoch_end()
+    return order
+
+
+def test_without_a_seed_all_photos_come_in_their_order(numbered: Labelled) -> None:
+    batches = Batches(numbered, 4)
+    assert _epoch(batches) == _epoch(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_with_a_seed_each_epoch_has_its_own_order_and_every_photo_once(numbered: Labelled) -> None:
+    batches, again = Batches(numbered, 5, seed=1), Batches(numbered, 5, seed=1)
+    first, second = _epoch(batches), _epoch(batches)
+    assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(10))
+    assert first != second
+    assert [_epoch(again), _epoch(again)] == [first, second]
+
+
+def test_with_a_seed_a_smaller_last_batch_is_dropped(numbered: Labelled) -> None:
+    assert [len(batch) for batch in _epoch(Batches(numbered, 4, seed=1))] == [4, 4]
+    assert [len(batch) for batch in _epoch(Batches(numbered, 64, seed=1))] == [10]
+
+
+def test_masks_stay_with_their_photos(numbered: Labelled) -> None:
+    photos, masks = Batches(numbered, 5, seed=1)[1]
+    np.testing.assert_array_equal(masks[:, 0, 0], photos[:, 0, 0, 0] % 3)
+
+
+def test_augmented_batches_keep_shapes_and_types(pictures: Path) -> None:
+    data = load(split_dataset(pictures, "official", 5, seed=1).test, SPEC)
+    photos, masks = Batches(data, 4, Augmenter(1), seed=1)[0]
+    assert (photos.shape, photos.dtype) == ((4, 32, 48, 3), np.uint8)
+    assert (masks.shape, masks.dtype) == ((4, 32, 48), np.uint8)
+
+
+@pytest.mark.parametrize("split", ["official", "article"])
+def test_real_splits_are_disjoint(pets_dir: Path, split: str) -> None:
+    photos = split_dataset(pets_dir, split, validation=200, seed=1)
+    train, validation, test = (set(_names(part)) for part in (photos.train, photos.validation, photos.test))
+    assert not train & test
+    assert not train & validation
+    assert len(train) > 2000
+    assert len(test) >= 1000
+    assert (validation == test) if split == "article" else (len(validation) == 200 and not validation & test)
+
+
+def test_real_photos_load(pets_dir: Path) -> None:
+    photos = evenly(split_dataset(pets_dir, "official", 200, seed=1).test, 48)
+    data = load(photos, InputSpec(96, 96))
+    assert (data.problems, len(data)) == ([], 48)
+    share = np.bincount(data.masks.ravel(), minlength=3) / data.masks.size
+    assert 0.15 < share[0] < 0.5  # pets fill about a third of the photos, their border a tenth
+    assert 0.04 < share[2] < 0.25
+    assert data.photos.reshape(48, -1).std(axis=1).min() > 5  # pictures, not blank frames

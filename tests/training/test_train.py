@@ -1,0 +1,234 @@
+"""What a training leaves behind, and what it says when it cannot go on."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from unet_runtime.artifact import read_artifact
+from unet_runtime.errors import OutputError
+from unet_training import train as training
+from unet_training.checkpoint import BestCheckpoint
+from unet_training.dataset import Batches
+from unet_training.errors import TrainingError, TrainingInterruptedError
+from unet_training.recipes import PRESETS
+from unet_training.train import Result, make_optimizer, tool_versions, train, weights_sha256
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+TINY = replace(PRESETS["demo"], filters=2, size=32, batch_size=4, epochs=2)
+
+GOOD = {"loss": 1.0, "val_loss": 1.0, "val_mean_iou": 0.5}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> BestCheckpoint:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    best = BestCheckpoint(tmp_path / "best.npz", "val_mean_iou")
+    best.set_model(model)
+    return best
+
+
+def _fill(best: BestCheckpoint, value: float) -> None:
+    best.model.set_weights([np.full_like(weights, value) for weights in best.model.get_weights()])
+
+
+def _kept(best: BestCheckpoint) -> float:
+    best.restore(best.model)
+    return float(best.model.get_weights()[0][0, 0])
+
+
+@pytest.mark.parametrize(("monitor", "figures", "epoch"), [
+    ("val_mean_iou", (0.5, 0.7, 0.6), 2),
+    ("val_loss", (0.5, 0.7, 0.4), 3),
+])  # fmt: skip
+def test_the_best_epoch_is_kept(
+    checkpoint: BestCheckpoint, monitor: str, figures: tuple[float, ...], epoch: int
+) -> None:
+    checkpoint.monitor = monitor
+    for index, figure in enumerate(figures):
+        _fill(checkpoint, index + 1)
+        checkpoint.on_epoch_end(index, GOOD | {monitor: figure})
+    assert (checkpoint.epoch, _kept(checkpoint)) == (epoch, epoch)
+
+
+def test_an_earlier_training_s_weights_are_not_taken_for_this_one_s(checkpoint: BestCheckpoint) -> None:
+    checkpoint.path.write_text("of another training")
+    checkpoint.on_train_begin()
+    assert not checkpoint.path.exists()
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_best(
+    checkpoint: BestCheckpoint, name: str, value: float
+) -> None:
+    _fill(checkpoint, 1)
+    checkpoint.on_epoch_end(0, GOOD)
+    _fill(checkpoint, 2)
+    with pytest.raises(TrainingError, match=rf"^{name} is .* after epoch 2.*--learning-rate.*epoch 1 are in"):
+        checkpoint.on_epoch_end(1, GOOD | {name: value, "val_mean_iou": 0.9})
+    assert _kept(checkpoint) == 1
+
+
+@contextmanager
+def _disk_full_after(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_the_last_good_weights(checkpoint: BestCheckpoint) -> None:
+    _fill(checkpoint, 1)
+    checkpoint.on_epoch_end(0, GOOD)
+    _fill(checkpoint, 2)
+    with _disk_full_after(100), pytest.raises(OutputError, match=r"best\.npz: cannot be written"):
+        checkpoint.on_epoch_end(1, GOOD | {"val_mean_iou": 0.9})
+    assert (checkpoint.epoch, _kept(checkpoint)) == (1, 1)
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
+
+
+def test_article_s_optimizer_is_keras_rmsprop() -> None:
+    optimizer = make_optimizer(PRESETS["article"], 100)
+    assert isinstance(optimizer, keras.optimizers.RMSprop)
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+def test_adamw_warms_up_and_decays_to_nothing() -> None:
+    optimizer = make_optimizer(replace(TINY, epochs=10, warmup_epochs=1, learning_rate=0.5), 100)
+    rates = []
+    for step in (0, 50, 100, 550, 1000):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.25, 0], abs=1e-3)
+
+
+def test_versions_are_named() -> None:
+    versions = tool_versions()
+    assert set(versions) == {"python", "keras", "backend", "numpy"}
+    assert versions["backend"].startswith(f"{keras.backend.backend()} ")
+
+
+def test_the_digest_sees_one_changed_weight(checkpoint: BestCheckpoint) -> None:
+    before = weights_sha256(checkpoint.model)
+    assert weights_sha256(checkpoint.model) == before
+    weights = checkpoint.model.get_weights()
+    weights[0][0, 0] += 1e-3
+    checkpoint.model.set_weights(weights)
+    assert weights_sha256(checkpoint.model) != before
+
+
+def _train(pictures: Path, output: Path, epochs: int = 2) -> Result:
+    recipe = replace(TINY, epochs=epochs)
+    return train(recipe, pictures, output, data_name="synthetic", seed=1, command="test", say=lambda line: None)
+
+
+def _at_batch(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
+    """Training raises after that many batches, counted over all epochs, in the main thread as Ctrl-C does."""
+    seen = 0
+
+    def count(self: BestCheckpoint, batch: int, logs: object = None) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise error
+
+    monkeypatch.setattr(BestCheckpoint, "on_train_batch_end", count)
+
+
+class ResourceExhaustedError(Exception):
+    """Named as TensorFlow's."""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ResourceExhaustedError("OOM when allocating tensor")])
+def test_no_memory_left_says_what_to_lower_and_what_is_kept(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    _at_batch(monkeypatch, 6, error)  # 18 photos train: 4 batches an epoch
+    with pytest.raises(TrainingError, match=r"batches of 4 photos at 32x32 with 2 filters: lower.*epoch 1 are in"):
+        _train(pictures, tmp_path)
+    assert (tmp_path / "best.npz").is_file()
+
+
+def test_no_memory_left_in_the_data_pipeline_is_known_too(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(self: Batches, index: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Batches, "__getitem__", get)  # its errors reach Keras through TensorFlow
+    with pytest.raises(TrainingError, match=r"no memory left.*nothing was kept"):
+        _train(pictures, tmp_path)
+
+
+def test_other_errors_are_not_taken_for_memory(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _at_batch(monkeypatch, 1, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        _train(pictures, tmp_path)
+
+
+def test_a_failed_training_leaves_the_previous_model(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(pictures, tmp_path, epochs=1)
+    before = (tmp_path / "model.keras").read_bytes()
+    _at_batch(monkeypatch, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        _train(pictures, tmp_path)
+    assert (tmp_path / "model.keras").read_bytes() == before
+    assert not (tmp_path / "best.npz").exists()
+
+
+def test_an_interruption_after_the_first_epoch_keeps_its_model(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _at_batch(monkeypatch, 6, KeyboardInterrupt())
+    result = _train(pictures, tmp_path, epochs=5)
+    assert result.interrupted
+    assert len(result.history["loss"]) == 1
+    metrics = read_artifact(result.model).spec.provenance.metrics
+    assert (metrics["split"], metrics["photos"], metrics["epoch"]) == ("validation", 6, 1)
+
+
+def test_an_interruption_of_the_last_measurement_keeps_the_model(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = training._figures
+
+    def interrupted(model: keras.Model, photos: object, split: str, recipe: object) -> object:
+        if split == "test":
+            raise KeyboardInterrupt
+        return figures(model, photos, split, recipe)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "_figures", interrupted)
+    result = _train(pictures, tmp_path, epochs=1)
+    assert result.interrupted
+    assert read_artifact(result.model).spec.provenance.metrics["split"] == "validation"
+
+
+def test_a_second_interruption_says_where_the_weights_are(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_figures", interrupted)
+    with pytest.raises(TrainingInterruptedError, match=r"epoch 1 are in .*best\.npz"):
+        _train(pictures, tmp_path, epochs=1)
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_the_same_seed_trains_the_same_model(pictures: Path, tmp_path: Path) -> None:
+    hashes = {_train(pictures, tmp_path / str(run), epochs=1).spec.provenance.weights_sha256 for run in (1, 2)}
+    assert len(hashes) == 1

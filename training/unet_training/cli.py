@@ -1,0 +1,180 @@
+"""unet-train: train a model. The only module of this package that prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from unet_runtime.cli import exits
+from unet_runtime.cli.quiet import engines_quiet
+from unet_runtime.errors import BackendError
+from unet_training import __version__
+from unet_training.errors import TrainingInterruptedError
+from unet_training.recipes import PRESETS, Recipe
+
+if TYPE_CHECKING:
+    from unet_training.train import Result
+
+SYNTHETIC = "synthetic"
+DEFAULT_DATA = "data/oxford-iiit-pet"
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+_SIZE_STEP = 16  # four poolings by two
+_TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
+
+
+def _size(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value % _SIZE_STEP:
+        raise click.BadParameter(f"{value} pixels, expected a multiple of {_SIZE_STEP} (the model halves four times)")
+    return value
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--data",
+    metavar=f"PATH|{SYNTHETIC}",
+    envvar="PETS_DIR",
+    default=DEFAULT_DATA,
+    show_default=True,
+    show_envvar=True,
+    help="Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help=f"Recipe to start from (default: edge; demo for --data {SYNTHETIC}).",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Folder of model.keras, curves.png, panel.png, history.json.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Times to see every photo.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Photos a step.")
+@click.option("--filters", type=click.IntRange(min=1), help="Filters of the first stage; each below doubles them.")
+@click.option("--size", type=click.IntRange(min=_SIZE_STEP), callback=_size, help="Input height and width, pixels.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="At its peak.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="While training; the saved model is float32 always.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option(
+    "--synthetic-count",
+    type=click.IntRange(min=8),
+    default=360,
+    show_default=True,
+    help="Pictures to generate; a quarter of them are kept for the test.",
+)
+@click.version_option(__version__)
+@click.pass_context  # fmt: skip
+def command(
+    context: click.Context, /, data: str, preset: str | None, output: Path, seed: int, synthetic_count: int,
+    **overrides: Any,
+) -> int:  # fmt: skip
+    """Train the U-Net, choose its best epoch, measure it, and write one model.keras that carries its spec.
+
+    Options that are not given come from the preset. Ctrl-C after the first epoch keeps the best one so far.
+    """
+    if context.invoked_subcommand is not None:
+        return exits.OK
+    synthetic = data == SYNTHETIC
+    if not synthetic and context.get_parameter_source("synthetic_count") is not ParameterSource.DEFAULT:
+        raise click.UsageError(f"--synthetic-count goes with --data {SYNTHETIC}, here --data is {data}")
+    recipe = replace(
+        PRESETS[preset or ("demo" if synthetic else "edge")],
+        **{name: value for name, value in overrides.items() if value is not None},
+    )
+    _import_keras()
+    try:
+        folder = _draw(output, synthetic_count, seed) if synthetic else _ensure(Path(data))
+        result = _train(recipe, folder, output, synthetic, seed, _canonical(context))
+    except KeyboardInterrupt as error:
+        raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
+    _say_result(result, output, synthetic)
+    return exits.INTERRUPTED if result.interrupted else exits.OK
+
+
+@command.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), envvar="PETS_DIR", default=DEFAULT_DATA)
+def download(folder: Path) -> int:
+    """Download Oxford-IIIT Pet (0.8 GB) to FOLDER, unless it is there."""
+    _import_keras()
+    click.echo(f"Oxford-IIIT Pet is in {_ensure(folder)}")
+    return exits.OK
+
+
+def _import_keras() -> None:
+    """Late, so that ``--help`` is quick, and once, so that a missing backend gets one clear message."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with engines_quiet():
+            import keras
+
+            keras.ops.ones((1,))  # looks for devices
+    except ImportError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        raise BackendError(f"Keras' backend {backend} cannot be imported ({error}): pip install {backend}") from error
+
+
+def _ensure(folder: Path) -> Path:
+    from unet_training import dataset
+
+    dataset.ensure_dataset(folder)
+    return folder
+
+
+def _draw(output: Path, count: int, seed: int) -> Path:
+    from unet_training import synthetic
+
+    folder = output / SYNTHETIC
+    test = count // _TEST_SHARE
+    click.echo(f"{count} generated pictures in {folder}, {test} of them for the test")
+    synthetic.ensure_dataset(folder, train=count - test, test=test, seed=seed)
+    return folder
+
+
+def _train(recipe: Recipe, data: Path, output: Path, synthetic: bool, seed: int, line: str) -> Result:
+    from unet_training.report import write_report
+    from unet_training.train import train
+
+    name = SYNTHETIC if synthetic else "Oxford-IIIT Pet"
+    result = train(recipe, data, output, data_name=name, seed=seed, command=line, say=click.echo)
+    write_report(result, output)
+    return result
+
+
+def _canonical(context: click.Context) -> str:
+    """The command with the options that were given, in the order of ``--help``, folders by their last name only:
+    the spec travels with the model, and another machine's folders say nothing there."""
+    words = ["unet-train"]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
+            value = str(context.params[name])
+            words += [parameter.opts[0], Path(value).resolve().name if name in ("data", "output") else value]
+    return shlex.join(words)
+
+
+def _say_result(result: Result, output: Path, synthetic: bool) -> None:
+    from unet_training.report import CURVES, PANEL
+
+    figures = result.spec.provenance.metrics
+    click.echo(f"\n{result.spec.name}, epoch {figures['epoch']}, on {figures['photos']} {figures['split']} photos")
+    rows = {"loss": figures["loss"], "pixel accuracy": figures["pixel_accuracy"], "mean IoU": figures["mean_iou"]}
+    rows |= {f"  {name} IoU": value for name, value in figures["iou"].items()}
+    for label, value in rows.items():
+        click.echo(f"  {label:<18} {value:.4f}")
+    for label, path in (("model", result.model), ("curves", output / CURVES), ("panel", output / PANEL)):
+        click.echo(f"{label:<8}{path}")
+    if synthetic:
+        click.echo("Trained on drawn animals: for trying the way only, of no use on photos.")
+
+
+def main() -> None:
+    exits.run(command)

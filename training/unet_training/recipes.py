@@ -1,0 +1,60 @@
+"""Recipes: every hyper-parameter of a training, in one frozen object that travels with the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training, but for its data and seed."""
+
+    name: str
+    """Name of the model it makes."""
+    architecture: str
+    filters: int
+    """Filters of the first stage."""
+    size: int
+    """Height and width of the input, pixels."""
+    split: str
+    """``official`` or ``article``, as ``unet_runtime.labelled.read_split``."""
+    validation: int
+    """Photos of trainval that choose the checkpoint (official split)."""
+    batch_size: int
+    epochs: int
+    optimizer: str
+    """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
+    learning_rate: float
+    """Peak, after warm-up."""
+    weight_decay: float
+    warmup_epochs: float
+    augment: bool
+    monitor: str
+    """What chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
+    precision: str
+    """Keras dtype policy while training; the saved model is float32 always."""
+    norm_momentum: float = 0.99
+    """Of BatchNormalization's moving averages, which take about ``5 / (1 - norm_momentum)`` steps to forget
+    their initial values. 0.99 is Keras' default; a training of few steps needs less."""
+
+
+PRESETS = {
+    # The article's model and recipe to the letter; Keras' RMSprop at its default learning rate.
+    "article": Recipe(
+        name="pets-article", architecture="unet", filters=64, size=160, split="article", validation=1000,
+        batch_size=8, epochs=15, optimizer="rmsprop", learning_rate=1e-3, weight_decay=0.0, warmup_epochs=0,
+        augment=False, monitor="val_loss", precision="float32",
+    ),
+    # The same architecture for a device: 1.9 M parameters, trained for accuracy.
+    "edge": Recipe(
+        name="pets-edge", architecture="unet", filters=16, size=160, split="official", validation=200,
+        batch_size=16, epochs=20, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=1,
+        augment=True, monitor="val_mean_iou", precision="auto",
+    ),
+    # For trying the way and for tests: small enough for two CPU cores and generated pictures.
+    "demo": Recipe(
+        name="demo", architecture="unet", filters=8, size=96, split="official", validation=32,
+        batch_size=8, epochs=16, optimizer="adamw", learning_rate=3e-3, weight_decay=1e-2, warmup_epochs=1,
+        augment=False, monitor="val_mean_iou", precision="float32", norm_momentum=0.9,
+    ),
+}  # fmt: skip
