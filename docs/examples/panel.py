@@ -1,6 +1,6 @@
 """Draw a photo, its overlay and its cut-out side by side: the picture in the README.
 
-python docs/examples/panel.py photo.jpg panel.png
+python docs/examples/panel.py photo.jpg panel.jpg
 """
 
 import sys
@@ -26,4 +26,4 @@ checkerboard.paste(cutout, mask=cutout)
 sheet = Image.new("RGB", (3 * width + 2 * GAP, height), (255, 255, 255))
 for column, picture in enumerate((result.photo, result.overlay(), checkerboard)):
     sheet.paste(picture, (column * (width + GAP), 0))
-sheet.save(panel, optimize=True)
+sheet.save(panel, optimize=True, quality=90)

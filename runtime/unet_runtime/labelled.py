@@ -98,7 +98,7 @@ def open_trimap(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             values = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # as in open_photo: decoders raise anything
         raise ImageError(f"{path}: no readable trimap ({error})") from error
     low, high = int(values.min()), int(values.max())
     if low < 1 or high > _TRIMAP_VALUES:

@@ -61,8 +61,9 @@ def open_photo(source: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
         raise ImageError(f"{name}: too many pixels ({error})") from error
     except MemoryError as error:
         raise ImageError(f"{name}: too large for this machine's memory") from error
-    except (OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        # Pillow's decoders let all of these through on damaged files.
+    except ImageError:
+        raise
+    except Exception as error:  # on damaged files decoders raise what they stumble over: struct.error, RuntimeError...
         raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 

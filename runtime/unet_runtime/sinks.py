@@ -42,11 +42,12 @@ def save(result: Segmentation, kinds: Sequence[str], output_dir: Path, stem: str
 
 
 def _write_png(image: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Ends in .png: told a format instead, Pillow would import all its common ones first.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part.png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            image.save(temporary, "PNG", compress_level=_COMPRESSION)
+            image.save(temporary, compress_level=_COMPRESSION)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -64,7 +64,8 @@ def _named_photo(path: Path, output_dir: Path | None) -> PhotoFile:
 
 
 def _folder_photos(folder: Path, output_dir: Path | None) -> list[PhotoFile]:
-    root = output_dir or folder.with_name(folder.resolve().name + FOLDER_RESULTS)
+    named = folder if folder.name else folder.resolve()  # "." has no name to add to
+    root = output_dir or named.with_name(named.name + FOLDER_RESULTS)
     photos = [
         PhotoFile(path, root / path.parent.relative_to(folder), path.stem)
         for path in _walk(folder)

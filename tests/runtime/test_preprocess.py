@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,31 @@ def test_truncated_jpeg(keep: float, sample_photo: Path, tmp_path: Path) -> None
     path.write_bytes(content[:length])
     with pytest.raises(ImageError, match=r"cut\.jpg"):
         open_photo(path)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "PPM"])
+def test_damaged_bytes(format_: str, sample_photo: Path) -> None:
+    """Flipped, overwritten and cut bytes, headers above all: a picture or an ImageError, nothing else."""
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    file = io.BytesIO()
+    Image.open(sample_photo).resize((120, 80)).save(
+        file, format_, **({"exif": exif} if format_ in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {})
+    )
+    rng = random.Random(format_)
+    refused = 0
+    for _ in range(150):
+        content = bytearray(file.getvalue())
+        for _ in range(rng.choice([1, 2, 5, 20])):
+            position = rng.randrange(min(len(content), rng.choice([64, 600, len(content)])))
+            content[position] = rng.choice([0, 255, content[position] ^ (1 << rng.randrange(8))])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's notes on odd EXIF
+            try:
+                assert open_photo(io.BytesIO(content)).mode == "RGB"
+            except ImageError:
+                refused += 1
+    assert 0 < refused < 150
 
 
 def test_no_photo(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
+from PIL import Image
 
 from unet_runtime import __version__
 from unet_runtime.backends import DEVICES, ENGINES
@@ -55,6 +57,8 @@ def command(
     Writes PHOTO.mask.png (pixel value = class id, at the photo's own size), PHOTO.overlay.png and
     PHOTO.cutout.png (RGBA).
     """
+    # A photo of 100 megapixels is no attack; what Pillow takes for one is an error all the same.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     files = find_photos(photos, output_dir)
     with engines_quiet():
         segmenter = Segmenter(model, backend=backend, device=device, threads=threads)
