@@ -21,7 +21,6 @@ from PIL import Image
 from tests.training.conftest import TINY, Trained, unet_train
 from unet_runtime.artifact import Artifact, read_artifact
 from unet_runtime.labelled import confusion, iou, read_split
-from unet_training import cli
 from unet_training.dataset import load
 from unet_training.recipes import PRESETS
 from unet_training.train import weights_sha256
@@ -224,10 +223,3 @@ def test_ctrl_c_before_an_epoch_says_that_nothing_was_kept(pictures: Path, tmp_p
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "error: interrupted before the end of the first epoch: nothing was kept"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_stderr_comes_back(capfd: pytest.CaptureFixture[str]) -> None:
-    with cli._without_stderr():
-        os.write(2, b"hidden\n")
-    os.write(2, b"shown\n")
-    assert capfd.readouterr().err == "shown\n"
