@@ -68,7 +68,7 @@ def read_split(root: str | os.PathLike[str], split: str, part: str) -> list[Labe
 def _official_names(root: Path, part: str) -> list[str]:
     path = root / "annotations" / f"{part}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}), expected Oxford-IIIT Pet's list") from error
     return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
@@ -76,8 +76,9 @@ def _official_names(root: Path, part: str) -> list[str]:
 
 def _article_names(root: Path, part: str) -> list[str]:
     trimaps = root / "annotations" / "trimaps"
-    # The official archive also holds "._*.png": another system's litter, no pictures.
-    names = sorted(path.stem for path in (root / "images").glob("*.jpg") if (trimaps / f"{path.stem}.png").is_file())
+    # "._*": another system's litter, no pictures; the official archive holds such trimaps.
+    photos = (path.stem for path in (root / "images").glob("*.jpg") if not path.name.startswith("._"))
+    names = sorted(name for name in photos if (trimaps / f"{name}.png").is_file())
     count = min(ARTICLE_TEST_COUNT, len(names) // 2)  # a smaller dataset keeps half for training
     return names[:-count] if part == "trainval" else names[-count:] if count else []
 

@@ -46,6 +46,7 @@ def test_the_readme_has_its_commands() -> None:
     lines = shell_lines()
     assert {"make demo", "make test"} <= set(lines)
     assert any(line.startswith("unet-run --backend onnx") for line in lines)
+    assert all(line.split()[0] in {"make", "unet-run", "unet-train"} for line in lines)  # all are typed below
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make ")])
@@ -77,6 +78,16 @@ def test_help_lists_every_target() -> None:
     assert all(f"make {target} " in listed for target in targets)
 
 
+def made_by_the_demo(line: str, folder: Path) -> list[str]:
+    """A ``unet-train`` line of the README, on the demo's data and model instead of the real ones."""
+    real = {
+        "data/oxford-iiit-pet": folder / "synthetic",
+        "artifacts/export/pets-edge.int8.tflite": folder / "export" / "demo.int8.tflite",
+    }
+    words = [str(real.get(word, word)) for word in shlex.split(line)]
+    return [*words, "--data", str(folder / "synthetic")] if "evaluate" in words else words
+
+
 def test_demo(tmp_path: Path) -> None:
     """The whole way in one command; its second run installs nothing, its pictures can be looked at."""
     start = time.monotonic()
@@ -93,6 +104,9 @@ def test_demo(tmp_path: Path) -> None:
         for kind, mode in (("mask", "P"), ("overlay", "RGB"), ("cutout", "RGBA")):
             with Image.open(tmp_path / "sample" / f"chelsea.{backend}.{kind}.png") as picture:
                 assert (picture.mode, picture.size) == (mode, (451, 300))
+    for line in shell_lines():
+        if line.startswith("unet-train "):
+            run(made_by_the_demo(line, tmp_path))
 
 
 def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:

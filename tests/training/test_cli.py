@@ -34,7 +34,7 @@ def artifact(trained: Trained) -> Artifact:
 def test_a_training_writes_its_files_and_nothing_else(trained: Trained) -> None:
     assert (trained.ended.code, trained.ended.err) == (0, "")
     assert sorted(path.name for path in trained.output.iterdir()) == [
-        "best.npz", "curves.png", "history.json", "model.keras", "panel.png",
+        "best.npz", "cache", "curves.png", "history.json", "model.keras", "panel.png",
     ]  # fmt: skip
 
 
@@ -129,6 +129,7 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
     (("--precision", "int8"), "mixed_bfloat16"),
     (("--epochs", 0), "--epochs"),
     (("--learning-rate", 0), "--learning-rate"),
+    (("--cache", "kept", "--no-cache"), "exclude each other"),
     (("--synthetic-count", 16), "goes with --data synthetic, here --data is data/oxford-iiit-pet"),
     (("evaluat",), "No such command"),
 ])  # fmt: skip
@@ -222,4 +223,4 @@ def test_ctrl_c_before_an_epoch_says_that_nothing_was_kept(pictures: Path, tmp_p
         _, err = _interrupt_at(process, "choose the checkpoint")
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "error: interrupted before the end of the first epoch: nothing was kept"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -14,8 +14,9 @@ from unet_runtime.errors import SourceError
 from unet_runtime.labelled import LabelledPhoto, evenly
 from unet_runtime.spec import InputSpec
 from unet_training.augment import Augmenter
-from unet_training.dataset import Batches, Labelled, load, split_dataset
+from unet_training.dataset import Batches, load, split_dataset
 from unet_training.errors import DatasetError
+from unet_training.pairs import Labelled
 
 SPEC = InputSpec(32, 48)
 
@@ -56,6 +57,15 @@ def test_the_article_split_holds_the_last_thousand_by_name_out(tmp_path: Path) -
 def test_a_missing_list_is_named(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"trainval\.txt"):
         split_dataset(tmp_path, "official", 5, seed=1)
+
+
+def test_a_photo_in_both_lists_is_refused(pictures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "leaking"
+    shutil.copytree(pictures, root)
+    with (root / "annotations" / "test.txt").open("a") as lines:
+        lines.write("synthetic_0003 1 1 1\n")
+    with pytest.raises(DatasetError, match=r"1 photos are in trainval\.txt and in test\.txt \(synthetic_0003\)"):
+        split_dataset(root, "official", 5, seed=1)
 
 
 def test_photos_are_fitted_to_the_model(pictures: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from unet_runtime.backends import ENGINES
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.errors import BackendError
+from unet_runtime.labelled import PARTS
 from unet_training import __version__
-from unet_training.errors import TrainingInterruptedError
+from unet_training.errors import DatasetError, TrainingInterruptedError
 from unet_training.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ DEFAULT_DATA = "data/oxford-iiit-pet"
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
 _SIZE_STEP = 16  # four poolings by two
+_SHOWN = 5  # names of an oddity
 _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 
 
@@ -71,11 +75,17 @@ def _size(context: click.Context, parameter: click.Parameter, value: int | None)
     show_default=True,
     help="Pictures to generate; a quarter of them are kept for the test.",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]",
+)
+@click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none.")
 @click.version_option(__version__)
 @click.pass_context  # fmt: skip
 def command(
     context: click.Context, /, data: str, preset: str | None, output: Path, seed: int, synthetic_count: int,
-    **overrides: Any,
+    cache: Path | None, no_cache: bool, **overrides: Any,
 ) -> int:  # fmt: skip
     """Train the U-Net, choose its best epoch, measure it, and write one model.keras that carries its spec.
 
@@ -86,6 +96,8 @@ def command(
     synthetic = data == SYNTHETIC
     if not synthetic and context.get_parameter_source("synthetic_count") is not ParameterSource.DEFAULT:
         raise click.UsageError(f"--synthetic-count goes with --data {SYNTHETIC}, here --data is {data}")
+    if no_cache and cache is not None:
+        raise click.UsageError("--cache and --no-cache exclude each other")
     recipe = replace(
         PRESETS[preset or ("demo" if synthetic else "edge")],
         **{name: value for name, value in overrides.items() if value is not None},
@@ -93,7 +105,8 @@ def command(
     _import_keras()
     try:
         folder = _draw(output, synthetic_count, seed) if synthetic else _ensure(Path(data))
-        result = _train(recipe, folder, output, synthetic, seed, _canonical(context))
+        cache = None if no_cache else cache or output / "cache"
+        result = _train(recipe, folder, output, synthetic, seed, _canonical(context), cache)
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
     _say_result(result, output, synthetic)
@@ -106,6 +119,32 @@ def download(folder: Path) -> int:
     """Download Oxford-IIIT Pet (0.8 GB) to FOLDER, unless it is there."""
     _import_keras()
     click.echo(f"Oxford-IIIT Pet is in {_ensure(folder)}")
+    return exits.OK
+
+
+@command.command()
+@click.argument(
+    "data", type=click.Path(path_type=Path, file_okay=False), envvar="PETS_DIR", default=DEFAULT_DATA
+)  # fmt: skip
+@click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write every name there.")
+def check(data: Path, report: Path | None) -> int:
+    """Read every photo and trimap in DATA, and name each oddity and what training does about it."""
+    from unet_training.check import check_dataset
+    from unet_training.files import replacing
+
+    found = check_dataset(data)
+    if report is not None:
+        with replacing(report) as temporary:
+            temporary.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
+    formats = ", ".join(f"{count} {name}" for name, count in sorted(found.formats.items()))
+    click.echo(f"{found.pairs} photos named by lists or paired with a trimap in {data}; usable: {formats or 'none'}")
+    for part, count in found.usable.items():
+        click.echo(f"{count:6}  usable in the {part} part")
+    for what, done, names in found.oddities():
+        more = ", ..." if len(names) > _SHOWN else ""
+        click.echo(f"{len(names):6}  {what}: {done} ({', '.join(names[:_SHOWN])}{more})")
+    if errors := found.errors():
+        raise DatasetError("; ".join(errors))
     return exits.OK
 
 
@@ -139,22 +178,28 @@ def _draw(output: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def _train(recipe: Recipe, data: Path, output: Path, synthetic: bool, seed: int, line: str) -> Result:
+def _train(
+    recipe: Recipe, data: Path, output: Path, synthetic: bool, seed: int, line: str, cache: Path | None
+) -> Result:  # fmt: skip
+    from unet_training.cache import PhotoCache
     from unet_training.report import write_report
     from unet_training.train import train
 
     name = SYNTHETIC if synthetic else "Oxford-IIIT Pet"
-    result = train(recipe, data, output, data_name=name, seed=seed, command=line, say=click.echo)
+    kept = None if cache is None else PhotoCache(cache, click.echo)
+    result = train(recipe, data, output, data_name=name, seed=seed, command=line, say=click.echo, cache=kept)
     write_report(result, output)
     return result
 
 
 def _canonical(context: click.Context) -> str:
     """The command with the options that were given, in the order of ``--help``, folders by their last name only:
-    the spec travels with the model, and another machine's folders say nothing there."""
+    the spec travels with the model, and another machine's folders say nothing there. The cache changes no model."""
     words = ["unet-train"]
     for parameter in context.command.params:
         name = str(parameter.name)
+        if name in ("cache", "no_cache"):
+            continue
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
             value = str(context.params[name])
             words += [parameter.opts[0], Path(value).resolve().name if name in ("data", "output") else value]
@@ -174,6 +219,51 @@ def _say_result(result: Result, output: Path, synthetic: bool) -> None:
         click.echo(f"{label:<8}{path}")
     if synthetic:
         click.echo("Trained on drawn animals: for trying the way only, of no use on photos.")
+
+
+@command.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PETS_DIR",
+    default=DEFAULT_DATA,
+    show_default=True,
+    show_envvar=True,
+    help="Photos and trimaps in Oxford-IIIT Pet's layout.",
+)
+@click.option("--split", "part", type=click.Choice(PARTS), default="test", show_default=True, help="Of MODEL's split.")
+@click.option("--count", type=click.IntRange(min=1), help="Photos, spread evenly over the part (default: all).")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", *ENGINES]),
+    default="auto",
+    show_default=True,
+    help="Of an exported MODEL; a .keras file runs in Keras.",
+)
+@click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write every figure there.")
+def evaluate(model: Path, data: Path, part: str, count: int | None, backend: str, report: Path | None) -> int:
+    """Measure MODEL (.keras, .onnx or .tflite) on photos that its training did not see."""
+    from unet_training import evaluate as evaluation
+    from unet_training import files, tables
+
+    if model.suffix == ".keras":
+        _import_keras()
+    with engines_quiet():
+        loaded = evaluation.load_model(model, backend)
+    if report is not None:  # before minutes of measuring
+        with files.writing(report):
+            report.parent.mkdir(parents=True, exist_ok=True)
+    result = evaluation.evaluate(loaded, data, part=part, count=count, say=lambda line: click.echo(line, err=True))
+    for line in tables.lines(result):
+        click.echo(line)
+    if report is not None:
+        with files.replacing(report) as temporary:
+            temporary.write_text(result.to_json(), encoding="utf-8")
+        click.echo(f"\nevery figure: {report}")
+    for problem in result.problems:
+        click.echo(f"left out: {problem}", err=True)
+    return exits.INPUTS_FAILED if result.problems else exits.OK
 
 
 def main() -> None:

@@ -1,14 +1,12 @@
-"""Oxford-IIIT Pet: download, verify, split, decode.
+"""Oxford-IIIT Pet: download, split, load, feed.
 
 O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 2012.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +14,12 @@ import keras
 import numpy as np
 import pooch
 
-from unet_runtime.errors import ImageError
-from unet_runtime.labelled import LabelledPhoto, model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
+from unet_runtime.labelled import LabelledPhoto, read_split
 from unet_runtime.spec import InputSpec
 from unet_training.augment import Augmenter
+from unet_training.cache import PhotoCache
 from unet_training.errors import DatasetError
+from unet_training.pairs import Labelled, decode
 
 BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = {
@@ -81,9 +79,15 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
     ``article``: the last 1,000 by name do both, as in the article (``validation`` is not used).
 
     Raises:
-        DatasetError: a list is missing.
+        SourceError: a list is missing.
+        DatasetError: photos are in both lists.
     """
     trainval, test = read_split(root, split, "trainval"), read_split(root, split, "test")
+    if leaked := sorted({photo.name for photo in trainval} & {photo.name for photo in test}):
+        raise DatasetError(
+            f"{root}: {len(leaked)} photos are in trainval.txt and in test.txt ({', '.join(leaked[:5])}), expected in "
+            "one of them: figures on photos that were trained on say nothing. Restore the official lists"
+        )
     if split == "article":
         return Split(trainval, test, test)
     count = min(validation, len(trainval) // 4)
@@ -95,51 +99,18 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
     )
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Decoded photos with their truth."""
+def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
+    """Photos and trimaps at the model's size; what cannot be used is left out and named.
 
-    names: list[str]
-    photos: np.ndarray
-    """uint8 (n, h, w, 3), RGB in 0..255, as the runtime's preprocessing makes them."""
-    masks: np.ndarray
-    """uint8 (n, h, w), class ids."""
-    problems: list[str]
-    """Photos left out, and why."""
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-def load(photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
-    """Decode photos and trimaps at the model's size; what cannot be used is left out and named.
+    Args:
+        photos: in the order wanted.
+        spec: the model's input.
+        cache: where given, what an earlier call has decoded is not decoded again.
 
     Raises:
         DatasetError: nothing usable is left.
     """
-    images = np.empty((len(photos), spec.height, spec.width, 3), np.uint8)
-    masks = np.empty((len(photos), spec.height, spec.width), np.uint8)
-
-    def decode(index: int) -> str | None:
-        item = photos[index]
-        try:
-            photo, labels = open_photo(item.photo), open_trimap(item.trimap)
-        except ImageError as error:
-            return str(error)
-        if photo.size != labels.shape[::-1]:
-            return f"{item.name}: photo of {photo.size}, trimap of {labels.shape[::-1]} (width, height)"
-        images[index], masks[index] = model_input(photo, spec)[0], model_labels(labels, spec)
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(decode, range(len(photos))))
-    good = [index for index, problem in enumerate(results) if problem is None]
-    problems = [problem for problem in results if problem is not None]
-    if not good:
-        raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0] if problems else '-'}")
-    if problems:
-        images, masks = images[good], masks[good]
-    return Labelled([photos[index].name for index in good], images, masks, problems)
+    return decode(photos, spec) if cache is None else cache.load(photos, spec)
 
 
 class Batches(keras.utils.PyDataset):

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from unet_runtime.cli import exits
 from unet_runtime.errors import UnetRuntimeError
 
 
 class DatasetError(UnetRuntimeError):
     """The dataset is missing, damaged, or cannot be downloaded."""
+
+
+class Fault(Enum):
+    """Why a photo with its trimap cannot be used."""
+
+    MISSING = "photo or trimap missing"
+    UNREADABLE = "photo or trimap unreadable"
+    SIZES = "photo and trimap of unequal sizes"
+    VALUES = "trimap values outside 1..3"
+
+
+class UnusableError(DatasetError):
+    """One photo with its trimap cannot be used; the others can."""
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class TrainingError(UnetRuntimeError):

@@ -27,6 +27,7 @@ def writing(path: Path) -> Iterator[None]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to (same suffix); it takes the place of ``path`` once the block is done.
+    The folder is made if missing.
 
     Raises:
         OutputError: as ``writing``; ``path`` is as it was.
@@ -34,6 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name("new." + path.name)
     try:
         with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             temporary.replace(path)
     finally:

@@ -10,8 +10,8 @@ import numpy as np
 
 from unet_runtime.labelled import confusion, iou
 from unet_runtime.spec import ModelSpec
-from unet_training.dataset import Labelled
 from unet_training.files import replacing
+from unet_training.pairs import Labelled
 from unet_training.train import Result
 
 if TYPE_CHECKING:

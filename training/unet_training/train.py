@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ import numpy as np
 from unet_runtime.artifact import write_keras
 from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_training.augment import Augmenter
+from unet_training.cache import PhotoCache
 from unet_training.checkpoint import BestCheckpoint
-from unet_training.dataset import Batches, Labelled, Split, load, split_dataset
+from unet_training.dataset import Batches, load, split_dataset
 from unet_training.errors import TrainingError, TrainingInterruptedError
 from unet_training.files import replacing, writing
 from unet_training.metrics import metrics, named
 from unet_training.models import ARCHITECTURES
+from unet_training.pairs import Labelled
 from unet_training.recipes import Recipe
 
 PET_CLASSES = (
@@ -90,7 +93,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
 
 
 def train(
-    recipe: Recipe, data: Path, output: Path, *, data_name: str, seed: int, command: str, say: Say
+    recipe: Recipe, data: Path, output: Path, *, data_name: str, seed: int, command: str, say: Say,
+    cache: PhotoCache | None = None,
 ) -> Result:  # fmt: skip
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
@@ -105,6 +109,7 @@ def train(
         seed: of weights, order and augmentation.
         command: what the spec records as the command.
         say: receives one line of progress at a time.
+        cache: keeps prepared photos, which the next training need not decode.
 
     Raises:
         TrainingError: a loss that is no number, or no memory left.
@@ -118,9 +123,9 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
     recipe = replace(recipe, precision=resolve_precision(recipe.precision))
     photos = split_dataset(data, recipe.split, recipe.validation, seed)
-    spec = InputSpec(recipe.size, recipe.size)
-    say(f"decoding {len(photos.train) + len(photos.validation)} photos at {recipe.size}x{recipe.size}")
-    training, validation = load(photos.train, spec), load(photos.validation, spec)
+    read = partial(load, spec=InputSpec(recipe.size, recipe.size), cache=cache)
+    say(f"preparing {len(photos.train) + len(photos.validation)} photos at {recipe.size}x{recipe.size}")
+    training, validation = read(photos.train), read(photos.validation)
     _say_problems(training.problems + validation.problems, say)
 
     model = build_model(recipe, recipe.precision)
@@ -133,7 +138,7 @@ def train(
     best = BestCheckpoint(output / "best.npz", recipe.monitor)
     history, interrupted = _fit(model, recipe, batches, Batches(validation, recipe.batch_size), best)
     try:
-        final, test, measured = _best_model(recipe, best, photos, validation, interrupted, say)
+        final, test, measured = _best_model(recipe, best, partial(read, photos.test), validation, interrupted, say)
         provenance = Provenance(
             data=f"{data_name}, {recipe.split} split, {len(training)} photos",
             split=recipe.split,
@@ -183,8 +188,9 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _best_model(
-    recipe: Recipe, best: BestCheckpoint, photos: Split, validation: Labelled, interrupted: bool, say: Say
-) -> tuple[keras.Model, Labelled, dict[str, Any]]:
+    recipe: Recipe, best: BestCheckpoint, read_test: Callable[[], Labelled], validation: Labelled,
+    interrupted: bool, say: Say,
+) -> tuple[keras.Model, Labelled, dict[str, Any]]:  # fmt: skip
     """The best checkpoint in float32 (a mixed-precision graph would export casts), the photos that measured it
     and their figures: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
     model = build_model(recipe)
@@ -192,7 +198,7 @@ def _best_model(
     compile_model(model)
     if not interrupted:
         with suppress(KeyboardInterrupt):
-            test = load(photos.test, InputSpec(recipe.size, recipe.size))
+            test = read_test()
             _say_problems(test.problems, say)
             return model, test, _figures(model, test, "test", recipe)
     say(f"interrupted: keeping the best epoch so far ({best.epoch}), measured on the validation photos only")

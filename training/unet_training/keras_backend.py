@@ -1,0 +1,49 @@
+"""A trained ``.keras`` file as one more engine of the runtime's family. Import it only where Keras is needed."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from unet_runtime.artifact import Artifact
+from unet_runtime.errors import ModelFileError
+
+
+class KerasBackend:
+    """See ``unet_runtime.backends.base.Backend``."""
+
+    name = "keras"
+    note = ""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self.device = "cpu" if "cpu" in str(keras.ops.ones((1,)).device).lower() else "cuda"
+        self.engine = f"Keras {keras.__version__} ({keras.backend.backend()})"
+
+    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes)."""
+        # Called, not predict(): that compiles a graph for every batch size, of which the last has its own.
+        result: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(self._model(images, training=False))
+        return result
+
+
+def load(artifact: Artifact) -> KerasBackend:
+    """Load a file that ``read_artifact`` has found undamaged; code inside it is not run.
+
+    Raises:
+        ModelFileError: Keras refuses it, or it is not what its spec says.
+    """
+    try:
+        model = keras.models.load_model(artifact.path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever a layer's constructor raises
+        reason = " ".join(str(error).split())[:300]
+        raise ModelFileError(
+            f"{artifact.path}: Keras {keras.__version__} refuses it ({reason}): train it again"
+        ) from error
+    source, result = artifact.spec.input, artifact.spec.output
+    expected = (None, source.height, source.width, 3), (None, result.height, result.width, len(artifact.spec.classes))
+    actual = model.input_shape, model.output_shape
+    if actual != expected:
+        raise ModelFileError(f"{artifact.path}: maps {actual}, its spec says {expected}: train it again")
+    return KerasBackend(model)

@@ -1,0 +1,65 @@
+"""An Evaluation as lines of text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from unet_training.evaluate import Evaluation
+from unet_training.figures import Figures
+
+_SHOWN = 5
+"""Breeds at each end."""
+
+
+def lines(evaluation: Evaluation) -> Iterator[str]:
+    """Overall figures, confusion matrix, worst and best breeds, resolution classes."""
+    yield (
+        f"{evaluation.model} {evaluation.precision} on {evaluation.engine}, {evaluation.device}: "
+        f"{evaluation.overall.photos} {evaluation.part} photos of the {evaluation.split} split"
+    )
+    yield from _overall(evaluation)
+    yield from _confusion(evaluation)
+    yield from _breeds(evaluation)
+    if evaluation.resolutions:
+        yield from _groups("resolution", evaluation.resolutions, list(evaluation.resolutions))
+
+
+def _overall(evaluation: Evaluation) -> Iterator[str]:
+    figures = evaluation.overall
+    height, width = evaluation.size
+    yield from ("", f"{'':<20}{f'{width}x{height}':>10}{'own size':>10}")
+    yield f"{'mean IoU':<20}{figures.mean_iou:>10.4f}{figures.own_size_mean_iou:>10.4f}"
+    for name in evaluation.classes:
+        yield f"{f'  {name} IoU':<20}{figures.iou[name]:>10.4f}{figures.own_size_iou[name]:>10.4f}"
+    for label, value in (
+        ("pet + border IoU", figures.whole_pet_iou),
+        ("boundary F1", figures.boundary_f1),
+        ("pixel accuracy", figures.pixel_accuracy),
+        ("loss", figures.loss),
+        ("calibration error", evaluation.calibration_error),
+    ):
+        yield f"{label:<20}{value:>10.4f}"
+
+
+def _confusion(evaluation: Evaluation) -> Iterator[str]:
+    yield from ("", f"{'truth':<14}" + "".join(f"{name:>12}" for name in evaluation.classes) + "  taken for, %")
+    for name, row in zip(evaluation.classes, evaluation.confusion_shares, strict=True):
+        yield f"{name:<14}" + "".join(f"{100 * share:>12.2f}" for share in row)
+
+
+def _breeds(evaluation: Evaluation) -> Iterator[str]:
+    ordered = sorted(evaluation.breeds, key=lambda name: evaluation.breeds[name].mean_iou)
+    if len(ordered) <= 2 * _SHOWN:
+        yield from _groups("breed", evaluation.breeds, ordered)
+        return
+    yield from _groups(f"worst {_SHOWN} breeds", evaluation.breeds, ordered[:_SHOWN])
+    yield from _groups(f"best {_SHOWN} breeds", evaluation.breeds, ordered[-_SHOWN:])
+
+
+def _groups(title: str, groups: Mapping[str, Figures], names: Sequence[str]) -> Iterator[str]:
+    head = ("photos", "mean IoU", "pet+border", "boundary F1", "own size")
+    yield from ("", f"{title:<28}" + "".join(f"{word:>12}" for word in head))
+    for name in names:
+        figures = groups[name]
+        values = (figures.mean_iou, figures.whole_pet_iou, figures.boundary_f1, figures.own_size_mean_iou)
+        yield f"{name:<28}{figures.photos:>12}" + "".join(f"{value:>12.4f}" for value in values)
