@@ -24,6 +24,7 @@ from unet_training.checkpoint import BestCheckpoint
 from unet_training.dataset import Batches, load, split_dataset
 from unet_training.errors import TrainingError, TrainingInterruptedError
 from unet_training.files import replacing, writing
+from unet_training.interrupt import BetweenSteps
 from unet_training.metrics import metrics, named
 from unet_training.models import ARCHITECTURES
 from unet_training.pairs import Labelled
@@ -162,10 +163,11 @@ def _fit(
     keeper = keras.callbacks.History()
     interrupted = False
     try:
-        model.fit(
-            training, validation_data=validation, epochs=recipe.epochs, callbacks=[best, keeper],
-            verbose=1 if sys.stdout.isatty() else 2,
-        )  # fmt: skip
+        with BetweenSteps() as steps:
+            model.fit(
+                training, validation_data=validation, epochs=recipe.epochs, callbacks=[best, keeper, steps],
+                verbose=1 if sys.stdout.isatty() else 2,
+            )  # fmt: skip
     except KeyboardInterrupt:
         if best.best is None:
             raise
@@ -206,7 +208,8 @@ def _best_model(
 
 
 def _figures(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -> dict[str, Any]:
-    values = model.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True)
+    with BetweenSteps() as steps:
+        values = model.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
     return {"split": split, "photos": len(photos)} | named(values, [entry.name for entry in PET_CLASSES])
 
 
