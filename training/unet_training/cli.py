@@ -243,7 +243,7 @@ def _say_result(result: Result, output: Path, synthetic: bool) -> None:
 )
 @click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write every figure there.")
 def evaluate(model: Path, data: Path, part: str, count: int | None, backend: str, report: Path | None) -> int:
-    """Measure MODEL (.keras, .onnx or .tflite) on photos that its training did not see."""
+    """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
     from unet_training import evaluate as evaluation
     from unet_training import files, tables
 
