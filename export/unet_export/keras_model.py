@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
 from unet_export.errors import ExportError
 from unet_runtime.artifact import Artifact
 from unet_runtime.spec import ModelSpec
 
 _BACKEND = "tensorflow"
 _PRECISION = "float32"
+_SUM_TOLERANCE = 1e-3
+"""Of a softmax's sum: hundreds of float32's roundings, and far less than any sigmoid's."""
 
 
 def load(artifact: Artifact) -> Any:
@@ -38,6 +42,7 @@ def load(artifact: Artifact) -> Any:
             f"{artifact.path}: Keras {keras.__version__} refuses it ({reason}): train it again"
         ) from error
     _check_model(model, artifact)
+    _check_activation(model, artifact)
     return model
 
 
@@ -84,6 +89,23 @@ def _check_model(model: Any, artifact: Artifact) -> None:
         raise ExportError(
             f"{artifact.path}: the model maps {actual[0]} to {actual[1]}, its spec says {expected[0]} to "
             f"{expected[1]}: train it again"
+        )
+
+
+def _check_activation(model: Any, artifact: Artifact) -> None:
+    """Asked of an answer, not of a layer: the last one need not be the activation.
+
+    The other way round nothing is lost: what sums to 1 is its own share of the sum.
+    """
+    if artifact.spec.output.activation != "softmax":
+        return
+    source = artifact.spec.input
+    answer = model(np.zeros((1, source.height, source.width, 3), np.uint8), training=False).numpy()
+    sums = answer.sum(axis=-1)  # (1, h', w')
+    if np.abs(sums - 1).max() > _SUM_TOLERANCE:  # NaN is left to the gate, which names every candidate that has it
+        raise ExportError(
+            f"{artifact.path}: its classes' probabilities sum to {sums.min():.3f}..{sums.max():.3f} on a black photo, "
+            "its spec says softmax, whose sum is 1: train it again"
         )
 
 

@@ -19,7 +19,8 @@ from unet_export.saved_model import export_saved_model
 from unet_export.staging import REPORT_NAME, accept, reject, staging_folder
 from unet_export.tflite import export_int8
 from unet_runtime.artifact import Artifact, read_artifact
-from unet_runtime.labelled import LabelledPhoto, evenly, read_split
+from unet_runtime.errors import SourceError
+from unet_runtime.labelled import LabelledPhoto, check_split, evenly, read_split
 
 Say = Callable[[str], object]
 
@@ -77,6 +78,10 @@ def _read_model(path: Path) -> Artifact:
         raise ExportError(f"{path}: suffix {path.suffix}, expected a .keras file of unet-train")
     if not split:
         raise ExportError(f"{path}: its spec does not say which photos were held out: train it with unet-train")
+    try:
+        check_split(split)
+    except SourceError as error:
+        raise ExportError(f"{path}: its spec names {error}: train it again") from error
     if Path(name).name != name:  # it becomes a file's name
         raise ExportError(f"{path}: the model's name is {name!r}, expected one without folders")
     return artifact

@@ -18,7 +18,29 @@ from unet_runtime.spec import ModelSpec
 _BAND_PIXELS = 1 << 18
 """Pixels resampled at a time: some megabytes of float32, so a band stays in the processor's cache."""
 
+_LEAST = 1e-7  # Keras' epsilon: where no class has any, as an int8 model may answer, all are equally likely
+
 _EVEN = 1e-3  # keeps the odds defined where the neutral class takes all: half foreground, half background
+
+
+def shares(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """What the classes' probabilities say of a pixel that has exactly one of them.
+
+    A softmax model's are that already. A sigmoid model answers for each class by itself, and what it has been
+    trained for is each class's share of their sum: the sum itself is arbitrary, and may differ from pixel to pixel.
+
+    Args:
+        probabilities: float32 (..., C), the model's answer.
+        spec: of the model.
+
+    Returns:
+        float32 (..., C), sum 1 (of an int8 softmax model nearly); a softmax model's are ``probabilities`` themselves.
+    """
+    if spec.output.activation == "softmax":
+        return probabilities
+    clipped = np.maximum(probabilities, np.float32(_LEAST))
+    result: npt.NDArray[np.float32] = clipped / clipped.sum(axis=-1, keepdims=True)
+    return result
 
 
 def class_mask(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
@@ -69,7 +91,8 @@ def _photo_part(
 ) -> npt.NDArray[np.float32]:
     """(h, w, C) -> (C, h', w'): the part of the grid that the photo covers, one contiguous plane a class."""
     left, top, width, height = _grid_box(photo_box(size, spec.input), spec)
-    part = probabilities[top : top + height, left : left + width]
+    # Shares before resampling: else a pixel whose probabilities are all large would outvote its neighbours.
+    part = shares(probabilities[top : top + height, left : left + width], spec)
     return np.ascontiguousarray(part.transpose(2, 0, 1))
 
 

@@ -36,7 +36,7 @@ class Segmentation:
     photo: Image.Image
     """RGB, upright, at its own size."""
     probabilities: npt.NDArray[np.float32]
-    """float32 (h, w, classes) on the model's grid."""
+    """float32 (h, w, classes) on the model's grid, as the model answers: a sigmoid model's do not sum to 1."""
     spec: ModelSpec
 
     @cached_property

@@ -48,7 +48,8 @@ class OutputSpec:
     margin: int = 0
     """Input pixels without an output pixel on each side (unpadded convolutions); 0 for padded ones."""
     activation: str = "softmax"
-    """``softmax`` (channels sum to 1) or ``sigmoid`` (channels are independent)."""
+    """``softmax`` (channels sum to 1) or ``sigmoid`` (each in 0..1 by itself; ``postprocess.shares`` brings them to
+    sum 1)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Provenance:
     data: str = ""
     """Training data, and how many photos of it."""
     split: str = ""
-    """Which photos were held out: ``official`` or ``article``, as ``labelled.read_split``; empty if unknown."""
+    """Which photos were held out: ``official``, ``article`` or ``random:SEED``, as ``labelled.read_split``; empty
+    if unknown."""
     command: str = ""
     """The command that trained it."""
     seed: int | None = None

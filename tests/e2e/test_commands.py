@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from unet_training.cli import command as training
 
 BIN = Path(sys.executable).parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -46,7 +48,10 @@ def test_the_readme_has_its_commands() -> None:
     lines = shell_lines()
     assert {"make demo", "make test"} <= set(lines)
     assert any(line.startswith("unet-run --backend onnx") for line in lines)
-    assert all(line.split()[0] in {"make", "unet-run", "unet-train"} for line in lines)  # all are typed below
+    # All are typed below, but for trainings of hours: those are read by the command, no more.
+    assert all(
+        line.removeprefix("KERAS_BACKEND=jax ").split()[0] in {"make", "unet-run", "unet-train"} for line in lines
+    )
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make ")])
@@ -78,6 +83,19 @@ def test_help_lists_every_target() -> None:
     assert all(f"make {target} " in listed for target in targets)
 
 
+def is_training(line: str) -> bool:
+    words = line.removeprefix("KERAS_BACKEND=jax ").split()
+    return words[0] == "unet-train" and (len(words) == 1 or words[1].startswith("-"))
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if is_training(line)])
+def test_trainings_are_understood(line: str) -> None:
+    """Every option and value is one that the command takes; test_recipe_options trains with them."""
+    words = shlex.split(line)
+    with training.make_context("unet-train", words[words.index("unet-train") + 1 :]) as context:
+        assert context.params["seed"] == 1
+
+
 def made_by_the_demo(line: str, folder: Path) -> list[str]:
     """A ``unet-train`` line of the README, on the demo's data and model instead of the real ones."""
     real = {
@@ -98,14 +116,14 @@ def test_demo(tmp_path: Path) -> None:
     for word in ("saved_model", "demo.onnx", "demo.int8.tflite", "accepted:"):
         assert word in output
     assert re.search(r"same class to \d+\.\d+% of the photo's pixels", output)
-    for name in ("model.keras", "curves.png", "panel.png", "export/parity.json", "export/demo.onnx"):
+    for name in ("model.keras", "report.html", "worst.png", "export/parity.json", "export/demo.onnx"):
         assert (tmp_path / name).is_file()
     for backend in ("onnx", "tflite"):
         for kind, mode in (("mask", "P"), ("overlay", "RGB"), ("cutout", "RGBA")):
             with Image.open(tmp_path / "sample" / f"chelsea.{backend}.{kind}.png") as picture:
                 assert (picture.mode, picture.size) == (mode, (451, 300))
     for line in shell_lines():
-        if line.startswith("unet-train "):
+        if line.startswith("unet-train ") and not is_training(line):
             run(made_by_the_demo(line, tmp_path))
 
 
@@ -118,6 +136,9 @@ def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None
 
 def test_dist(tmp_path: Path) -> None:
     run([*MAKE, "dist", f"DIST={tmp_path}"])
+    (training,) = tmp_path.glob("unet_edge_training-*.whl")
+    with zipfile.ZipFile(training) as wheel:
+        assert "unet_training/templates/report.html.j2" in wheel.namelist()
     assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir()) == [
         "unet_edge_export",
         "unet_edge_runtime",

@@ -22,7 +22,9 @@ from unet_export.onnx import export_onnx
 from unet_export.pipeline import export_model
 from unet_runtime.artifact import read_artifact
 from unet_runtime.errors import OutputError
+from unet_runtime.labelled import LabelledPhoto
 from unet_runtime.spec import ModelSpec, Provenance
+from unet_training.dataset import split_dataset
 from unet_training.models.unet import build
 
 
@@ -60,6 +62,43 @@ def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) ->
         assert entry["failures"] == []
         assert set(entry["tolerances"]) == {"max_abs", "agreement", "iou_drop_points"}
     assert report["artifacts"][1]["figures"]["max_abs"] <= report["artifacts"][1]["tolerances"]["max_abs"] == 1e-5
+
+
+def test_a_random_split_holds_back_what_training_did_not_see(
+    model: Any, spec: ModelSpec, write_model: Callable[..., Path], data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shown: dict[str, list[str]] = {}
+
+    def note(trained: Any, artifact: Any, photos: list[LabelledPhoto], folder: Path, say: Any) -> list[Any]:
+        shown["calibration"] = [photo.name for photo in photos]
+        return []
+
+    def prove(reference: Any, candidates: Any, photos: list[LabelledPhoto], of: ModelSpec) -> list[Any]:
+        shown["parity"] = [photo.name for photo in photos]
+        raise ExportError("seen enough")
+
+    monkeypatch.setattr(pipeline, "_build", note)
+    monkeypatch.setattr("unet_export.parity.prove", prove)
+    path = write_model(model, replace(spec, provenance=replace(spec.provenance, split="random:7")))
+    with pytest.raises(ExportError, match="seen enough"):
+        export_model(path, data, tmp_path / "out")
+    trained_on = split_dataset(data, "random:7", validation=5, seed=1)
+    assert shown["parity"] == [photo.name for photo in trained_on.test] != []
+    assert sorted(shown["calibration"]) == sorted(photo.name for photo in trained_on.train + trained_on.validation)
+    assert not set(shown["parity"]) & set(shown["calibration"])
+
+
+@pytest.mark.parametrize("split", ["random:", "random:x", "random:-1", "mine"])
+def test_an_unknown_split_is_refused(
+    model: Any, spec: ModelSpec, write_model: Callable[..., Path], data: Path, tmp_path: Path, split: str
+) -> None:
+    path = write_model(model, replace(spec, provenance=replace(spec.provenance, split=split)))
+    with pytest.raises(
+        ExportError, match=rf"its spec names split '{split}': expected official, article or random:SEED"
+    ):
+        export_model(path, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_smaller_parts_are_used_whole_and_it_says_so(exported: Export) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unet_runtime import ImageError, SourceError
-from unet_runtime.labelled import IGNORED, confusion, evenly, iou, model_labels, open_trimap, read_split
+from unet_runtime.labelled import IGNORED, check_split, confusion, evenly, iou, model_labels, open_trimap, read_split
 from unet_runtime.spec import InputSpec
 
 
@@ -47,6 +48,88 @@ def test_no_split(split: str, part: str, message: str, tmp_path: Path) -> None:
 def test_empty_article_split(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="names no photo"):
         read_split(tmp_path, "article", "test")
+
+
+def _names(root: Path, split: str, part: str) -> list[str]:
+    return [item.name for item in read_split(root, split, part)]
+
+
+def write_empty(root: Path, names: list[str]) -> None:
+    """Files that only have names."""
+    for folder, suffix in ((root / "images", "jpg"), (root / "annotations" / "trimaps", "png")):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / f"{name}.{suffix}").touch()
+
+
+def test_a_random_split_holds_a_fifth_out(tmp_path: Path) -> None:
+    names = [f"p{index:04}" for index in range(2000)]
+    write_empty(tmp_path, names)
+    trainval, test = (_names(tmp_path, "random:7", part) for part in ("trainval", "test"))
+    assert sorted(trainval + test) == names
+    assert (trainval, test) == (sorted(trainval), sorted(test))
+    assert 0.17 < len(test) / len(names) < 0.23  # three standard deviations
+    other = _names(tmp_path, "random:8", "test")
+    assert 40 < len(set(test) & set(other)) < 130  # as two independent draws: a fifth of a fifth
+
+
+def test_a_random_split_is_the_documented_one(tmp_path: Path) -> None:
+    """Fixed for ever: models carry its name. By the rule of docs/model-spec.md, and by what it gave when written."""
+    names = [f"Cat_{index}" for index in range(20)]
+    write_empty(tmp_path, names)
+    expected = [n for n in names if int(hashlib.sha256(f"7 {n}".encode()).hexdigest(), 16) % 5 == 0]
+    assert _names(tmp_path, "random:7", "test") == sorted(expected) == ["Cat_0", "Cat_11", "Cat_3", "Cat_9"]
+
+
+def test_a_photo_keeps_its_part_whatever_comes_and_goes(tmp_path: Path) -> None:
+    names = [f"p{index:04}" for index in range(300)]
+    write_empty(tmp_path, names)
+    before = {part: set(_names(tmp_path, "random:1", part)) for part in ("trainval", "test")}
+    added = [f"a{index}" for index in range(50)]
+    write_empty(tmp_path, added)
+    for name in names[::3]:
+        (tmp_path / "images" / f"{name}.jpg").unlink()
+    (tmp_path / "annotations" / "trimaps" / f"{names[1]}.png").unlink()
+    after = {part: set(_names(tmp_path, "random:1", part)) for part in ("trainval", "test")}
+    gone = {*names[::3], names[1]}
+    assert {part: photos - set(added) for part, photos in after.items()} == {
+        part: photos - gone for part, photos in before.items()
+    }
+    assert after["trainval"] & set(added)
+    assert after["test"] & set(added)
+
+
+def test_a_random_split_needs_no_lists_and_ignores_litter(tmp_path: Path) -> None:
+    write_empty(tmp_path, [f"._p{index}" for index in range(50)])
+    for part in ("trainval", "test"):
+        with pytest.raises(SourceError, match=rf"the {part} part of the random:0 split names no photo"):
+            read_split(tmp_path, "random:0", part)
+
+
+def test_a_name_that_is_no_unicode_has_a_part(tmp_path: Path) -> None:
+    names = [f"n\udcff{index}" for index in range(30)]  # as Python reads the byte 0xff
+    try:
+        write_empty(tmp_path, names)
+    except OSError:
+        pytest.skip("this file system wants Unicode names")
+    assert sorted(_names(tmp_path, "random:0", "trainval") + _names(tmp_path, "random:0", "test")) == sorted(names)
+
+
+@pytest.mark.parametrize("split", ["official", "article", "random:0", "random:7", "random:123456789012345678901"])
+def test_a_split_s_name(split: str) -> None:
+    assert check_split(split) == split
+
+
+@pytest.mark.parametrize(
+    "split",
+    ["", "random", "random:", "random:x", "random:-1", "random:+1", "random: 1", "random:1 ", "random:1\n",
+     "random:1.0", "random:01", "random:1_0", "random:\u0663", "Random:1", "article:1", "official:"],
+)  # fmt: skip
+def test_what_names_no_split(split: str, tmp_path: Path) -> None:
+    for refuse in (check_split, lambda name: read_split(tmp_path, name, "test")):
+        with pytest.raises(SourceError) as caught:
+            refuse(split)
+        assert str(caught.value).startswith(f"split {split!r}: expected official, article or random:SEED")
 
 
 def test_evenly(tmp_path: Path) -> None:

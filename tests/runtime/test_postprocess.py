@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.postprocess import class_mask, opacity
-from unet_runtime.spec import OutputSpec
+from unet_runtime.postprocess import class_mask, opacity, shares
+from unet_runtime.spec import ModelSpec, OutputSpec
 
 
 def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
@@ -54,6 +54,42 @@ def test_opacity_is_the_odds_without_the_neutral_class() -> None:
     probabilities = np.array([[[1, 0, 0], [0, 1, 0], [0.2, 0.2, 0.6], [0.3, 0.1, 0.6]]], np.float32)
     spec = replace(colour_spec(1, width=4))
     assert opacity(probabilities, (4, 1), spec)[0].tolist() == pytest.approx([255, 0, 128, 191], abs=1)
+
+
+def sigmoid_spec(size: int = 32, width: int | None = None) -> ModelSpec:
+    return replace(colour_spec(size, width=width), output=OutputSpec(size, width or size, activation="sigmoid"))
+
+
+def test_shares_of_a_softmax_model_are_its_probabilities() -> None:
+    probabilities = random_probabilities(4)
+    assert shares(probabilities, colour_spec()) is probabilities
+
+
+def test_shares_of_a_sigmoid_model_sum_to_1() -> None:
+    probabilities = np.array([[0.9, 0.6, 0.3], [1, 1, 0], [0.004, 0, 0], [0, 0, 0]], np.float32)
+    expected = [[1 / 2, 1 / 3, 1 / 6], [1 / 2, 1 / 2, 0], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3]]
+    result = shares(probabilities, sigmoid_spec())
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=5e-5)
+    assert probabilities.tolist()[3] == [0, 0, 0]  # the caller's array is as it was
+
+
+@pytest.mark.parametrize("scale", [1, 1e-3])
+def test_what_a_sigmoid_model_s_sum_is_does_not_matter(scale: float) -> None:
+    """The same mask and cut-out as of the softmax model with these shares, though the sum differs by pixel."""
+    probabilities, size = random_probabilities(32), (301, 203)
+    scales = np.random.default_rng(1).uniform(0.2, 1, (32, 32, 1)).astype(np.float32) * np.float32(scale)
+    for make in (class_mask, opacity):
+        expected = make(probabilities, size, colour_spec()).astype(int)
+        difference = np.abs(make(probabilities * scales, size, sigmoid_spec()).astype(int) - expected)
+        assert (difference > (0 if make is class_mask else 1)).mean() < 1e-4
+
+
+def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_answers() -> None:
+    probabilities = np.array([[[8e-4, 2e-4, 1e-5], [0, 0, 0.5], [0, 0, 0], [0.9, 0.9, 0.1]]], np.float32)
+    assert opacity(probabilities, (4, 1), sigmoid_spec(1, width=4))[0].tolist() == pytest.approx(
+        [204, 128, 128, 128], abs=1
+    )
 
 
 @settings(max_examples=40, deadline=None)

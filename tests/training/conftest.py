@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 import unittest.mock
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,19 +55,23 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _one_convolution(height: int, width: int, classes: int, *, filters: int, norm_momentum: float) -> keras.Model:
+def _one_convolution(
+    height: int | None, width: int | None, classes: int, *, filters: int, activation: str, norm_momentum: float
+) -> keras.Model:
     """The U-Net's boundary with next to nothing between: what takes time in a tiny training is the graph."""
     image = keras.Input((height, width, 3), dtype="uint8", name="image")
     x = keras.layers.Rescaling(1 / 255, name="rescale")(image)
     x = keras.layers.Conv2D(filters, 3, padding="same", name="conv")(x)
     x = keras.layers.BatchNormalization(momentum=norm_momentum, name="norm")(x)
-    return keras.Model(image, keras.layers.Conv2D(classes, 1, activation="softmax", name="head", dtype="float32")(x))
+    return keras.Model(image, keras.layers.Conv2D(classes, 1, activation=activation, name="head", dtype="float32")(x))
 
 
-@pytest.fixture
-def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[None]:
     """In place of the U-Net, for tests of what happens around a training."""
-    monkeypatch.setitem(ARCHITECTURES, "unet", _one_convolution)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHITECTURES, "unet", _one_convolution)
+        yield
 
 
 class Trained(NamedTuple):

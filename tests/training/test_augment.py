@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
 import numpy as np
 import pytest
 
-from unet_training.augment import Augmenter
+from unet_training.augment import Augmenter, Move, Recolour
 
 Pictures = tuple[np.ndarray, np.ndarray]
 
@@ -21,9 +24,13 @@ def marked() -> Pictures:
     return photos, masks
 
 
+FIRST = (0, 0)
+"""Epoch and index of a batch."""
+
+
 @pytest.fixture(scope="module")
 def moved(marked: Pictures) -> Pictures:
-    return Augmenter(3)(*marked)
+    return Augmenter(3)(*marked, FIRST)
 
 
 def test_the_colour_still_says_the_class(moved: Pictures) -> None:
@@ -46,12 +53,79 @@ def test_each_picture_is_moved_and_coloured_on_its_own(marked: Pictures, moved: 
 
 
 def test_the_same_seed_gives_the_same_pictures(marked: Pictures, moved: Pictures) -> None:
-    again = Augmenter(3)(*marked)
+    again = Augmenter(3)(*marked, FIRST)
     np.testing.assert_array_equal(again[0], moved[0])
     np.testing.assert_array_equal(again[1], moved[1])
-    assert not np.array_equal(Augmenter(4)(*marked)[1], moved[1])
+    assert not np.array_equal(Augmenter(4)(*marked, FIRST)[1], moved[1])
 
 
-def test_the_next_batch_is_moved_differently(marked: Pictures) -> None:
+@pytest.mark.parametrize("number", [(0, 1), (1, 0)])
+def test_another_batch_is_moved_and_coloured_differently(
+    marked: Pictures, moved: Pictures, number: tuple[int, int]
+) -> None:
+    photos, masks = Augmenter(3)(*marked, number)
+    assert not np.array_equal(masks, moved[1])
+    assert {int(photo.max()) for photo in photos} != {int(photo.max()) for photo in moved[0]}
+
+
+def test_what_came_before_changes_nothing(marked: Pictures, moved: Pictures) -> None:
     augment = Augmenter(3)
-    assert not np.array_equal(augment(*marked)[1], augment(*marked)[1])
+    augment(*marked, (5, 7))
+    np.testing.assert_array_equal(augment(*marked, FIRST)[0], moved[0])
+
+
+def test_threads_may_share_one(marked: Pictures) -> None:
+    augment = Augmenter(3)
+    numbers = [(0, index) for index in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda number: augment(*marked, number), numbers))
+    for number, (photos, masks) in zip(numbers, together, strict=True):
+        alone = augment(*marked, number)
+        np.testing.assert_array_equal(photos, alone[0])
+        np.testing.assert_array_equal(masks, alone[1])
+
+
+def _moved(photos: np.ndarray, masks: np.ndarray, rows: list[float], columns: list[float]) -> Pictures:
+    """One picture through the layer."""
+    positions = (np.array([side], np.float32) for side in (rows, columns))
+    moved = Move()(photos[None].astype(np.float32), masks[None], *positions)
+    photo, mask = (keras.ops.convert_to_numpy(result)[0] for result in moved)
+    return photo, mask
+
+
+@pytest.fixture
+def small() -> Pictures:
+    random = np.random.default_rng(1)
+    return random.integers(0, 256, (4, 6, 3), dtype=np.uint8), random.integers(0, 3, (4, 6), dtype=np.uint8)
+
+
+def test_positions_are_pixels_of_the_photo(small: Pictures) -> None:
+    photo, mask = _moved(*small, rows=[0, 1, 2, 3], columns=[5, 4, 3, 2, 1, 0])
+    np.testing.assert_array_equal(photo, small[0][:, ::-1])
+    np.testing.assert_array_equal(mask, small[1][:, ::-1])
+
+
+def test_between_pixels_the_photo_is_mixed_and_the_mask_takes_the_nearest(small: Pictures) -> None:
+    photo, mask = _moved(*small, rows=[1.25] * 4, columns=[0, 1, 2, 3, 4, 5])
+    np.testing.assert_allclose(photo[0], 0.75 * small[0][1] + 0.25 * small[0][2], rtol=1e-5)
+    np.testing.assert_array_equal(mask[0], small[1][1])
+
+
+def test_beyond_the_edge_comes_the_reflection(small: Pictures) -> None:
+    photo, mask = _moved(*small, rows=[0, 1, 2, 3], columns=[-2, -1, 0, 5, 6, 7])
+    expected = [1, 0, 0, 5, 5, 4]
+    np.testing.assert_allclose(photo, small[0][:, expected], rtol=1e-5)
+    np.testing.assert_array_equal(mask, small[1][:, expected])
+
+
+def test_colours_that_change_nothing_change_nothing(small: Pictures) -> None:
+    photo = small[0][None].astype(np.float32)
+    same = Recolour()(photo, np.eye(3, dtype=np.float32)[None], np.zeros(1, np.float32))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(same), small[0][None])
+
+
+def test_a_grey_photo_stays_grey() -> None:
+    grey = np.broadcast_to(np.arange(64, 128, 2, np.uint8)[None, :, None, None], (12, 32, 32, 3))
+    photos, _ = Augmenter(3)(grey, np.zeros((12, 32, 32), np.uint8), FIRST)
+    assert np.ptp(photos.astype(int), axis=-1).max() <= 1
+    assert len(set(photos.mean(axis=(1, 2, 3)).round().tolist())) > 4

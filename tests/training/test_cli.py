@@ -33,9 +33,11 @@ def artifact(trained: Trained) -> Artifact:
 
 def test_a_training_writes_its_files_and_nothing_else(trained: Trained) -> None:
     assert (trained.ended.code, trained.ended.err) == (0, "")
-    assert sorted(path.name for path in trained.output.iterdir()) == [
-        "best.npz", "cache", "curves.png", "history.json", "model.keras", "panel.png",
-    ]  # fmt: skip
+    drawn = {"curves.png", "best.png", "worst.png", "random.png", "confusion.png"}
+    drawn |= {"model.png"} if shutil.which("dot") else set()
+    assert {path.name for path in trained.output.iterdir()} == drawn | {
+        "checkpoint.npz", "cache", "history.json", "model.keras", "report.html",
+    }  # fmt: skip
 
 
 def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artifact: Artifact) -> None:
@@ -93,7 +95,7 @@ def test_history_holds_a_figure_for_every_epoch(trained: Trained) -> None:
 
 
 def test_the_report_s_pictures_are_pictures(trained: Trained) -> None:
-    for name, colors in (("curves.png", 3), ("panel.png", 30)):
+    for name, colors in (("curves.png", 3), ("worst.png", 30)):
         with Image.open(trained.output / name) as image:
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
         assert len(pixels) > 200_000
@@ -101,6 +103,32 @@ def test_the_report_s_pictures_are_pictures(trained: Trained) -> None:
 
 
 @pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network")
+def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path: Path) -> None:
+    shared = ("--data", pictures, "--preset", "demo", *TINY)
+    assert unet_train(*shared, "--epochs", 1, "--output", tmp_path / "first").code == 0
+    first = tmp_path / "first" / "model.keras"
+    ended = unet_train(
+        *shared, "--epochs", 2, "--sizes", "16,32", "--region-loss", "lovasz", "--region-weight", 0.5,
+        "--border-weight", 2, "--ema", 0.5, "--accumulation", 2, "--activation", "sigmoid", "--split", "random:7",
+        "--distillation-weight", 3,
+        "--weights", first, "--teacher", first, "--output", tmp_path / "second",
+    )  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    spec = read_artifact(tmp_path / "second" / "model.keras").spec
+    assert (spec.output.activation, spec.provenance.split) == ("sigmoid", "random:7")
+    recipe = spec.provenance.recipe
+    chosen = {
+        "sizes": [16, 32], "region_loss": "lovasz", "region_weight": 0.5, "border_weight": 2.0, "ema": 0.5,
+        "accumulation": 2, "activation": "sigmoid", "distillation_weight": 3.0,
+    }  # fmt: skip
+    assert {name: recipe[name] for name in chosen} == chosen
+    origin = f"demo {read_artifact(first).spec.provenance.weights_sha256}"
+    assert (recipe["weights"], recipe["teacher"]) == (origin, origin)
+    assert "--sizes 16,32" in spec.provenance.command
+    assert "--teacher model.keras" in spec.provenance.command
+
+
 def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_path: Path) -> None:
     arguments = ("--data", "synthetic", "--output", tmp_path, "--synthetic-count", 16, "--epochs", 1, *TINY)
     ended = unet_train(*arguments)
@@ -130,6 +158,14 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
     (("--epochs", 0), "--epochs"),
     (("--learning-rate", 0), "--learning-rate"),
     (("--cache", "kept", "--no-cache"), "exclude each other"),
+    (("--sizes", "96,x"), "'96,x', expected sizes in pixels with commas between"),
+    (("--sizes", "96,100,160"), "100 pixels, expected a multiple of 16"),
+    (("--sizes", "0,160"), "0 pixels, expected more than none"),
+    (("--sizes", "96,128"), "--sizes ends with 128, expected the model's --size, 160"),
+    (("--sizes", "96,128,160", "--epochs", 2), "names 3 sizes for 2 epochs"),
+    (("--split", "random:x"), "expected official, article or random:SEED"),
+    (("--region-loss", "focal"), "'none', 'dice', 'lovasz'"),
+    (("--ema", 1), "--ema"),
     (("--synthetic-count", 16), "goes with --data synthetic, here --data is data/oxford-iiit-pet"),
     (("evaluat",), "No such command"),
 ])  # fmt: skip
@@ -209,13 +245,13 @@ def _interrupt_at(process: subprocess.Popen[str], words: str) -> tuple[str, str]
 
 def test_ctrl_c_after_an_epoch_keeps_the_best_model(pictures: Path, tmp_path: Path) -> None:
     with _running("--data", pictures, "--output", tmp_path, "--epochs", 5000, *TINY) as process:
-        out, err = _interrupt_at(process, "Epoch 3/5000")
+        out, err = _interrupt_at(process, "epoch 2/5000")
     assert process.returncode == 130, err
     assert "interrupted: keeping the best epoch so far" in out
     spec = read_artifact(tmp_path / "model.keras").spec
     assert spec.provenance.metrics["split"] == "validation"
     assert keras.models.load_model(tmp_path / "model.keras").output_shape == (None, 32, 32, 3)
-    assert {"curves.png", "panel.png", "history.json"} < {path.name for path in tmp_path.iterdir()}
+    assert {"curves.png", "worst.png", "report.html", "history.json"} < {path.name for path in tmp_path.iterdir()}
 
 
 def test_ctrl_c_before_an_epoch_says_that_nothing_was_kept(pictures: Path, tmp_path: Path) -> None:

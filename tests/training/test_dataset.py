@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -11,10 +14,10 @@ import pytest
 from PIL import Image
 
 from unet_runtime.errors import SourceError
-from unet_runtime.labelled import LabelledPhoto, evenly
+from unet_runtime.labelled import LabelledPhoto, evenly, read_split
 from unet_runtime.spec import InputSpec
 from unet_training.augment import Augmenter
-from unet_training.dataset import Batches, load, split_dataset
+from unet_training.dataset import Batches, TrainingBatches, load, split_dataset
 from unet_training.errors import DatasetError
 from unet_training.pairs import Labelled
 
@@ -52,6 +55,22 @@ def test_the_article_split_holds_the_last_thousand_by_name_out(tmp_path: Path) -
     split = split_dataset(tmp_path, "article", validation=1000, seed=1)
     assert _names(split.train) == [f"p{index:04}" for index in range(1100)]
     assert _names(split.test) == _names(split.validation) == [f"p{index:04}" for index in range(1100, 2100)]
+
+
+def test_a_random_split_takes_validation_from_its_trainval_and_leaves_test_alone(pictures: Path) -> None:
+    first, second = (split_dataset(pictures, "random:7", validation=5, seed=seed) for seed in (1, 2))
+    assert first.test == second.test == read_split(pictures, "random:7", "test")
+    train, validation, test = map(_names, (first.train, first.validation, first.test))
+    assert sorted(train + validation + test) == [f"synthetic_{index:04}" for index in range(1, 33)]
+    assert len(validation) == 5
+    assert validation != _names(second.validation)
+    assert _names(split_dataset(pictures, "random:8", validation=5, seed=1).test) != test
+
+
+@pytest.mark.parametrize("split", ["random:", "random:x", "random:-1"])
+def test_a_split_without_a_seed_is_refused(split: str, pictures: Path) -> None:
+    with pytest.raises(SourceError, match=rf"split '{split}': expected official, article or random:SEED"):
+        split_dataset(pictures, split, validation=5, seed=1)
 
 
 def test_a_missing_list_is_named(pictures: Path, tmp_path: Path) -> None:
@@ -124,43 +143,93 @@ def numbered() -> Labelled:
     return Labelled([str(n) for n in numbers], photos, numbers[:, None, None] % 3, [])
 
 
-def _epoch(batches: Batches) -> list[list[int]]:
+def _epoch(batches: Batches | TrainingBatches) -> list[list[int]]:
     order = [batches[index][0][:, 0, 0, 0].tolist() for index in range(len(batches))]
     batches.on_epoch_end()
     return order
 
 
-def test_without_a_seed_all_photos_come_in_their_order(numbered: Labelled) -> None:
+def test_an_evaluation_takes_all_photos_in_their_order(numbered: Labelled) -> None:
     batches = Batches(numbered, 4)
     assert _epoch(batches) == _epoch(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_with_a_seed_each_epoch_has_its_own_order_and_every_photo_once(numbered: Labelled) -> None:
-    batches, again = Batches(numbered, 5, seed=1), Batches(numbered, 5, seed=1)
+def test_each_epoch_of_a_training_has_its_own_order_and_every_photo_once(numbered: Labelled) -> None:
+    batches, again = (TrainingBatches(numbered, 5, seed=1) for _ in range(2))
     first, second = _epoch(batches), _epoch(batches)
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(10))
     assert first != second
     assert [_epoch(again), _epoch(again)] == [first, second]
 
 
-def test_with_a_seed_a_smaller_last_batch_is_dropped(numbered: Labelled) -> None:
-    assert [len(batch) for batch in _epoch(Batches(numbered, 4, seed=1))] == [4, 4]
-    assert [len(batch) for batch in _epoch(Batches(numbered, 64, seed=1))] == [10]
+def test_an_epoch_depends_on_the_seed_and_its_number_alone(numbered: Labelled) -> None:
+    unbroken = TrainingBatches(numbered, 5, seed=1)
+    epochs = [_epoch(unbroken) for _ in range(3)]
+    assert _epoch(TrainingBatches(numbered, 5, seed=1, first_epoch=2)) == epochs[2]
+    assert _epoch(TrainingBatches(numbered, 5, seed=2)) != epochs[0]
 
 
-def test_masks_stay_with_their_photos(numbered: Labelled) -> None:
-    photos, masks = Batches(numbered, 5, seed=1)[1]
+def test_a_training_drops_a_smaller_last_batch(numbered: Labelled) -> None:
+    assert [len(batch) for batch in _epoch(TrainingBatches(numbered, 4, seed=1))] == [4, 4]
+    assert [len(batch) for batch in _epoch(TrainingBatches(numbered, 64, seed=1))] == [10]
+
+
+def test_an_epoch_left_in_its_middle_leaves_nothing_for_the_next(numbered: Labelled) -> None:
+    batches, whole = (TrainingBatches(numbered, 2, seed=1) for _ in range(2))
+    expected = [_epoch(whole), _epoch(whole)]
+    assert batches[0][0].shape == (2, 1, 1, 3)  # what Keras reads first of all, to learn the shapes
+    assert batches[3][0][:, 0, 0, 0].tolist() == expected[0][3]
+    batches.on_epoch_end()
+    assert _epoch(batches) == expected[1]
+
+
+def test_the_next_batches_are_prepared_meanwhile(numbered: Labelled) -> None:
+    asked: queue.Queue[tuple[int, int]] = queue.Queue()
+
+    class Watched(Augmenter):
+        def __call__(
+            self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]
+        ) -> tuple[np.ndarray, np.ndarray]:
+            asked.put(number)
+            return photos, masks
+
+    batches = TrainingBatches(numbered, 3, seed=1, augment=Watched(1))
+    batches[0]
+    # Two at least, whatever the machine; in the order in which threads come to it.
+    assert {asked.get(timeout=60) for _ in range(3)} == {(0, 0), (0, 1), (0, 2)}
+    batches.on_epoch_end()
+    assert {asked.get(timeout=60) for _ in range(3)} == {(1, 0), (1, 1), (1, 2)}
+
+
+def test_what_goes_wrong_in_a_thread_is_raised_where_the_batch_is_asked_for(numbered: Labelled) -> None:
+    class Broken(Augmenter):
+        def __call__(
+            self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]
+        ) -> tuple[np.ndarray, np.ndarray]:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        TrainingBatches(numbered, 2, seed=1, augment=Broken(1))[0]
+
+
+@pytest.mark.parametrize("of", [Batches, partial(TrainingBatches, seed=1)])
+def test_masks_stay_with_their_photos(numbered: Labelled, of: Callable[..., Batches]) -> None:
+    photos, masks = of(numbered, 5)[1]
     np.testing.assert_array_equal(masks[:, 0, 0], photos[:, 0, 0, 0] % 3)
 
 
-def test_augmented_batches_keep_shapes_and_types(pictures: Path) -> None:
+def test_augmented_batches_keep_shapes_and_types_and_are_the_same_again(pictures: Path) -> None:
     data = load(split_dataset(pictures, "official", 5, seed=1).test, SPEC)
-    photos, masks = Batches(data, 4, Augmenter(1), seed=1)[0]
+    runs = [TrainingBatches(data, 4, seed=1, augment=Augmenter(1)) for _ in range(2)]
+    photos, masks = runs[0][1]
     assert (photos.shape, photos.dtype) == ((4, 32, 48, 3), np.uint8)
     assert (masks.shape, masks.dtype) == ((4, 32, 48), np.uint8)
+    for index in range(2):
+        for one, other in zip(runs[0][index], runs[1][index], strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("split", ["official", "article"])
+@pytest.mark.parametrize("split", ["official", "article", "random:7"])
 def test_real_splits_are_disjoint(pets_dir: Path, split: str) -> None:
     photos = split_dataset(pets_dir, split, validation=200, seed=1)
     train, validation, test = (set(_names(part)) for part in (photos.train, photos.validation, photos.test))

@@ -21,10 +21,10 @@ from unet_runtime.errors import BackendError
 from unet_runtime.labelled import IGNORED, evenly, model_labels, open_trimap, read_split
 from unet_runtime.preprocess import model_input, open_photo
 from unet_runtime.spec import ModelSpec, Provenance
+from unet_training.build import compile_model
 from unet_training.errors import DatasetError
 from unet_training.evaluate import Evaluation, Model, evaluate, load_model
 from unet_training.figures import figures, measure
-from unet_training.train import compile_model
 
 KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 ONNX = REPOSITORY / "runtime/unet_runtime/models/pets-edge.onnx"
@@ -273,6 +273,25 @@ def test_a_model_that_names_no_split_is_exit_3(colour_model: Path, colours: Path
     ended = unet_train("evaluate", colour_model, "--data", colours)
     assert ended.code == 3
     assert "does not say which photos were held out" in ended.err
+
+
+def test_a_model_that_names_an_unknown_split_is_exit_3(colours: Path, tmp_path: Path) -> None:
+    spec = replace(_spec(), provenance=Provenance(split="random:x"))
+    ended = unet_train("evaluate", write_colour_model(tmp_path / "odd.onnx", spec), "--data", colours)
+    assert ended.code == 3
+    assert "odd.onnx: its spec names split 'random:x': expected official, article or random:SEED" in ended.err
+
+
+def test_a_random_split_is_measured_on_its_own_photos(colours: Path, tmp_path: Path) -> None:
+    for index in range(20):  # whatever the lists say: _write_plain puts every photo in test.txt
+        _write_plain(colours, f"breed_{index}", RED, 1)
+    expected = read_split(colours, "random:7", "test")
+    assert 0 < len(expected) < 23
+    spec = replace(_spec(), provenance=Provenance(split="random:7"))
+    for path in set((colours / "images").iterdir()) - {item.photo for item in expected}:
+        path.write_bytes(b"of no use")
+    result = _evaluate(write_colour_model(tmp_path / "random.onnx", spec), colours)
+    assert (result.overall.photos, result.problems, result.split) == (len(expected), [], "random:7")
 
 
 def test_a_keras_file_that_keras_refuses_is_exit_3(

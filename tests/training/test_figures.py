@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import colour_spec
+from unet_runtime.spec import OutputSpec
 from unet_training.figures import (
     BOUNDARY_TOLERANCE,
     binary_iou,
@@ -15,6 +18,8 @@ from unet_training.figures import (
     calibration,
     confidence_bins,
     cross_entropy,
+    figures,
+    measure,
 )
 
 
@@ -45,6 +50,22 @@ def test_calibration_error() -> None:
 def test_certainty_and_none_at_all_have_a_bin() -> None:
     bins = confidence_bins(np.array([[1, 0], [0, 0]], np.float32), np.array([0, 0], np.uint8))
     assert bins[0].tolist() == [1, *[0] * 13, 1]
+
+
+def test_a_sigmoid_model_is_measured_by_its_classes_shares() -> None:
+    """Its largest probability is no confidence: 0.9 against 0.6 and 0.3 is an even chance."""
+    spec = replace(colour_spec(4), output=OutputSpec(4, 4, activation="sigmoid"))
+    answer = np.tile(np.array([0.9, 0.6, 0.3], np.float32), (4, 4, 1))
+    truth = np.zeros((4, 4), np.uint8)
+    truth[2:] = 1
+    sums = measure(answer, truth, truth, spec)
+    error, rows = calibration(sums.bins)
+    assert error == pytest.approx(0, abs=1e-6)
+    assert [(row.pixels, row.confidence) for row in rows if row.pixels] == [(16, pytest.approx(1 / 2))]
+    assert figures(sums, spec).loss == pytest.approx(-(math.log(1 / 2) + math.log(1 / 3)) / 2, abs=1e-5)
+    smaller = measure(answer / 64, truth, truth, spec)
+    assert figures(smaller, spec).loss == pytest.approx(figures(sums, spec).loss, abs=1e-5)
+    assert smaller.bins[1].sum() == pytest.approx(sums.bins[1].sum(), abs=1e-5)
 
 
 def _square(left: int) -> np.ndarray:

@@ -47,7 +47,7 @@ class Report:
     incomplete: tuple[str, ...] = _oddity("listed photos without photo or trimap", "left out")
     without_trimap: tuple[str, ...] = _oddity("photos without a trimap", "left out")
     without_photo: tuple[str, ...] = _oddity("trimaps without a photo", "left out")
-    unlisted: tuple[str, ...] = _oddity("pairs in neither list", "ignored by the official split, used by the article's")
+    unlisted: tuple[str, ...] = _oddity("pairs in neither list", "ignored by the official split, used by the others")
     unreadable: tuple[str, ...] = _oddity("unreadable photos or trimaps", "left out")
     sizes: tuple[str, ...] = _oddity("photos and trimaps of unequal sizes", "left out")
     values: tuple[str, ...] = _oddity("trimaps with values outside 1..3", "left out")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import asdict, replace
+import sys
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from unet_runtime.errors import BackendError
 from unet_runtime.labelled import PARTS
 from unet_training import __version__
 from unet_training.errors import DatasetError, TrainingInterruptedError
+from unet_training.options import make_recipe, recipe_options
 from unet_training.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -26,17 +29,11 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "synthetic"
 DEFAULT_DATA = "data/oxford-iiit-pet"
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
-_SIZE_STEP = 16  # four poolings by two
+_PATHS = ("data", "output", "weights", "teacher")
+
 _SHOWN = 5  # names of an oddity
 _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
-
-
-def _size(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
-    if value is not None and value % _SIZE_STEP:
-        raise click.BadParameter(f"{value} pixels, expected a multiple of {_SIZE_STEP} (the model halves four times)")
-    return value
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,14 +56,23 @@ def _size(context: click.Context, parameter: click.Parameter, value: int | None)
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("artifacts"),
     show_default=True,
-    help="Folder of model.keras, curves.png, panel.png, history.json.",
+    help="Folder of model.keras, report.html and its pictures, history.json.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Times to see every photo.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Photos a step.")
-@click.option("--filters", type=click.IntRange(min=1), help="Filters of the first stage; each below doubles them.")
-@click.option("--size", type=click.IntRange(min=_SIZE_STEP), callback=_size, help="Input height and width, pixels.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="At its peak.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="While training; the saved model is float32 always.")
+@recipe_options
+@click.option(
+    "--weights", type=click.Path(path_type=Path, dir_okay=False), help="Start from this .keras model's weights."
+)
+@click.option(
+    "--teacher", type=click.Path(path_type=Path, dir_okay=False), help="Learn from this .keras model besides the truth."
+)
+@click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command.")
+@click.option(
+    "--distribute",
+    type=click.Choice(("auto", "none")),
+    default="auto",
+    show_default=True,
+    help="auto: every accelerator takes a share of each batch (KERAS_BACKEND=jax); none: one trains.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
 @click.option(
     "--synthetic-count",
@@ -81,11 +87,17 @@ def _size(context: click.Context, parameter: click.Parameter, value: int | None)
     help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]",
 )
 @click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none.")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of logs for TensorBoard, which needs its extra.",
+)
 @click.version_option(__version__)
 @click.pass_context  # fmt: skip
 def command(
     context: click.Context, /, data: str, preset: str | None, output: Path, seed: int, synthetic_count: int,
-    cache: Path | None, no_cache: bool, **overrides: Any,
+    cache: Path | None, no_cache: bool, weights: Path | None, teacher: Path | None, resume: bool, distribute: str,
+    tensorboard: Path | None, **changes: Any,
 ) -> int:  # fmt: skip
     """Train the U-Net, choose its best epoch, measure it, and write one model.keras that carries its spec.
 
@@ -98,15 +110,15 @@ def command(
         raise click.UsageError(f"--synthetic-count goes with --data {SYNTHETIC}, here --data is {data}")
     if no_cache and cache is not None:
         raise click.UsageError("--cache and --no-cache exclude each other")
-    recipe = replace(
-        PRESETS[preset or ("demo" if synthetic else "edge")],
-        **{name: value for name, value in overrides.items() if value is not None},
-    )
+    recipe = make_recipe(preset or ("demo" if synthetic else "edge"), changes)
     _import_keras()
     try:
         folder = _draw(output, synthetic_count, seed) if synthetic else _ensure(Path(data))
-        cache = None if no_cache else cache or output / "cache"
-        result = _train(recipe, folder, output, synthetic, seed, _canonical(context), cache)
+        result = _train(
+            recipe, folder, output, cache=None if no_cache else cache or output / "cache",
+            data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet", command=_canonical(context),
+            seed=seed, weights=weights, teacher=teacher, resume=resume, distribute=distribute, tensorboard=tensorboard,
+        )  # fmt: skip
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
     _say_result(result, output, synthetic)
@@ -156,6 +168,9 @@ def _import_keras() -> None:
             import keras
 
             keras.ops.ones((1,))  # looks for devices
+            keras.utils.set_random_seed(0)  # loads TensorFlow, where it is installed, under any backend
+        # Of class ids on their way into Keras' confusion matrix, under JAX: they fit into any integer.
+        warnings.filterwarnings("ignore", "Explicitly requested dtype int64", UserWarning)
     except ImportError as error:
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         raise BackendError(f"Keras' backend {backend} cannot be imported ({error}): pip install {backend}") from error
@@ -178,36 +193,36 @@ def _draw(output: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def _train(
-    recipe: Recipe, data: Path, output: Path, synthetic: bool, seed: int, line: str, cache: Path | None
-) -> Result:  # fmt: skip
+def _train(recipe: Recipe, data: Path, output: Path, *, cache: Path | None, **settings: Any) -> Result:
     from unet_training.cache import PhotoCache
     from unet_training.report import write_report
     from unet_training.train import train
 
-    name = SYNTHETIC if synthetic else "Oxford-IIIT Pet"
     kept = None if cache is None else PhotoCache(cache, click.echo)
-    result = train(recipe, data, output, data_name=name, seed=seed, command=line, say=click.echo, cache=kept)
-    write_report(result, output)
+    terminal = sys.stdout if sys.stdout.isatty() else None
+    result = train(recipe, data, output, cache=kept, say=click.echo, terminal=terminal, **settings)
+    write_report(result, output, click.echo)
     return result
 
 
 def _canonical(context: click.Context) -> str:
     """The command with the options that were given, in the order of ``--help``, folders by their last name only:
-    the spec travels with the model, and another machine's folders say nothing there. The cache changes no model."""
+    the spec travels with the model, and another machine's folders say nothing there. Neither the cache nor an
+    interruption nor logs change the model."""
     words = ["unet-train"]
     for parameter in context.command.params:
         name = str(parameter.name)
-        if name in ("cache", "no_cache"):
+        if name in ("cache", "no_cache", "resume", "tensorboard"):
             continue
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
-            value = str(context.params[name])
-            words += [parameter.opts[0], Path(value).resolve().name if name in ("data", "output") else value]
+            value = context.params[name]
+            value = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            words += [parameter.opts[0], value if name not in _PATHS else Path(value).resolve().name]
     return shlex.join(words)
 
 
 def _say_result(result: Result, output: Path, synthetic: bool) -> None:
-    from unet_training.report import CURVES, PANEL
+    from unet_training.report import REPORT
 
     figures = result.spec.provenance.metrics
     click.echo(f"\n{result.spec.name}, epoch {figures['epoch']}, on {figures['photos']} {figures['split']} photos")
@@ -215,7 +230,7 @@ def _say_result(result: Result, output: Path, synthetic: bool) -> None:
     rows |= {f"  {name} IoU": value for name, value in figures["iou"].items()}
     for label, value in rows.items():
         click.echo(f"  {label:<18} {value:.4f}")
-    for label, path in (("model", result.model), ("curves", output / CURVES), ("panel", output / PANEL)):
+    for label, path in (("model", result.model), ("report", output / REPORT)):
         click.echo(f"{label:<8}{path}")
     if synthetic:
         click.echo("Trained on drawn animals: for trying the way only, of no use on photos.")

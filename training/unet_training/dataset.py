@@ -5,8 +5,11 @@ O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 201
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,13 @@ ARCHIVES = {
     "images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
     "annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
 }
+
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""uint8 photos (n, h, w, 3) and uint8 masks (n, h, w)."""
+
+_MOST_THREADS = 8
+"""That prepare batches: more would only queue for the interpreter."""
 
 
 def ensure_dataset(root: Path) -> None:
@@ -76,10 +86,18 @@ class Split:
 
 def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
     """``official``: ``validation`` random photos of trainval choose checkpoints, the test list is kept for the end.
-    ``article``: the last 1,000 by name do both, as in the article (``validation`` is not used).
+    ``random:SEED``: the same with a test part of its own seed, which says nothing of ``seed``: two trainings of one
+    split are measured on the same photos. ``article``: the last 1,000 by name do both, as in the article
+    (``validation`` is not used).
+
+    Args:
+        root: folder in Oxford-IIIT Pet's layout.
+        split: as ``unet_runtime.labelled.read_split``.
+        validation: photos to take from trainval; at most a quarter of it are.
+        seed: chooses them.
 
     Raises:
-        SourceError: a list is missing.
+        SourceError: no such split, a list is missing, or a part names no photo.
         DatasetError: photos are in both lists.
     """
     trainval, test = read_split(root, split, "trainval"), read_split(root, split, "test")
@@ -114,37 +132,76 @@ def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | N
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches for ``fit``: (uint8 photos (n, h, w, 3), uint8 masks (n, h, w)).
+    """Batches for ``evaluate``: (uint8 photos (n, h, w, 3), uint8 masks (n, h, w)), all photos in their own order.
+
+    Args:
+        data: decoded photos.
+        batch_size: photos a batch; the last may have fewer.
+    """
+
+    def __init__(self, data: Labelled, batch_size: int) -> None:
+        super().__init__()
+        self._data, self._batch_size = data, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._data) / self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        return self._data.photos[chosen], self._data.masks[chosen]
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches for ``fit(shuffle=False)``, as ``Batches`` gives them, in an order drawn anew each epoch.
+
+    What an epoch holds depends on the seed and the epoch's number alone, so that a training can be resumed. A
+    smaller last batch is dropped: one of a single photo upsets BatchNormalization.
+
+    Threads prepare the batches that come next. Keras' own workers (``workers=2``) would carry batches from one epoch
+    into another: under JAX it takes one before the first epoch, to learn their shape, and keeps what was queued.
 
     Args:
         data: decoded photos.
         batch_size: photos a batch.
-        augment: where given, pictures are augmented.
-        seed: where given (training), the order is drawn anew each epoch and a smaller last batch is
-            dropped: a batch of one photo upsets BatchNormalization. Without (evaluation), the photos
-            come in their own order and all of them.
+        seed: of the order.
+        augment: where given, pictures are augmented; called from threads.
+        first_epoch: that ``fit`` begins with, from 0.
     """
 
-    def __init__(self, data: Labelled, batch_size: int, augment: Augmenter | None = None, seed: int | None = None):
+    def __init__(
+        self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0
+    ) -> None:
         super().__init__()
-        self._data, self._batch_size, self._augment, self._seed = data, batch_size, augment, seed
-        self._epoch = 0
-        self._order = np.arange(len(data))
-        self._shuffle()
+        self._data, self._batch_size, self._seed, self._augment = data, batch_size, seed, augment
+        threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        self._ahead = 2 * threads
+        self._pool = ThreadPoolExecutor(threads, "batches")
+        self._begin(first_epoch)
 
-    def _shuffle(self) -> None:
-        if self._seed is not None:
-            self._order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._data))
+    def _begin(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = np.random.default_rng((self._seed, epoch)).permutation(len(self._data))
+        self._coming: dict[int, Future[Batch]] = {}
 
     def on_epoch_end(self) -> None:
-        self._epoch += 1
-        self._shuffle()
+        self._begin(self._epoch + 1)
+        self._prepare(0)  # while the validation goes on
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self._data), self._batch_size)
-        return max(1, whole) if self._seed is not None else whole + (rest > 0)
+        return max(1, len(self._data) // self._batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+    def __getitem__(self, index: int) -> Batch:
+        self._prepare(index)
+        return self._coming[index].result()
+
+    def _prepare(self, index: int) -> None:
+        """Begin with this batch and those after it; all others are forgotten: an epoch may be left in its middle."""
+        self._coming = {
+            number: self._coming.get(number) or self._pool.submit(self._make, self._epoch, self._order, number)
+            for number in range(index, min(index + 1 + self._ahead, len(self)))
+        }
+
+    def _make(self, epoch: int, order: np.ndarray, index: int) -> Batch:
+        chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         photos, masks = self._data.photos[chosen], self._data.masks[chosen]
-        return (photos, masks) if self._augment is None else self._augment(photos, masks)
+        return (photos, masks) if self._augment is None else self._augment(photos, masks, (epoch, index))

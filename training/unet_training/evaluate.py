@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from unet_runtime import backends
 from unet_runtime.artifact import read_artifact
 from unet_runtime.backends.base import Backend
-from unet_runtime.errors import BackendError, ModelFileError
-from unet_runtime.labelled import LabelledPhoto, evenly, model_labels, read_split
+from unet_runtime.errors import BackendError, ModelFileError, SourceError
+from unet_runtime.labelled import LabelledPhoto, check_split, evenly, model_labels, read_split
 from unet_runtime.preprocess import model_input
 from unet_runtime.spec import ModelSpec
 from unet_training.errors import DatasetError, UnusableError
 from unet_training.figures import Bin, Figures, Labels, Probabilities, Sums, calibration, figures, measure
-from unet_training.pairs import open_pair
+from unet_training.pairs import Labelled, open_pair
 
 SOURCES = "SOURCES.tsv"
 """Beside the photos, where there is one: name, tab, resolution class of each."""
@@ -53,7 +53,7 @@ class Evaluation:
     engine: str
     device: str
     split: str
-    """``official`` or ``article``: the model's own, which kept the test part out of its training."""
+    """``official``, ``article`` or ``random:SEED``: the model's own, which kept the test part out of its training."""
     part: str
     classes: tuple[str, ...]
     size: tuple[int, int]
@@ -82,12 +82,16 @@ def load_model(path: Path, backend: str = "auto") -> Model:
     """Open a ``.keras`` file with Keras, any other with the runtime's engine ``backend``.
 
     Raises:
-        ModelFileError: missing, damaged, without a spec or a split, or refused by its engine.
+        ModelFileError: missing, damaged, without a spec or a known split, or refused by its engine.
         BackendError: the engine is not installed, or does not read such files.
     """
     artifact = read_artifact(path)
     if not artifact.spec.provenance.split:
         raise ModelFileError(f"{path}: its spec does not say which photos were held out: train it with unet-train")
+    try:
+        check_split(artifact.spec.provenance.split)
+    except SourceError as error:
+        raise ModelFileError(f"{path}: its spec names {error}: train it again") from error
     if path.suffix == ".keras" and backend == "auto":
         from unet_training import keras_backend  # seconds, and a framework, that an exported model does not need
 
@@ -115,45 +119,99 @@ def evaluate(model: Model, data: Path, *, part: str = "test", count: int | None 
     photos = read_split(data, spec.provenance.split, part)
     photos = photos if count is None else evenly(photos, count)
     resolutions = _resolutions(data / SOURCES)
-    total, problems = Sums.none(len(spec.classes)), list[str]()
-    by_breed, by_resolution = dict[str, Sums](), dict[str, Sums]()
-    for item, result in _results(model, photos, say):
+    tally, problems = _Tally(spec), list[str]()
+    for item, result in _results(model, photos, lambda item: _read(item, spec), say):
         if isinstance(result, str):
             problems.append(result)
-            continue
-        total += result
-        _add(by_breed, item.name.rpartition("_")[0] or item.name, result)
-        if item.name in resolutions:
-            _add(by_resolution, resolutions[item.name], result)
-    if not total.photos:
+        else:
+            tally.add(item.name, result, resolutions.get(item.name))
+    if not tally.total.photos:
         raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0]}")
-    error, bins = calibration(total.bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
-        shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
-    return Evaluation(
-        model=spec.name, precision=spec.precision, weights_sha256=spec.provenance.weights_sha256,
-        engine=model.backend.engine, device=model.backend.device, split=spec.provenance.split, part=part,
-        classes=spec.class_names, size=(spec.output.height, spec.output.width), overall=figures(total, spec),
-        confusion=total.matrix.tolist(), confusion_shares=shares.tolist(),
-        calibration_error=error, calibration=bins,
-        breeds=_figures(by_breed, spec), resolutions=_figures(by_resolution, spec), problems=problems,
-    )  # fmt: skip
+    return tally.evaluation(model, part, problems)
 
 
-def _results(model: Model, photos: Sequence[LabelledPhoto], say: Say) -> Iterator[tuple[LabelledPhoto, Sums | str]]:
+def evaluate_decoded(model: Model, photos: Labelled, *, part: str, say: Say) -> tuple[Evaluation, list[float]]:
+    """Measure ``model`` on photos in memory. Their truth at their own size is not at hand: those figures are NaN.
+
+    Args:
+        model: as ``load_model`` opens it.
+        photos: fitted to the model's input; at least one.
+        part: what the evaluation calls them.
+        say: receives a line of progress now and then.
+
+    Returns:
+        The evaluation, and each photo's own mean IoU in the photos' order (NaN where it shows no class).
+
+    Raises:
+        BackendError: the engine fails, or answers what the spec does not say.
+    """
+    tally, scores = _Tally(model.spec), list[float]()
+
+    def read(index: int) -> _Sample:
+        truth = on_answer_grid(photos.masks[index], model.spec)
+        return _Sample(photos.photos[index : index + 1], truth, None)
+
+    for index, result in _results(model, range(len(photos)), read, say):
+        assert not isinstance(result, str)  # ``read`` gives samples alone
+        tally.add(photos.names[index], result)
+        scores.append(figures(result, model.spec).mean_iou)
+    return tally.evaluation(model, part, photos.problems), scores
+
+
+def on_answer_grid(labels: Labels, spec: ModelSpec) -> Labels:
+    """Class ids (..., h, w) on the grid of the model's input -> (..., h', w') on that of its answer."""
+    margin = spec.output.margin
+    return labels[..., margin : spec.input.height - margin, margin : spec.input.width - margin]
+
+
+class _Tally:
+    """Sums of photos, of all and by group, on their way to an ``Evaluation``."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.total = Sums.none(len(spec.classes))
+        self._breeds, self._resolutions = dict[str, Sums](), dict[str, Sums]()
+
+    def add(self, name: str, sums: Sums, resolution: str | None = None) -> None:
+        self.total += sums
+        _add(self._breeds, name.rpartition("_")[0] or name, sums)
+        if resolution is not None:
+            _add(self._resolutions, resolution, sums)
+
+    def evaluation(self, model: Model, part: str, problems: list[str]) -> Evaluation:
+        spec, total = self._spec, self.total
+        error, bins = calibration(total.bins)
+        with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
+            shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
+        return Evaluation(
+            model=spec.name, precision=spec.precision, weights_sha256=spec.provenance.weights_sha256,
+            engine=model.backend.engine, device=model.backend.device, split=spec.provenance.split, part=part,
+            classes=spec.class_names, size=(spec.output.height, spec.output.width), overall=figures(total, spec),
+            confusion=total.matrix.tolist(), confusion_shares=shares.tolist(),
+            calibration_error=error, calibration=bins,
+            breeds=_figures(self._breeds, spec), resolutions=_figures(self._resolutions, spec), problems=problems,
+        )  # fmt: skip
+
+
+_Item = TypeVar("_Item")
+
+
+def _results(
+    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | str], say: Say
+) -> Iterator[tuple[_Item, Sums | str]]:  # fmt: skip
     """Each photo in order with its sums, or with why it has none."""
     spec = model.spec
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(photos), _BATCH):
+        for start in range(0, len(items), _BATCH):
             if start and start % _SAY_EVERY == 0:
-                say(f"{start} of {len(photos)} photos")
-            batch = photos[start : start + _BATCH]
-            read = list(pool.map(lambda item: _read(item, spec), batch))
-            samples = [sample for sample in read if not isinstance(sample, str)]
+                say(f"{start} of {len(items)} photos")
+            batch = items[start : start + _BATCH]
+            found = list(pool.map(read, batch))
+            samples = [sample for sample in found if not isinstance(sample, str)]
             answers = iter(_answers(model, samples))
             sums = pool.map(lambda pair: measure(pair[1], pair[0].truth, pair[0].own_truth, spec),
                             zip(samples, answers, strict=True))  # fmt: skip
-            for item, sample in zip(batch, read, strict=True):
+            for item, sample in zip(batch, found, strict=True):
                 yield item, sample if isinstance(sample, str) else next(sums)
 
 
@@ -162,8 +220,8 @@ class _Sample(NamedTuple):
     """uint8 (1, h, w, 3), as the model is fed."""
     truth: Labels
     """Class ids (h', w') on the grid of the model's answer."""
-    own_truth: Labels
-    """Class ids (H, W) at the photo's own size."""
+    own_truth: Labels | None
+    """Class ids (H, W) at the photo's own size; None where that is not at hand."""
 
 
 def _read(item: LabelledPhoto, spec: ModelSpec) -> _Sample | str:
@@ -177,9 +235,7 @@ def _read(item: LabelledPhoto, spec: ModelSpec) -> _Sample | str:
             f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    margin, fitted = spec.output.margin, model_labels(labels, spec.input)
-    truth = fitted[margin : spec.input.height - margin, margin : spec.input.width - margin]
-    return _Sample(model_input(photo, spec.input), truth, labels)
+    return _Sample(model_input(photo, spec.input), on_answer_grid(model_labels(labels, spec.input), spec), labels)
 
 
 def _answers(model: Model, samples: Sequence[_Sample]) -> Probabilities:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.labelled import IGNORED, confusion, iou
-from unet_runtime.postprocess import class_mask
+from unet_runtime.postprocess import class_mask, shares
 from unet_runtime.spec import ModelSpec
 
 BINS = 15
@@ -41,7 +41,7 @@ class Sums:
     matrix: npt.NDArray[np.int64]
     """Pixels at the model's size, (classes, classes): row = truth, column = mask."""
     own_matrix: npt.NDArray[np.int64]
-    """The same at each photo's own size."""
+    """The same at each photo's own size; zeros where it was not measured there."""
     loss: float
     """Cross-entropy in nats, over the pixels of ``matrix``."""
     boundary_f1: float
@@ -83,7 +83,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pixels whose confidence, the probability of the chosen class, is in (low, high]."""
+    """Pixels whose confidence, the chosen class's probability among ``postprocess.shares``, is in (low, high]."""
 
     low: float
     high: float
@@ -94,28 +94,37 @@ class Bin:
     """Share of its pixels that are right."""
 
 
-def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels, spec: ModelSpec) -> Sums:
+def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels | None, spec: ModelSpec) -> Sums:
     """One photo.
 
     Args:
         probabilities: float32 (h, w, classes), the model's answer.
         truth: class ids (h, w) on the model's grid, ``IGNORED`` outside a letterboxed photo.
-        own_truth: class ids (H, W) at the photo's own size.
+        own_truth: class ids (H, W) at the photo's own size; None: not measured there.
         spec: of the model.
     """
-    classes, size = len(spec.classes), (own_truth.shape[1], own_truth.shape[0])
+    classes = len(spec.classes)
     mask = probabilities.argmax(axis=-1).astype(np.uint8)  # (h, w)
+    # The truth is one class a pixel. Of a sigmoid model the largest probability is no chance of being right.
+    likely = shares(probabilities, spec)
     labelled, foreground = truth != IGNORED, spec.roles("foreground")
     score = boundary_f1(np.isin(truth, foreground), np.isin(mask, foreground), labelled)
     return Sums(
         photos=1,
         matrix=confusion([truth], [mask], classes),
-        own_matrix=confusion([own_truth], [class_mask(probabilities, size, spec)], classes),
-        loss=cross_entropy(probabilities[labelled], truth[labelled]),
+        own_matrix=_own_confusion(probabilities, own_truth, spec),
+        loss=cross_entropy(likely[labelled], truth[labelled]),
         boundary_f1=0.0 if math.isnan(score) else score,
         outlined=0 if math.isnan(score) else 1,
-        bins=confidence_bins(probabilities[labelled], truth[labelled]),
+        bins=confidence_bins(likely[labelled], truth[labelled]),
     )
+
+
+def _own_confusion(probabilities: Probabilities, truth: Labels | None, spec: ModelSpec) -> npt.NDArray[np.int64]:
+    if truth is None:
+        return Sums.none(len(spec.classes)).own_matrix
+    mask = class_mask(probabilities, (truth.shape[1], truth.shape[0]), spec)
+    return confusion([truth], [mask], len(spec.classes))
 
 
 def figures(sums: Sums, spec: ModelSpec) -> Figures:

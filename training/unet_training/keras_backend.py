@@ -29,6 +29,11 @@ class KerasBackend:
 
 
 def load(artifact: Artifact) -> KerasBackend:
+    """As ``load_model``, for the runtime."""
+    return KerasBackend(load_model(artifact))
+
+
+def load_model(artifact: Artifact) -> keras.Model:
     """Load a file that ``read_artifact`` has found undamaged; code inside it is not run.
 
     Raises:
@@ -46,4 +51,4 @@ def load(artifact: Artifact) -> KerasBackend:
     actual = model.input_shape, model.output_shape
     if actual != expected:
         raise ModelFileError(f"{artifact.path}: maps {actual}, its spec says {expected}: train it again")
-    return KerasBackend(model)
+    return model

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
+from unet_training.losses import cross_entropy
+
 
 def metrics(classes: int, *, per_class: bool) -> list[keras.metrics.Metric]:
     """Fresh metrics of sparse class ids (n, h, w) against probabilities (n, h, w, classes).
@@ -14,6 +16,8 @@ def metrics(classes: int, *, per_class: bool) -> list[keras.metrics.Metric]:
     """
     each = [keras.metrics.IoU(classes, [index], sparse_y_pred=False, name=f"iou_{index}") for index in range(classes)]
     return [
+        # The loss of a training may hold more terms: this is what compares with the validation's.
+        keras.metrics.MeanMetricWrapper(cross_entropy, name="cross_entropy"),
         keras.metrics.SparseCategoricalAccuracy(name="pixel_accuracy"),
         keras.metrics.MeanIoU(classes, sparse_y_pred=False, name="mean_iou"),
         *(each if per_class else []),

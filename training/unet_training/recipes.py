@@ -17,9 +17,9 @@ class Recipe:
     size: int
     """Height and width of the input, pixels."""
     split: str
-    """``official`` or ``article``, as ``unet_runtime.labelled.read_split``."""
+    """``official``, ``article`` or ``random:SEED``, as ``unet_runtime.labelled.read_split``."""
     validation: int
-    """Photos of trainval that choose the checkpoint (official split)."""
+    """Photos of trainval that choose the checkpoint (not of the article's split, which has none to spare)."""
     batch_size: int
     epochs: int
     optimizer: str
@@ -36,6 +36,23 @@ class Recipe:
     norm_momentum: float = 0.99
     """Of BatchNormalization's moving averages, which take about ``5 / (1 - norm_momentum)`` steps to forget
     their initial values. 0.99 is Keras' default; a training of few steps needs less."""
+    activation: str = "softmax"
+    """Of the head: ``softmax``, or the article's ``sigmoid``."""
+    region_loss: str = "none"
+    """Added to the cross-entropy: ``dice`` or ``lovasz``, or ``none``."""
+    region_weight: float = 1.0
+    """Of the region loss, the cross-entropy having 1."""
+    border_weight: float = 1.0
+    """Of a border pixel in the cross-entropy, the other classes' having 1."""
+    distillation_weight: float = 1.0
+    """Of the distance from the teacher's probabilities, where there is a teacher."""
+    ema: float = 0.0
+    """Momentum of the weights' moving average, which is what is validated and kept; 0: the weights themselves."""
+    accumulation: int = 1
+    """Steps whose gradients are summed before the weights move: as a batch that many times as large."""
+    sizes: tuple[int, ...] = ()
+    """Progressive training: pixels of the input in equal shares of the epochs, the last being ``size``;
+    empty: ``size`` throughout."""
 
 
 PRESETS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from unet_training.evaluate import Evaluation
 from unet_training.figures import Figures
@@ -24,21 +25,33 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
         yield from _groups("resolution", evaluation.resolutions, list(evaluation.resolutions))
 
 
-def _overall(evaluation: Evaluation) -> Iterator[str]:
+class Row(NamedTuple):
+    label: str
+    value: float
+    """At the model's size; NaN where there is nothing to measure."""
+    own_size: float | None = None
+    """At the photos' own size; None: of another kind than what is measured there."""
+
+
+def overall(evaluation: Evaluation) -> list[Row]:
+    """The figures over all photos, in the order of their weight; those of single classes have an indented label."""
     figures = evaluation.overall
+    return [
+        Row("mean IoU", figures.mean_iou, figures.own_size_mean_iou),
+        *(Row(f"  {name} IoU", figures.iou[name], figures.own_size_iou[name]) for name in evaluation.classes),
+        Row("pet + border IoU", figures.whole_pet_iou),
+        Row("boundary F1", figures.boundary_f1),
+        Row("pixel accuracy", figures.pixel_accuracy),
+        Row("loss", figures.loss),
+        Row("calibration error", evaluation.calibration_error),
+    ]
+
+
+def _overall(evaluation: Evaluation) -> Iterator[str]:
     height, width = evaluation.size
     yield from ("", f"{'':<20}{f'{width}x{height}':>10}{'own size':>10}")
-    yield f"{'mean IoU':<20}{figures.mean_iou:>10.4f}{figures.own_size_mean_iou:>10.4f}"
-    for name in evaluation.classes:
-        yield f"{f'  {name} IoU':<20}{figures.iou[name]:>10.4f}{figures.own_size_iou[name]:>10.4f}"
-    for label, value in (
-        ("pet + border IoU", figures.whole_pet_iou),
-        ("boundary F1", figures.boundary_f1),
-        ("pixel accuracy", figures.pixel_accuracy),
-        ("loss", figures.loss),
-        ("calibration error", evaluation.calibration_error),
-    ):
-        yield f"{label:<20}{value:>10.4f}"
+    for label, value, own in overall(evaluation):
+        yield f"{label:<20}{value:>10.4f}" + ("" if own is None else f"{own:>10.4f}")
 
 
 def _confusion(evaluation: Evaluation) -> Iterator[str]:

@@ -6,35 +6,46 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import keras
 import numpy as np
 
 from unet_runtime.artifact import write_keras
-from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
-from unet_training.augment import Augmenter
+from unet_runtime.labelled import LabelledPhoto
+from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_training.build import (
+    PET_CLASSES,
+    Other,
+    accelerated,
+    build_model,
+    build_trainee,
+    compile_model,
+    load_other,
+    make_optimizer,
+    objective,
+    resolve_precision,
+    start_from,
+    weights_sha256,
+)  # fmt: skip
 from unet_training.cache import PhotoCache
-from unet_training.checkpoint import BestCheckpoint
+from unet_training.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.dataset import Batches, load, split_dataset
-from unet_training.errors import TrainingError, TrainingInterruptedError
+from unet_training.distribution import check_batch, choose_devices, shareable, shared_by
+from unet_training.errors import TrainingInterruptedError
+from unet_training.events import EventFolder
 from unet_training.files import replacing, writing
+from unet_training.fit import fit
 from unet_training.interrupt import BetweenSteps
-from unet_training.metrics import metrics, named
-from unet_training.models import ARCHITECTURES
+from unet_training.losses import Trainee
+from unet_training.metrics import named
 from unet_training.pairs import Labelled
 from unet_training.recipes import Recipe
-
-PET_CLASSES = (
-    ClassSpec("pet", (230, 60, 90), "foreground"),
-    ClassSpec("background", (40, 60, 120), "background"),
-    ClassSpec("border", (250, 200, 60), "neutral"),
-)
 
 DATA_LICENSE = "Apache-2.0 (code); weights trained on Oxford-IIIT Pet, CC BY-SA 4.0, for research purposes"
 
@@ -53,49 +64,11 @@ class Result:
     interrupted: bool
 
 
-def build_model(recipe: Recipe, precision: str = "float32") -> keras.Model:
-    """The recipe's network, computing under Keras dtype policy ``precision``."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        build = ARCHITECTURES[recipe.architecture]
-        size, classes = recipe.size, len(PET_CLASSES)
-        return build(size, size, classes, filters=recipe.filters, norm_momentum=recipe.norm_momentum)
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def resolve_precision(precision: str) -> str:
-    """``auto`` -> ``mixed_bfloat16`` on an accelerator or a CPU with bfloat16 matrix units, else ``float32``."""
-    if precision != "auto":
-        return precision
-    accelerated = _accelerated()
-    with suppress(OSError):  # not Linux: nothing known of the CPU, float32 is right everywhere
-        accelerated |= "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return "mixed_bfloat16" if accelerated else "float32"
-
-
-def _accelerated() -> bool:
-    """Asked of a tensor: keras.distribution knows no torch, and raises in JAX where there is no GPU."""
-    return "cpu" not in str(keras.ops.ones((1,)).device).lower()
-
-
-def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    if recipe.optimizer == "rmsprop":
-        return keras.optimizers.RMSprop(recipe.learning_rate)
-    warmup = int(recipe.warmup_epochs * steps_per_epoch)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
-        warmup_target=recipe.learning_rate,
-        warmup_steps=warmup,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-
-
 def train(
     recipe: Recipe, data: Path, output: Path, *, data_name: str, seed: int, command: str, say: Say,
-    cache: PhotoCache | None = None,
+    cache: PhotoCache | None = None, weights: Path | None = None, teacher: Path | None = None, resume: bool = False,
+    distribute: str = "none", terminal: TextIO | None = None, tensorboard: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Result:  # fmt: skip
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
@@ -105,111 +78,137 @@ def train(
     Args:
         recipe: every hyper-parameter.
         data: folder in Oxford-IIIT Pet's layout.
-        output: folder for ``model.keras``, ``best.npz`` and ``history.json``.
+        output: folder for ``model.keras``, ``checkpoint.npz`` and ``history.json``.
         data_name: what the spec calls the data.
         seed: of weights, order and augmentation.
         command: what the spec records as the command.
         say: receives one line of progress at a time.
         cache: keeps prepared photos, which the next training need not decode.
+        weights: a ``.keras`` file of the same architecture to start from, instead of random weights.
+        teacher: a ``.keras`` file to learn from besides the truth (distillation).
+        resume: go on from the checkpoint in ``output``, where there is one.
+        distribute: ``auto``: all devices share each batch; ``none``: one device trains.
+        terminal: where a line of progress can be redrawn in place; None: there is none.
+        tensorboard: folder of event files for TensorBoard, if wanted.
+        callbacks: of Keras, told of all that happens.
 
     Raises:
-        TrainingError: a loss that is no number, or no memory left.
+        TrainingError: a loss that is no number, no memory left, batches that the devices cannot share, or other
+            models or a checkpoint that do not fit.
         DatasetError, SourceError: the data cannot be used.
-        OutputError: ``output`` cannot be written.
+        ModelFileError: ``weights`` or ``teacher`` cannot be read.
+        OutputError: ``output`` or ``tensorboard`` cannot be written.
+        BackendError: ``tensorboard`` is given, and TensorBoard is not installed.
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
     keras.utils.set_random_seed(seed)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    recipe = replace(recipe, precision=resolve_precision(recipe.precision))
+    events = None if tensorboard is None else EventFolder(tensorboard)
+    recipe = replace(recipe, precision=resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
+    others = {name: load_other(path) for name, path in (("weights", weights), ("teacher", teacher)) if path}
     photos = split_dataset(data, recipe.split, recipe.validation, seed)
-    read = partial(load, spec=InputSpec(recipe.size, recipe.size), cache=cache)
-    say(f"preparing {len(photos.train) + len(photos.validation)} photos at {recipe.size}x{recipe.size}")
-    training, validation = read(photos.train), read(photos.validation)
-    _say_problems(training.problems + validation.problems, say)
+    devices = choose_devices(distribute, say)
+    check_batch(min(recipe.batch_size, len(photos.train)), devices)  # before minutes of reading
+    read = partial(_read, cache=cache)
+    say(f"preparing {len(photos.train) + len(photos.validation)} photos at {_sizes(recipe)}")
+    stages, validation = [read(photos.train, size) for size in recipe.sizes], read(photos.validation, recipe.size)
+    _say_problems(stages[-1].problems + validation.problems, say)
+    validation = shareable(validation, devices, say)
 
-    model = build_model(recipe, recipe.precision)
-    say(
-        f"{recipe.name}: {recipe.architecture}, {model.count_params():,} parameters, {recipe.precision}, "
-        f"{keras.backend.backend()} on the {'GPU' if _accelerated() else 'CPU'}; "
-        f"{len(training)} photos train, {len(validation)} choose the checkpoint"
-    )
-    batches = Batches(training, recipe.batch_size, Augmenter(seed) if recipe.augment else None, seed)
-    best = BestCheckpoint(output / "best.npz", recipe.monitor)
-    history, interrupted = _fit(model, recipe, batches, Batches(validation, recipe.batch_size), best)
+    with shared_by(devices):
+        model = _trainee(recipe, others, max(1, len(stages[-1]) // recipe.batch_size))
+        say(
+            f"{recipe.name}: {recipe.architecture}, {model.count_params():,} parameters, {recipe.precision}, "
+            f"{keras.backend.backend()} on the {'GPU' if accelerated() else 'CPU'}; "
+            f"{len(stages[-1])} photos train, {len(validation)} choose the checkpoint"
+        )
+        made_of = asdict(recipe) | {name: f"{other.name} {other.sha256}" for name, other in others.items()}
+        identity = made_of | {"seed": seed, "photos": _names_sha256(stages[-1], validation)}
+        averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
+        checkpoint = Checkpoint(output / CHECKPOINT, recipe.monitor, identity, averages)
+        _begin(checkpoint, model, recipe.epochs, resume, say)
+        interrupted = fit(model, recipe, seed, stages, validation, checkpoint, say, terminal, events, callbacks)
     try:
-        final, test, measured = _best_model(recipe, best, partial(read, photos.test), validation, interrupted, say)
+        read_test = partial(read, photos.test, recipe.size)
+        final, test, measured = _best_model(recipe, checkpoint, read_test, validation, interrupted, say)
         provenance = Provenance(
-            data=f"{data_name}, {recipe.split} split, {len(training)} photos",
+            data=f"{data_name}, {recipe.split} split, {len(stages[-1])} photos",
             split=recipe.split,
             command=command,
             seed=seed,
             weights_sha256=weights_sha256(final),
             tools=tool_versions(),
-            metrics=measured | {"epoch": best.epoch},
-            recipe=asdict(recipe),
+            metrics=measured | {"epoch": checkpoint.epoch},
+            recipe=made_of,
         )
-        return _write(final, _model_spec(recipe, data_name, provenance), output, history, test)
+        return _write(final, _model_spec(recipe, data_name, provenance), output, checkpoint.history, test)
     except KeyboardInterrupt as error:
-        raise TrainingInterruptedError(f"interrupted again before model.keras was written: {best.kept()}") from error
-
-
-def _fit(
-    model: keras.Model, recipe: Recipe, training: Batches, validation: Batches, best: BestCheckpoint
-) -> tuple[dict[str, list[float]], bool]:
-    """History and whether Ctrl-C ended it; the best weights lie in ``best.path``."""
-    compile_model(model, make_optimizer(recipe, len(training)))
-    keeper = keras.callbacks.History()
-    interrupted = False
-    try:
-        with BetweenSteps() as steps:
-            model.fit(
-                training, validation_data=validation, epochs=recipe.epochs, callbacks=[best, keeper, steps],
-                verbose=1 if sys.stdout.isatty() else 2,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        if best.best is None:
-            raise
-        interrupted = True
-    except Exception as error:
-        if not _out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"no memory left for batches of {recipe.batch_size} photos at {recipe.size}x{recipe.size} with "
-            f"{recipe.filters} filters: lower --batch-size, --size or --filters ({best.kept()})"
+        raise TrainingInterruptedError(
+            f"interrupted again before model.keras was written: {checkpoint.kept()}"
         ) from error
-    return {name: [float(v) for v in values] for name, values in keeper.history.items()}, interrupted
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Each backend has a class of its own for it, and wraps Python's: known by its name or its words."""
-    text = f"{type(error).__name__} {error}".lower()
-    names = ("memoryerror", "resourceexhausted", "resource_exhausted", "out of memory", "outofmemory")
-    return any(name in text for name in names)
+def _sizes(recipe: Recipe) -> str:
+    return ", ".join(f"{size}x{size}" for size in recipe.sizes)
+
+
+def _read(photos: list[LabelledPhoto], size: int, cache: PhotoCache | None) -> Labelled:
+    return load(photos, InputSpec(size, size), cache)
+
+
+def _names_sha256(*parts: Labelled) -> str:
+    """Of the photos' names in their order."""
+    return hashlib.sha256(json.dumps([part.names for part in parts]).encode()).hexdigest()
+
+
+def _trainee(recipe: Recipe, others: dict[str, Other], steps_per_epoch: int) -> Trainee:
+    """The network to train, compiled, its weights where it starts."""
+    model = build_trainee(recipe, recipe.precision, objective(recipe, others.get("teacher")))
+    if "weights" in others:
+        start_from(model, others["weights"])
+    compile_model(model, make_optimizer(recipe, steps_per_epoch))
+    return model
+
+
+def _begin(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool, say: Say) -> None:
+    """At the first epoch, or at the checkpoint's."""
+    if not resume:
+        if checkpoint.path.exists():
+            say(
+                f"{checkpoint.path} is of an earlier training: after the first epoch this one's takes its place "
+                "(to go on with it instead, stop and add --resume)"
+            )
+    elif checkpoint.resume(model):
+        say(f"going on after epoch {checkpoint.epochs} of {epochs}; the best so far is epoch {checkpoint.epoch}")
+    else:
+        say(f"nothing to resume: {checkpoint.path} is not there; training begins")
 
 
 def _best_model(
-    recipe: Recipe, best: BestCheckpoint, read_test: Callable[[], Labelled], validation: Labelled,
+    recipe: Recipe, checkpoint: Checkpoint, read_test: Callable[[], Labelled], validation: Labelled,
     interrupted: bool, say: Say,
 ) -> tuple[keras.Model, Labelled, dict[str, Any]]:  # fmt: skip
     """The best checkpoint in float32 (a mixed-precision graph would export casts), the photos that measured it
     and their figures: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
     model = build_model(recipe)
-    best.restore(model)
-    compile_model(model)
+    checkpoint.restore(model)
     if not interrupted:
         with suppress(KeyboardInterrupt):
             test = read_test()
             _say_problems(test.problems, say)
             return model, test, _figures(model, test, "test", recipe)
-    say(f"interrupted: keeping the best epoch so far ({best.epoch}), measured on the validation photos only")
+    say(f"interrupted: keeping the best epoch so far ({checkpoint.epoch}), measured on the validation photos only")
     return model, validation, _figures(model, validation, "validation", recipe)
 
 
 def _figures(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -> dict[str, Any]:
+    measured = build_model(recipe)  # a compiled model would save its compilation
+    measured.set_weights(model.get_weights())
+    compile_model(measured)
     with BetweenSteps() as steps:
-        values = model.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
+        values = measured.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
     return {"split": split, "photos": len(photos)} | named(values, [entry.name for entry in PET_CLASSES])
 
 
@@ -219,7 +218,7 @@ def _model_spec(recipe: Recipe, data_name: str, provenance: Provenance) -> Model
         architecture=recipe.architecture,
         license=DATA_LICENSE if data_name != "synthetic" else "Apache-2.0",
         input=InputSpec(recipe.size, recipe.size),
-        output=OutputSpec(recipe.size, recipe.size),
+        output=OutputSpec(recipe.size, recipe.size, activation=recipe.activation),
         classes=PET_CLASSES,
         provenance=provenance,
     )
@@ -234,26 +233,6 @@ def _write(
     with replacing(output / "history.json") as temporary:
         temporary.write_text(json.dumps(history, indent=1), encoding="utf-8")
     return Result(path, spec, history, test, interrupted=spec.provenance.metrics["split"] != "test")
-
-
-def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:
-    """The loss and the metrics of every training and every evaluation."""
-    model.compile(
-        optimizer=optimizer or keras.optimizers.SGD(),  # evaluation needs one that nothing uses
-        loss="sparse_categorical_crossentropy",
-        metrics=metrics(len(PET_CLASSES), per_class=optimizer is None),
-        # XLA's CPU convolutions take twice oneDNN's time; elsewhere Keras' own choice is right.
-        jit_compile=False if keras.backend.backend() == "tensorflow" and not _accelerated() else "auto",
-    )
-
-
-def weights_sha256(model: keras.Model) -> str:
-    """SHA-256 of all weights' names, shapes and float32 bytes, in the model's order."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
-        digest.update(f"{variable.path} {value.shape}".encode() + value.tobytes())
-    return digest.hexdigest()
 
 
 def tool_versions() -> dict[str, str]:

@@ -21,13 +21,13 @@ def conv_block(x: keras.KerasTensor, filters: int, name: str, norm_momentum: flo
 
 
 def build(
-    height: int, width: int, classes: int, *, filters: int = 64, depth: int = 4, activation: str = "softmax",
-    norm_momentum: float = 0.99,
+    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
+    activation: str = "softmax", norm_momentum: float = 0.99,
 ) -> keras.Model:  # fmt: skip
     """Build the network.
 
     Args:
-        height, width: input size in pixels, multiples of ``2**depth``.
+        height, width: input size in pixels, multiples of ``2**depth``; None: any such size, as training needs.
         classes: channels of the output.
         filters: filters of the first stage; each stage below doubles them.
         depth: encoder stages above the bridge.
@@ -42,7 +42,7 @@ def build(
         ValueError: a size that the pooling does not divide.
     """
     step = 2**depth
-    if height % step or width % step:
+    if any(side is not None and side % step for side in (height, width)):
         raise ValueError(f"input size {height}x{width}, expected multiples of {step} (2**depth)")
     image = keras.Input((height, width, 3), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="rescale")(image)  # on the device nobody normalises

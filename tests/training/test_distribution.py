@@ -1,0 +1,83 @@
+"""Which devices share a training, and what is refused. (That they train what one does: test_backends.py.)"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import keras
+import numpy as np
+import pytest
+
+from unet_training import distribution
+from unet_training.errors import TrainingError
+from unet_training.pairs import Labelled
+
+TWO = ("gpu:0", "gpu:1")
+
+
+def _photos(count: int) -> Labelled:
+    photos = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1) * np.ones((1, 4, 4, 3), np.uint8)
+    return Labelled([f"photo_{index}" for index in range(count)], photos, photos[..., 0], ["one was unreadable"])
+
+
+@pytest.mark.parametrize(("mode", "listed"), [("none", TWO), ("auto", ("cpu:0",)), ("auto", ())])
+def test_one_device_is_not_worth_a_word(mode: str, listed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: list(listed))
+    said: list[str] = []
+    assert distribution.choose_devices(mode, said.append) == ()
+    assert said == []
+
+
+@pytest.mark.parametrize(("backend", "chosen", "line"), [
+    ("jax", TWO, "each batch is shared by 2 devices: gpu:0, gpu:1"),
+    ("tensorflow", (), "2 devices (gpu:0, gpu:1), of which one is used: Keras distributes a training under JAX alone, "
+                       "here it runs on tensorflow (KERAS_BACKEND=jax takes them all)"),
+])  # fmt: skip
+def test_several_devices_are_named(
+    backend: str, chosen: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: list(TWO))
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    said: list[str] = []
+    assert distribution.choose_devices("auto", said.append) == chosen
+    assert said == [line]
+
+
+@pytest.mark.parametrize(("photos", "fitting"), [(9, "8 or 10"), (1, "2")])
+def test_a_batch_that_cannot_be_shared_is_refused(photos: int, fitting: str) -> None:
+    expected = rf"^batches of {photos} photos .* 2 devices \(gpu:0, gpu:1\), expected a multiple of 2: .* {fitting}, or"
+    with pytest.raises(TrainingError, match=expected):
+        distribution.check_batch(photos, TWO)
+
+
+@pytest.mark.parametrize(("photos", "devices"), [(8, TWO), (9, ()), (9, ("gpu:0",))])
+def test_other_batches_pass(photos: int, devices: tuple[str, ...]) -> None:
+    distribution.check_batch(photos, devices)
+
+
+def test_what_cannot_be_shared_is_left_out_and_said() -> None:
+    said: list[str] = []
+    kept = distribution.shareable(_photos(7), TWO, said.append)
+    assert (len(kept), len(kept.photos), len(kept.masks)) == (6, 6, 6)
+    assert kept.photos[-1].max() == 5
+    assert kept.problems == ["one was unreadable"]
+    assert said == ["1 of 7 photos that choose the checkpoint are left out: 2 devices share them"]
+
+
+def test_what_can_be_shared_stays() -> None:
+    said: list[str] = []
+    for photos, devices in ((_photos(6), TWO), (_photos(7), ())):
+        assert distribution.shareable(photos, devices, said.append) is photos
+    assert said == []
+
+
+def test_fewer_photos_than_devices_are_refused() -> None:
+    with pytest.raises(TrainingError, match=r"^1 photos choose the checkpoint, expected at least 2, .*gpu:0, gpu:1: "):
+        distribution.shareable(_photos(1), TWO, print)
+
+
+def test_the_distribution_ends_with_its_block() -> None:
+    with suppress(ZeroDivisionError), distribution.shared_by(("cpu:0",)):
+        assert isinstance(keras.distribution.distribution(), keras.distribution.DataParallel)
+        _ = 1 / 0
+    assert keras.distribution.distribution() is None

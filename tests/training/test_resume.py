@@ -1,0 +1,158 @@
+"""A training that is killed, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from unet_runtime.artifact import read_artifact
+from unet_training import fit as fitting
+from unet_training.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.errors import TrainingError
+from unet_training.recipes import PRESETS, Recipe
+from unet_training.train import Result, train
+
+# All that a checkpoint must carry: a schedule, averages, accumulated gradients, two sizes, augmentation.
+EVERYTHING = replace(
+    PRESETS["edge"], filters=2, size=32, sizes=(16, 32), batch_size=4, epochs=4, ema=0.8, accumulation=2,
+    region_loss="dice", precision="float32",
+)  # fmt: skip
+
+
+def _train(pictures: Path, output: Path, recipe: Recipe = EVERYTHING, seed: int = 1, resume: bool = False) -> Result:
+    return train(
+        recipe, pictures, output, data_name="synthetic", seed=seed, command="test", say=lambda line: None, resume=resume
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(small_network: None, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return _train(pictures, tmp_path_factory.mktemp("unbroken"))
+
+
+class _Killed(BaseException):
+    """As sudden as SIGKILL for what the training can do about it in this process."""
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_resumed_training_equals_an_unbroken_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: Result, epoch: int
+) -> None:
+    """Killed within the first size, where the second begins, and within that."""
+
+    def kill(self: Checkpoint, batch: int, logs: object = None) -> None:
+        if self.epochs == epoch and batch == 1:
+            raise _Killed
+
+    with monkeypatch.context() as context:
+        context.setattr(Checkpoint, "on_train_batch_end", kill)
+        with pytest.raises(_Killed):
+            _train(pictures, tmp_path)
+    assert not (tmp_path / "model.keras").exists()
+    resumed = _train(pictures, tmp_path, resume=True)
+    for name, figures in unbroken.history.items():
+        np.testing.assert_allclose(resumed.history[name], figures, rtol=1e-5, atol=1e-6, err_msg=name)
+    weights = [keras.models.load_model(result.model).get_weights() for result in (unbroken, resumed)]
+    for expected, found in zip(*weights, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_training_has_nothing_left_to_train(
+    unbroken: Result, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_artifact(unbroken.model).spec
+
+    def refuse(self: Checkpoint, batch: int, logs: object = None) -> None:
+        raise AssertionError("a step was trained")
+
+    monkeypatch.setattr(Checkpoint, "on_train_batch_end", refuse)
+    again = _train(pictures, unbroken.model.parent, resume=True)
+    assert read_artifact(again.model).spec == before
+
+
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"learning_rate": 1e-4}, r"learning_rate 0.002 there, 0.0001 here"),
+    ({"epochs": 9}, r"epochs 4 there, 9 here"),
+    ({"seed": 2}, r"seed 1 there, 2 here"),
+])  # fmt: skip
+def test_another_training_is_not_gone_on_with(
+    unbroken: Result, pictures: Path, changed: dict[str, float], words: str
+) -> None:
+    seed = int(changed.pop("seed", 1))
+    with pytest.raises(TrainingError, match=rf"checkpoint\.npz is of another training \(.*{words}.*--output"):
+        _train(pictures, unbroken.model.parent, replace(EVERYTHING, **changed), seed, resume=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])
+def test_a_damaged_checkpoint_is_named(unbroken: Result, pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
+    whole = (unbroken.model.parent / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    with pytest.raises(TrainingError, match=r"checkpoint\.npz: damaged .*delete it, or train without --resume"):
+        _train(pictures, tmp_path, resume=True)
+
+
+def test_the_sizes_share_the_epochs() -> None:
+    assert list(fitting._epochs(replace(EVERYTHING, sizes=(16, 32, 48), epochs=11))) == [(0, 3), (3, 7), (7, 11)]
+
+
+class _Command:
+    """``unet-train`` in a process of its own."""
+
+    def __init__(self, pictures: Path, output: Path) -> None:
+        code = "from unet_training.cli import main; main()"
+        options = (
+            "--preset", "demo", "--filters", "2", "--size", "32", "--batch-size", "2", "--epochs", "8", "--ema", "0.9",
+            "--seed", "3", "--precision", "float32", "--no-cache", "--resume",
+        )  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "--data", str(pictures), "--output", str(output), *options],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        )  # fmt: skip
+
+    def wait_for(self, words: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if words in line:
+                return
+        raise AssertionError(f"the command ended with {self.process.wait()} before {words!r}")
+
+
+def test_a_process_killed_at_random_moments_trains_the_same_curve(pictures: Path, tmp_path: Path) -> None:
+    unbroken = _Command(pictures, tmp_path / "unbroken")
+    unbroken.wait_for("epoch 1/8")
+    began = time.monotonic()
+    unbroken.wait_for("epoch 8/8 ")
+    seconds = time.monotonic() - began
+    unbroken.process.communicate()
+    assert unbroken.process.returncode == 0
+
+    moments = [random.uniform(0, seconds) for _ in range(3)]
+    print("killed after seconds of training:", moments)  # what pytest shows of a failure
+    output = tmp_path / "killed"
+    kills = 0
+    for moment in moments:
+        command = _Command(pictures, output)
+        command.wait_for("choose the checkpoint")  # the last line before the checkpoint is read
+        time.sleep(moment)
+        command.process.send_signal(signal.SIGKILL)
+        command.process.communicate()
+        kills += command.process.returncode == -signal.SIGKILL
+    assert kills >= 1
+    last = _Command(pictures, output)
+    last.process.communicate()
+    assert last.process.returncode == 0
+    expected, found = (json.loads((folder / "history.json").read_text()) for folder in (tmp_path / "unbroken", output))
+    assert len(found["loss"]) == 8
+    for name, figures in expected.items():
+        np.testing.assert_allclose(found[name], figures, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,0 +1,189 @@
+"""A recipe's network: built, compiled, started from other weights, named by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from unet_runtime.artifact import read_artifact
+from unet_runtime.spec import ClassSpec
+from unet_training.errors import TrainingError
+from unet_training.keras_backend import load_model
+from unet_training.losses import Objective, Trainee, cross_entropy
+from unet_training.metrics import metrics
+from unet_training.models import ARCHITECTURES
+from unet_training.recipes import Recipe
+
+PET_CLASSES = (
+    ClassSpec("pet", (230, 60, 90), "foreground"),
+    ClassSpec("background", (40, 60, 120), "background"),
+    ClassSpec("border", (250, 200, 60), "neutral"),
+)
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another model that a training uses, and what the spec says of it."""
+
+    model: keras.Model
+    name: str
+    sha256: str
+    """Of its weights, as ``weights_sha256``."""
+
+
+def build_model(recipe: Recipe) -> keras.Model:
+    """The recipe's network in float32, as it is saved."""
+    return _build(recipe, recipe.size)
+
+
+def build_trainee(recipe: Recipe, precision: str, objective: Objective) -> Trainee:
+    """The recipe's network as it is trained: computing under Keras dtype policy ``precision``, for photos of any size
+    that the architecture takes, with the same variables by name as ``build_model``'s."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        network = _build(recipe, None)
+        trainee = Trainee(network.input, network.output)
+    finally:
+        keras.config.set_dtype_policy(before)
+    trainee.objective = objective
+    return trainee
+
+
+def _build(recipe: Recipe, side: int | None) -> keras.Model:
+    return ARCHITECTURES[recipe.architecture](
+        side, side, len(PET_CLASSES), filters=recipe.filters, activation=recipe.activation,
+        norm_momentum=recipe.norm_momentum,
+    )  # fmt: skip
+
+
+def objective(recipe: Recipe, teacher: Other | None) -> Objective:
+    """The recipe's training loss.
+
+    Raises:
+        TrainingError: the teacher cannot take photos of any size.
+    """
+    return Objective(
+        [recipe.border_weight if entry.role == "neutral" else 1.0 for entry in PET_CLASSES],
+        recipe.region_loss, recipe.region_weight,
+        None if teacher is None else of_any_size(teacher), recipe.distillation_weight,
+    )  # fmt: skip
+
+
+def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:
+    """The loss and the metrics of every evaluation; with an optimizer, of a training."""
+    model.compile(
+        optimizer=optimizer or keras.optimizers.SGD(),  # evaluation needs one that nothing uses
+        loss=cross_entropy,
+        metrics=metrics(len(PET_CLASSES), per_class=optimizer is None),
+        # XLA's CPU convolutions take twice oneDNN's time; elsewhere Keras' own choice is right.
+        jit_compile=False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto",
+    )
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The recipe's optimizer, its averaging and its schedule; ``steps_per_epoch`` counts batches."""
+    accumulation = recipe.accumulation if recipe.accumulation > 1 else None
+    shared: dict[str, Any] = {"gradient_accumulation_steps": accumulation}
+    if recipe.ema:
+        shared |= {"use_ema": True, "ema_momentum": recipe.ema}
+    if recipe.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(recipe.learning_rate, **shared)
+    # Keras evaluates a schedule, and averages the weights, at every batch, whether its gradients are summed or applied.
+    warmup = int(recipe.warmup_epochs * steps_per_epoch)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(1, recipe.epochs * steps_per_epoch - warmup),
+        warmup_target=recipe.learning_rate,
+        warmup_steps=warmup,
+    )
+    return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **shared)
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto``: half precision where the hardware gains by it, else ``float32``.
+
+    bfloat16, which needs no loss scaling, on an accelerator or a CPU with bfloat16 matrix units. Without those a CPU
+    is slower in it than in float32, many times over.
+    """
+    if precision != "auto":
+        return precision
+    gains = accelerated()
+    with suppress(OSError):  # not Linux: nothing known of the CPU, float32 is right everywhere
+        gains |= "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return "mixed_bfloat16" if gains else "float32"
+
+
+def accelerated() -> bool:
+    """Asked of a tensor: keras.distribution knows no torch, and raises in JAX where there is no GPU."""
+    return "cpu" not in str(keras.ops.ones((1,)).device).lower()
+
+
+def load_other(path: Path) -> Other:
+    """A trained ``.keras`` file to start from or to learn from.
+
+    Raises:
+        ModelFileError: damaged, or not what its spec says.
+        TrainingError: of other classes.
+    """
+    artifact = read_artifact(path)
+    expected = tuple(entry.name for entry in PET_CLASSES)
+    if artifact.spec.class_names != expected:
+        raise TrainingError(f"{path}: has classes {artifact.spec.class_names}, this training's are {expected}")
+    model = load_model(artifact)
+    return Other(model, artifact.spec.name, weights_sha256(model))
+
+
+def of_any_size(teacher: Other) -> keras.Model:
+    """The same network for photos of any size, as large as a progressive training's.
+
+    Raises:
+        TrainingError: a layer of it needs its own size, or its answer is of another size than the photo.
+    """
+    image = keras.Input((None, None, 3), dtype="uint8", name="image")
+    try:
+        model = keras.models.clone_model(teacher.model, input_tensors=image)
+        model.set_weights(teacher.model.get_weights())
+        answer = model(np.zeros((1, 64, 96, 3), np.uint8)).shape[1:3]
+    except Exception as error:  # whatever a layer raises
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(f"--teacher {teacher.name}: cannot take photos of any size ({reason})") from error
+    if tuple(answer) != (64, 96):
+        raise TrainingError(
+            f"--teacher {teacher.name}: answers {tuple(answer)} to a photo of (64, 96), expected as much"
+        )
+    model.trainable = False
+    return model
+
+
+def start_from(model: keras.Model, other: Other) -> None:
+    """Give ``model`` the weights of ``other``, another training's model of the same architecture and width.
+
+    Raises:
+        TrainingError: its weights have other names or shapes.
+    """
+    weights = {variable.path: variable for variable in other.model.weights}
+    for variable in model.weights:
+        found = weights.get(variable.path)
+        if found is None or found.shape != variable.shape or len(weights) != len(model.weights):
+            what = "has none" if found is None else f"has {tuple(found.shape)}"
+            raise TrainingError(
+                f"--weights {other.name}: of another architecture or width: {variable.path} is {tuple(variable.shape)} "
+                f"here, the file {what} ({len(weights)} weights, expected {len(model.weights)})"
+            )
+        variable.assign(keras.ops.copy(found))  # JAX would share the memory, and the first step takes it
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """SHA-256 of all weights' names, shapes and float32 bytes, in the model's order."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
+        digest.update(f"{variable.path} {value.shape}".encode() + value.tobytes())
+    return digest.hexdigest()
