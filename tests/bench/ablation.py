@@ -4,7 +4,8 @@
 
 A row is the baseline (plain cross-entropy, nothing else) with one part added; the last has them all. The budget is
 the photos seen: ``--epochs`` times ``--photos``. OUTPUT/ablation.json is written after every training, and one that
-is in it is not run again: the script may be interrupted and called again. ``--table`` prints what is there so far.
+is in it is not run again, one that was cut off goes on after its last epoch (its minutes are then not known): the
+script may be stopped and called again. ``--table`` prints what is there so far.
 The default size is the smallest at which the teacher, trained at 160x160, knows more than the students.
 """
 
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
     import keras
 
     from unet_training.cache import PhotoCache
+    from unet_training.checkpoint import CHECKPOINT
     from unet_training.recipes import PRESETS
     from unet_training.train import train
 
@@ -80,19 +82,22 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
     recipe = replace(PRESETS["edge"], name="ablation", batch_size=options.batch_size, **(base | changes))
     keras.utils.clear_session()
     wall, cpu = time.perf_counter(), time.process_time()
-    output = options.output / "training"
+    output = options.output / f"training-{list(parts(options.size)).index(name)}-{seed}"
+    resumed = (output / CHECKPOINT).exists()
     result = train(
         recipe, data, output, data_name="Oxford-IIIT Pet", seed=seed, command="tests/bench/ablation.py",
         say=lambda line: print(f"  {line}", flush=True), teacher=teacher,
-        cache=PhotoCache(options.output / "cache", print),
+        cache=PhotoCache(options.output / "cache", print), resume=True,
     )  # fmt: skip
     if result.interrupted:
         return None
+    shutil.rmtree(output)
     measured = result.spec.provenance.metrics
+    minutes, cpu_minutes = (time.perf_counter() - wall) / 60, (time.process_time() - cpu) / 60
     return {
         "row": name, "seed": seed, "validation_mean_iou": max(result.history["val_mean_iou"]),
         "mean_iou": measured["mean_iou"], "border_iou": measured["iou"]["border"], "loss": measured["loss"],
-        "minutes": (time.perf_counter() - wall) / 60, "cpu_minutes": (time.process_time() - cpu) / 60,
+        "minutes": None if resumed else minutes, "cpu_minutes": None if resumed else cpu_minutes,
         "best_epoch": measured["epoch"], "test_photos": measured["photos"], "precision": recipe.precision,
     }  # fmt: skip
 
@@ -127,8 +132,8 @@ def table(found: dict[str, Any]) -> list[str]:
         if name != "baseline":
             mean += f", {100 * (statistics.mean(values) - statistics.mean(base)):+.1f}"
         others = [
-            f"{statistics.mean(row[column] for row in rows):{form}}"
-            for column, form in (("border_iou", ".4f"), ("loss", ".4f"), ("minutes", ".1f"), ("cpu_minutes", ".1f"))
+            f"{statistics.mean(known):{form}}" if (known := [row[key] for row in rows if row[key] is not None]) else "-"
+            for key, form in (("border_iou", ".4f"), ("loss", ".4f"), ("minutes", ".1f"), ("cpu_minutes", ".1f"))
         ]
         validated = f"{statistics.mean(row['validation_mean_iou'] for row in rows):.4f}"
         lines.append("| " + " | ".join([name, validated, mean, *others]) + " |")
@@ -176,7 +181,7 @@ def measure(options: argparse.Namespace, path: Path) -> None:
             temporary = path.with_name("new." + path.name)
             temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
             temporary.replace(path)
-            print(f"  mean IoU {row['mean_iou']:.4f}, {row['minutes']:.1f} minutes", flush=True)
+            print(f"  mean IoU {row['mean_iou']:.4f}", flush=True)
 
 
 if __name__ == "__main__":
