@@ -46,10 +46,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
     augment = Augmenter(seed) if recipe.augment else None
-    sizes = [
-        size for size, (first, last) in zip(recipe.sizes, _epochs(recipe), strict=True) for _ in range(first, last)
-    ]
-    progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, say, terminal)
+    progress = Progress(_sizes(recipe), len(stages[-1]), len(validation), recipe.batch_size, checkpoint, say, terminal)
     shown: list[keras.callbacks.Callback] = [progress]
     if events is not None:
         colors = [entry.color for entry in PET_CLASSES]
@@ -90,6 +87,12 @@ def _epochs(recipe: Recipe) -> Iterator[tuple[int, int]]:
     count = len(recipe.sizes)
     for number in range(count):
         yield recipe.epochs * number // count, recipe.epochs * (number + 1) // count
+
+
+def _sizes(recipe: Recipe) -> list[int]:
+    """Of each epoch."""
+    ranges = zip(recipe.sizes, _epochs(recipe), strict=True)
+    return [size for size, (first, last) in ranges for _ in range(first, last)]
 
 
 def _out_of_memory(error: Exception) -> bool:

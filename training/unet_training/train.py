@@ -95,8 +95,7 @@ def train(
     Raises:
         TrainingError: a loss that is no number, no memory left, batches that the devices cannot share, or other
             models or a checkpoint that do not fit.
-        DatasetError, SourceError: the data cannot be used.
-        ModelFileError: ``weights`` or ``teacher`` cannot be read.
+        DatasetError, SourceError, ModelFileError: the data, or ``weights`` or ``teacher``, cannot be used.
         OutputError: ``output`` or ``tensorboard`` cannot be written.
         BackendError: ``tensorboard`` is given, and TensorBoard is not installed.
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
@@ -108,50 +107,46 @@ def train(
     events = None if tensorboard is None else EventFolder(tensorboard)
     recipe = replace(recipe, precision=resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
     others = {name: load_other(path) for name, path in (("weights", weights), ("teacher", teacher)) if path}
-    photos = split_dataset(data, recipe.split, recipe.validation, seed)
     devices = choose_devices(distribute, say)
-    check_batch(min(recipe.batch_size, len(photos.train)), devices)  # before minutes of reading
-    read = partial(_read, cache=cache)
-    say(f"preparing {len(photos.train) + len(photos.validation)} photos at {_sizes(recipe)}")
-    stages, validation = [read(photos.train, size) for size in recipe.sizes], read(photos.validation, recipe.size)
-    _say_problems(stages[-1].problems + validation.problems, say)
-    validation = shareable(validation, devices, say)
-
+    photos = _photos(recipe, data, seed, devices, cache, say)
     with shared_by(devices):
-        model = _trainee(recipe, others, max(1, len(stages[-1]) // recipe.batch_size))
-        say(
-            f"{recipe.name}: {recipe.architecture}, {model.count_params():,} parameters, {recipe.precision}, "
-            f"{keras.backend.backend()} on the {'GPU' if accelerated() else 'CPU'}; "
-            f"{len(stages[-1])} photos train, {len(validation)} choose the checkpoint"
-        )
-        made_of = asdict(recipe) | {name: f"{other.name} {other.sha256}" for name, other in others.items()}
-        identity = made_of | {"seed": seed, "photos": _names_sha256(stages[-1], validation)}
-        averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
-        checkpoint = Checkpoint(output / CHECKPOINT, recipe.monitor, identity, averages)
+        model = _trainee(recipe, others, photos, say)
+        checkpoint = _checkpoint(output, recipe, others, photos, seed)
         _begin(checkpoint, model, recipe.epochs, resume, say)
-        interrupted = fit(model, recipe, seed, stages, validation, checkpoint, say, terminal, events, callbacks)
-    try:
-        read_test = partial(read, photos.test, recipe.size)
-        final, test, measured = _best_model(recipe, checkpoint, read_test, validation, interrupted, say)
-        provenance = Provenance(
-            data=f"{data_name}, {recipe.split} split, {len(stages[-1])} photos",
-            split=recipe.split,
-            command=command,
-            seed=seed,
-            weights_sha256=weights_sha256(final),
-            tools=tool_versions(),
-            metrics=measured | {"epoch": checkpoint.epoch},
-            recipe=made_of,
+        interrupted = fit(
+            model, recipe, seed, photos.stages, photos.validation, checkpoint, say, terminal, events, callbacks
         )
+    try:
+        final, test, measured = _best_model(recipe, checkpoint, photos, interrupted, say)
+        measured["epoch"] = checkpoint.epoch
+        made_from = f"{data_name}, {recipe.split} split, {len(photos.stages[-1])} photos"
+        provenance = _provenance(final, recipe, others, measured, data=made_from, command=command, seed=seed)
         return _write(final, _model_spec(recipe, data_name, provenance), output, checkpoint.history, test)
     except KeyboardInterrupt as error:
-        raise TrainingInterruptedError(
-            f"interrupted again before model.keras was written: {checkpoint.kept()}"
-        ) from error
+        raise TrainingInterruptedError(f"interrupted again, no model.keras written: {checkpoint.kept()}") from error
 
 
-def _sizes(recipe: Recipe) -> str:
-    return ", ".join(f"{size}x{size}" for size in recipe.sizes)
+@dataclass(frozen=True)
+class _Photos:
+    """Decoded; those of the test are not, before they are needed."""
+
+    stages: list[Labelled]
+    """The training's at each of the recipe's sizes."""
+    validation: Labelled
+    read_test: Callable[[], Labelled]
+
+
+def _photos(
+    recipe: Recipe, data: Path, seed: int, devices: Sequence[str], cache: PhotoCache | None, say: Say
+) -> _Photos:
+    split = split_dataset(data, recipe.split, recipe.validation, seed)
+    check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
+    sizes = ", ".join(f"{size}x{size}" for size in recipe.sizes)
+    say(f"preparing {len(split.train) + len(split.validation)} photos at {sizes}")
+    read = partial(_read, cache=cache)
+    stages, validation = [read(split.train, size) for size in recipe.sizes], read(split.validation, recipe.size)
+    _say_problems(stages[-1].problems + validation.problems, say)
+    return _Photos(stages, shareable(validation, devices, say), partial(read, split.test, recipe.size))
 
 
 def _read(photos: list[LabelledPhoto], size: int, cache: PhotoCache | None) -> Labelled:
@@ -163,13 +158,32 @@ def _names_sha256(*parts: Labelled) -> str:
     return hashlib.sha256(json.dumps([part.names for part in parts]).encode()).hexdigest()
 
 
-def _trainee(recipe: Recipe, others: dict[str, Other], steps_per_epoch: int) -> Trainee:
+def _made_of(recipe: Recipe, others: dict[str, Other]) -> dict[str, Any]:
+    """The recipe and the other models, by name and digest."""
+    return asdict(recipe) | {name: f"{other.name} {other.sha256}" for name, other in others.items()}
+
+
+def _trainee(recipe: Recipe, others: dict[str, Other], photos: _Photos, say: Say) -> Trainee:
     """The network to train, compiled, its weights where it starts."""
     model = build_trainee(recipe, recipe.precision, objective(recipe, others.get("teacher")))
     if "weights" in others:
         start_from(model, others["weights"])
-    compile_model(model, make_optimizer(recipe, steps_per_epoch))
+    train = len(photos.stages[-1])
+    compile_model(model, make_optimizer(recipe, max(1, train // recipe.batch_size)))
+    say(
+        f"{recipe.name}: {recipe.architecture}, {model.count_params():,} parameters, {recipe.precision}, "
+        f"{keras.backend.backend()} on the {'GPU' if accelerated() else 'CPU'}; "
+        f"{train} photos train, {len(photos.validation)} choose the checkpoint"
+    )
     return model
+
+
+def _checkpoint(output: Path, recipe: Recipe, others: dict[str, Other], photos: _Photos, seed: int) -> Checkpoint:
+    names = _names_sha256(photos.stages[-1], photos.validation)
+    return Checkpoint(
+        output / CHECKPOINT, recipe.monitor, _made_of(recipe, others) | {"seed": seed, "photos": names},
+        keras.callbacks.SwapEMAWeights() if recipe.ema else None,
+    )  # fmt: skip
 
 
 def _begin(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool, say: Say) -> None:
@@ -187,20 +201,19 @@ def _begin(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool
 
 
 def _best_model(
-    recipe: Recipe, checkpoint: Checkpoint, read_test: Callable[[], Labelled], validation: Labelled,
-    interrupted: bool, say: Say,
-) -> tuple[keras.Model, Labelled, dict[str, Any]]:  # fmt: skip
+    recipe: Recipe, checkpoint: Checkpoint, photos: _Photos, interrupted: bool, say: Say
+) -> tuple[keras.Model, Labelled, dict[str, Any]]:
     """The best checkpoint in float32 (a mixed-precision graph would export casts), the photos that measured it
     and their figures: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
     model = build_model(recipe)
     checkpoint.restore(model)
     if not interrupted:
         with suppress(KeyboardInterrupt):
-            test = read_test()
+            test = photos.read_test()
             _say_problems(test.problems, say)
             return model, test, _figures(model, test, "test", recipe)
     say(f"interrupted: keeping the best epoch so far ({checkpoint.epoch}), measured on the validation photos only")
-    return model, validation, _figures(model, validation, "validation", recipe)
+    return model, photos.validation, _figures(model, photos.validation, "validation", recipe)
 
 
 def _figures(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -> dict[str, Any]:
@@ -210,6 +223,19 @@ def _figures(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -
     with BetweenSteps() as steps:
         values = measured.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
     return {"split": split, "photos": len(photos)} | named(values, [entry.name for entry in PET_CLASSES])
+
+
+def _provenance(
+    model: keras.Model, recipe: Recipe, others: dict[str, Other], measured: dict[str, Any], **told: Any
+) -> Provenance:
+    return Provenance(
+        split=recipe.split,
+        weights_sha256=weights_sha256(model),
+        tools=tool_versions(),
+        metrics=measured,
+        recipe=_made_of(recipe, others),
+        **told,
+    )
 
 
 def _model_spec(recipe: Recipe, data_name: str, provenance: Provenance) -> ModelSpec:
