@@ -56,7 +56,7 @@ def test_the_spec_tells_the_training(artifact: Artifact) -> None:
     provenance = spec.provenance
     assert provenance.data == "Oxford-IIIT Pet, official split, 18 photos"
     assert (provenance.split, provenance.seed) == ("official", 1)
-    changed = {"filters": 2, "size": 32, "batch_size": 4, "epochs": 2, "precision": "mixed_bfloat16"}
+    changed = {"filters": 2, "size": 32, "sizes": [32], "batch_size": 4, "epochs": 2, "precision": "mixed_bfloat16"}
     assert provenance.recipe == asdict(PRESETS["edge"]) | changed
 
 

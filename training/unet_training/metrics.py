@@ -12,15 +12,16 @@ from unet_training.losses import cross_entropy
 def metrics(classes: int, *, per_class: bool) -> list[keras.metrics.Metric]:
     """Fresh metrics of sparse class ids (n, h, w) against probabilities (n, h, w, classes).
 
-    ``per_class`` adds the IoU of each class: for an evaluation, too dear for every training step.
+    ``per_class`` adds the IoU of each class: for an evaluation, too dear for every training step, which has its plain
+    cross-entropy instead.
     """
     each = [keras.metrics.IoU(classes, [index], sparse_y_pred=False, name=f"iou_{index}") for index in range(classes)]
+    # The loss of a training may hold more terms: this compares with a validation's, which is the cross-entropy.
+    plain = keras.metrics.MeanMetricWrapper(cross_entropy, name="cross_entropy")
     return [
-        # The loss of a training may hold more terms: this is what compares with the validation's.
-        keras.metrics.MeanMetricWrapper(cross_entropy, name="cross_entropy"),
         keras.metrics.SparseCategoricalAccuracy(name="pixel_accuracy"),
         keras.metrics.MeanIoU(classes, sparse_y_pred=False, name="mean_iou"),
-        *(each if per_class else []),
+        *(each if per_class else [plain]),
     ]
 
 
