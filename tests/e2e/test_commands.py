@@ -22,8 +22,7 @@ from unet_training.cli import command as training
 
 BIN = Path(sys.executable).parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-DEMO_SECONDS = 1200
-"""Many times what it takes alone: a slow machine that is busy too must not fail it."""
+DEMO_SECONDS = 360
 
 # The environment that runs the tests is the one that `make setup` made: nothing is installed again.
 MAKE = ["make", f"VENV={BIN.parent}"]

@@ -158,7 +158,7 @@ def test_no_memory_left_says_what_to_lower_and_what_is_kept(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     _at_batch(monkeypatch, 6, error)  # 18 photos train: 4 batches an epoch
-    with pytest.raises(TrainingError, match=r"batches of 4 photos at 32x32 with 2 filters.*epoch 1 and .* are in"):
+    with pytest.raises(TrainingError, match=r"4 photos at 32x32 with 2 filters: lower.*epoch 1 and .* are in"):
         _train(pictures, tmp_path)
     assert (tmp_path / CHECKPOINT).is_file()
 
