@@ -163,7 +163,7 @@ def check(data: Path, report: Path | None) -> int:
 def _import_keras() -> None:
     """Late, so that ``--help`` is quick, and once, so that a missing backend gets one clear message."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Off by default on CPUs without AVX-512, where it saves a fifth to a quarter of a training step.
+    # Off by default on CPUs without AVX-512, where a training step was quicker with it too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         with engines_quiet():
