@@ -39,7 +39,7 @@ data: $(STAMP) ## Download Oxford-IIIT Pet to PETS_DIR, unless it is there
 train: $(STAMP) ## Train PRESET on PETS_DIR -> artifacts/model.keras
 	$(BIN)/unet-train --data $(PETS_DIR) --preset $(PRESET) --output $(ARTIFACTS) $(TRAIN_ARGS)
 
-export: $(STAMP) ## artifacts/model.keras -> artifacts/export: SavedModel, ONNX, int8 TFLite, proven equal
+export: $(STAMP) ## artifacts/model.keras -> artifacts/export: SavedModel, ONNX and TFLite in every precision, proven equal
 	$(BIN)/unet-export $(ARTIFACTS)/model.keras --data $(PETS_DIR) --output $(ARTIFACTS)/export $(EXPORT_ARGS)
 
 run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
@@ -47,7 +47,8 @@ run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
 
 demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures, export, prove, segment a cat
 	$(BIN)/unet-train --data synthetic --output $(DEMO)
-	$(BIN)/unet-export $(DEMO)/model.keras --data $(DEMO)/synthetic --output $(DEMO)/export
+	$(BIN)/unet-export $(DEMO)/model.keras --data $(DEMO)/synthetic --output $(DEMO)/export \
+	    --formats saved-model,onnx,tflite-int8
 	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample
 
 test: $(STAMP) ## Every test (those on real photos need PETS_DIR)

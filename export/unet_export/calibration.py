@@ -1,16 +1,13 @@
-"""The photos that int8 ranges are measured on, as they are fed."""
+"""What int8 ranges are measured on: the photos as they are fed."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.labelled import LabelledPhoto
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.spec import InputSpec
+from unet_export.errors import ExportError
 
 DEFAULT_COUNT = MIN_COUNT = 200
 """Fewer do not show a network the range of what it will see."""
@@ -18,16 +15,22 @@ DEFAULT_COUNT = MIN_COUNT = 200
 BLACK, WHITE = 0, 255
 
 
-def calibration_images(photos: Sequence[LabelledPhoto], spec: InputSpec) -> npt.NDArray[np.uint8]:
-    """uint8 (n, h, w, 3), RGB in 0..255, NHWC; 0 and 255 both occur.
+def calibration_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """uint8 (n, h, w, 3), RGB in 0..255, NHWC, made fit to calibrate on: 0 and 255 both occur.
 
-    The converter takes the input's range from what it sees. Only 0..255 in full gives scale 1, zero
+    A converter takes the input's range from what it sees. Only 0..255 in full gives scale 1, zero
     point 0, so where the photos lack an end, one corner pixel of the first is set to it.
 
     Raises:
-        ImageError: a photo that cannot be read.
+        ExportError: every photo is of one colour: ranges measured on them would fit no real photo.
     """
-    images = np.concatenate([model_input(open_photo(entry.photo), spec) for entry in photos])
+    flat = images.reshape(len(images), -1, images.shape[-1])
+    if (flat == flat[:, :1]).all():
+        raise ExportError(
+            f"all {len(images)} calibration photos are of one colour each: expected real photos, of the kind that the "
+            "model will see"
+        )
+    images = images.copy()
     if images.min() > BLACK:
         images[0, 0, 0] = BLACK
     if images.max() < WHITE:

@@ -15,7 +15,7 @@ from unet_runtime.cli import exits
 from unet_runtime.errors import UnetRuntimeError
 
 if TYPE_CHECKING:
-    from unet_export.gate import ParityResult
+    from unet_export.gate.gate import ParityResult
 
 
 class ExportError(UnetRuntimeError):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,20 +34,59 @@ def load(artifact: Artifact) -> Any:
             model is not what its spec says.
         OSError: no space to unpack the weights.
     """
+    model = load_bare(artifact.path)
+    _check_model(model, artifact)
+    check_activation(model, artifact.spec, artifact.path)
+    return model
+
+
+def load_bare(path: Path) -> Any:
+    """Whatever ``keras.Model`` a ``.keras`` file holds, in float32 and without its code.
+
+    Raises:
+        ExportError: it holds code, Keras refuses it, or it computes in another precision.
+        OSError: no space to unpack the weights.
+    """
     keras = import_keras()
     _avoid_tf32()
+    if code := sorted(_layers_of_code(path)):
+        raise ExportError(
+            f"{path}: {', '.join(code)}: such a layer is code in the file, which is never run: build the model of "
+            "Keras' own layers"
+        )
     try:
-        model = keras.models.load_model(artifact.path, compile=False, safe_mode=True)
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
     except OSError:  # Keras unpacks the weights: a full disk is no fault of the file
         raise
     except Exception as error:  # Keras raises whatever a layer's constructor raises
         reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"{path}: Keras {keras.__version__} refuses it ({reason}): train it again") from error
+    other = sorted({layer.compute_dtype for layer in model.layers} - {_PRECISION})
+    if other:
         raise ExportError(
-            f"{artifact.path}: Keras {keras.__version__} refuses it ({reason}): train it again"
-        ) from error
-    _check_model(model, artifact)
-    _check_activation(model, artifact)
+            f"{path}: layers in {', '.join(other)}, expected {_PRECISION} throughout: copy the weights into a "
+            f"{_PRECISION} build of the model"
+        )
     return model
+
+
+def _layers_of_code(path: Path) -> Iterator[str]:
+    """Names of the layers that are Python code rather than a description, at any depth."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            waiting = [json.loads(archive.read("config.json"))]
+    except (KeyError, ValueError, zipfile.BadZipFile):
+        return  # Keras says what is wrong with such a file
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, dict):
+            if entry.get("class_name") in ("Lambda", "__lambda__"):
+                named = entry["config"] if isinstance(entry.get("config"), dict) else {}
+                yield f"{entry['class_name']} {named.get('name', '')}".strip()
+            else:
+                waiting.extend(entry.values())
+        elif isinstance(entry, list):
+            waiting.extend(entry)
 
 
 def import_keras() -> Any:
@@ -77,11 +120,9 @@ def _avoid_tf32() -> None:
 
 def _check_model(model: Any, artifact: Artifact) -> None:
     spec = artifact.spec
-    other = sorted({layer.compute_dtype for layer in model.layers} - {_PRECISION})
-    if spec.precision != _PRECISION or other:
+    if spec.precision != _PRECISION:
         raise ExportError(
-            f"{artifact.path}: precision {spec.precision} with layers in {', '.join(other) or _PRECISION}, expected "
-            f"{_PRECISION} throughout: copy the weights into a {_PRECISION} build of the model"
+            f"{artifact.path}: its spec says precision {spec.precision}, expected {_PRECISION}: train it again"
         )
     expected = _signature(spec)
     actual = (_of_tensors(model.inputs), _of_tensors(model.outputs))
@@ -92,20 +133,23 @@ def _check_model(model: Any, artifact: Artifact) -> None:
         )
 
 
-def _check_activation(model: Any, artifact: Artifact) -> None:
-    """Asked of an answer, not of a layer: the last one need not be the activation.
+def check_activation(model: Any, spec: ModelSpec, path: Path) -> None:
+    """Refuse a softmax that is none. Asked of an answer, not of a layer: the last one need not be the activation.
 
     The other way round nothing is lost: what sums to 1 is its own share of the sum.
+
+    Raises:
+        ExportError: the classes of a pixel do not sum to 1.
     """
-    if artifact.spec.output.activation != "softmax":
+    if spec.output.activation != "softmax":
         return
-    source = artifact.spec.input
+    source = spec.input
     answer = model(np.zeros((1, source.height, source.width, 3), np.uint8), training=False).numpy()
     sums = answer.sum(axis=-1)  # (1, h', w')
     if np.abs(sums - 1).max() > _SUM_TOLERANCE:  # NaN is left to the gate, which names every candidate that has it
         raise ExportError(
-            f"{artifact.path}: its classes' probabilities sum to {sums.min():.3f}..{sums.max():.3f} on a black photo, "
-            "its spec says softmax, whose sum is 1: train it again"
+            f"{path}: its classes' probabilities sum to {sums.min():.3f}..{sums.max():.3f} on a black photo, expected "
+            "the 1 of a softmax: train it again, or say what else its last layer is"
         )
 
 

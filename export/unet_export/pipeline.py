@@ -2,123 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_export import calibration, keras_model, parity
+from unet_export import foreign, keras_model
+from unet_export.builder import Builder, GraphOptions
 from unet_export.errors import ExportError, ParityError
-from unet_export.gate import FLOAT_GATE, INT8_GATE, ParityResult
-from unet_export.onnx import export_onnx
-from unet_export.report import as_json
-from unet_export.saved_model import export_saved_model
-from unet_export.staging import REPORT_NAME, accept, reject, staging_folder
-from unet_export.tflite import export_int8
-from unet_runtime.artifact import Artifact, read_artifact
+from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.gate import parity
+from unet_export.gate.gate import GATES, Gate, ParityResult
+from unet_export.gate.runners import Run
+from unet_export.gate.study import calibration_study
+from unet_export.photos import PhotoSource, Say, choose_photos
+from unet_export.quantization import DEFAULTS, Quantization
+from unet_export.repair.repair import MORE_PHOTOS, repaired
+from unet_export.report.report import Report, write_report
+from unet_export.staging import accept, reject, staging_folder
+from unet_runtime.artifact import read_artifact
 from unet_runtime.errors import SourceError
-from unet_runtime.labelled import LabelledPhoto, check_split, evenly, read_split
+from unet_runtime.labelled import check_split
+from unet_runtime.spec import ModelSpec
 
-Say = Callable[[str], object]
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user may choose."""
+
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    gates: dict[str, Gate] = field(default_factory=lambda: dict(GATES))
+    """By precision."""
+    repair: bool = False
+    """Whether a quantised artifact that fails is tried again with each cure of ``repair.py``."""
+    study: bool = False
+    """Whether the report shows what fewer calibration photos would have cost."""
+    graph: GraphOptions = field(default_factory=GraphOptions)
+    description: foreign.Description | None = None
+    """Of a model without a spec."""
+    command: str = ""
+    """For the report: what the user typed."""
 
 
 def export_model(
-    model: Path, data: Path, output: Path, *, calibration_count: int = calibration.DEFAULT_COUNT,
-    parity_count: int = parity.DEFAULT_COUNT, say: Say = lambda line: None,
+    model: Path, source: PhotoSource, output: Path, options: ExportOptions = ExportOptions(),
+    say: Say = lambda line: None,
 ) -> list[ParityResult]:  # fmt: skip
-    """Export ``model`` to SavedModel, ONNX and int8 TFLite, and accept all three or none.
+    """Export ``model`` to every format asked for, and accept all of them or none.
 
     Args:
-        model: a ``.keras`` file with a spec inside.
-        data: folder in Oxford-IIIT Pet's layout, with the split that the model was trained on.
-        output: gets ``saved_model/``, ``<name>.onnx``, ``<name>.int8.tflite`` and ``parity.json``,
-            in place of a previous export's.
-        calibration_count: photos of the trainval part that int8 ranges are measured on.
-        parity_count: photos of the test part that the gate runs.
+        model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes.
+        source: where the photos are that calibrate and prove.
+        output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
+        options: what to make and how equal it must be.
         say: receives one line of progress at a time.
 
     Returns:
         What the gate found, one result an artifact, all passed; their paths are in ``output``.
 
     Raises:
-        ParityError: the gate failed; ``output`` is as before but for ``rejected/parity.json``.
-        ModelFileError, ExportError: the model cannot be exported.
+        ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts that
+            failed and the report.
+        ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
         SourceError, ImageError: the data cannot be used.
         OutputError: ``output`` cannot be written.
         ValueError: a count below its minimum.
     """
-    artifact = _read_model(model)
-    split = artifact.spec.provenance.split
-    trainval, test = read_split(data, split, "trainval"), read_split(data, split, "test")
-    calibration_photos = _choose(trainval, calibration_count, calibration.MIN_COUNT, "calibrating", say)
-    parity_photos = _choose(test, parity_count, parity.MIN_COUNT, "proving", say)
+    keras, spec = load_model(model, options.description)
+    if options.repair:
+        source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
+    photos = choose_photos(source, spec.provenance.split, spec.input, say)
     with staging_folder(output) as folder:
-        say(f"loading {model}")
-        keras = keras_model.load(artifact)
-        candidates = _build(keras, artifact, calibration_photos, folder, say)
-        say(f"proving {len(candidates)} artifacts on {len(parity_photos)} photos of the test part")
-        results = parity.prove(_reference(keras), candidates, parity_photos, artifact.spec)
-        report = as_json(results, artifact.spec, calibration_photos, parity_photos)
-        if failed := [result.path.name for result in results if not result.passed]:
-            path = reject(folder, output, report)
-            text = f"{', '.join(failed)}: not equal enough to {model}: nothing was accepted, {path} has the figures"
-            raise ParityError(text, results)
-        (folder / REPORT_NAME).write_text(report, encoding="utf-8")
-        accept(folder, output, [*(candidate.path.name for candidate in candidates), REPORT_NAME])
+        builder = Builder(keras, spec, photos, folder / "work", options.graph)
+        candidates = _write(builder, spec, folder, options, say)
+        say(f"proving {len(candidates)} artifacts on {len(photos.parity)} photos")
+        results = parity.prove(reference(keras), candidates, photos.parity, spec)
+        if options.repair:
+            results = [
+                repaired(result, builder, reference(keras), photos.parity, spec, say) for result in results
+            ]  # fmt: skip
+        panels = {result.path.name: result.panels for result in results if result.quantization}
+        image = builder.images(1)
+        report = Report(
+            model.name, spec, photos, results, panels, command=options.command, parameters=keras.count_params(),
+            keras_milliseconds=parity.milliseconds(lambda: keras.predict(image, verbose=0)),
+        )  # fmt: skip
+        if options.study:
+            report = _with_study(report, builder, reference(keras), options, folder, say)
+        _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
 
 
-def _read_model(path: Path) -> Artifact:
-    artifact = read_artifact(path)
-    name, split = artifact.spec.name, artifact.spec.provenance.split
-    if path.suffix != ".keras":
-        raise ExportError(f"{path}: suffix {path.suffix}, expected a .keras file of unet-train")
-    if not split:
-        raise ExportError(f"{path}: its spec does not say which photos were held out: train it with unet-train")
-    try:
-        check_split(split)
-    except SourceError as error:
-        raise ExportError(f"{path}: its spec names {error}: train it again") from error
-    if Path(name).name != name:  # it becomes a file's name
-        raise ExportError(f"{path}: the model's name is {name!r}, expected one without folders")
-    return artifact
+def load_model(path: Path, description: foreign.Description | None) -> tuple[Any, ModelSpec]:
+    """(Keras model, spec) of a file that says everything of itself, or of one that ``description`` describes.
+
+    Raises:
+        ModelFileError, ExportError: missing, damaged, or not to be exported.
+    """
+    if path.suffix != ".keras" and path.exists():
+        raise ExportError(f"{path}: suffix {path.suffix}, expected a .keras file")
+    if description is not None and path.exists():
+        model, spec = foreign.load_foreign(path, description)
+    else:
+        artifact = read_artifact(path)
+        model, spec = keras_model.load(artifact), artifact.spec
+    if Path(spec.name).name != spec.name:  # it becomes a file's name
+        raise ExportError(f"{path}: the model's name is {spec.name!r}, expected one without folders")
+    if spec.provenance.split:
+        try:
+            check_split(spec.provenance.split)
+        except SourceError as error:
+            raise ExportError(f"{path}: its spec names {error}: train it again") from error
+    return model, spec
 
 
-def _choose(photos: list[LabelledPhoto], count: int, minimum: int, purpose: str, say: Say) -> list[LabelledPhoto]:
-    """``count`` photos spread over the part, or all of a smaller part."""
-    if count < minimum:
-        raise ValueError(f"{count} photos for {purpose}, expected at least {minimum}")
-    if len(photos) < count:
-        say(f"{purpose} on all {len(photos)} photos of the part: {count} were asked for")
-    return evenly(photos, count)
+def _write(builder: Builder, spec: ModelSpec, folder: Path, options: ExportOptions, say: Say) -> list[parity.Candidate]:
+    """Every artifact, complete with spec and digest, in ``folder``."""
+    candidates = []
+    for name in options.formats:
+        form = FORMATS[name]
+        path = folder / form.file_name(spec, dynamic=options.graph.dynamic and name.startswith("onnx"))
+        say(f"exporting {path.name}")
+        quantization = DEFAULTS[name] if form.quantized else Quantization()
+        builder.write(form, path, quantization)
+        candidates.append(parity.Candidate(form, path, options.gates[form.precision]))
+    return candidates
 
 
-def _build(
-    model: Any, artifact: Artifact, photos: list[LabelledPhoto], folder: Path, say: Say
-) -> list[parity.Candidate]:
-    """Write the three artifacts into ``folder``, complete with spec and digest."""
-    spec = artifact.spec
-    saved_model = folder / "saved_model"
-    say("exporting SavedModel")
-    export_saved_model(model, spec, saved_model)
-    say("exporting ONNX")
-    onnx = folder / f"{spec.name}.onnx"
-    onnx.write_bytes(export_onnx(model, spec))
-    say(f"exporting int8 TFLite, calibrated on {len(photos)} photos of the trainval part")
-    tflite = folder / f"{spec.name}.int8.tflite"
-    images = calibration.calibration_images(photos, spec.input)
-    tflite.write_bytes(export_int8(model, spec, images, folder / "work"))
-    return [
-        parity.Candidate("saved_model", saved_model, FLOAT_GATE),
-        parity.Candidate("onnx", onnx, FLOAT_GATE),
-        parity.Candidate("tflite", tflite, INT8_GATE),
-    ]
-
-
-def _reference(model: Any) -> parity.Run:
+def reference(model: Any) -> Run:
     """The trained model itself, in float32."""
 
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -126,3 +139,28 @@ def _reference(model: Any) -> parity.Run:
         return result
 
     return run
+
+
+def _with_study(report: Report, builder: Builder, run: Run, options: ExportOptions, folder: Path, say: Say) -> Report:
+    """Of the first integer format of the export."""
+    for form in (FORMATS[name] for name in options.formats):
+        if form.quantized:
+            points = calibration_study(
+                form, DEFAULTS[form.name], builder, run, report.photos.parity, report.spec, folder, say
+            )
+            return replace(report, calibration_study=points, study_artifact=form.file_name(report.spec))
+    return report
+
+
+def _settle(report: Report, folder: Path, output: Path) -> None:
+    """Move everything into place if all passed; else what failed into ``rejected``."""
+    failed = [result.path for result in report.results if not result.passed]
+    written = write_report(report, folder)
+    if failed:
+        place = reject(output, [*failed, *written])
+        names = ", ".join(path.name for path in failed)
+        raise ParityError(
+            f"{names}: not equal enough to {report.model}: nothing was accepted, {place} has what failed and why",
+            list(report.results),
+        )
+    accept(folder, output, [*(result.path.name for result in report.results), *(path.name for path in written)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from unet_runtime.errors import OutputError
 
-REPORT_NAME = "parity.json"
+PARITY_NAME = "parity.json"
+REPORT_NAME = "report.html"
 _REJECTED_NAME = "rejected"
 
 
@@ -37,7 +39,8 @@ def staging_folder(output: Path) -> Iterator[Path]:
 
 
 def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
-    """Move ``names`` from ``folder`` into ``output``; if one cannot be moved, put everything back.
+    """Move ``names`` from ``folder`` into ``output``, in place of all that its previous report lists; if one cannot
+    be moved, put everything back.
 
     Raises:
         OSError: of the move that failed.
@@ -46,41 +49,61 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     previous = folder / "previous"
     previous.mkdir()
     try:
-        for name in names:
+        # What an earlier export left, this one's report does not speak of.
+        for name in [*names, *(name for name in _listed(output) if name not in names)]:
             if (output / name).exists():  # a folder cannot be replaced, only moved away
                 os.replace(output / name, previous / name)
-            os.replace(folder / name, output / name)
+            if name in names:
+                os.replace(folder / name, output / name)
     except BaseException:
         _put_back(folder, output, names)
         raise
-    _remove_rejection(output)
+    _clear(output / _REJECTED_NAME)  # it would contradict the export that has just been accepted
 
 
 def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:
     for name in names:
         if not (folder / name).exists():  # it was moved
             os.replace(output / name, folder / name)
-        if (folder / "previous" / name).exists():
-            os.replace(folder / "previous" / name, output / name)
+    for moved in (folder / "previous").iterdir():
+        os.replace(moved, output / moved.name)
 
 
-def reject(folder: Path, output: Path, report: str) -> Path:
-    """Write the report of a failed export, and nothing else of it, to ``output/rejected``.
+def reject(output: Path, paths: Sequence[Path]) -> Path:
+    """Move artifacts that failed, and their report, to ``output/rejected``, in place of an earlier failure's.
 
     Returns:
-        The report's path.
+        That folder.
     """
-    written = folder / REPORT_NAME
-    written.write_text(report, encoding="utf-8")
-    target = output / _REJECTED_NAME / REPORT_NAME
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(written, target)
-    return target
+    place = output / _REJECTED_NAME
+    _clear(place)
+    place.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        _remove(place / path.name)
+        os.replace(path, place / path.name)
+    return place
 
 
-def _remove_rejection(output: Path) -> None:
-    """A report of an earlier failure would contradict the export that has just been accepted."""
-    rejected = output / _REJECTED_NAME
-    (rejected / REPORT_NAME).unlink(missing_ok=True)
-    with suppress(OSError):  # not there, or somebody keeps something else in it
-        rejected.rmdir()
+def _clear(place: Path) -> None:
+    """Remove what an earlier failure left, and nothing that somebody else keeps there."""
+    for name in (*_listed(place), PARITY_NAME, REPORT_NAME):
+        _remove(place / name)
+    with suppress(OSError):  # not there, or not empty
+        place.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _listed(folder: Path) -> list[str]:
+    """Artifacts that a folder's ``parity.json`` speaks of."""
+    try:
+        found = json.loads((folder / PARITY_NAME).read_text(encoding="utf-8"))["artifacts"]
+        names = [str(entry["file"]) for entry in found]
+    except (OSError, ValueError, KeyError, TypeError):  # none, or not ours
+        return []
+    return [name for name in names if Path(name).name == name and name not in ("", ".", "..")]

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,15 @@ def read_split(root: str | os.PathLike[str], split: str, part: str) -> list[Labe
             f"{root}: the {part} part of the {split} split names no photo, expected at least one: is this the data's "
             "folder, and are there enough photos with a trimap?"
         )
+    return _photos(root, names)
+
+
+def paired_photos(root: str | os.PathLike[str]) -> list[LabelledPhoto]:
+    """Every photo of a folder in the layout above that has a trimap, whatever the lists say; sorted by name."""
+    return _photos(Path(root), _paired_names(Path(root)))
+
+
+def _photos(root: Path, names: Sequence[str]) -> list[LabelledPhoto]:
     return [
         LabelledPhoto(name, root / "images" / f"{name}.jpg", root / "annotations" / "trimaps" / f"{name}.png")
         for name in sorted(names)
@@ -136,7 +145,10 @@ def _random_part(seed: str, name: str) -> str:
     return "trainval" if int.from_bytes(digest, "big") % RANDOM_ONE_IN else "test"
 
 
-def evenly(photos: Sequence[LabelledPhoto], count: int) -> list[LabelledPhoto]:
+_T = TypeVar("_T")
+
+
+def evenly(photos: Sequence[_T], count: int) -> list[_T]:
     """``count`` photos spread over the whole sequence (so over all breeds), or all if there are fewer."""
     if count >= len(photos):
         return list(photos)

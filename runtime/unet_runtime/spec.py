@@ -13,13 +13,17 @@ from typing import Any, TypeVar
 
 from unet_runtime.errors import ModelFileError
 
-SCHEMA = 1
+SCHEMA = 2
+"""What is written. 2 added ``provenance.quantization`` and two precisions; whatever 1 says means the same in it."""
+
+_READABLE = (1, SCHEMA)
 
 FITS = ("stretch", "letterbox")
 RESAMPLES = ("bilinear",)
 ACTIVATIONS = ("softmax", "sigmoid")
 ROLES = ("foreground", "background", "neutral")
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16", "dynamic-range", "int8", "int16x8")
+"""``dynamic-range``: int8 weights, float32 activations; ``int16x8``: int8 weights, int16 activations."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Provenance:
     """Of the trained float32 weights: the same in every format exported from one training."""
     calibration_sha256: str = ""
     """Of the photos an int8 file was calibrated on, as fed to the model; empty for other precisions."""
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    """How the integers of a quantised file were chosen: method, photos, what was repaired; empty for a float file."""
     tools: Mapping[str, str] = field(default_factory=dict)
     """Versions of the libraries that made the file."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -162,7 +168,7 @@ class ModelSpec:
             raise ModelFileError(f"model spec is a JSON {type(data).__name__}, expected an object")
         # Before the fields: another schema may well have others, and its number says more.
         _check_schema(data.get("schema", SCHEMA))
-        parts = dict(data)
+        parts = {**data, "schema": SCHEMA}
         for key, kind in (("input", InputSpec), ("output", OutputSpec), ("provenance", Provenance)):
             if key in parts:
                 parts[key] = _build(kind, parts[key], key)
@@ -199,9 +205,9 @@ def _tuple(value: Any) -> Any:
 
 
 def _check_schema(schema: object) -> None:
-    if schema != SCHEMA:
+    if schema not in _READABLE:
         raise ModelFileError(
-            f"model spec has schema {schema!r}, this version reads schema {SCHEMA}: "
+            f"model spec has schema {schema!r}, this version reads {' and '.join(map(str, _READABLE))}: "
             "upgrade unet-edge-runtime, or export the model again"
         )
 

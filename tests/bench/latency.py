@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from unet_export import keras_model
-from unet_export.saved_model import INPUT_NAME, SIGNATURE_NAME, export_saved_model
+from unet_export.formats.saved_model import INPUT_NAME, SIGNATURE_NAME, export_saved_model
 from unet_runtime import Segmenter
 from unet_runtime.artifact import read_artifact
 from unet_runtime.preprocess import model_input, open_photo

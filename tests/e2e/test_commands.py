@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
+from unet_export.cli import command as exporting
 from unet_training.cli import command as training
 
 BIN = Path(sys.executable).parent
@@ -48,9 +49,10 @@ def test_the_readme_has_its_commands() -> None:
     lines = shell_lines()
     assert {"make demo", "make test"} <= set(lines)
     assert any(line.startswith("unet-run --backend onnx") for line in lines)
-    # All are typed below, but for trainings of hours: those are read by the command, no more.
+    # All are typed below, but for trainings and exports of minutes to hours: those are read by the command, no more.
     assert all(
-        line.removeprefix("KERAS_BACKEND=jax ").split()[0] in {"make", "unet-run", "unet-train"} for line in lines
+        line.removeprefix("KERAS_BACKEND=jax ").split()[0] in {"make", "unet-export", "unet-run", "unet-train"}
+        for line in lines
     )
 
 
@@ -96,11 +98,19 @@ def test_trainings_are_understood(line: str) -> None:
         assert context.params["seed"] == 1
 
 
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("unet-export ")])
+def test_exports_are_understood(line: str) -> None:
+    words = shlex.split(line)[1:]
+    name = words.pop(0) if words[0] in exporting.commands else "model"
+    with exporting.commands[name].make_context(name, words) as context:
+        assert context.params
+
+
 def made_by_the_demo(line: str, folder: Path) -> list[str]:
     """A ``unet-train`` line of the README, on the demo's data and model instead of the real ones."""
     real = {
         "data/oxford-iiit-pet": folder / "synthetic",
-        "artifacts/export/pets-edge.int8.tflite": folder / "export" / "demo.int8.tflite",
+        "artifacts/export/pets-edge-160.int8.tflite": folder / "export" / "demo-96.int8.tflite",
     }
     words = [str(real.get(word, word)) for word in shlex.split(line)]
     return [*words, "--data", str(folder / "synthetic")] if "evaluate" in words else words
@@ -113,10 +123,17 @@ def test_demo(tmp_path: Path) -> None:
     taken = time.monotonic() - start
     assert taken < DEMO_SECONDS
     assert "pip install" not in output
-    for word in ("saved_model", "demo.onnx", "demo.int8.tflite", "accepted:"):
+    for word in ("saved_model", "demo-96.float32.onnx", "demo-96.int8.tflite", "accepted:"):
         assert word in output
     assert re.search(r"same class to \d+\.\d+% of the photo's pixels", output)
-    for name in ("model.keras", "report.html", "worst.png", "export/parity.json", "export/demo.onnx"):
+    for name in (
+        "model.keras",
+        "report.html",
+        "worst.png",
+        "export/parity.json",
+        "export/report.html",
+        "export/demo-96.float32.onnx",
+    ):
         assert (tmp_path / name).is_file()
     for backend in ("onnx", "tflite"):
         for kind, mode in (("mask", "P"), ("overlay", "RGB"), ("cutout", "RGBA")):
@@ -130,8 +147,9 @@ def test_demo(tmp_path: Path) -> None:
 def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:
     """``make train export`` with a recipe cut down to seconds: the same path through the real dataset."""
     run([*MAKE, "train", "export", f"PETS_DIR={pets_dir}", f"ARTIFACTS={tmp_path}",
-         "TRAIN_ARGS=--epochs 2 --filters 4 --size 64", "EXPORT_ARGS=--parity-count 64"])  # fmt: skip
-    assert (tmp_path / "export" / "pets-edge.onnx").is_file()
+         "TRAIN_ARGS=--epochs 2 --filters 4 --size 64",
+         "EXPORT_ARGS=--parity-count 64 --formats saved-model,onnx,tflite"])  # fmt: skip
+    assert (tmp_path / "export" / "pets-edge-64.float32.onnx").is_file()
 
 
 def test_dist(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from unet_export.gate import ParityResult
-from unet_export.pipeline import export_model
+from unet_export.gate.gate import ParityResult
+from unet_export.photos import PhotoSource
+from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime.artifact import write_keras
 from unet_runtime.labelled import model_labels, open_trimap, read_split
 from unet_runtime.preprocess import model_input, open_photo
@@ -26,6 +27,11 @@ from unet_training.models.unet import build
 
 SIZE = 48
 """Height and width of the model's input, pixels."""
+
+FORMATS = ("saved-model", "onnx", "onnx-int8", "tflite-int8")
+"""Of the session's export; test_pipeline.py makes all of them once."""
+
+ONNX, TFLITE = f"tiny-{SIZE}.float32.onnx", f"tiny-{SIZE}.int8.tflite"
 
 TRAIN, TEST = 24, 16
 """Photos of each part: fewer than the counts asked for, so every export uses them all."""
@@ -124,7 +130,8 @@ def exported(model_file: Path, data: Path, tmp_path_factory: pytest.TempPathFact
     """One accepted export. Tests read it; one that changes files takes a copy."""
     folder = tmp_path_factory.mktemp("exported") / "export"
     said: list[str] = []
-    return Export(folder, export_model(model_file, data, folder, say=said.append), said)
+    options = ExportOptions(FORMATS)
+    return Export(folder, export_model(model_file, PhotoSource(data), folder, options, said.append), said)
 
 
 @pytest.fixture(scope="session")

@@ -17,17 +17,18 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import SIZE, TRAIN, Export
+from tests.export.conftest import ONNX, SIZE, TFLITE, TRAIN, Export
 from unet_export.calibration import calibration_images, sha256
-from unet_export.onnx import export_onnx
-from unet_export.saved_model import write_graph
+from unet_export.formats.onnx import export_onnx
+from unet_export.formats.saved_model import write_graph
+from unet_export.photos import Photo, inputs
 from unet_runtime.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.backends import load
 from unet_runtime.errors import ModelFileError
 from unet_runtime.labelled import read_split
 from unet_runtime.spec import ModelSpec
 
-ONNX, TFLITE = "tiny.onnx", "tiny.int8.tflite"
+INT8_ONNX = f"tiny-{SIZE}.int8.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def expected(model: Any, images: Any) -> Any:
 
 
 def test_an_export_holds_these_and_nothing_else(exported: Export) -> None:
-    assert sorted(path.name for path in exported.folder.iterdir()) == ["parity.json", "saved_model", TFLITE, ONNX]
+    assert sorted(path.name for path in exported.folder.iterdir()) == [
+        "parity.json", "report.html", "saved_model", ONNX, INT8_ONNX, TFLITE,
+    ]  # fmt: skip
     assert list(exported.folder.parent.iterdir()) == [exported.folder]
     assert all(result.path.exists() for result in exported.results)
 
@@ -64,8 +67,9 @@ def test_saved_model_equals_the_model(exported: Export, images: Any, expected: A
         np.testing.assert_allclose(outputs["probabilities"].numpy(), expected[:count], atol=1e-5)
 
 
-def test_int8_agrees_with_the_model(exported: Export, images: Any, expected: Any) -> None:
-    actual = load("tflite", read_artifact(exported.folder / TFLITE), device="cpu").run(images)
+@pytest.mark.parametrize(("backend", "name"), [("tflite", TFLITE), ("onnx", INT8_ONNX), ("openvino", INT8_ONNX)])
+def test_int8_agrees_with_the_model(exported: Export, images: Any, expected: Any, backend: str, name: str) -> None:
+    actual = load(backend, read_artifact(exported.folder / name), device="cpu").run(images)
     assert (actual.argmax(-1) == expected.argmax(-1)).mean() > 0.98
     assert np.abs(actual - expected).mean() < 0.02
 
@@ -79,20 +83,23 @@ def test_every_format_carries_the_spec(exported: Export, spec: ModelSpec, data: 
     specs = {
         "saved_model": read_saved_model_spec(exported.folder / "saved_model"),
         ONNX: read_artifact(exported.folder / ONNX).spec,
+        INT8_ONNX: read_artifact(exported.folder / INT8_ONNX).spec,
         TFLITE: read_artifact(exported.folder / TFLITE).spec,
     }
     for name, found in specs.items():
         assert found.classes == spec.classes
         assert (found.input, found.output) == (spec.input, spec.output)
-        assert found.precision == ("int8" if name == TFLITE else "float32")
+        assert found.precision == ("int8" if "int8" in name else "float32")
+        assert bool(found.provenance.quantization) == ("int8" in name)
         assert found.provenance.weights_sha256 == spec.provenance.weights_sha256
         assert found.provenance.tools["keras"] == "before"
         assert found.provenance.tools["tensorflow"] == tf.__version__
     assert specs[ONNX].provenance.tools["onnx"] == onnx.__version__
     assert "tf2onnx" in specs[ONNX].provenance.tools
-    fed = calibration_images(read_split(data, "official", "trainval"), spec.input)
+    photos = [Photo(*entry) for entry in read_split(data, "official", "trainval")]
+    fed = calibration_images(inputs(photos, spec.input))
     assert len(fed) == TRAIN
-    assert specs[TFLITE].provenance.calibration_sha256 == sha256(fed)
+    assert specs[TFLITE].provenance.calibration_sha256 == specs[INT8_ONNX].provenance.calibration_sha256 == sha256(fed)
     assert specs[ONNX].provenance.calibration_sha256 == ""
 
 
@@ -162,8 +169,9 @@ def test_the_file_tells_nothing_of_the_machine(exported: Export) -> None:
 _EXPORT = """
 import hashlib, pathlib, sys
 from unet_export import keras_model
-from unet_export.onnx import export_onnx
-from unet_export.saved_model import write_graph
+from unet_export.formats.onnx import export_onnx
+from unet_export.formats.saved_model import write_graph
+from unet_export.photos import Photo, inputs
 from unet_runtime.artifact import read_artifact
 artifact = read_artifact(sys.argv[1])
 print(hashlib.sha256(export_onnx(keras_model.load(artifact), artifact.spec)).hexdigest())

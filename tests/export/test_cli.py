@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.export.conftest import Export
-from unet_export import cli, pipeline
-from unet_export.onnx import export_onnx
+from tests.export.conftest import ONNX, TFLITE, Export
+from unet_export import cli
+from unet_export.formats import onnx
 
 Command = Callable[..., int]
 
@@ -34,10 +34,14 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
 def test_a_good_export_prints_a_table_and_exits_0(
     command: Command, model_file: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(model_file, "--data", data, "--output", tmp_path / "out") == 0
+    formats = "saved-model,onnx,tflite-int8"
+    assert command(model_file, "--data", data, "--output", tmp_path / "out", "--formats", formats) == 0
     printed, errors = capfd.readouterr()
     lines = [line.split() for line in printed.splitlines()]
-    assert [line[0] for line in lines if line[-1] == "passed"] == ["saved_model", "tiny.onnx", "tiny.int8.tflite"]
+    passed = [line[0] for line in lines if line[-1] == "passed"]
+    assert list(dict.fromkeys(passed)) == ["saved_model", ONNX, TFLITE]
+    assert passed.count(ONNX) == 2  # ONNX Runtime and OpenVINO
+    assert "not checked: onnxruntime CUDA: device cuda" in printed
     assert printed.splitlines()[-1] == f"accepted: {tmp_path / 'out'}"
     assert errors == ""  # nothing of TensorFlow's, nor of its converter's
 
@@ -46,18 +50,25 @@ def test_a_failed_gate_exits_4_and_shows_why(
     command: Command, model_file: Path, data: Path, tmp_path: Path, other_model: Any,
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(pipeline, "export_onnx", lambda model, spec: export_onnx(other_model, spec))
-    assert command(model_file, "--data", data, "--output", tmp_path / "out") == 4
+    build = onnx.build_onnx
+    monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
+    assert command(model_file, "--data", data, "--output", tmp_path / "out", "--formats", "onnx") == 4
     printed, errors = capfd.readouterr()
-    assert "tiny.onnx: max|dp|" in printed
-    assert "error: tiny.onnx: not equal enough" in errors
+    assert f"{ONNX}: ONNX Runtime" in printed
+    assert "max|dp|" in printed
+    assert f"error: {ONNX}: not equal enough" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["rejected"]
+    assert sorted(path.name for path in (tmp_path / "out/rejected").iterdir()) == ["parity.json", "report.html", ONNX]
 
 
 def test_wrong_usage_exits_2(command: Command, model_file: Path, data: Path) -> None:
     assert command(model_file) == 2
     assert command(model_file, "--data", data, "--calibration-count", 199) == 2
     assert command(model_file, "--data", data, "--parity-count", 63) == 2
+    assert command(model_file, "--data", data, "--formats", "onnx,onnx-int7") == 2
+    assert command(model_file, "--data", data, "--size", "160") == 2  # of a model that says its own
+    assert command(model_file, "--calibration", data) == 2  # and what proves?
+    assert command(model_file, "--data", data, "--classes", "a,b", "--size", "0x3") == 2
 
 
 def test_missing_data_exits_1_and_names_it(
@@ -82,7 +93,7 @@ def test_models_that_cannot_be_exported_exit_3(
         damaged: "damaged",
         foreign: "was not made by",
         tmp_path / "missing.keras": "no such model file",
-        exported.folder / "tiny.onnx": "expected a .keras file",
+        exported.folder / ONNX: "expected a .keras file",
     }
     for path, reason in cases.items():
         assert command(path, "--data", data, "--output", tmp_path / "out") == 3
@@ -98,7 +109,7 @@ def test_ctrl_c_exits_130(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unet_export.keras_model.load", interrupted)
+    monkeypatch.setattr("unet_export.pipeline.load_model", interrupted)
     assert command(model_file, "--data", data, "--output", tmp_path / "out") == 130
     assert list(tmp_path.iterdir()) == []
 

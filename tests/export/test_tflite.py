@@ -1,82 +1,180 @@
-"""An int8 file is integer throughout, and fed with the photo's own bytes."""
+"""An int8 file is integer throughout, fed with the photo's own bytes, and fine enough where classes are told apart."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.export.conftest import SIZE, Export
-from unet_export.calibration import calibration_images, sha256
+from tests.export.conftest import SIZE
+from unet_export.calibration import sha256
 from unet_export.errors import ExportError
-from unet_export.saved_model import write_graph
-from unet_export.tflite import check_full_integer, export_int8
-from unet_runtime.labelled import read_split
+from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
+from unet_export.formats.tflite import export_int8, export_tflite
+from unet_export.formats.tflite_quantize import sample
+from unet_export.quantization import Quantization
+from unet_runtime.artifact import read_artifact
+from unet_runtime.backends.litert import load
 from unet_runtime.spec import ModelSpec
+
+Export = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def saved_model(model: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A SavedModel with float32 input of batch 1."""
-    folder = tmp_path_factory.mktemp("float")
-    write_graph(model, folder, batch=1, dtype="float32")
-    return str(folder)
+def export(model: Any, spec: ModelSpec, images: Any, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """An int8 file of the tiny model, quantised as the keywords say."""
+
+    def build(calibration: Any = images, **quantization: Any) -> bytes:
+        work = tmp_path_factory.mktemp("work")
+        settings = Quantization(photos=len(calibration), **quantization)
+        return export_tflite(model, "int8", spec, calibration, settings, work)
+
+    return build
 
 
-def test_the_input_is_the_photo(exported: Export) -> None:
-    interpreter = Interpreter(model_path=str(exported.folder / "tiny.int8.tflite"))
+@pytest.fixture(scope="module")
+def int8(export: Export) -> bytes:
+    return export()
+
+
+def small_model(*layers: Any, size: int = 32) -> keras.Model:
+    """A network that holds ``layers`` between its first convolution and its head."""
+    image = x = keras.Input((size, size, 3), dtype="uint8", name="image")
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="down")(keras.layers.Rescaling(1 / 255)(x))
+    for layer in layers:
+        x = layer(x)
+    x = keras.layers.Conv2D(3, 1, name="logits")(keras.layers.UpSampling2D(2)(x))
+    return keras.Model(image, keras.layers.Softmax(name="probabilities")(x), name="small")
+
+
+def activation_types(content: bytes) -> dict[str, str]:
+    """Type of what each operator with weights answers, by the first of its names."""
+    flatbuffer = Flatbuffer(content)
+    weighted = [entry.outputs[0] for entry in flatbuffer.operators if entry.kind in WEIGHTED]
+    return {flatbuffer.name(index): flatbuffer.type(index) for index in weighted}
+
+
+def test_the_input_is_the_photo_and_probabilities_have_16_bits(int8: bytes) -> None:
+    interpreter = Interpreter(model_content=int8)
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert source["dtype"] is np.uint8
     assert source["shape"].tolist() == [1, SIZE, SIZE, 3]
     assert source["quantization"] == (1.0, 0)
-    assert result["dtype"] is np.uint8
-    assert result["quantization"] == (1 / 256, 0)
+    assert result["dtype"] is np.int16
+    assert result["quantization"] == (1 / 32768, 0)
 
 
-def test_no_tensor_is_float(exported: Export) -> None:
-    interpreter = Interpreter(model_path=str(exported.folder / "tiny.int8.tflite"))
-    types = {np.dtype(tensor["dtype"]).kind for tensor in interpreter.get_tensor_details()}
-    assert types == {"i", "u"}
-    check_full_integer((exported.folder / "tiny.int8.tflite").read_bytes())  # does not mind spec and digest behind
+def test_no_tensor_is_float(int8: bytes) -> None:
+    interpreter = Interpreter(model_content=int8)
+    assert {np.dtype(tensor["dtype"]).kind for tensor in interpreter.get_tensor_details()} == {"i", "u"}
 
 
-def test_a_float_file_is_refused(saved_model: str) -> None:
-    content = tf.lite.TFLiteConverter.from_saved_model(saved_model).convert()
-    with pytest.raises(ExportError, match=r"tensors are not integer.*input is FLOAT32.*output is FLOAT32"):
-        check_full_integer(content)
+def test_only_the_head_works_on_int16(int8: bytes) -> None:
+    types = activation_types(int8)
+    fine = [name for name, kind in types.items() if kind == "INT16"]
+    assert len(fine) == 1
+    assert "logits" in fine[0]
+    assert set(types.values()) == {"INT8", "INT16"}
 
 
-def test_a_file_with_int8_weights_only_is_refused(saved_model: str) -> None:
-    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with pytest.raises(ExportError, match="not integer"):
-        check_full_integer(converter.convert())
+def test_masks_are_those_of_the_trained_model(int8: bytes, model: Any, images: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.int8.tflite"
+    path.write_bytes(int8)
+    answer = load(read_artifact(path), "cpu", None).run(images)
+    expected = model(images, training=False).numpy()
+    assert (answer.argmax(-1) == expected.argmax(-1)).mean() > 0.99
+    assert len(np.unique(answer)) > 256  # more levels than 8 bits have
 
 
-def test_a_flex_operator_is_refused() -> None:
-    function = tf.function(tf.linalg.det, input_signature=[tf.TensorSpec((1, 3, 3), tf.float32)])
-    module = tf.Module()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
-    with pytest.raises(ExportError, match=r"operators that LiteRT does not have: .*FlexMatrixDeterminant"):
-        check_full_integer(converter.convert())
+def test_the_spec_says_how_it_was_quantised(int8: bytes, images: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.int8.tflite"
+    path.write_bytes(int8)
+    spec = read_artifact(path).spec
+    assert spec.precision == "int8"
+    assert spec.provenance.calibration_sha256 == sha256(images)
+    assert spec.provenance.quantization == Quantization(photos=len(images)).as_dict()
+    assert {"tensorflow", "ai-edge-quantizer", "keras"} <= spec.provenance.tools.keys()
 
 
-def test_another_input_scale_is_refused(model: Any, spec: ModelSpec, images: Any, tmp_path: Path) -> None:
-    dull = images // 2 + 40  # neither black nor white
-    with pytest.raises(ExportError, match=r"input has \(scale, zero point\) \(0\.\d+, \d+\), expected \(1\.0, 0\)"):
-        export_int8(model, spec, dull, tmp_path)
+def test_equal_models_and_photos_give_equal_bytes(
+    int8: bytes, model: Any, spec: ModelSpec, images: Any, tmp_path: Path
+) -> None:
+    assert export_int8(model, spec, images, tmp_path) == int8  # another folder, which TensorFlow's own metadata names
 
 
-def test_calibration_has_black_and_white(data: Path, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos = read_split(data, "official", "trainval")[:2]
-    grey = np.full((1, SIZE, SIZE, 3), 90, np.uint8)
-    monkeypatch.setattr("unet_export.calibration.model_input", lambda image, spec: grey.copy())
-    images = calibration_images(photos, spec.input)
-    assert (images.min(), images.max()) == (0, 255)
-    assert (images == 90).sum() == images.size - 6  # one pixel each
-    assert sha256(images) != sha256(grey)
+def test_photos_without_black_and_white_give_the_same_input(export: Export, images: Any) -> None:
+    interpreter = Interpreter(model_content=export(images // 2 + 40))
+    assert interpreter.get_input_details()[0]["quantization"] == (1.0, 0)
+
+
+def test_a_precise_layer_gets_int16_activations(export: Export) -> None:
+    types = activation_types(export(precise=("bridge_conv_a", "probabilities")))
+    fine = [name for name, kind in types.items() if kind == "INT16"]
+    assert len(fine) == 2
+    assert any("bridge_conv_a" in name for name in fine)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bridge", r"precise layers bridge: the model has .*bridge_conv_a"),
+        ("rescale", "precise layer rescale: .*folded"),
+    ],
+)
+def test_a_precise_layer_that_is_not_there_is_an_error(export: Export, name: str, expected: str) -> None:
+    with pytest.raises(ExportError, match=expected):
+        export(precise=(name,))
+
+
+def test_percentile_clips_rare_activations(export: Export, int8: bytes) -> None:
+    clipped, whole = Flatbuffer(export(method="percentile")), Flatbuffer(int8)
+
+    def scales(flatbuffer: Flatbuffer) -> list[float]:
+        found = [flatbuffer.scaling(e.outputs[0]) for e in flatbuffer.operators if e.kind == "CONV_2D"]
+        return [entry[0] for entry in found if entry]
+
+    narrower = np.array(scales(clipped)) < np.array(scales(whole))
+    assert narrower.mean() > 0.5
+
+
+def test_percentiles_see_all_channels() -> None:
+    values = np.broadcast_to(np.arange(16, dtype=np.float32), (1, 160, 160, 16))  # each value is its channel
+    seen, counts = np.unique(sample(values), return_counts=True)
+    assert seen.tolist() == list(range(16))
+    assert counts.max() <= counts.min() + 1
+    assert counts.sum() > 4000
+
+
+def test_a_method_that_a_tflite_does_not_have_is_an_error(export: Export) -> None:
+    with pytest.raises(ExportError, match=r"calibration method entropy: a \.tflite has minmax and percentile"):
+        export(method="entropy")
+
+
+def test_no_photos_are_an_error(model: Any, spec: ModelSpec, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="int8 without calibration photos"):
+        export_tflite(model, "int8", spec, None, None, tmp_path)
+
+
+def test_values_that_are_not_finite_are_an_error(spec: ModelSpec, tmp_path: Path) -> None:
+    network = small_model()
+    kernel, bias = network.get_layer("down").get_weights()
+    network.get_layer("down").set_weights([kernel, np.full_like(bias, np.inf)])
+    with pytest.raises(ExportError, match=r"calibration: \S+ has values that are not finite"):
+        export_tflite(network, "int8", spec, np.zeros((2, 32, 32, 3), np.uint8), None, tmp_path)
+
+
+def test_a_layer_that_litert_lacks_is_named(spec: ModelSpec, tmp_path: Path) -> None:
+    network = small_model(keras.layers.UpSampling2D(1, interpolation="bicubic", name="smooth"))
+    with pytest.raises(ExportError, match=r"to float32: layer smooth \(ResizeBicubic\): LiteRT has no such operator"):
+        export_tflite(network, "float32", spec, None, None, tmp_path)
+
+
+def test_a_layer_that_stays_float_is_named(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
+    network = small_model(keras.layers.Activation("elu", name="bend"))
+    with pytest.raises(ExportError, match=r"not int8: .* are not integer, the first: .*bend.*ELU"):
+        export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path)

@@ -18,6 +18,15 @@ def test_json_round_trip() -> None:
     assert ModelSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
+def test_a_file_of_schema_1_is_read() -> None:
+    """What schema 2 added has defaults; what is written is of schema 2."""
+    data = json.loads(colour_spec().to_json())
+    assert data["schema"] == 2
+    data["schema"] = 1
+    del data["provenance"]["quantization"]
+    assert ModelSpec.from_json(json.dumps(data)) == colour_spec()
+
+
 def changed(path: str, value: object) -> str:
     """The colour spec's JSON with one value changed; ``path`` like ``input.height`` or ``classes.0.role``."""
     data = json.loads(colour_spec().to_json())
@@ -32,7 +41,7 @@ def changed(path: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("schema", 2, "schema 2"),
+        ("schema", 3, "schema 3, this version reads 1 and 2"),
         ("schema", "one", "schema 'one'"),
         ("input.height", 0, "input.height is 0"),
         ("input.width", "160", "input.width is '160'"),

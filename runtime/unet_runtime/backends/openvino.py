@@ -11,6 +11,8 @@ import openvino
 from unet_runtime.artifact import Artifact
 from unet_runtime.errors import BackendError, ModelFileError
 
+_OUTPUT = "probabilities"
+
 
 class OpenVINOBackend:
     """One compiled model; each call makes its own request, so ``run`` may be called from several threads."""
@@ -19,15 +21,16 @@ class OpenVINOBackend:
     device = "cpu"
     note = ""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, output: int) -> None:
         self._model = model
+        self._output = output
         self.engine = f"OpenVINO {openvino.get_version().split('-')[0]}"
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes)."""
         try:
             request = self._model.create_infer_request()
-            result: npt.NDArray[np.float32] = request.infer({0: images})[0].copy()
+            result: npt.NDArray[np.float32] = request.infer({0: images})[self._output].copy()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed on input {images.dtype}{images.shape}: {error}") from error
         return result
@@ -46,9 +49,20 @@ def load(artifact: Artifact, device: str, threads: int | None) -> OpenVINOBacken
         model: Any = core.compile_model(core.read_model(model=artifact.content), "CPU", config)
     except RuntimeError as error:
         raise ModelFileError(f"{artifact.path}: OpenVINO refuses it: {error}") from error
-    if (len(model.inputs), len(model.outputs)) != (1, 1):  # it accepts an empty graph
+    if len(model.inputs) != 1 or not model.outputs:  # it accepts an empty graph
         raise ModelFileError(
             f"{artifact.path}: OpenVINO refuses it: {len(model.inputs)} inputs and {len(model.outputs)} outputs, "
-            "expected one of each"
+            "expected one input, and one output or more"
         )
-    return OpenVINOBackend(model)
+    return OpenVINOBackend(model, _probabilities(artifact, model.outputs))
+
+
+def _probabilities(artifact: Artifact, outputs: list[Any]) -> int:
+    """Position of the contract's output: the only one, or of several the one of that name."""
+    names = [sorted(output.get_names()) for output in outputs]
+    found = [position for position, known in enumerate(names) if _OUTPUT in known]
+    if len(outputs) == 1:
+        return 0
+    if len(found) != 1:
+        raise ModelFileError(f"{artifact.path}: OpenVINO finds outputs {names}, expected one named {_OUTPUT}")
+    return found[0]

@@ -1,0 +1,1 @@
+"""What a device without a network needs, in one archive."""

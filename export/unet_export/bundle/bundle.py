@@ -1,0 +1,270 @@
+"""One archive for a device without network: the runtime, all that it needs as wheels, accepted models, an installer.
+
+    unet-edge-<platform>/
+        install.sh install.py   the second does the work, with Python's standard library alone
+        README.txt
+        bundle.json             what the installer must know of the device
+        requirements.txt        every package: version and SHA-256
+        SHA256SUMS              of every other file
+        models/                 accepted models and the parity.json that proves them
+        wheels/                 runtime, engines, their dependencies, pip
+
+What goes in is what the gate accepted, byte for byte; versions are those that are installed here (see ``wheels.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from unet_export.bundle.archive import SUFFIXES, write_archive
+from unet_export.bundle.wheels import PLATFORMS, PipError, Say, Wheelhouse, oldest_system, pip, wheel_version
+from unet_export.errors import ExportError
+from unet_export.staging import PARITY_NAME, staging_folder
+from unet_runtime.artifact import read_artifact
+from unet_runtime.backends import ENGINES
+
+RUNTIME = "unet-edge-runtime"
+CUDA = "cuda"
+BUNDLE_ENGINES = (*ENGINES, CUDA)
+"""What ``engines`` may name: the runtime's backends, and ``cuda``: the ``onnx`` one with NVIDIA's libraries."""
+
+_TEMPLATES = Path(__file__).parent / "device_cli"
+
+
+class _Model(NamedTuple):
+    name: str
+    sha256: str
+    backends: frozenset[str] | None
+    """That it was proven on; None where the report does not tell backends apart."""
+
+
+def bundle(
+    export: Path, platform: str, output: Path, *, python: str = "3.11", engines: Sequence[str] | None = None,
+    models: Sequence[str] | None = None, runtime: Path | None = None, say: Say = lambda line: None,
+) -> Path:  # fmt: skip
+    """Write one archive that installs ``unet-run`` and an export's models where there is Python and no network.
+
+    pip fetches the wheels now, from the indexes that it is configured to use here.
+
+    Args:
+        export: folder that ``unet-export`` accepted, with its ``parity.json``. A SavedModel in it stays there: it needs
+            TensorFlow.
+        platform: of ``PLATFORMS``, such as ``linux-aarch64``.
+        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is there; or a folder that exists, which gets
+            ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. For Windows ``.zip``.
+        python: CPython's version on the device, ``3.11``: wheels are made for one.
+        engines: of ``BUNDLE_ENGINES``; None takes ``onnx`` for ``.onnx`` and ``tflite`` for ``.tflite`` models.
+        models: file names of the export to take; None takes every ``.onnx`` and ``.tflite``.
+        runtime: wheel or source folder of unet-edge-runtime; None takes what the one installed here was made from,
+            and asks pip's indexes for the same version where that is gone.
+        say: receives one line of progress at a time.
+
+    Returns:
+        The archive's path.
+
+    Raises:
+        ExportError: unknown platform, engine or model; an export that is not accepted or was changed since; a wheel
+            that cannot be fetched or built, for want of a network too.
+        ModelFileError: a model is missing or damaged.
+        OutputError: ``output`` cannot be written, or the disk is full. Nothing is left behind.
+    """
+    if platform not in PLATFORMS:
+        raise ExportError(f"platform {platform!r}, expected one of {', '.join(PLATFORMS)}")
+    if not re.fullmatch(r"3\.\d+", python):
+        raise ExportError(f"Python {python!r}, expected a version such as 3.11")
+    target = _target(output, platform)
+    chosen = _accepted(export, models)
+    extras = _extras(chosen, engines)
+    with staging_folder(target) as folder:
+        root = folder / f"unet-edge-{platform}"
+        _take_models(export, chosen, root / "models")
+        (root / "wheels").mkdir()
+        house = Wheelhouse(root / "wheels", platform, python, say)
+        own = _runtime_wheel(runtime, house, say)
+        house.add(own, extras)
+        _write_papers(root, house, own, extras, [model.name for model in chosen])
+        archive = folder / target.name
+        write_archive(root, archive)
+        os.replace(archive, target)
+    say(f"{target}: {len(chosen)} models, {len(house.wheels)} wheels, {target.stat().st_size / 1e6:.0f} MB")
+    return target
+
+
+def _target(output: Path, platform: str) -> Path:
+    suffix = ".zip" if platform.startswith("windows") else ".tar.gz"
+    target = output / f"unet-edge-{platform}{suffix}" if output.is_dir() else output
+    if not target.name.endswith(SUFFIXES):
+        raise ExportError(f"{output}: no folder that exists, and no archive's name: expected {' or '.join(SUFFIXES)}")
+    return target
+
+
+# --- models ----------------------------------------------------------------------------------------
+
+
+def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
+    """Models that ``parity.json`` calls passed: those of ``names``, or all that the runtime reads."""
+    path = export / PARITY_NAME
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        verdict, found = report["passed"], _proven(report["artifacts"])
+    except FileNotFoundError as error:
+        raise ExportError(f"{path}: not there: expected a folder that unet-export accepted") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path}: no report of unet-export ({error!r}): export again") from error
+    if verdict is not True:
+        raise ExportError(f"{path}: the gate did not pass: only accepted exports are bundled")
+    if names is None:
+        names = list(found)
+    if unknown := [name for name in names if name not in found]:
+        raise ExportError(f"{', '.join(unknown)}: not accepted in {export}, expected some of {', '.join(found)}")
+    if not names:
+        raise ExportError(f"{export}: no accepted .onnx or .tflite model: export some with unet-export --formats")
+    return [found[name] for name in dict.fromkeys(names)]
+
+
+def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:
+    """Models of the report's ``artifacts`` by file name, those with a refused entry left out."""
+    suffixes = {suffix for engine in ENGINES.values() for suffix in engine.suffixes}
+    found: dict[str, _Model] = {}
+    refused = set()
+    for entry in entries:
+        name = entry["file"]
+        if Path(name).suffix not in suffixes or Path(name).name != name:
+            continue
+        backends = None
+        if "engines" in entry:
+            backends = frozenset(engine["backend"] for engine in entry["engines"] if engine["verdict"] == "passed")
+        model = _Model(name, entry["sha256"], backends)
+        if entry["passed"] is not True or found.setdefault(name, model) != model:
+            refused.add(name)
+    return {name: model for name, model in found.items() if name not in refused}
+
+
+def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str]:
+    """Extras of the runtime that bring the engines.
+
+    Raises:
+        ExportError: an unknown engine, two that exclude each other, or a model that none reads or none was proven on.
+    """
+    if engines is None:
+        first = {suffix: name for name, engine in reversed(ENGINES.items()) for suffix in engine.suffixes}
+        engines = [first[Path(model.name).suffix] for model in models]
+    if unknown := [name for name in engines if name not in BUNDLE_ENGINES]:
+        raise ExportError(f"engine {', '.join(unknown)}, expected some of {', '.join(BUNDLE_ENGINES)}")
+    if CUDA in engines and "onnx" in engines:
+        raise ExportError("engines onnx and cuda are two builds of one package: choose cuda alone, it has the CPU too")
+    backends = {"onnx" if name == CUDA else name for name in engines}
+    for model in models:
+        # The order in which the runtime's ``auto`` will choose on the device.
+        able = [
+            name for name, engine in ENGINES.items() if name in backends and Path(model.name).suffix in engine.suffixes
+        ]
+        if not able:
+            raise ExportError(
+                f"{model.name}: none of the engines {', '.join(engines)} reads it: add one, or leave it out"
+            )
+        if model.backends is not None and able[0] not in model.backends:
+            raise ExportError(
+                f"{model.name}: not proven on {able[0]}, which would run it on the device: install that engine here "
+                "and export again, or choose another"
+            )
+    return sorted({name if name == CUDA else ENGINES[name].extra for name in engines})
+
+
+def _take_models(export: Path, models: Sequence[_Model], folder: Path) -> None:
+    """Copy what was proven: the bytes that are checked are those that are written."""
+    folder.mkdir(parents=True)
+    for model in models:
+        content = read_artifact(export / model.name).content
+        if hashlib.sha256(content).hexdigest() != model.sha256:
+            raise ExportError(f"{export / model.name}: changed since the gate accepted it: export again")
+        (folder / model.name).write_bytes(content)
+    shutil.copyfile(export / PARITY_NAME, folder / PARITY_NAME)
+
+
+# --- runtime ---------------------------------------------------------------------------------------
+
+
+def _runtime_wheel(runtime: Path | None, house: Wheelhouse, say: Say) -> Path:
+    """The runtime's own wheel, put into the wheelhouse: given, built, or fetched."""
+    source = runtime or _installed_from()
+    if source is None:
+        try:
+            return house.fetch(RUNTIME)
+        except PipError as error:
+            raise ExportError(f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)") from error
+    if source.suffix == ".whl" and source.is_file():
+        shutil.copyfile(source, house.folder / source.name)
+    elif (source / "pyproject.toml").is_file():
+        say(f"building the runtime's wheel from {source}")
+        pip("wheel", "--quiet", "--no-deps", f"--wheel-dir={house.folder}", str(source.absolute()))
+    else:
+        raise ExportError(f"{source}: neither a wheel nor a source folder of {RUNTIME}")
+    (wheel,) = house.folder.glob("*.whl")
+    if not wheel.name.startswith(f"{RUNTIME.replace('-', '_')}-"):
+        raise ExportError(f"{source} gives {wheel.name}, expected {RUNTIME}")
+    return wheel
+
+
+def _installed_from() -> Path | None:
+    """Source folder or wheel that the runtime here was installed from, if it is still there (PEP 610)."""
+    recorded = importlib.metadata.distribution(RUNTIME).read_text("direct_url.json")
+    url = urlsplit(json.loads(recorded)["url"]) if recorded else urlsplit("")
+    path = Path(url2pathname(url.path))
+    return path if url.scheme == "file" and path.exists() else None
+
+
+# --- papers ----------------------------------------------------------------------------------------
+
+
+def _write_papers(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str], models: Sequence[str]) -> None:
+    """All that is neither wheel nor model."""
+    needed = house.wheels
+    lines = []
+    for name, wheel in needed.items():
+        wanted = f"{name}[{','.join(extras)}]" if wheel == own else name
+        lines.append(f"{wanted}=={wheel_version(wheel)} --hash=sha256:{_sha256(wheel)}\n")
+    _write(root / "requirements.txt", "".join(lines))
+    markers, needs = PLATFORMS[house.platform].markers, oldest_system(needed.values())
+    about = {
+        "platform": house.platform,
+        "system": markers["platform_system"],
+        "machine": markers["platform_machine"],
+        "python": house.python,
+        "needs": needs,
+        "pip": house.fetch("pip").relative_to(root).as_posix(),
+        "models": [f"models/{name}" for name in models],
+    }
+    _write(root / "bundle.json", json.dumps(about, indent=1) + "\n")
+    asked = "".join(f", {kind} {version} or newer" for kind, version in needs.items())
+    what = f"{RUNTIME} {wheel_version(own)} and {len(models)} models for {house.platform}"
+    readme = (
+        f"{what}, CPython {house.python}{asked}. Needs no network.\nInstall: sh install.sh (Windows: py install.py)"
+    )
+    _write(root / "README.txt", f"{readme}; --help lists where to. It ends with the unet-run command to try.\n")
+    _write(
+        root / "install.sh", (_TEMPLATES / "install.sh").read_text(encoding="utf-8").replace("@PYTHON@", house.python)
+    )
+    (root / "install.sh").chmod(0o755)
+    shutil.copyfile(_TEMPLATES / "install.py", root / "install.py")
+    sums = {path.relative_to(root).as_posix(): _sha256(path) for path in root.rglob("*") if path.is_file()}
+    _write(root / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

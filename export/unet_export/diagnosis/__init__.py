@@ -1,0 +1,1 @@
+"""Why an integer artifact differs from its float twin."""

@@ -1,0 +1,173 @@
+"""The ``.tflite`` as what it is: a flatbuffer of tensors and operators, read and written without any engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+"""Operators with trained weights: their input 1, int8 in every quantised form."""
+
+WEIGHTS = 1
+
+_ALIGNMENT = 16
+"""Bytes; what the schema asks of a buffer's data (``force_align``) and Python's packer does not do by itself."""
+
+_REPRODUCIBLE_METADATA = (b"min_runtime_version",)
+"""What is kept: ``CONVERSION_METADATA`` holds a hash of the folder converted, which differs from run to run."""
+
+_OPERATORS: dict[int, str] = {
+    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+}
+_TYPES: dict[int, str] = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+
+
+class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]  # generated, without type information
+    data: Any
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802  # the generated name
+        if self.data is not None:
+            self.data = np.frombuffer(bytes(self.data), np.uint8)
+            builder.Prep(_ALIGNMENT, len(self.data))
+        position: int = super().Pack(builder)
+        return position
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the main graph; tensors by their index."""
+
+    kind: str
+    """As in the schema: ``CONV_2D``; a custom operator by its own name."""
+    custom: bool
+    inputs: tuple[int, ...]
+    """Without those left out."""
+    outputs: tuple[int, ...]
+
+
+class Flatbuffer:
+    """A model's main graph, and the model around it as the generated ``ModelT``."""
+
+    def __init__(self, content: bytes) -> None:
+        self.model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        self.graph: Any = self.model.subgraphs[0]
+
+    @cached_property
+    def operators(self) -> list[Operator]:
+        """In the order of execution."""
+        return [self._operator(entry) for entry in self.graph.operators]
+
+    def _operator(self, entry: Any) -> Operator:
+        code = self.model.operatorCodes[entry.opcodeIndex]
+        kind = _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        name = code.customCode.decode() if code.customCode else kind
+        used = tuple(int(index) for index in entry.inputs if index >= 0)
+        return Operator(name, bool(code.customCode), used, tuple(int(index) for index in entry.outputs))
+
+    @cached_property
+    def producers(self) -> dict[int, Operator]:
+        """Tensor -> the operator that writes it."""
+        return {index: entry for entry in self.operators for index in entry.outputs}
+
+    def type(self, index: int) -> str:
+        """``FLOAT32``, ``INT8``, …"""
+        return _TYPES[self.graph.tensors[index].type]
+
+    def name(self, index: int) -> str:
+        name: str = self.graph.tensors[index].name.decode()
+        return name
+
+    def size(self, index: int) -> int:
+        """Elements."""
+        return int(np.prod(self.graph.tensors[index].shape, dtype=np.int64))
+
+    def constant(self, index: int) -> bool:
+        """Whether the file holds its values."""
+        data = self.model.buffers[self.graph.tensors[index].buffer].data
+        return data is not None
+
+    def weighted(self) -> list[Operator]:
+        """Operators with trained weights."""
+        return [entry for entry in self.operators if entry.kind in WEIGHTED]
+
+    def source(self, index: int) -> int:
+        """Of a constant that is stored in fewer bits, what is stored; else the tensor itself."""
+        maker = self.producers.get(index)
+        return maker.inputs[0] if maker is not None and maker.kind == "DEQUANTIZE" else index
+
+    def values(self, index: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Of a constant."""
+        tensor = self.graph.tensors[index]
+        return np.frombuffer(bytes(self.model.buffers[tensor.buffer].data), dtype).reshape(tensor.shape)
+
+    def set_values(self, index: int, values: npt.NDArray[Any]) -> None:
+        """Of a constant, of the same type and shape."""
+        self.model.buffers[self.graph.tensors[index].buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+
+    def scaling(self, index: int) -> tuple[float, int] | None:
+        """(scale, zero point), or None for a tensor that is not quantised as a whole."""
+        quantization = self.graph.tensors[index].quantization
+        if quantization is None or quantization.scale is None or len(quantization.scale) != 1:
+            return None
+        return float(quantization.scale[0]), int(quantization.zeroPoint[0])
+
+    def pack(self) -> bytes:
+        """The file: equal models give equal bytes, and nothing in them tells where it was made."""
+        self.model.metadata = [entry for entry in self.model.metadata or [] if entry.name in _REPRODUCIBLE_METADATA]
+        for buffer in self.model.buffers:
+            buffer.__class__ = _AlignedBuffer
+        return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
+
+    def feed_bytes(self, name: str) -> None:
+        """Let a graph with an int16 input of scale 1 take uint8: a CAST in front, exact, and integer throughout.
+
+        LiteRT's QUANTIZE knows no way from uint8 to int16.
+        """
+        (source,) = self.graph.inputs
+        old = self.graph.tensors[source]
+        scale = schema.QuantizationParametersT()
+        scale.scale, scale.zeroPoint = [1.0], [0]
+        tensor = schema.TensorT()
+        tensor.name, tensor.type, tensor.quantization = name.encode(), schema.TensorType.UINT8, scale
+        tensor.shape, tensor.shapeSignature, tensor.buffer = old.shape, old.shapeSignature, 0
+        self.graph.tensors.append(tensor)
+        index = len(self.graph.tensors) - 1
+        self.graph.operators.insert(0, self._cast(index, int(source)))
+        self.graph.inputs = [index]
+        for signature in self.model.signatureDefs or []:
+            for entry in signature.inputs:
+                entry.tensorIndex = index
+
+    def _cast(self, source: int, target: int) -> Any:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CAST
+        code.version = 1
+        self.model.operatorCodes.append(code)
+        options = schema.CastOptionsT()
+        options.inDataType, options.outDataType = schema.TensorType.UINT8, schema.TensorType.INT16
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(self.model.operatorCodes) - 1
+        operator.inputs, operator.outputs = [source], [target]
+        operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.CastOptions, options
+        return operator
+
+
+def layers_in(text: str, names: Iterable[str]) -> Iterator[str]:
+    """Keras layers, of those ``names``, that a tensor's or an MLIR location's name speaks of.
+
+    TensorFlow writes ``unet_1/logits_1/convolution;unet_1/…``: a scope for each layer, numbered when it was called
+    before.
+    """
+    known = set(names)
+    for part in re.split(r"[/;@]", text):
+        numbered = re.sub(r"_\d+$", "", part)
+        if numbered in known or part in known:
+            yield numbered if numbered in known else part

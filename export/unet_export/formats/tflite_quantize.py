@@ -1,0 +1,203 @@
+"""A float ``.tflite`` -> one with integers throughout, by ai-edge-quantizer, on ranges measured here.
+
+The head, from the last trained operator to the probabilities, works on int16: of int8's 256 levels too few are left
+to tell two nearly equal classes apart, and what ties goes to the lower id.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
+from ai_edge_quantizer import qtyping, quantizer
+
+from unet_export.errors import ExportError
+from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer, Operator, layers_in
+from unet_export.quantization import Quantization
+
+METHODS = ("minmax", "percentile")
+"""Of ``Quantization.method``: those that there are for a ``.tflite``."""
+
+_PERCENTILE = 99.99
+"""Of an activation's values, and as much at the low end: what lies outside is clipped."""
+
+_SAMPLES = 4096
+"""Values of an activation that one photo gives to the percentile."""
+
+_PIXEL_RANGE = (0.0, 255.0)
+"""Of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
+
+_INT16_RANGE = (-32767.0, 32767.0)
+"""The same in int16: scale 1."""
+
+
+def quantize(
+    content: bytes, precision: str, images: npt.NDArray[np.uint8], quantization: Quantization, layers: Iterable[str]
+) -> bytes:
+    """A ``.tflite`` of integers: uint8 (1, h, w, 3) -> int16 probabilities (1, h', w', classes) in 1/32768.
+
+    Args:
+        content: the float file, whose input is float32 in 0..255.
+        precision: ``int8`` or ``int16x8``.
+        images: calibration photos, uint8 (n, h, w, 3).
+        quantization: how; ``precise`` layers get int16 activations.
+        layers: names of all Keras layers.
+
+    Raises:
+        ExportError: a layer that cannot be told apart, values that are not finite, or a model that ai-edge-quantizer
+            refuses.
+    """
+    flatbuffer = Flatbuffer(content)
+    wide = precision == "int16x8"
+    fine = [*head(flatbuffer), *_precise(flatbuffer, quantization.precise, set(layers))]
+    ranges = dict(measure(flatbuffer, content, images, quantization.method))
+    (source,) = flatbuffer.graph.inputs
+    ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
+    recipe = _recipe(flatbuffer, fine, wide)
+    limits = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}
+    try:
+        with _quiet():
+            worker = quantizer.Quantizer(content, recipe)
+            result = worker.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"ai-edge-quantizer cannot quantise the model to {precision}: {reason}") from error
+    quantized = Flatbuffer(bytes(result.quantized_model))
+    if wide:
+        quantized.feed_bytes(flatbuffer.name(source))
+    return quantized.pack()
+
+
+def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
+    """Ask before the model is converted whether it can be quantised as wanted.
+
+    Raises:
+        ExportError: a method that there is not, or a precise layer that the model, of these ``layers``, does not have.
+    """
+    if quantization.method not in METHODS:
+        raise ExportError(
+            f"calibration method {quantization.method}: a .tflite has {' and '.join(METHODS)}, choose one of them"
+        )
+    known = sorted(layers)
+    if unknown := [name for name in quantization.precise if name not in known]:
+        raise ExportError(f"precise layers {', '.join(unknown)}: the model has {', '.join(known)}")
+
+
+def head(flatbuffer: Flatbuffer) -> list[Operator]:
+    """From the probabilities back to the last operator with weights, where one operator feeds the next."""
+    chain: list[Operator] = []
+    (index,) = flatbuffer.graph.outputs
+    while (entry := flatbuffer.producers.get(int(index))) is not None:
+        sources = [source for source in entry.inputs if not flatbuffer.constant(source)]
+        if entry.kind not in WEIGHTED and len(sources) != 1:
+            break
+        chain.append(entry)
+        if entry.kind in WEIGHTED:
+            break
+        (index,) = sources
+    return chain
+
+
+def measure(
+    flatbuffer: Flatbuffer, content: bytes, images: npt.NDArray[np.uint8], method: str
+) -> Iterator[tuple[str, tuple[float, float]]]:
+    """(name, (lowest, highest)) of every activation of a float file on ``images``.
+
+    Raises:
+        ExportError: values that are not finite.
+    """
+    written = (index for entry in flatbuffer.operators for index in entry.outputs)  # so the first culprit comes first
+    tensors = [index for index in (*map(int, flatbuffer.graph.inputs), *written) if flatbuffer.type(index) == "FLOAT32"]
+    ends: dict[int, list[tuple[float, float]]] = {index: [] for index in tensors}
+    samples: dict[int, list[npt.NDArray[np.float32]]] = {index: [] for index in tensors}
+    for values in _activations(content, tensors, images):
+        for index, value in values:
+            ends[index].append((float(value.min()), float(value.max())))
+            if method == "percentile":
+                samples[index].append(sample(value))
+    for index in tensors:
+        limits = np.array(ends[index])  # (n, 2)
+        if not np.isfinite(limits).all():
+            raise ExportError(f"calibration: {flatbuffer.name(index)} has values that are not finite on these photos")
+        low, high = limits[:, 0].min(), limits[:, 1].max()
+        if method == "percentile":
+            low, high = np.percentile(np.concatenate(samples[index]), (100 - _PERCENTILE, _PERCENTILE))
+        yield flatbuffer.name(index), (float(low), float(high))
+
+
+def sample(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """About ``_SAMPLES`` of an activation's values, (1, h, w, channels), from all channels alike."""
+    step = max(1, value.size // _SAMPLES)
+    channels = value.shape[-1] if value.ndim else 1
+    while math.gcd(step, channels) > 1:  # a step that shares a factor meets some channels only
+        step += 1
+    return value.ravel()[::step].copy()
+
+
+def _activations(
+    content: bytes, tensors: list[int], images: npt.NDArray[np.uint8]
+) -> Iterator[Iterator[tuple[int, npt.NDArray[np.float32]]]]:
+    """Of each photo: (index, values) of each tensor."""
+    with _quiet():
+        interpreter: Any = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    for image in images:
+        interpreter.set_tensor(source, image[np.newaxis].astype(np.float32))  # (1, h, w, 3) in 0..255
+        interpreter.invoke()
+        yield ((index, interpreter.get_tensor(index)) for index in tensors)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without LiteRT's warning that an interpreter which keeps all tensors is meant for debugging."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors", category=UserWarning)
+        yield
+
+
+def _precise(flatbuffer: Flatbuffer, wanted: tuple[str, ...], layers: set[str]) -> Iterator[Operator]:
+    """Operators of the Keras layers ``wanted``."""
+    for name in wanted:
+        found = [e for e in flatbuffer.operators if name in layers_in(flatbuffer.name(e.outputs[0]), layers)]
+        if not found:
+            raise ExportError(
+                f"precise layer {name}: the .tflite has no operator of that name, the converter folded it into another "
+                "layer's: name that one"
+            )
+        yield from found
+
+
+def _recipe(flatbuffer: Flatbuffer, fine: list[Operator], wide: bool) -> list[dict[str, Any]]:
+    """Rules of ai-edge-quantizer, later ones before earlier ones; an operator goes by the names of its outputs."""
+    names = qtyping.TFLOperationName
+    rules = [_rule(".*", names.ALL_SUPPORTED, 16 if wide else 8), _rule(".*", names.OUTPUT, 16)]
+    if not wide:
+        rules.append(_rule(".*", names.INPUT, 8, dtype="UINT"))
+    for entry in fine:
+        scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
+        rules.append(_rule(f"^{scope}$", names.ALL_SUPPORTED, 16))
+    return rules
+
+
+def _rule(regex: str, operation: str, bits: int, dtype: str = "INT") -> dict[str, Any]:
+    activations = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": dtype}
+    weights = {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
+    return {
+        "regex": regex,
+        "operation": operation,
+        "algorithm_key": quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT,
+        "op_config": {
+            "activation_tensor_config": activations,
+            "weight_tensor_config": weights,
+            "compute_precision": "INTEGER",
+            "explicit_dequantize": False,
+        },
+    }

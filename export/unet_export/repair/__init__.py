@@ -1,0 +1,1 @@
+"""Cures for integer artifacts that lose too much."""

@@ -1,0 +1,1 @@
+"""What an export found: for the terminal, for machines, for people."""

@@ -1,0 +1,121 @@
+"""Fine-tuned, a model's int8 file agrees better with the model that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tests.export.conftest import SIZE, SPEC, draw
+from tests.export.hard_model import hard_model
+from tests.export.int8_answers import int8_masks
+from unet_export.repair.finetune import finetune
+from unet_export.repair.twin import FakeQuantized
+from unet_runtime.preprocess import model_input
+from unet_runtime.spec import ModelSpec
+
+STEPS = 40
+RATE = 1e-3
+"""More than a model of real size bears: this one has 4 filters at the top."""
+
+
+@pytest.fixture(scope="module")
+def photos(images: Any) -> Any:
+    """More than the dataset's few: uint8 (n, SIZE, SIZE, 3)."""
+    rng = np.random.default_rng(11)
+    return np.concatenate([images, *(model_input(draw(rng)[0], SPEC.input) for _ in range(64))])
+
+
+@pytest.fixture(scope="module")
+def harmed(model: Any) -> Any:
+    """Channels over three decades: int8 loses the lowest of each tensor."""
+    return hard_model(model, seed=1, decades=3.0)
+
+
+@pytest.fixture(scope="module")
+def tuned(harmed: Any, photos: Any) -> tuple[Any, list[str]]:
+    said: list[str] = []
+    return finetune(harmed, photos, STEPS, learning_rate=RATE, say=said.append), said
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    """Two convolutions: quick to trace."""
+    keras.utils.set_random_seed(4)
+    image = keras.Input((SIZE, SIZE, 3), dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, keras.layers.Conv2D(3, 1, activation="softmax")(x))
+
+
+def masks(model: Any, images: Any) -> Any:
+    return model(images, training=False).numpy().argmax(axis=-1)
+
+
+def test_the_twin_errs_as_the_int8_file_does(harmed: Any, images: Any, spec: ModelSpec, tmp_path: Path) -> None:
+    truth, file = masks(harmed, images), int8_masks(harmed, spec, images, tmp_path)
+    twin = FakeQuantized(harmed, images)(images).numpy().argmax(axis=-1)
+    harm = (file != truth).mean()
+    assert harm > 0.1
+    assert (twin != file).mean() < harm / 5  # not only as often, but where
+
+
+def test_the_file_agrees_better_afterwards(
+    harmed: Any, tuned: tuple[Any, list[str]], images: Any, spec: ModelSpec, tmp_path: Path
+) -> None:
+    truth = masks(harmed, images)
+    before = (int8_masks(harmed, spec, images, tmp_path / "before") != truth).mean()
+    after = (int8_masks(tuned[0], spec, images, tmp_path / "after") != truth).mean()
+    assert after < before / 2
+
+
+def test_network_and_statistics_are_the_same(harmed: Any, tuned: tuple[Any, list[str]]) -> None:
+    model = tuned[0]
+    assert model.get_config()["layers"] == harmed.get_config()["layers"]
+    for old, new in zip(harmed.non_trainable_variables, model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(old.numpy(), new.numpy())
+    moved = [np.abs(old.numpy() - new.numpy()).max()
+             for old, new in zip(harmed.trainable_variables, model.trainable_variables, strict=True)]  # fmt: skip
+    assert 0 < max(moved) < 1
+
+
+def test_each_judgement_is_told(tuned: tuple[Any, list[str]]) -> None:
+    said = tuned[1]
+    assert [line.split(":")[0] for line in said] == [f"step {step}" for step in (0, 8, 16, 24, 32, 40)]
+    assert all("of pixels disagree" in line for line in said)
+
+
+def test_a_seed_decides(small: Any, images: Any) -> None:
+    def told(seed: int) -> tuple[list[str], list[Any]]:
+        said: list[str] = []
+        return said, finetune(small, images, 5, learning_rate=1e-3, seed=seed, say=said.append).get_weights()
+
+    (first, weights), (again, same), (other, _) = told(1), told(1), told(2)
+    assert first == again
+    assert first != other
+    for one, two in zip(weights, same, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_weights_that_grew_worse_are_not_returned(small: Any, images: Any) -> None:
+    said: list[str] = []
+    model = finetune(small, images, 3, learning_rate=3.0, say=said.append)
+    assert float(said[-1].split()[2].rstrip("%")) > float(said[0].split()[2].rstrip("%"))
+    for old, new in zip(small.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "message"),
+    [
+        (1, {}, "1 photos, expected at least 2"),
+        (4, {"steps": 0}, "steps 0, expected more than 0"),
+        (4, {"batch_size": 0}, "batch_size 0, expected more than 0"),
+        (4, {"learning_rate": float("nan")}, "learning_rate nan, expected more than 0"),
+    ],
+)
+def test_settings_without_sense_are_refused(model: Any, images: Any, count: int, given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        finetune(model, images[:count], **{"steps": 1, **given})

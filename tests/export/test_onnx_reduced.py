@@ -1,0 +1,221 @@
+"""float16 and int8 from the float32 graph: what they say they are, the same bytes, close to the model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from unet_export.errors import ExportError
+from unet_export.formats.onnx import build_onnx, finish
+from unet_export.formats.onnx_graph import nodes_of
+from unet_export.formats.onnx_reduced import check_quantized, head_layers, quantize, to_float16
+from unet_export.quantization import METHODS, Quantization
+from unet_runtime.artifact import read_artifact
+from unet_runtime.backends import load
+from unet_runtime.spec import ModelSpec
+
+HEAD = Quantization(weight_bits=7)
+
+
+def run(proto: onnx.ModelProto, images: Any) -> list[Any]:
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})
+
+
+def simulated(proto: onnx.ModelProto, images: Any) -> Any:
+    """In float32, every Quantize and Dequantize by itself: what the file says, whatever the kernels do."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(["probabilities"], {"image": images})[0]
+
+
+@pytest.fixture(scope="module")
+def plain(model: Any) -> onnx.ModelProto:
+    return build_onnx(model, "tiny")
+
+
+@pytest.fixture(scope="module")
+def expected(plain: onnx.ModelProto, images: Any) -> Any:
+    return run(plain, images)[0]
+
+
+@pytest.fixture(scope="module")
+def int8(plain: onnx.ModelProto, images: Any) -> onnx.ModelProto:
+    return quantize(plain, images, HEAD)
+
+
+# --- float16 ---------------------------------------------------------------------------------------
+
+
+def test_float16_is_half_the_size_and_casts_once_down_and_once_up(plain: onnx.ModelProto) -> None:
+    half = to_float16(plain)
+    types = {entry.name: entry.data_type for entry in half.graph.initializer}
+    names = set(nodes_of(plain, ["logits"]))
+    head = {name for node in half.graph.node if node.name in names for name in node.input[1:]}
+    assert {name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT} == head
+    casts = [node.attribute[0].i for node in half.graph.node if node.op_type == "Cast"]
+    assert casts == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]  # the photo down, before the head up
+    ends = [value.type.tensor_type.elem_type for value in (*half.graph.input, *half.graph.output)]
+    assert ends == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT]
+    assert half.ByteSize() < 0.6 * plain.ByteSize()
+    assert plain.graph.initializer[0].data_type == onnx.TensorProto.FLOAT  # the argument is left alone
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_float16_runs_and_is_close(
+    plain: onnx.ModelProto, spec: ModelSpec, images: Any, expected: Any, tmp_path: Path, backend: str
+) -> None:
+    pytest.importorskip(backend.replace("onnx", "onnxruntime"))
+    (tmp_path / "tiny.onnx").write_bytes(finish(to_float16(plain), spec, "float16"))
+    actual = load(backend, read_artifact(tmp_path / "tiny.onnx"), device="cpu").run(images)
+    assert actual.dtype == np.float32
+    assert 0 < np.abs(actual - expected).max() < 5e-3
+    assert (actual.argmax(-1) == expected.argmax(-1)).mean() > 0.999
+
+
+def test_float16_kernels_keep_their_sums(plain: onnx.ModelProto) -> None:
+    def kernels(proto: onnx.ModelProto, name: str) -> Any:
+        node = next(node for node in proto.graph.node if node.name == name)
+        entry = next(entry for entry in proto.graph.initializer if entry.name == node.input[1])
+        return onnx.numpy_helper.to_array(entry).astype(np.float64)
+
+    for name in ("encoder2_conv_a", "bridge_conv_b", "decoder1_conv_a"):
+        before, after = kernels(plain, name), kernels(to_float16(plain), name)
+        error = np.abs((after - before).sum(axis=(2, 3))).mean()
+        rounding = np.abs((before.astype(np.float16) - before).sum(axis=(2, 3))).mean()
+        assert error < rounding / 3
+
+
+def test_a_weight_beyond_float16_is_refused(plain: onnx.ModelProto) -> None:
+    loud = onnx.ModelProto()
+    loud.CopyFrom(plain)
+    entry = next(entry for entry in loud.graph.initializer if entry.name == "encoder1_conv_a_input1")
+    entry.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry) * 1e6, entry.name))
+    with pytest.raises(ExportError, match=r"encoder1_conv_a_input1 reaches .*float16 ends at 65504"):
+        to_float16(loud)
+
+
+# --- int8 ------------------------------------------------------------------------------------------
+
+
+def test_the_head_is_found(plain: onnx.ModelProto) -> None:
+    assert head_layers(plain) == ("logits",)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_int8_runs_and_agrees(
+    int8: onnx.ModelProto, spec: ModelSpec, images: Any, expected: Any, tmp_path: Path, backend: str
+) -> None:
+    pytest.importorskip(backend.replace("onnx", "onnxruntime"))
+    (tmp_path / "tiny.onnx").write_bytes(finish(int8, spec, "int8", quantization=HEAD.as_dict()))
+    actual = load(backend, read_artifact(tmp_path / "tiny.onnx"), device="cpu").run(images)
+    assert actual.dtype == np.float32
+    assert (actual.argmax(-1) == expected.argmax(-1)).mean() > 0.98
+    assert np.abs(actual - expected).max() > 1e-3  # it is another arithmetic
+
+
+def test_int8_says_uint8_activations_and_int8_weights_per_channel(int8: onnx.ModelProto) -> None:
+    weights = {entry.name: entry for entry in int8.graph.initializer}
+    makers = {node.output[0]: node for node in int8.graph.node}
+    seen = Counter[str]()
+    for node in int8.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose") or node.name == "logits":
+            continue
+        activation, kernel = (makers[name] for name in node.input[:2])
+        assert weights[activation.input[2]].data_type == onnx.TensorProto.UINT8
+        values = onnx.numpy_helper.to_array(weights[kernel.input[0]])
+        assert (values.dtype, np.abs(values).max()) == (np.int8, 64)  # 7 bits: no kernel saturates
+        assert weights[kernel.input[1]].dims[0] == values.shape[0 if node.op_type == "Conv" else 1]
+        seen[node.op_type] += 1
+    assert seen == {"Conv": 10, "ConvTranspose": 2}
+
+
+def test_the_photo_goes_in_as_it_is(int8: onnx.ModelProto) -> None:
+    first, second = int8.graph.node[:2]
+    assert (first.op_type, list(first.input)) == ("Transpose", ["image"])
+    assert (second.op_type, second.input[0]) == ("DequantizeLinear", first.output[0])
+    weights = {entry.name: onnx.numpy_helper.to_array(entry) for entry in int8.graph.initializer}
+    assert (weights[second.input[1]], weights[second.input[2]]) == (np.float32(1 / 255), 0)
+
+
+def test_no_kernel_saturates(int8: onnx.ModelProto, images: Any) -> None:
+    fast = run(int8, images)[0]
+    assert (fast.argmax(-1) == simulated(int8, images).argmax(-1)).mean() > 0.999
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_calibrates(plain: onnx.ModelProto, images: Any, method: str, expected: Any) -> None:
+    made = quantize(plain, images[:4], Quantization(method=method, precise=("logits",)))
+    assert (run(made, images)[0].argmax(-1) == expected.argmax(-1)).mean() > 0.9
+
+
+def test_methods_choose_other_ranges(plain: onnx.ModelProto, images: Any, int8: onnx.ModelProto) -> None:
+    other = quantize(plain, images, Quantization(method="entropy", precise=("logits",)))
+    assert other.SerializeToString() != int8.SerializeToString()
+
+
+def test_labels_stay_the_most_probable_classes(model: Any, images: Any) -> None:
+    made = quantize(build_onnx(model, "tiny", dynamic=True, labels=True), images[:4], HEAD)
+    probabilities, labels = run(made, images[:, :32])
+    np.testing.assert_array_equal(labels, probabilities.argmax(-1))
+
+
+_QUANTIZE = """
+import hashlib, sys
+import numpy as np, onnx
+from unet_export.formats.onnx_reduced import quantize
+from unet_export.quantization import Quantization
+made = quantize(onnx.load(sys.argv[1]), np.load(sys.argv[2]), Quantization(weight_bits=7))
+print(hashlib.sha256(made.SerializeToString(deterministic=True)).hexdigest())
+"""
+
+
+def test_the_same_photos_give_the_same_bytes(
+    plain: onnx.ModelProto, int8: onnx.ModelProto, images: Any, tmp_path: Path
+) -> None:
+    onnx.save(plain, tmp_path / "plain.onnx")
+    np.save(tmp_path / "images.npy", images)
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _QUANTIZE, str(tmp_path / "plain.onnx"), str(tmp_path / "images.npy")]
+    fresh = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    content = int8.SerializeToString(deterministic=True)
+    assert fresh.stdout.strip() == hashlib.sha256(content).hexdigest()  # and nothing is printed beside it
+    assert fresh.stderr == ""
+    assert not int8.metadata_props
+    assert b"/tmp" not in content
+
+
+def test_a_float_operator_that_nobody_asked_for_is_refused(plain: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+    check_quantized(int8, ["logits"])
+    with pytest.raises(ExportError, match=r"computes in float: logits \(Conv\)"):
+        check_quantized(int8, [])
+    with pytest.raises(ExportError, match=r"12 weighted|13 weighted.*none of them int8"):
+        check_quantized(plain, [node.name for node in plain.graph.node])
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(7, 64), (8, 127)])
+def test_weights_use_as_many_bits_as_asked_for(plain: onnx.ModelProto, images: Any, bits: int, largest: int) -> None:
+    made = quantize(plain, images[:4], Quantization(weight_bits=bits))
+    kernels = [onnx.numpy_helper.to_array(entry) for entry in made.graph.initializer if entry.data_type == 3]
+    assert max(np.abs(kernel.astype(int)).max() for kernel in kernels if kernel.ndim == 4) == largest
+
+
+def test_layers_kept_precise_are_float_and_no_others(plain: onnx.ModelProto, images: Any) -> None:
+    precise = ("logits", "decoder1_up", "encoder1_conv_a")
+    made = quantize(plain, images[:4], Quantization(precise=precise))
+    check_quantized(made, precise)
+    with pytest.raises(ExportError, match=r"encoder1_conv_a \(Conv\), decoder1_up \(ConvTranspose\), logits"):
+        check_quantized(made, [])
+    with pytest.raises(ExportError, match="no node of the ONNX graph"):
+        quantize(plain, images[:4], Quantization(precise=("nonsense",)))

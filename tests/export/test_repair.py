@@ -1,0 +1,117 @@
+"""An integer file that fails its gate is cured by the cheapest cure that passes it, or left as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.conftest import SIZE
+from tests.export.hard_model import hard_model
+from unet_export.diagnosis.examine import examine
+from unet_export.errors import ParityError
+from unet_export.formats import FORMATS
+from unet_export.gate.gate import changed_gates
+from unet_export.photos import PhotoSource
+from unet_export.pipeline import ExportOptions, export_model
+from unet_export.quantization import DEFAULTS
+from unet_export.repair.repair import MORE_PHOTOS, cures
+from unet_runtime.artifact import read_artifact
+
+INTEGERS = ("onnx-int8", "tflite-int8")
+
+# 16 pictures do not tell 0.3 point of IoU from chance; the agreement stays at its 99 %.
+GATES = changed_gates(["int8.iou_drop=1", "int8.border_drop=2"])
+
+
+@pytest.fixture(scope="module")
+def hard(model: Any, write_model: Callable[..., Path]) -> Path:
+    """The same function as ``model_file``, in channels that int8 cannot hold side by side."""
+    return write_model(hard_model(model, 5))
+
+
+def test_a_hard_model_fails_plainly_and_passes_repaired(hard: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught:
+        export_model(hard, PhotoSource(data), tmp_path / "plain", ExportOptions(INTEGERS, GATES))
+    for result in caught.value.results:
+        assert all(entry.figures is not None and entry.figures.agreement < 0.95 for entry in result.checked)
+    said: list[str] = []
+    results = export_model(
+        hard, PhotoSource(data), tmp_path / "out", ExportOptions(INTEGERS, GATES, repair=True), said.append
+    )
+    for result in results:
+        assert result.passed
+        assert result.quantization["equalized"] is True
+        recorded = read_artifact(result.path).spec.provenance.quantization
+        assert recorded == result.quantization
+        assert f"  {result.path.name} passes with channels of equal range" in said
+    report = json.loads((tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))
+    assert [entry["quantization"]["equalized"] for entry in report["artifacts"]] == [True, True]
+
+
+def test_what_no_cure_helps_is_rejected_as_it_first_failed(
+    hard: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet_export.repair.repair._FINETUNE_STEPS", 1)
+    gates = changed_gates(["int8.agreement=1", "int8.max_abs=0"])
+    said: list[str] = []
+    with pytest.raises(ParityError) as caught:
+        export_model(hard, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx-int8",), gates, True), said.append)
+    (result,) = caught.value.results
+    assert result.quantization["equalized"] is False
+    name = f"tiny-{SIZE}.int8.onnx"
+    rejected = read_artifact(tmp_path / "out" / "rejected" / name).spec.provenance.quantization
+    assert rejected == result.quantization
+    tried = [line for line in said if line.startswith(f"{name} failed its gate, trying: ")]
+    assert len(tried) == len(list(cures(FORMATS["onnx-int8"], ["any"])))
+
+
+def test_a_float_file_that_fails_is_not_cured(
+    model_file: Path, other_model: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unet_export.formats import onnx
+
+    build = onnx.build_onnx
+    monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
+    said: list[str] = []
+    with pytest.raises(ParityError):
+        export_model(
+            model_file, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx",), repair=True), said.append
+        )
+    assert not [line for line in said if "trying" in line]
+
+
+@pytest.mark.parametrize("name", [*INTEGERS, "tflite-int16x8"])
+def test_cures_come_in_order_of_cost(name: str) -> None:
+    start = DEFAULTS[name]
+    tried = [settings for _, settings in cures(FORMATS[name], ["a", "b", "c", "d"])]
+    methods = [settings.method for settings in tried if settings.method != start.method]
+    assert methods == (["percentile", "entropy"] if name == "onnx-int8" else ["percentile"])
+    rest = tried[len(methods) :]
+    assert rest == [
+        replace(start, photos=MORE_PHOTOS * start.photos),
+        replace(start, equalized=True),
+        replace(start, equalized=True, precise=("a", "b", "c")),
+        replace(start, equalized=True, precise=("a", "b", "c", "d")),
+        replace(start, equalized=True, finetune_steps=rest[-1].finetune_steps),
+    ]
+    assert rest[-1].finetune_steps > 0
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_an_examination_names_the_guilty_and_draws_where_masks_differ(
+    model: Any, write_model: Callable[..., Path], data: Path, tmp_path: Path, name: str
+) -> None:
+    wild = write_model(hard_model(model, 5, ["bridge_norm_a"]))
+    found = examine(wild, name, PhotoSource(data), tmp_path / "out")
+    assert found.errors[0].layer == "bridge_conv_a"
+    assert 0 < found.agreement < 1
+    assert sorted(path.name for path in found.files) == ["diagnosis.json", "differences.png", "worst-photos.png"]
+    assert all(path.parent == tmp_path / "out" for path in found.files)
+    content = json.loads((tmp_path / "out" / "diagnosis.json").read_text(encoding="utf-8"))
+    assert content["layers"][0]["layer"] == "bridge_conv_a"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
