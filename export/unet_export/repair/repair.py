@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from unet_export.builder import Builder
 from unet_export.diagnosis.diagnose import diagnose, guilty_layers
@@ -47,7 +48,7 @@ def repaired(
     if result.passed or not form.quantized:
         return result
     failed = result.path.read_bytes()
-    for words, quantization in cures(form, _guilty(form, failed, builder)):
+    for words, quantization in cures(form, lambda made: _guilty(form, result.path, builder, made)):
         say(f"{result.path.name} failed its gate, trying: {words}")
         try:
             builder.write(form, result.path, quantization)
@@ -64,18 +65,17 @@ def repaired(
     return result
 
 
-def _guilty(form: Format, content: bytes, builder: Builder) -> list[str]:
-    """Keras layers, those that add most noise first; none where the file cannot be taken apart."""
-    start = DEFAULTS[form.name]
-    suffix = form.suffix[form.suffix.rindex(".") :]
-    layers = [layer.name for layer in builder.model(start).layers]
-    twin = builder.float_twin(form, start)
+def _guilty(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
+    """Keras layers of the file as it was just ``made``, those that add most noise first; none where it cannot be
+    taken apart."""
+    layers = [layer.name for layer in builder.model(made).layers]
+    twin = builder.float_twin(form, made)
     with suppress(ExportError):
-        return guilty_layers(diagnose(twin, content, builder.images(_DIAGNOSED), suffix, layers))
+        return guilty_layers(diagnose(twin, path.read_bytes(), builder.images(_DIAGNOSED), path.suffix, layers))
     return []
 
 
-def cures(form: Format, guilty: Sequence[str]) -> Iterator[tuple[str, Quantization]]:
+def cures(form: Format, guilty: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
     """What to try, in order of cost: (in words, settings). What costs a device nothing is kept for those after."""
     start = DEFAULTS[form.name]
     for method in METHODS if form.suffix.endswith(".onnx") else tflite_quantize.METHODS:
@@ -84,7 +84,8 @@ def cures(form: Format, guilty: Sequence[str]) -> Iterator[tuple[str, Quantizati
     yield f"{MORE_PHOTOS} times the calibration photos", replace(start, photos=start.photos * MORE_PHOTOS)
     equal = replace(start, equalized=True)
     yield "channels of equal range", equal
+    names = guilty(equal)  # of what equal ranges left
     for count in _GUILTY:
-        if precise := tuple(guilty[:count]):
+        if precise := tuple(names[:count]):
             yield f"{', '.join(precise)} more precise", replace(equal, precise=precise)
     yield f"{_FINETUNE_STEPS} steps of fine-tuning", replace(equal, finetune_steps=_FINETUNE_STEPS)
