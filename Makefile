@@ -11,6 +11,7 @@ TRAIN_ARGS ?=
 EXPORT_ARGS ?=
 RUN_ARGS ?=
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 
 BIN := $(VENV)/bin
 SAMPLE := runtime/unet_runtime/samples/chelsea.jpg
@@ -51,8 +52,11 @@ demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures
 	    --formats saved-model,onnx,tflite-int8
 	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample
 
+# The commands as a user types them first, alone: the demo has a time limit. The rest shares the cores by files.
 test: $(STAMP) ## Every test (those on real photos need PETS_DIR)
-	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/e2e
+	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest $(PYTEST_ARGS) --numprocesses $(TEST_WORKERS) --dist loadfile \
+	    tests --ignore tests/e2e
 
 bench: $(STAMP) ## Milliseconds a photo side by side, and cold start, as in docs/results.md
 	$(BIN)/python tests/bench/latency.py

@@ -2,6 +2,7 @@
 
     UnetRuntimeError
     ├── ExportError   a model that cannot be exported, or an export with something in it that does not belong
+    │   └── PipError  a wheel for a device's bundle that cannot be had (bundle/wheels.py)
     └── ParityError   an artifact that is not equal enough to the trained model
 
 Each carries the exit code of its kind, as ``unet_runtime.cli.exits`` reads it.

@@ -22,9 +22,9 @@ Photo = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
 _MODELS = Path(__file__).parent / "models"
 _DEFAULT_MODELS = {
-    "onnx": _MODELS / "pets-edge.onnx",
-    "tflite": _MODELS / "pets-edge.int8.tflite",
-    "openvino": _MODELS / "pets-edge.onnx",
+    "onnx": _MODELS / "pets-edge-160.float32.onnx",
+    "tflite": _MODELS / "pets-edge-160.int8.tflite",
+    "openvino": _MODELS / "pets-edge-160.float32.onnx",
 }
 """The bundled model in each engine's format."""
 

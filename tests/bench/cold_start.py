@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-MODEL = REPOSITORY / "runtime/unet_runtime/models/pets-edge.onnx"
+MODEL = REPOSITORY / "runtime/unet_runtime/models/pets-edge-160.float32.onnx"
 PHOTO = REPOSITORY / "runtime/unet_runtime/samples/chelsea.jpg"
 
 

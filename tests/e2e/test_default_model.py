@@ -20,7 +20,7 @@ from unet_runtime.preprocess import model_input, open_photo
 
 KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 MODELS = REPOSITORY / "runtime/unet_runtime/models"
-ONNX, TFLITE = MODELS / "pets-edge.onnx", MODELS / "pets-edge.int8.tflite"
+ONNX, TFLITE = MODELS / "pets-edge-160.float32.onnx", MODELS / "pets-edge-160.int8.tflite"
 
 
 def test_one_training_three_files() -> None:

@@ -27,8 +27,8 @@ from unet_training.evaluate import Evaluation, Model, evaluate, load_model
 from unet_training.figures import figures, measure
 
 KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
-ONNX = REPOSITORY / "runtime/unet_runtime/models/pets-edge.onnx"
-TFLITE = REPOSITORY / "runtime/unet_runtime/models/pets-edge.int8.tflite"
+ONNX = REPOSITORY / "runtime/unet_runtime/models/pets-edge-160.float32.onnx"
+TFLITE = REPOSITORY / "runtime/unet_runtime/models/pets-edge-160.int8.tflite"
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
