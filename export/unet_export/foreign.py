@@ -76,7 +76,14 @@ def load_foreign(path: Path, description: Description) -> tuple[Any, ModelSpec]:
     model = load_bare(path)
     _check_ends(model, path)
     height, width = _size(model, path, description)
-    wrapped = _under_contract(model, (height, width), description)
+    try:
+        wrapped = _under_contract(model, (height, width), description)
+    except Exception as error:  # Keras raises whatever a layer raises
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"{path}: cannot take photos of {height}x{width} ({reason}): name a --size that it can halve as often as "
+            "it does, such as multiples of 16 or 32"
+        ) from error
     _, *result, channels = wrapped.outputs[0].shape
     if channels != len(description.classes):
         raise ExportError(

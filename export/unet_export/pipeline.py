@@ -78,7 +78,7 @@ def export_model(
         builder = Builder(keras, spec, photos, folder / "work", options.graph)
         candidates = _write(builder, spec, folder, options, say)
         say(f"proving {len(candidates)} artifacts on {len(photos.parity)} photos")
-        results = parity.prove(reference(keras), candidates, photos.parity, spec)
+        results = parity.prove(reference(keras), candidates, photos.parity, spec, say)
         if options.repair:
             results = [
                 repaired(result, builder, reference(keras), photos.parity, spec, say) for result in results

@@ -17,6 +17,7 @@ from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
 from unet_runtime.artifact import read_artifact
+from unet_training.models.unet import build
 
 CLASSES = parse_classes("pet,background,border:neutral")
 
@@ -74,6 +75,13 @@ def test_a_model_of_any_size_gets_the_one_named(tmp_path: Path) -> None:
     model, spec = load_foreign(path, Description(CLASSES, size=(32, 64)))
     assert model.input_shape == (None, 32, 64, 3)
     assert (spec.output.height, spec.output.width) == (32, 64)
+
+
+def test_a_size_that_the_model_cannot_halve_is_refused(tmp_path: Path) -> None:
+    path = saved(build(None, None, 3, filters=2, depth=3), tmp_path)
+    with pytest.raises(ExportError, match=r"cannot take photos of 150x150 .* multiples of 16 or 32"):
+        load_foreign(path, Description(CLASSES, size=(150, 150)))
+    assert load_foreign(path, Description(CLASSES, size=(152, 160)))[1].output.height == 152
 
 
 def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -> None:

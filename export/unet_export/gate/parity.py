@@ -24,7 +24,7 @@ from unet_export.gate.gate import EngineResult, Gate, ParityResult, judge
 from unet_export.gate.panels import PanelCollector
 from unet_export.gate.runners import Run, open_runners
 from unet_export.gate.tally import Tally
-from unet_export.photos import Photo, inputs
+from unet_export.photos import Photo, Say, inputs
 from unet_runtime.artifact import read_artifact
 from unet_runtime.errors import ModelFileError
 from unet_runtime.labelled import model_labels, open_trimap
@@ -32,6 +32,8 @@ from unet_runtime.spec import ModelSpec
 
 _BATCH = 8
 """Photos at a time: bounds memory whatever the number of photos."""
+
+_SAY_EVERY = 64 * _BATCH
 
 _ROUNDS = 9
 """Of timing: each artifact once a round, so that a drift of the machine's speed hits all."""
@@ -49,8 +51,9 @@ class Candidate:
 
 
 def prove(
-    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec
-) -> list[ParityResult]:
+    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec,
+    say: Say = lambda line: None,
+) -> list[ParityResult]:  # fmt: skip
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
 
     Args:
@@ -58,6 +61,7 @@ def prove(
         candidates: artifacts as a device would get them.
         photos: with their trimaps where there are any; without, nothing is said of the truth.
         spec: of the model.
+        say: receives a line every ``_SAY_EVERY`` photos.
 
     Returns:
         One result a candidate, in their order; a failed one is a result too.
@@ -69,12 +73,15 @@ def prove(
     judges = [[_Judge(runner, candidate.gate, spec) for runner in open_runners(candidate.format, candidate.path)]
               for candidate in candidates]  # fmt: skip
     everyone = [judge for row in judges for judge in row]
-    own = Tally(spec)
+    own, done = Tally(spec), 0
     for names, images, labels in _batches(photos, spec):
         expected = reference(images)
         own.add(expected, expected, labels)
         for one in everyone:
             one.check(names, images, expected, labels)
+        done += len(names)
+        if done % _SAY_EVERY == 0:
+            say(f"{done} of {len(photos)} photos")
     _time(everyone, inputs(photos[:1], spec.input))
     return [
         ParityResult(
