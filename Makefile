@@ -52,11 +52,9 @@ demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures
 	    --formats saved-model,onnx,tflite-int8
 	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample
 
-# The commands as a user types them first, alone: the demo has a time limit. The rest shares the cores by files.
+# Two processes, a file of tests each: much of a test is one thread of TensorFlow at work on a graph.
 test: $(STAMP) ## Every test (those on real photos need PETS_DIR)
-	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/e2e
-	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest $(PYTEST_ARGS) --numprocesses $(TEST_WORKERS) --dist loadfile \
-	    tests --ignore tests/e2e
+	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Milliseconds a photo side by side, and cold start, as in docs/results.md
 	$(BIN)/python tests/bench/latency.py

@@ -93,8 +93,9 @@ def load_foreign(path: Path, description: Description) -> tuple[Any, ModelSpec]:
     if tuple(result) != (height, width):
         # Unpadded convolutions and a coarser grid look alike from here, and one of them is a mask in the wrong place.
         raise ExportError(
-            f"{path}: answers {result[0]}x{result[1]} for {height}x{width}, expected a class for each pixel: put an "
-            "upsampling behind it, or train it with unet-train, which records a margin"
+            f"{path}: answers {result[0]}x{result[1]} for {height}x{width}, expected a class for each pixel: name a "
+            "--size that it can halve as often as it does, put an upsampling behind it, or train it with unet-train, "
+            "which records a margin"
         )
     activation = "sigmoid" if description.head == "sigmoid" else "softmax"
     spec = ModelSpec(
