@@ -52,7 +52,7 @@ def test_export_passes_its_gate_on_real_photos(pets_dir: Path, tmp_path: Path) -
     model = tmp_path / "model.keras"
     shutil.copy(KERAS, model)
     # The other formats are made of the same graphs: tests/export/test_pipeline.py makes them all.
-    formats = ("onnx", "onnx-int8", "tflite-int8")
+    formats = ("saved-model", "onnx", "onnx-int8", "tflite-int8")
     results = export_model(model, PhotoSource(pets_dir, parity_count=64), tmp_path / "export", ExportOptions(formats))
     assert tuple(result.format for result in results) == formats
     assert all(result.passed for result in results)
