@@ -52,9 +52,11 @@ demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures
 	    --formats saved-model,onnx,tflite-int8
 	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample
 
-# Two processes, a file of tests each: much of a test is one thread of TensorFlow at work on a graph.
+# Two processes, a file of tests each: much of a test is one thread of TensorFlow at work on a graph. In the order of the
+# folders: xdist would keep files of few tests for the end, and those are the long ones.
 test: $(STAMP) ## Every test (those on real photos need PETS_DIR)
-	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile \
+	    --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Milliseconds a photo side by side, and cold start, as in docs/results.md
 	$(BIN)/python tests/bench/latency.py

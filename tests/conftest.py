@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,9 @@ from unet_runtime.artifact import append_to_onnx
 from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
 
 REPOSITORY = Path(__file__).parent.parent
+
+# A shell's background job ignores SIGINT, and so would every command that a test of it starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_export.calibration import calibration_images, sha256
 from unet_export.formats import SAVED_MODEL, Format, onnx, onnx_reduced, tflite
+from unet_export.formats.rounding import with_biases_of_float16
 from unet_export.formats.saved_model import export_saved_model
 from unet_export.photos import PhotoSets, inputs
 from unet_export.quantization import Quantization
@@ -44,8 +45,8 @@ class Builder:
             options: of the ONNX files.
         """
         self._spec, self._photos, self._work, self._options = spec, photos, work, options
-        self._models = {(False, 0): model}
-        self._graphs: dict[tuple[bool, int], Any] = {}
+        self._models = {_AS_TRAINED: model}
+        self._graphs: dict[_Variant, Any] = {}
 
     def write(self, form: Format, path: Path, quantization: Quantization) -> None:
         """Write the artifact of one format, complete with spec and digest.
@@ -74,29 +75,24 @@ class Builder:
     def _inputs(self) -> npt.NDArray[np.uint8]:
         return inputs([*self._photos.calibration, *self._photos.reserve], self._spec.input)
 
-    def model(self, quantization: Quantization) -> Any:
-        """The Keras model that is converted: the trained one, or a variant that integers hold better."""
-        key = (quantization.equalized, quantization.finetune_steps)
-        if key not in self._models:
-            if quantization.finetune_steps:
-                before = self.model(replace(quantization, finetune_steps=0))
-                made = finetune(before, self.images(quantization.photos), quantization.finetune_steps)
-            else:
-                made, _ = equalize(self._models[False, 0], self.images(quantization.photos))
-            self._models[key] = made
-        return self._models[key]
+    def model(self, quantization: Quantization, precision: str = "") -> Any:
+        """The Keras model that is converted: the trained one, or a variant that the precision holds better."""
+        variant = _variant(quantization, precision)
+        if variant not in self._models:
+            self._models[variant] = self._make(variant, quantization)
+        return self._models[variant]
 
-    def _graph(self, quantization: Quantization) -> Any:
-        """The clean float32 ONNX graph."""
-        key = (quantization.equalized, quantization.finetune_steps)
-        if key not in self._graphs:
-            self._graphs[key] = onnx.build_onnx(
-                self.model(quantization), self._spec.name, dynamic=self._options.dynamic, labels=self._options.labels
-            )
-        return self._graphs[key]
+    def _make(self, variant: _Variant, quantization: Quantization) -> Any:
+        if variant.float16:
+            return with_biases_of_float16(self._models[_AS_TRAINED])
+        if variant.finetune_steps:
+            before = self.model(replace(quantization, finetune_steps=0))
+            return finetune(before, self.images(quantization.photos), variant.finetune_steps)
+        made, _ = equalize(self._models[_AS_TRAINED], self.images(quantization.photos))
+        return made
 
     def _onnx(self, form: Format, quantization: Quantization) -> bytes:
-        graph = self._graph(quantization)
+        graph = self._graph(quantization, form.precision)
         if form.precision == "float32":
             return onnx.finish(graph, self._spec, form.precision)
         if form.precision == "float16":
@@ -105,10 +101,37 @@ class Builder:
         recorded = {"quantization": quantization.as_dict(), "calibration_sha256": sha256(images)}
         return onnx.finish(onnx_reduced.quantize(graph, images, quantization), self._spec, form.precision, **recorded)
 
+    def _graph(self, quantization: Quantization, precision: str) -> Any:
+        """The clean float32 ONNX graph."""
+        variant = _variant(quantization, precision)
+        if variant not in self._graphs:
+            model = self.model(quantization, precision)
+            self._graphs[variant] = onnx.build_onnx(
+                model, self._spec.name, dynamic=self._options.dynamic, labels=self._options.labels
+            )
+        return self._graphs[variant]
+
     def _tflite(self, form: Format, quantization: Quantization) -> bytes:
         folder = self._work / form.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         images = self.images(quantization.photos)
-        model = self.model(quantization)
+        model = self.model(quantization, form.precision)
         return tflite.export_tflite(model, form.precision, self._spec, images, quantization, folder)
+
+
+class _Variant(NamedTuple):
+    """What was done to the trained model before it is converted."""
+
+    equalized: bool = False
+    finetune_steps: int = 0
+    float16: bool = False
+
+
+_AS_TRAINED = _Variant()
+
+
+def _variant(quantization: Quantization, precision: str) -> _Variant:
+    if precision == "float16":
+        return _Variant(float16=True)
+    return _Variant(quantization.equalized, quantization.finetune_steps)

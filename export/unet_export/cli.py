@@ -46,7 +46,7 @@ def command() -> None:
 @click.option(
     "--formats",
     type=Formats(),
-    help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: all but float16 and int16x8]",
+    help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: all but tflite-int16x8]",
 )
 @click.option(
     "--output",

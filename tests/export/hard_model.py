@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unet_export.repair.equalize import rescale
+from unet_export.repair.rescale import rescale
 
 DECADES = 5.0
 """Of the factors of one layer's channels: an int8 activation holds little more than two."""

@@ -13,7 +13,8 @@ from keras import layers
 
 from tests.export.hard_model import hard_model
 from tests.export.int8_answers import int8_masks
-from unet_export.repair.equalize import EqualizationReport, equalize, rescale
+from unet_export.repair.equalize import EqualizationReport, equalize
+from unet_export.repair.rescale import rescale
 from unet_runtime.spec import ModelSpec
 
 

@@ -53,8 +53,5 @@ FORMATS = {
     )
 }
 
-_ON_REQUEST = ("onnx-float16", "tflite-float16", "tflite-int16x8")
-
-DEFAULT_FORMATS = tuple(name for name in FORMATS if name not in _ON_REQUEST)
-"""What a CPU wants. float16 is for GPUs, and its rounding breaks the gate of a model that is sure of itself; LiteRT's
-CPU kernels run int16x8, which is for accelerators that ask for it, many times slower than int8."""
+DEFAULT_FORMATS = tuple(name for name in FORMATS if name != "tflite-int16x8")
+"""LiteRT's CPU kernels run int16x8, which is for accelerators that ask for it, many times slower than int8."""

@@ -69,6 +69,11 @@ class Graph:
             and activation_name(layer) == "linear"
         )
 
+    def folded_into(self, layer: Any) -> Any | None:
+        """The layer whose weights take up a BatchNormalization, or None where there is none."""
+        before = layer.input._keras_history.operation
+        return before if type(layer).__name__ == NORM and self.is_folded(before) else None
+
     def settled(self, layer: Any) -> Any:
         """The tensor behind the activations that follow ``layer``, which engines fuse into it."""
         tensor = layer.output
