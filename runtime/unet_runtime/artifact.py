@@ -63,7 +63,14 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     if path.suffix not in _SPEC_READERS:
         raise ModelFileError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(_SPEC_READERS)}")
     _verify(path, content)
-    text = _SPEC_READERS[path.suffix](content)
+    try:
+        text = _SPEC_READERS[path.suffix](content)
+    except ModelFileError:
+        raise
+    except Exception as error:  # its digest is right, its container is not: zipfile raises what it stumbles over
+        raise ModelFileError(
+            f"{path}: its spec cannot be read ({type(error).__name__}: {error}): export it with unet-export"
+        ) from error
     if text is None:
         raise ModelFileError(f"{path}: carries no model spec: export it with unet-export")
     return Artifact(path, ModelSpec.from_json(text), content)

@@ -1,7 +1,7 @@
 """Probabilities (h, w, C) of the model's grid -> class ids, and opacity, at the photo's own size.
 
 Probabilities are resampled, not labels: an outline drawn at 160x160 stays smooth on a large photo.
-The work goes in bands of rows, so a 100-megapixel photo needs no more memory than its mask.
+The work goes in bands of rows (resample.py), so a 100-megapixel photo needs little more memory than its mask.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from unet_runtime import resample
 from unet_runtime.preprocess import Box, photo_box
 from unet_runtime.spec import ModelSpec
 
-_BAND_PIXELS = 1 << 18
-"""Pixels resampled at a time: some megabytes of float32, so a band stays in the processor's cache."""
-
 _LEAST = 1e-7  # Keras' epsilon: where no class has any, as an int8 model may answer, all are equally likely
+
+_LEAD = np.float32(1 - 1e-6)  # several steps of float32
 
 _EVEN = 1e-3  # keeps the odds defined where the neutral class takes all: half foreground, half background
 
@@ -54,17 +53,28 @@ def class_mask(probabilities: npt.NDArray[np.float32], size: tuple[int, int], sp
     Returns:
         uint8 (height, width), class ids.
     """
-    mask = np.empty((size[1], size[0]), np.uint8)
-    channels = _photo_part(probabilities, size, spec)
-    for top, bottom in _bands(size):
-        best = _resample(channels[0], size, top, bottom)
-        ids = mask[top:bottom]
-        ids.fill(0)
-        for index in range(1, len(channels)):
-            candidate = _resample(channels[index], size, top, bottom)
-            ids[candidate > best] = index  # a tie goes to the lower id, as argmax has it
-            np.maximum(best, candidate, out=best)
-    return mask
+    return resample.answers(photo_part(probabilities, size, spec), size, _certain_class, first_of_the_largest)
+
+
+def first_of_the_largest(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Shares float32 (C, ...) -> ids uint8 (...); a tie goes to the lower id, as argmax has it, which is slower."""
+    best = planes[0].copy()
+    ids = np.zeros(best.shape, np.uint8)
+    for index in range(1, len(planes)):
+        ids[planes[index] > best] = index
+        np.maximum(best, planes[index], out=best)
+    return ids
+
+
+def _certain_class(planes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Ids, and where the largest leads by more than rounding could make up between two such pixels."""
+    best, second = np.maximum(planes[0], planes[1]), np.minimum(planes[0], planes[1])
+    ids = (planes[1] > planes[0]).astype(np.uint8)
+    for index in range(2, len(planes)):
+        ids[planes[index] > best] = index
+        np.maximum(second, np.minimum(best, planes[index]), out=second)
+        np.maximum(best, planes[index], out=best)
+    return ids, second < best * _LEAD
 
 
 def opacity(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
@@ -75,18 +85,35 @@ def opacity(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec:
     Returns:
         uint8 (height, width): 0 background .. 255 foreground.
     """
-    channels = _photo_part(probabilities, size, spec)
-    foreground = _total(channels, spec.roles("foreground"))
-    share: npt.NDArray[np.float32] = foreground / (foreground + _total(channels, spec.roles("background")))
+    share = foreground_share(photo_part(probabilities, size, spec), spec)
     result = np.empty((size[1], size[0]), np.uint8)
-    for top, bottom in _bands(size):
-        band = _resample(share, size, top, bottom)
+    for top, bottom in resample.bands(size):
+        band = resample.rows_of_plane(share, size, top, bottom)
         np.rint(band * np.float32(255), out=band)
         result[top:bottom] = band
     return result
 
 
-def _photo_part(
+def probability_bands(
+    probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Probabilities at the photo's own size, a band of rows at a time: memory stays bounded whatever the size.
+
+    Args:
+        probabilities: float32 (h, w, C), the model's answer for one photo.
+        size: (width, height) of the photo in pixels.
+        spec: of the model.
+
+    Yields:
+        (top, band) from the top down: the band's first row, and float32 (rows, width, C), what ``class_mask`` takes
+        the largest of: sum 1 (``shares``), of an int8 softmax model nearly.
+    """
+    channels = photo_part(probabilities, size, spec)
+    for top, bottom in resample.bands(size):
+        yield top, np.ascontiguousarray(resample.rows_of(channels, size, top, bottom).transpose(1, 2, 0))
+
+
+def photo_part(
     probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec
 ) -> npt.NDArray[np.float32]:
     """(h, w, C) -> (C, h', w'): the part of the grid that the photo covers, one contiguous plane a class."""
@@ -105,23 +132,13 @@ def _grid_box(box: Box, spec: ModelSpec) -> Box:
     return Box(left, top, max(1, right - left), max(1, bottom - top))
 
 
+def foreground_share(channels: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Shares float32 (C, ...) -> the foreground's odds against the background, float32 (...) in 0..1."""
+    foreground = _total(channels, spec.roles("foreground"))
+    result: npt.NDArray[np.float32] = foreground / (foreground + _total(channels, spec.roles("background")))
+    return result
+
+
 def _total(channels: npt.NDArray[np.float32], ids: Sequence[int]) -> npt.NDArray[np.float32]:
     total: npt.NDArray[np.float32] = channels[list(ids)].sum(axis=0, initial=_EVEN)
     return total
-
-
-def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """(top, bottom) rows of bands that cover a picture of ``size`` (width, height)."""
-    rows = max(1, _BAND_PIXELS // size[0])
-    for top in range(0, size[1], rows):
-        yield top, min(top + rows, size[1])
-
-
-def _resample(plane: npt.NDArray[np.float32], size: tuple[int, int], top: int, bottom: int) -> npt.NDArray[np.float32]:
-    """Rows ``top`` to ``bottom`` of ``plane`` (h, w) resampled to ``size`` (width, height): float32 (rows, width).
-
-    As resampling the whole plane at once, to rounding: Pillow samples beyond the box it is given.
-    """
-    rows, columns = plane.shape
-    box = (0, rows * top / size[1], columns, rows * bottom / size[1])
-    return np.array(Image.fromarray(plane).resize((size[0], bottom - top), Image.Resampling.BILINEAR, box=box))

@@ -15,8 +15,13 @@ OVERLAY_STRENGTH = 0.5
 def palette_image(mask: npt.NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
     """Class ids (H, W) -> mode P image: pixel value = class id, coloured as the spec says."""
     image = Image.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
-    image.putpalette([channel for entry in spec.classes for channel in entry.color])
+    image.putpalette(palette(spec))
     return image
+
+
+def palette(spec: ModelSpec) -> bytes:
+    """RGB triples of the classes, by id."""
+    return bytes(channel for entry in spec.classes for channel in entry.color)
 
 
 def overlay(photo: Image.Image, mask: npt.NDArray[np.uint8], spec: ModelSpec) -> Image.Image:

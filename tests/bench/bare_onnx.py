@@ -1,4 +1,4 @@
-"""The least that segments a photo with ONNX Runtime: what cold_start.py measures unet-run against.
+"""The least that segments a photo with ONNX Runtime: what cold_start.py and memory.py measure unet-run against.
 
 python tests/bench/bare_onnx.py model.onnx photo.jpg mask.png
 """

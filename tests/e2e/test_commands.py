@@ -12,18 +12,21 @@ import time
 import zipfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
 from unet_export.cli import command as exporting
+from unet_runtime.cli.bench import command as benchmark
+from unet_runtime.segmenter import _DEFAULT_MODELS
+from unet_runtime.videofile import VideoFile
 from unet_training.cli import command as training
 
 BIN = Path(sys.executable).parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 DEMO_SECONDS = 360
+DEFAULT_MODEL = _DEFAULT_MODELS["onnx"]
 
 # The environment that runs the tests is the one that `make setup` made: nothing is installed again.
 MAKE = ["make", f"VENV={BIN.parent}"]
@@ -32,8 +35,13 @@ MAKE = ["make", f"VENV={BIN.parent}"]
 def shell_lines() -> list[str]:
     """Every line of the README's ``sh`` blocks, comments removed."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    return [shlex.join(words) for words in lines if words]
+    lines = [re.sub(r"(^|\s+)#.*", "", line) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def lines_of(program: str) -> list[str]:
+    """Those that run one of the commands, in a pipe too."""
+    return [line for line in shell_lines() if program in line.split()]
 
 
 def run(command: list[str], cwd: Path = REPOSITORY, timeout: int = 900) -> str:
@@ -49,11 +57,9 @@ def test_the_readme_has_its_commands() -> None:
     lines = shell_lines()
     assert {"make demo", "make test"} <= set(lines)
     assert any(line.startswith("unet-run --backend onnx") for line in lines)
-    # All are typed below, but for trainings and exports of minutes to hours: those are read by the command, no more.
-    assert all(
-        line.removeprefix("KERAS_BACKEND=jax ").split()[0] in {"make", "unet-export", "unet-run", "unet-train"}
-        for line in lines
-    )
+    # All are typed below, but for trainings, exports and benchmarks of minutes to hours: those are read by the command.
+    programs = {"cat", "make", "unet-bench", "unet-export", "unet-info", "unet-run", "unet-train"}
+    assert all(line.removeprefix("KERAS_BACKEND=jax ").split()[0] in programs for line in lines)
 
 
 @pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("make ")])
@@ -61,21 +67,50 @@ def test_make_commands_exist(line: str) -> None:
     run([*MAKE, "--dry-run", *shlex.split(line)[1:]])
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("unet-run ")])
-def test_run_commands(line: str, sample_photo: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def things(sample_photo: Path, tmp_path: Path) -> Path:
+    """A folder with what the README's commands name."""
     (tmp_path / "holiday").mkdir()
-    for name in ("photo.jpg", "holiday/cat.jpg"):
+    for name in ("photo.jpg", "a.jpg", "b.jpg", "holiday/cat.jpg"):
         shutil.copy(sample_photo, tmp_path / name)
-    run(shlex.split(line), cwd=tmp_path)
-    assert list(tmp_path.rglob("*.png"))
+    shutil.copy(DEFAULT_MODEL, tmp_path / "model.onnx")
+    with Image.open(sample_photo) as photo:
+        photo.save(tmp_path / "large.tif")
+        frames = [np.asarray(photo.resize((320, 240)).rotate(angle)) for angle in range(20)]
+    video = VideoFile(tmp_path / "clip.mp4", 10)
+    for frame in frames:
+        video.write(frame)
+    video.close()
+    return tmp_path
 
 
-def test_python_snippets(sample_photo: Path, tmp_path: Path) -> None:
-    shutil.copy(sample_photo, tmp_path / "photo.jpg")
+@pytest.mark.parametrize("line", lines_of("unet-run"))
+def test_run_commands(line: str, things: Path) -> None:
+    before = set(things.rglob("*"))
+    # No camera here: a video plays one. The page's port may be taken by another test.
+    line = re.sub(r"--webcam( rtsp://\S+)?", "--webcam clip.mp4 --max-seconds 2 --port 0", line)
+    run(["bash", "-o", "pipefail", "-c", line], cwd=things)
+    made = {path.suffix for path in set(things.rglob("*")) - before if path.is_file()}
+    assert made & {".png", ".mp4", ".json"} or ("--record" not in line and "--webcam" in line), made
+
+
+@pytest.mark.parametrize("line", lines_of("unet-info"))
+def test_info_commands(line: str, things: Path) -> None:
+    assert "ONNX Runtime" in run(shlex.split(line), cwd=things)
+
+
+@pytest.mark.parametrize("line", lines_of("unet-bench"))
+def test_benchmarks_are_understood(line: str) -> None:
+    """tests/runtime/test_bench.py runs smaller ones."""
+    with benchmark.make_context("unet-bench", shlex.split(line.replace("$PETS_DIR", "."))[1:]) as context:
+        assert context.params["rounds"]
+
+
+def test_python_snippets(things: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert snippets
     for snippet in snippets:
-        run([sys.executable, "-c", snippet], cwd=tmp_path)
+        run([sys.executable, "-c", snippet], cwd=things)
 
 
 def test_help_lists_every_target() -> None:
@@ -98,7 +133,7 @@ def test_trainings_are_understood(line: str) -> None:
         assert context.params["seed"] == 1
 
 
-@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("unet-export ")])
+@pytest.mark.parametrize("line", lines_of("unet-export"))
 def test_exports_are_understood(line: str) -> None:
     words = shlex.split(line)[1:]
     name = words.pop(0) if words[0] in exporting.commands else "model"
@@ -173,15 +208,3 @@ def test_panel_example(sample_photo: Path, tmp_path: Path) -> None:
     example("panel.py", sample_photo, tmp_path / "panel.png")
     with Image.open(tmp_path / "panel.png") as picture:
         assert picture.size == (3 * 451 + 24, 300)
-
-
-def test_video_example(sample_photo: Path, tmp_path: Path) -> None:
-    frame = cv2.resize(cv2.imread(str(sample_photo)), (320, 240))
-    writer = cv2.VideoWriter(str(tmp_path / "in.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (320, 240))
-    for shift in range(12):
-        writer.write(np.roll(frame, 8 * shift, axis=1))
-    writer.release()
-    assert "12 frames" in example("video.py", tmp_path / "in.mp4", tmp_path / "out.mp4")
-    reader = cv2.VideoCapture(str(tmp_path / "out.mp4"))
-    assert int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) == 12
-    assert reader.read()[1].shape == (240, 320, 3)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.postprocess import class_mask, opacity, shares
+from unet_runtime.postprocess import class_mask, opacity, probability_bands, shares
 from unet_runtime.spec import ModelSpec, OutputSpec
 
 
@@ -20,13 +20,89 @@ def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
     return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
 
 
-def test_mask_is_the_argmax_of_resampled_probabilities() -> None:
-    probabilities, size = random_probabilities(32), (701, 503)
-    planes = [Image.fromarray(probabilities[..., c].copy()).resize(size, Image.Resampling.BILINEAR) for c in range(3)]
-    expected = np.argmax(np.stack(planes), axis=0)
-    mask = class_mask(probabilities, size, colour_spec())
-    assert (mask.dtype, mask.shape) == (np.uint8, (503, 701))
-    assert (mask != expected).mean() < 1e-4  # bands round differently where two classes tie
+def whole_planes(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The plain definition: each class's plane resampled at once, float32 (height, width, C)."""
+    planes = [Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)
+              for plane in np.ascontiguousarray(probabilities.transpose(2, 0, 1))]  # fmt: skip
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+SIZES = [(701, 503), (32, 32), (33, 31), (31, 900), (4000, 300), (10, 7), (7, 1000), (1000, 7), (1, 1), (64, 64),
+         (1, 700), (700, 1), (3, 32), (32, 3), (96, 33)]  # fmt: skip
+
+
+def check_against_the_definition(probabilities: np.ndarray, size: tuple[int, int]) -> None:
+    """Equal but where two classes tie to within rounding: Pillow's order of the two directions may differ."""
+    expected = whole_planes(probabilities, size)
+    mask = class_mask(probabilities, size, colour_spec(len(probabilities)))
+    assert (mask.dtype, mask.shape) == (np.uint8, size[::-1])
+    chosen = np.take_along_axis(expected, mask[..., np.newaxis].astype(np.intp), axis=-1)[..., 0]
+    lead = expected.max(-1) - chosen
+    assert lead.max() <= 2e-7
+    assert ((mask != expected.argmax(-1)) & (lead == 0)).sum() == 0  # an exact tie goes to the lower id
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_mask_is_the_argmax_of_resampled_probabilities(size: tuple[int, int]) -> None:
+    check_against_the_definition(random_probabilities(32), size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_large_areas_of_one_class_are_the_definition_s_too(size: tuple[int, int]) -> None:
+    """Most of it is copied, not computed: as a model answers, sure of itself but along outlines."""
+    row, column = np.mgrid[:32, :32]
+    distance = np.hypot(row - 13.3, column - 17.8)
+    logits = np.stack([9 - distance, distance - 9, 1.5 - np.abs(distance - 9)], -1) * 4
+    odds = np.exp(logits).astype(np.float32)
+    check_against_the_definition(odds / odds.sum(-1, keepdims=True), size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)), size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    classes=st.integers(2, 5), levels=st.integers(1, 6), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_ties_are_the_definition_s(
+    grid: tuple[int, int], size: tuple[int, int], classes: int, levels: int, seed: int
+) -> None:
+    """Few levels, as int8 models answer: whole areas tie, and so do outlines."""
+    values = np.random.default_rng(seed).integers(0, levels, (*grid, classes)).astype(np.float32) / 4
+    spec = colour_spec(grid[0], width=grid[1])
+    spec = replace(spec, classes=(spec.classes * 2)[:classes])
+    mask = class_mask(values, size, spec)
+    expected = whole_planes(values, size)
+    chosen = np.take_along_axis(expected, mask[..., np.newaxis].astype(np.intp), axis=-1)[..., 0]
+    lead = expected.max(-1) - chosen
+    assert lead.max() <= 5e-7
+    flat = (values == values.flat[0]).all()
+    assert not flat or not mask.any()  # every class ties everywhere: the lowest id
+
+
+@pytest.mark.parametrize("size", [(700, 503), (2000, 1), (1, 2000)])
+@pytest.mark.parametrize("grid", [1, 2])
+def test_a_grid_of_few_points(grid: int, size: tuple[int, int]) -> None:
+    """Its cells are larger than what is computed at a time."""
+    check_against_the_definition(random_probabilities(grid), size)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (5000, 3)])
+def test_bands_of_probabilities_are_the_definition_s(size: tuple[int, int]) -> None:
+    probabilities = random_probabilities(32)
+    bands = list(probability_bands(probabilities, size, colour_spec()))
+    assert [top for top, _ in bands] == np.cumsum([0, *(len(band) for _, band in bands[:-1])]).tolist()
+    rows = np.concatenate([band for _, band in bands])
+    assert (rows.dtype, rows.shape) == (np.float32, (*size[::-1], 3))
+    np.testing.assert_allclose(rows, whole_planes(probabilities, size), atol=2e-7)
+    assert np.array_equal(rows.argmax(-1), class_mask(probabilities, size, colour_spec()))
+
+
+def test_bands_stay_small() -> None:
+    """Of 100 megapixels: 1.2 GB of probabilities, 3 MB at a time."""
+    bands = probability_bands(random_probabilities(32), (10_000, 10_000), colour_spec())
+    first = next(bands)[1]
+    second_top, second = next(bands)
+    assert second_top == len(first)
+    assert max(first.nbytes, second.nbytes) < 4e6
 
 
 def test_same_size_is_plain_argmax() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
-import signal
+import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from unet_runtime.cli import exits
+from unet_runtime.cli.run import command
 
 COMMAND = [str(Path(sys.executable).with_name("unet-run"))]
 
@@ -101,6 +105,17 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
         (["a.jpg", "--save", "mask,poster"], 2, "'poster', expected some of mask,overlay,cutout"),
         (["a.jpg", "--backend", "caffe"], 2, "'caffe'"),
         (["a.jpg", "--threads", "0"], 2, "--threads"),
+        (["a.jpg", "--tile", "0.9"], 2, "0<=x<=0.75"),
+        (["a.jpg", "--max-pixels", "1000"], 1, "too many pixels (451x300"),
+        (["a.jpg", "--view", "web", "--max-seconds", "3"], 2, "--view, --max-seconds without --webcam"),
+        (["--webcam", "0", "a.jpg"], 2, "--webcam together with a.jpg"),
+        (["a.jpg", "--output", "x.png", "--output-dir", "out"], 2, "give one of them"),
+        (["a.jpg", "--output", "x.png", "--save", "mask,json"], 2, "--save names several"),
+        (["a.jpg", "deep", "--output", "x.png"], 2, "--output is the result of one photo"),
+        (["a.jpg", "--output", "x.png", "--resume"], 2, "--resume"),
+        (["a.jpg", "--output", "-", "--json"], 2, "--json and --output -"),
+        (["--webcam", "77", "--view", "none", "--max-seconds", "1"], 1, "camera 77"),
+        (["*.tif"], 1, "*.tif: no file matches this pattern"),
         (["a.jpg", "--model", "absent.onnx"], 3, "no such model file"),
         (["a.jpg", "--model", "notes.txt"], 3, "expected .onnx or .tflite"),
         (["a.jpg", "--device", "cuda"], 3, "has no CUDA provider"),
@@ -109,11 +124,19 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
         (["empty"], 1, "no photo in this folder"),
     ],
 )
-def test_wrong_use(arguments: list[str], code: int, message: str, photos: Path) -> None:
+def test_wrong_use(
+    arguments: list[str], code: int, message: str, photos: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """In this process: so many would take a minute to start."""
     (photos / "empty").mkdir()
-    done = run(*arguments, cwd=photos)
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
-    assert message in done.stderr
+    monkeypatch.chdir(photos)
+    monkeypatch.setattr("sys.argv", ["unet-run", *arguments])
+    with pytest.raises(SystemExit) as end:
+        exits.run(command)
+    errors = capfd.readouterr().err
+    assert end.value.code == code, errors
+    assert message in errors
 
 
 def test_damaged_model(photos: Path, colour_model: Path) -> None:
@@ -146,25 +169,167 @@ def test_full_disk(photos: Path) -> None:
     assert target.read_bytes() == b"old"
 
 
-def test_interrupt_leaves_whole_files(tmp_path: Path, sample_photo: Path) -> None:
-    many = tmp_path / "many"
-    many.mkdir()
-    for index in range(400):
-        (many / f"{index:03d}.jpg").write_bytes(sample_photo.read_bytes())
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [*COMMAND, str(many), "--output-dir", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+def test_a_pipe(photos: Path) -> None:
+    """``cat a.jpg | unet-run - --output - > cut.png``: nothing but the PNG on standard output."""
+    done = subprocess.run(
+        [*COMMAND, "-", "--output", "-"], input=(photos / "a.jpg").read_bytes(), capture_output=True, cwd=photos,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as cutout:
+        assert (cutout.mode, cutout.size) == ("RGBA", (451, 300))
+    assert b"standard output" in done.stderr
+    run("a.jpg", "--save", "cutout", cwd=photos)
+    assert (photos / "a.cutout.png").stat().st_size > 10_000
+    assert np.array_equal(
+        np.asarray(Image.open(photos / "a.cutout.png")), np.asarray(Image.open(io.BytesIO(done.stdout)))
     )
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("*.png"))) < 6 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
+
+
+def test_what_is_no_photo_on_standard_input(photos: Path) -> None:
+    done = subprocess.run([*COMMAND, "-"], input=b"text", capture_output=True, cwd=photos, timeout=120, check=False)
+    assert done.returncode == 1
+    assert b"not an image" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_one_named_file(photos: Path) -> None:
+    assert run("a.jpg", "--output", "new/x.png", "--save", "mask", cwd=photos).returncode == 0
+    assert names(photos / "new") == ["x.png"]
+
+
+def test_json_lines_are_in_order_and_all_there_is(photos: Path) -> None:
+    (photos / "b.jpg").write_text("text")
+    done = run("a.jpg", "absent.jpg", "deep", "b.jpg", "--json", "--save", "mask", cwd=photos)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["photo"] for line in lines] == ["a.jpg", "absent.jpg", "deep/b.JPG", "deep/er/c.jpeg", "b.jpg"]
+    first = lines[0]
+    assert (first["width"], first["height"], first["model"], first["device"]) == (451, 300, "pets-edge", "cpu")
+    assert first["engine"].startswith("ONNX Runtime")
+    assert sum(area["pixels"] for area in first["classes"].values()) == 451 * 300
+    assert first["results"] == ["a.mask.png"]
+    assert "no such file" in lines[1]["error"]
+    assert "not an image" in lines[4]["error"]
+    assert lines[2]["results"] == ["deep-segmented/b.mask.png"]
+    assert "2 of 5 photos failed, 3 written" in done.stderr
+
+
+def test_every_kind_of_result(photos: Path) -> None:
+    assert run("a.jpg", "--save", "mask,overlay,cutout,probabilities,json", cwd=photos).returncode == 0
+    document = json.loads((photos / "a.json").read_text())
+    assert document["images"][0]["file_name"] == "a.jpg"
+    assert document["annotations"][0]["segmentation"]
+    with np.load(photos / "a.probabilities.npz") as data:
+        assert data["probabilities"].shape == (300, 451, 3)
+
+
+def test_tiles(photos: Path, colour_model: Path) -> None:
+    """Every kind of result, of a segmentation in tiles."""
+    kinds = "mask,overlay,cutout,probabilities,json"
+    done = run("a.jpg", "--tile", "--model", colour_model, "--save", kinds, cwd=photos)
+    assert done.returncode == 0, done.stderr
+    mask = np.asarray(Image.open(photos / "a.mask.png"))
+    strongest = np.asarray(Image.open(photos / "a.jpg")).argmax(-1)  # what the model says of each pixel by itself
+    assert (mask == strongest).mean() > 0.99
+    document = json.loads((photos / "a.json").read_text())
+    assert [document["areas"][name]["pixels"] for name in ("red", "green", "blue")] == np.bincount(
+        mask.ravel()
+    ).tolist()
+
+
+def test_a_video_among_photos(photos: Path, colour_model: Path) -> None:
+    """The photo first, then the video; --resume leaves out both."""
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(photos / "film.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+    for _ in range(5):
+        writer.write(np.full((64, 96, 3), 90, np.uint8))
+    writer.release()
+    arguments = ["film.mp4", "a.jpg", "--model", str(colour_model), "--output-dir", "out", "--resume"]
+    done = run(*arguments, cwd=photos)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == ["a.jpg", "film.mp4"]
+    assert names(photos / "out") == ["a.mask.png", "a.overlay.png", "film.overlay.mp4"]
+    assert "2 photos were done before" in run(*arguments, cwd=photos).stderr
+    refused = run("film.mp4", "--save", "json", "--model", colour_model, cwd=photos)
+    assert (refused.returncode, "a video has no json" in refused.stderr) == (1, True)
+
+
+def test_stop_at_the_first_error(photos: Path) -> None:
+    (photos / "b.jpg").write_text("text")
+    done = run(photos, "--on-error", "stop", "--save", "mask", "--threads", "1", "--output-dir", photos.parent / "out")
+    assert done.returncode == 1
+    assert "1 of 4 photos failed, 1 written, 2 not tried" in done.stderr
+    assert done.stdout.count("->") == 1
+
+
+def test_every_kind_of_bad_file_beside_good_ones(photos: Path) -> None:
+    bad = photos / "bad"
+    (bad / "folder.jpg").mkdir(parents=True)
+    (bad / "truncated.jpg").write_bytes((photos / "a.jpg").read_bytes()[:9000])
+    (bad / "text.jpg").write_text("text")
+    (bad / "empty.jpg").write_bytes(b"")
+    (bad / "broken.jpg").symlink_to("gone.jpg")
+    (bad / "loop.jpg").symlink_to("loop.jpg")
+    (bad / "again").symlink_to(".", target_is_directory=True)
+    os.mkfifo(bad / "pipe.jpg")
+    done = run(photos, "--output-dir", photos.parent / "out", "--save", "mask")
+    assert done.returncode == 1
+    assert "5 of 8 photos failed, 3 written" in done.stderr
+    for name in ("truncated", "text", "empty", "broken", "loop"):
+        assert f"error: {bad}/{name}.jpg: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert names(photos.parent / "out") == ["a.mask.png", "deep/b.mask.png", "deep/er/c.mask.png"]
+
+
+def test_progress_on_a_terminal_only(photos: Path) -> None:
+    """A pseudo-terminal for standard error: one line that is drawn over and over."""
+    ours, theirs = os.openpty()
+    for index in range(12):
+        (photos / f"{index}.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    arguments = [*COMMAND, str(photos), "--save", "mask", "--output-dir", str(photos.parent / "out")]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    except OSError:  # Linux' way to say that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert re.search(rb"14 of 15   [0-9.]+ photos/s   0:0\d left", shown), shown
+    assert shown.endswith(b"\r\x1b[K")  # nothing stays
+    assert "photos/s" not in run(photos, "--save", "mask").stderr
+
+
+def test_a_reader_that_leaves(photos: Path) -> None:
+    """``unet-run ... | head -1``: no traceback."""
+    process = subprocess.Popen(
+        [*COMMAND, str(photos), "--save", "mask"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) != 0
     assert "Traceback" not in errors
-    written = list(out.iterdir())
-    assert 6 <= len(written) < 800
-    for path in written:
-        assert path.suffix == ".png"
-        with Image.open(path) as picture:
-            picture.load()
+
+
+def test_one_photo_imports_no_more_than_it_needs(photos: Path) -> None:
+    """Cold start: what other inputs and results need stays out."""
+    script = (
+        "import sys, unet_runtime.cli.run as run\n"
+        "try: run.main()\nexcept SystemExit as end: assert end.code == 0\n"
+        "print(*sorted(sys.modules))"
+    )
+    arguments = [sys.executable, "-c", script, "a.jpg", "--backend", "onnx"]
+    done = subprocess.run(arguments, cwd=photos, capture_output=True, text=True, timeout=120, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    unwanted = {
+        "concurrent.futures", "glob", "zipfile", "tempfile", "pycocotools", "cv2", "unet_runtime.contours",
+        "unet_runtime.video", "unet_runtime.cli.live", "unet_runtime.tiling", "PIL.PngImagePlugin",
+    }  # fmt: skip
+    assert "unet_runtime.sinks" in loaded
+    assert not loaded & unwanted

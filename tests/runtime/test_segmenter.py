@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import gc
+import io
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +15,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import colour_model_bytes, colour_spec, write_colour_model
+from tests.runtime.test_tiling import convolution_spec, write_convolution
 from unet_runtime import BackendError, ImageError, ModelFileError, Segmenter
+from unet_runtime import segmenter as segmenter_module
 from unet_runtime.artifact import append_to_onnx, append_to_tflite
+from unet_runtime.spec import InputSpec
 
 ENGINES = ["onnx", "openvino"]
 
@@ -62,6 +69,118 @@ def test_batch(colour_model: Path) -> None:
     together = backend.run(batch)
     for index in range(3):
         np.testing.assert_allclose(backend.run(batch[index : index + 1])[0], together[index], atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "tflite", "openvino"])
+def test_a_batch_is_what_its_photos_are_alone(backend: str, sample_photo: Path) -> None:
+    """ONNX Runtime and OpenVINO take all in one call; a .tflite file's batch is fixed at 1."""
+    segmenter = Segmenter(backend=backend)
+    photos = [sample_photo, Image.open(sample_photo).rotate(90, expand=True), np.full((40, 60, 3), 200, np.uint8)]
+    results = segmenter.batch(photos)
+    assert [result.mask.shape for result in results] == [(300, 451), (451, 300), (40, 60)]
+    for photo, result in zip(photos, results, strict=True):
+        np.testing.assert_allclose(result.probabilities, segmenter(photo).probabilities, atol=1e-5)
+    assert segmenter.batch([]) == []
+    with pytest.raises(ImageError, match="absent"):
+        segmenter.batch([sample_photo, "absent.jpg"])
+
+
+def test_a_batch_is_one_call_of_the_engine(colour_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter = Segmenter(colour_model)
+    sizes = []
+    run = segmenter.backend.run
+    monkeypatch.setattr(segmenter.backend, "run", lambda images: [sizes.append(len(images)), run(images)][1])
+    assert len(segmenter.batch([np.zeros((9, 9, 3), np.uint8)] * 5)) == 5
+    assert sizes == [5]
+
+
+def test_a_file_whose_batch_is_fixed_runs_photo_by_photo(tmp_path: Path, stripes: np.ndarray) -> None:
+    segmenter = Segmenter(write_convolution(tmp_path / "fixed.onnx", convolution_spec(0), batch=1))
+    photos = [stripes, stripes[::-1], stripes[:, ::-1]]
+    for photo, result in zip(photos, segmenter.batch(photos), strict=True):
+        assert np.array_equal(result.probabilities, segmenter(photo).probabilities)
+
+
+def test_a_closed_segmenter_says_so(colour_model: Path, stripes: np.ndarray) -> None:
+    with Segmenter(colour_model) as segmenter:
+        result = segmenter(stripes)
+    assert result.mask.shape == (40, 60)  # what it answered stays
+    for call in (segmenter, lambda photo: segmenter.batch([photo]), segmenter.tiled, lambda _: segmenter.backend):
+        with pytest.raises(BackendError, match="this segmenter is closed: make a new one"):
+            call(stripes)
+    segmenter.close()
+
+
+def test_closing_frees_the_model(colour_model: Path) -> None:
+    segmenter = Segmenter(colour_model)
+    backend = weakref.ref(segmenter.backend)
+    segmenter.close()
+    gc.collect()
+    assert backend() is None
+
+
+def test_mask_and_opacity_are_made_once(colour_model: Path, stripes: np.ndarray) -> None:
+    result = Segmenter(colour_model)(stripes)
+    assert result.mask is result.mask
+    assert result.opacity is result.opacity
+    assert np.array_equal(np.asarray(result.cutout().getchannel("A")), result.opacity)
+    rows = np.concatenate([band for _, band in result.probability_bands()])
+    assert (rows.shape, rows.dtype) == ((40, 60, 3), np.float32)
+    assert np.array_equal(rows.argmax(-1), result.mask)
+
+
+def test_an_rgb_image_is_not_copied(colour_model: Path, stripes: np.ndarray) -> None:
+    """100 megapixels are 400 MB; everything else becomes a new picture."""
+    segmenter = Segmenter(colour_model)
+    image = Image.fromarray(stripes)
+    assert segmenter(image).photo is image
+    turned = image.copy()
+    turned.getexif()[0x0112] = 6
+    assert segmenter(turned).photo.size == (40, 60)
+    assert turned.size == (60, 40)
+
+
+def test_an_image_that_turns_out_damaged_when_it_is_decoded(colour_model: Path, sample_photo: Path) -> None:
+    image = Image.open(io.BytesIO(sample_photo.read_bytes()[:5000]))
+    with pytest.raises(ImageError, match="truncated"):
+        Segmenter(colour_model)(image)
+
+
+@pytest.mark.parametrize("photo", [None, 3, [[1, 2, 3]], b"photo.jpg"])
+def test_what_is_no_photo(photo: object, colour_model: Path) -> None:
+    with pytest.raises(ImageError, match=r"photo of type .*, expected a path, a Pillow image, or uint8"):
+        Segmenter(colour_model)(photo)
+
+
+def test_a_spec_that_asks_for_what_cannot_be_made(tmp_path: Path, stripes: np.ndarray) -> None:
+    spec = replace(colour_spec(), input=InputSpec(2_000_000_000, 2_000_000_000))
+    (tmp_path / "wrong.onnx").write_bytes(append_to_onnx(colour_model_bytes(colour_spec()), spec))
+    with pytest.raises(ModelFileError, match="export it again"):
+        Segmenter(tmp_path / "wrong.onnx")(stripes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_answers_no_numbers(
+    value: float, colour_model: Path, stripes: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As float16 does where it overflows: an error, not a mask of class 0."""
+    segmenter = Segmenter(colour_model)
+    run = segmenter.backend.run
+
+    def broken(images: np.ndarray) -> np.ndarray:
+        answers = run(images)
+        answers[0, 3:5, 4, 1] = value, -value
+        return answers
+
+    monkeypatch.setattr(segmenter.backend, "run", broken)
+    for call in (segmenter, segmenter.tiled):
+        with pytest.raises(BackendError, match=r"answers NaN or infinity, .* colours float32 does not work on ONNX"):
+            call(stripes)
+
+
+def test_the_examples_in_docstrings() -> None:
+    failed, tried = doctest.testmod(segmenter_module, verbose=False)
+    assert (failed, tried > 10) == (0, True)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "tflite", "openvino"])

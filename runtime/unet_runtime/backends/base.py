@@ -16,15 +16,16 @@ class Backend(Protocol):
     name: str
     """``onnx``, ``tflite`` or ``openvino``."""
     device: str
-    """Where the model really runs, read back from the engine: ``cpu`` or ``cuda``."""
+    """Where the model really runs, read back from the engine: ``cpu``, ``cuda`` or ``tensorrt``."""
     engine: str
     """Engine and version for people: ``ONNX Runtime 1.31.1``."""
-
     note: str
-    """Why a faster device was not taken, where there is one; else empty."""
+    """Why a faster device was not taken, or what of the model it leaves to the CPU; else empty."""
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 (n, h, w, 3) RGB 0..255, NHWC -> float32 probabilities (n, h', w', classes).
+
+        May be called from several threads; the answer belongs to the caller.
 
         Raises:
             BackendError: the engine refuses the input or fails.
@@ -40,8 +41,8 @@ class Load(Protocol):
 
         Args:
             artifact: the model.
-            device: ``auto``, ``cpu`` or ``cuda``; ``auto`` takes the fastest that really runs.
-            threads: CPU threads; None lets the engine choose.
+            device: ``cpu``, ``cuda``, ``tensorrt``, or ``auto``: CUDA where it really runs, else the CPU.
+            threads: CPU threads; None: the cores that this process may use.
 
         Raises:
             BackendError: the engine is not installed, or does not run on ``device``.

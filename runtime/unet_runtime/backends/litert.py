@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from unet_runtime.artifact import Artifact
+from unet_runtime.backends import cores
 from unet_runtime.errors import BackendError, ModelFileError
 
 
@@ -40,21 +41,26 @@ class LiteRTBackend:
                 for index in range(len(images)):
                     self._interpreter.set_tensor(self._input["index"], images[index : index + 1])
                     self._interpreter.invoke()
-                    results[index] = self._interpreter.get_tensor(self._output["index"])[0]
+                    # A view of the interpreter's memory: the assignment is the only copy, and converts to float32.
+                    results[index] = self._interpreter.tensor(self._output["index"])()[0]
         except (ValueError, RuntimeError) as error:
             raise BackendError(f"LiteRT failed on input {images.dtype}{images.shape}: {error}") from error
         if self._scale:  # a quantised output; a float one has scale 0
-            results -= self._zero_point
+            if self._zero_point:
+                results -= self._zero_point
             results *= self._scale
         return results
 
 
 def load(artifact: Artifact, device: str, threads: int | None) -> LiteRTBackend:
     """See ``backends.base.Load``."""
-    if device == "cuda":
-        raise BackendError("device cuda: LiteRT runs on the CPU only: use --backend onnx for a GPU")
+    if device in ("cuda", "tensorrt"):
+        raise BackendError(
+            f"device {device}: LiteRT runs on the CPU only: take a .onnx model with --backend onnx for a GPU"
+        )
     try:
-        interpreter: Any = Interpreter(model_content=artifact.content, num_threads=threads)
+        # The engine's own choice would be one thread, whatever the machine has.
+        interpreter: Any = Interpreter(model_content=artifact.content, num_threads=threads or cores.default_threads())
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:  # undamaged, so a model this engine's version cannot run
         raise ModelFileError(f"{artifact.path}: LiteRT refuses it: {error}") from error

@@ -1,11 +1,8 @@
-"""ONNX Runtime: the CPU provider everywhere, the CUDA provider where it really runs."""
+"""ONNX Runtime on the CPU, and the way to its GPU providers (onnxruntime_gpu.py, imported where one is wanted)."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import io
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
@@ -13,26 +10,39 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from unet_runtime.artifact import Artifact
+from unet_runtime.backends import cores, wheels
+from unet_runtime.backends.base import Backend
 from unet_runtime.errors import BackendError, ModelFileError
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_GPU_HINT = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "unet-edge-runtime[cuda]"'
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+ENGINE = f"ONNX Runtime {ort.__version__}"  # here, because a half-removed wheel has no version: found at import
+
+GPU_HINT = wheels.replace_by("cuda")
+
 _FATAL_ONLY = 4  # what the engine has to say is said by our exceptions, once
+
+_NVIDIA_DRIVER = (
+    "/proc/driver/nvidia/version",  # Linux
+    "/etc/nv_tegra_release",  # Jetson
+    "/usr/lib/wsl/lib/libcuda.so.1",  # Linux within Windows
+    "C:/Windows/System32/nvcuda.dll",
+)
+"""One of them is there where an NVIDIA driver is installed."""
 
 
 class OnnxBackend:
-    """One session. ``run`` may be called from several threads: sessions are thread-safe."""
+    """One session on the CPU. ``run`` may be called from several threads: sessions are thread-safe."""
 
     name = "onnx"
+    device = "cpu"
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: Any, note: str = "") -> None:
         self._session = session
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
-        # What was asked for is no proof: the engine falls back to the CPU with a log line only.
-        self.device = "cuda" if session.get_providers()[0] == _CUDA else "cpu"
-        self.engine = f"ONNX Runtime {ort.__version__}"
-        self.note = ""
+        self.engine = ENGINE
+        self.note = note
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes)."""
@@ -43,59 +53,56 @@ class OnnxBackend:
         return result
 
 
-def load(artifact: Artifact, device: str, threads: int | None) -> OnnxBackend:
+def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
     """See ``backends.base.Load``."""
     ort.set_default_logger_severity(_FATAL_ONLY)
-    if device == "cpu" or (device == "auto" and _CUDA not in ort.get_available_providers()):
-        return OnnxBackend(_session(artifact, [_CPU], threads))
-    return _load_cuda(artifact, device, threads)
+    if device == "cpu":
+        return load_cpu(artifact, threads)
+    if device == "auto" and CUDA not in ort.get_available_providers():
+        return load_cpu(artifact, threads, _idle_gpu())
+    from unet_runtime.backends import onnxruntime_gpu  # no machine without a GPU pays for it
+
+    return onnxruntime_gpu.load(artifact, device, threads)
 
 
-def _load_cuda(artifact: Artifact, device: str, threads: int | None) -> OnnxBackend:
-    """The CUDA provider, or with ``auto`` the CPU where CUDA does not really run."""
-    if _CUDA not in ort.get_available_providers():
-        raise BackendError(
-            f"device cuda: the installed {_distributions()} has no CUDA provider "
-            f"(it has {', '.join(ort.get_available_providers())}): {_GPU_HINT}"
-        )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints each library that it cannot find
-        ort.preload_dlls()
-    backend = OnnxBackend(_session(artifact, [_CUDA, _CPU], threads))
-    if backend.device != "cuda":
-        reason = f"the CUDA provider does not start ({_missing_library()})"
-        if device == "cuda":
-            raise BackendError(f"device cuda: {reason}. Install the NVIDIA driver, then: {_GPU_HINT}")
-        backend.note = reason
-    return backend
+def load_cpu(artifact: Artifact, threads: int | None, note: str = "") -> OnnxBackend:
+    """The model on the CPU; ``note`` says why not on a GPU.
 
-
-def _session(artifact: Artifact, providers: list[str], threads: int | None) -> ort.InferenceSession:
-    options: Any = ort.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    Raises:
+        ModelFileError: the engine refuses the model.
+    """
     try:
-        return ort.InferenceSession(artifact.content, options, providers=providers)
+        return OnnxBackend(open_session(artifact, session_options(threads), [CPU]), note)
     except Exception as error:  # as above; undamaged, so a model this engine's version cannot run
-        raise ModelFileError(f"{artifact.path}: ONNX Runtime {ort.__version__} refuses it: {error}") from error
+        raise ModelFileError(f"{artifact.path}: {ENGINE} refuses it: {error}") from error
 
 
-def _missing_library() -> str:
-    """Load the provider's library as the engine does: the loader's message names what is missing."""
-    provider = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    try:
-        ctypes.CDLL(str(provider))
-    except OSError as error:
-        return str(error).replace(str(provider.parent) + "/", "")
-    return "its libraries load, but no usable GPU was found"
+def session_options(threads: int | None) -> Any:
+    """What differs from the engine's defaults; docs/devices.md has the figures."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    # 0: the engine counts physical cores and pins a thread to each. In a container it counts the whole machine's.
+    options.intra_op_num_threads = threads or cores.limit() or 0
+    # Threads wait for work by spinning, which makes a run faster, and by default go on after it: that takes the
+    # cores from whoever decodes the next photo, and a camera's battery for nothing.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
-def _distributions() -> str:
-    """Which wheels of the engine are installed: both at once share a folder and break each other."""
-    import importlib.metadata  # 20 ms that only an error message needs
+def open_session(artifact: Artifact, options: Any, providers: list[Any]) -> Any:
+    """A session on ``providers`` or an error: the engine's own fallback prints, and hides where it runs."""
+    session = ort.InferenceSession(artifact.content, options, providers=providers, enable_fallback=0)
+    session._model_bytes = None  # kept for that fallback only: as much memory as the file is long
+    return session
 
-    found = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
-    return " and ".join(found) or f"onnxruntime {ort.__version__}"
+
+def nvidia_driver() -> bool:
+    """Whether an NVIDIA driver is installed."""
+    return any(os.path.exists(path) for path in _NVIDIA_DRIVER)  # noqa: PTH110 - pathlib costs every start more
+
+
+def _idle_gpu() -> str:
+    """A note where there is an NVIDIA driver, which this wheel of the engine cannot use."""
+    if nvidia_driver():
+        return f"an NVIDIA driver is installed, but this ONNX Runtime has no CUDA provider: {GPU_HINT}"
+    return ""

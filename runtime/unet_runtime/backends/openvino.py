@@ -9,6 +9,7 @@ import numpy.typing as npt
 import openvino
 
 from unet_runtime.artifact import Artifact
+from unet_runtime.backends import cores
 from unet_runtime.errors import BackendError, ModelFileError
 
 _OUTPUT = "probabilities"
@@ -30,7 +31,8 @@ class OpenVINOBackend:
         """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes)."""
         try:
             request = self._model.create_infer_request()
-            result: npt.NDArray[np.float32] = request.infer({0: images})[self._output].copy()
+            # The pixels are read where they lie; the answer is copied out of the request, and so the caller's own.
+            result: npt.NDArray[np.float32] = request.infer({0: images}, share_inputs=True)[self._output]
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed on input {images.dtype}{images.shape}: {error}") from error
         return result
@@ -38,12 +40,14 @@ class OpenVINOBackend:
 
 def load(artifact: Artifact, device: str, threads: int | None) -> OpenVINOBackend:
     """See ``backends.base.Load``."""
-    if device == "cuda":
-        raise BackendError("device cuda: OpenVINO does not run on NVIDIA GPUs: use --backend onnx")
+    if device in ("cuda", "tensorrt"):
+        raise BackendError(f"device {device}: OpenVINO does not run on NVIDIA GPUs: use --backend onnx")
     # float32 whatever the CPU prefers: bfloat16 by default would not be the model that was proven.
+    # LATENCY: all threads work on one photo; the engine counts physical cores, but no container's quota.
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
+    limited = threads or cores.limit()
+    if limited:
+        config["INFERENCE_NUM_THREADS"] = limited
     try:
         core = openvino.Core()
         model: Any = core.compile_model(core.read_model(model=artifact.content), "CPU", config)

@@ -1,18 +1,25 @@
 """Exit codes, the same for every command of the three packages.
 
 0 all done   1 some inputs failed   2 wrong usage   3 model or backend
-4 parity or accuracy gate failed    130 interrupted
+4 parity or accuracy gate failed    130 interrupted (Ctrl-C)    143 ended by SIGTERM
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
+from types import FrameType
 
 import click
 
 from unet_runtime.errors import BackendError, ModelFileError, UnetRuntimeError
 
-OK, INPUTS_FAILED, USAGE, MODEL, GATE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, INPUTS_FAILED, USAGE, MODEL, GATE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: whatever cleans up after Ctrl-C cleans up after it."""
 
 
 def exit_code(error: UnetRuntimeError) -> int:
@@ -21,20 +28,60 @@ def exit_code(error: UnetRuntimeError) -> int:
     return int(getattr(error, "exit_code", default))
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_GRACE_SECONDS = 10.0
+_came: list[tuple[int, float]] = []  # signal and time
+
+
+def stop_once() -> None:
+    """From now on SIGTERM ends this process as Ctrl-C does, and for some seconds only the first such signal counts.
+
+    Who waits for the end of a command may well send another, or both: it must not cut off the cleaning up.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # one that is ignored, as under nohup, stays so
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _came and now - _came[-1][1] < _GRACE_SECONDS:
+        return
+    _came.append((number, now))
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _interrupted(terminated: bool) -> int:
+    click.echo("terminated" if terminated else "interrupted", err=True)
+    return TERMINATED if terminated else INTERRUPTED
+
+
 def run(command: click.Command) -> None:
     """Run a command; turn each way it can end into its exit code, and an error into one line."""
     try:
+        code = _run(command)
+    except KeyboardInterrupt as error:  # while it was ending
+        code = _interrupted(isinstance(error, Terminated))
+    if _came:  # the process ends anyway: nothing is to be cut off by one more
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _run(command: click.Command) -> int:
+    try:
         # Not standalone: click would turn Ctrl-C into exit code 1.
         code = command.main(standalone_mode=False)
-    except click.exceptions.Abort:  # click's own wrapping of KeyboardInterrupt
-        click.echo("interrupted", err=True)
-        code = INTERRUPTED
+    except click.exceptions.Abort as error:  # click's own wrapping of KeyboardInterrupt
+        return _interrupted(isinstance(error.__cause__, Terminated))
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except UnetRuntimeError as error:
+        if _came:  # an engine that is interrupted while it loads says that it is broken
+            return _interrupted(_came[0][0] == signal.SIGTERM)
         click.echo(f"error: {error}", err=True)
-        code = exit_code(error)
+        return exit_code(error)
     except BrokenPipeError:  # the reader of a pipe is gone, as after "| head"
-        code = INPUTS_FAILED
-    sys.exit(code if isinstance(code, int) else OK)
+        return INPUTS_FAILED
+    return code if isinstance(code, int) else OK

@@ -1,101 +1,235 @@
-"""unet-run: segment photos and folders."""
+"""unet-run: segment photos, folders, videos, a camera."""
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
-from PIL import Image
 
 from unet_runtime import __version__
-from unet_runtime.backends import DEVICES, ENGINES
-from unet_runtime.cli import exits
+from unet_runtime.annotations import areas_by_name, class_areas, require_contours
+from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.errors import ImageError, OutputError
-from unet_runtime.segmenter import Segmentation, Segmenter
-from unet_runtime.sinks import RESULTS, save
-from unet_runtime.sources import PhotoFile, find_photos
+from unet_runtime.cli.report import Done, Report, choice
+from unet_runtime.errors import ImageError, OutputError, SourceError
+from unet_runtime.jobs import Checkpoint, Plan, Pool, Room, copies, in_order, plan
+from unet_runtime.preprocess import open_photo
+from unet_runtime.segmenter import Segmenter
+from unet_runtime.sinks import About, Result, encode, is_current, replacing, result_path, save, stamp
+from unet_runtime.sources import STDIN, PhotoFile, find_photos
+
+_VIDEO_RESULTS = ("overlay", "mask", "cutout")
+
+_SWITCH_SECONDS = 0.0005
+"""Python lets a thread run for ten times as long before another may: a quarter of an inference that waits to begin."""
 
 
-def _kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """``mask,overlay`` -> ("mask", "overlay")."""
-    kinds = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
-    for kind in kinds:
-        if kind not in RESULTS:
-            raise click.BadParameter(f"{kind!r}, expected some of {','.join(RESULTS)}")
-    return kinds
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=options.EXAMPLES)
+@click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@options.result_options
+@options.many_options
+@options.model_options
+@options.live_options
+@click.version_option(__version__)
+def command(**given: Any) -> int:
+    """Segment PHOTOS: files, folders (searched recursively), patterns, videos, or - for standard input.
 
+    Writes PHOTO.mask.png (pixel value = class id, at the photo's own size), PHOTO.overlay.png, PHOTO.cutout.png (RGBA),
+    PHOTO.probabilities.npz (float16, height x width x classes, for numpy.load) and PHOTO.json (COCO: areas, bounding
+    boxes, outlines). A video becomes VIDEO.overlay.mp4 (or .mask, .cutout), without sound.
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="Model file (default: the bundled pets model).")
-@click.option("--backend", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True)
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True)
-@click.option(
-    "--save",
-    "kinds",
-    callback=_kinds,
-    default="overlay,mask",
-    show_default=True,
-    metavar="LIST",
-    help=f"What to write, of {','.join(RESULTS)}.",
-)
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented).",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: the engine's choice).")
-@click.version_option(__version__)  # fmt: skip
-def command(
-    photos: tuple[Path, ...], model: Path | None, backend: str, device: str, kinds: tuple[str, ...],
-    output_dir: Path | None, threads: int | None,
-) -> int:  # fmt: skip
-    """Segment PHOTOS (files and folders).
-
-    Writes PHOTO.mask.png (pixel value = class id, at the photo's own size), PHOTO.overlay.png and
-    PHOTO.cutout.png (RGBA).
+    Ends with 0: all done, 1: some photos failed, 2: wrong usage, 3: model or engine, 130: interrupted, 143: terminated.
     """
-    # A photo of 100 megapixels is no attack; what Pillow takes for one is an error all the same.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    files = find_photos(photos, output_dir)
-    with engines_quiet():
-        segmenter = Segmenter(model, backend=backend, device=device, threads=threads)
-    click.echo(_choice(segmenter))
-    failed = 0
-    for file in files:
-        try:
-            _segment(segmenter, file, kinds)
-        except (ImageError, OutputError) as error:
-            failed += 1
-            click.echo(f"error: {error}", err=True)
-    if failed:
-        click.echo(f"{failed} of {len(files)} photos failed, {len(files) - failed} written", err=True)
-    return exits.INPUTS_FAILED if failed else exits.OK
+    options.check(given)
+    if given["webcam"] is not None:
+        return _webcam(given)
+    if "json" in (given["kinds"] or ()):
+        require_contours(given["contours"])
+    files = find_photos(given["photos"], given["output_dir"], strict=False)
+    if given["output"] is not None and (len(files) > 1 or files[0].is_video):
+        raise click.UsageError("--output is the result of one photo: for folders and videos give --output-dir.")
+    return _run(files, given)
 
 
-def _choice(segmenter: Segmenter) -> str:
-    """``pets-edge float32 on ONNX Runtime 1.31.1, cpu``: what runs, where, and why not faster."""
-    backend = segmenter.backend
-    note = f" ({backend.note})" if backend.note else ""
-    return f"{segmenter.spec.name} {segmenter.spec.precision} on {backend.engine}, {backend.device}{note}"
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, for every photo."""
+
+    kinds: tuple[str, ...]
+    output: Path | None
+    """File of the one result; ``-``: standard output."""
+    video_kinds: tuple[str, ...]
+    max_pixels: int | None
+    tile: float | None
+    about: About
+    stdin: bytes = b""
+    """The photo that came through standard input."""
+
+    @classmethod
+    def of(cls, given: dict[str, Any], segmenter: Segmenter) -> Settings:
+        """From the command's parameters; reads standard input where it is among the photos."""
+        default = ("cutout",) if given["output"] is not None else options.DEFAULT_RESULTS
+        about = About(
+            engine=segmenter.backend.engine,
+            contours=given["contours"],
+            stamp=stamp(segmenter.spec.to_json(), tile=given["tile"], contours=given["contours"]),
+        )
+        # Here, not in a worker: a read from a terminal must end with Ctrl-C.
+        stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
+        return cls(
+            given["kinds"] or default, given["output"], given["kinds"] or _VIDEO_RESULTS[:1],
+            given["max_pixels"] or None, given["tile"], about, stdin,
+        )  # fmt: skip
+
+    def paths(self, file: PhotoFile) -> list[Path]:
+        """Where the results of one photo or video go."""
+        if file.is_video:
+            return [file.output_dir / f"{file.stem}.{kind}.mp4" for kind in self.video_kinds]
+        return [result_path(kind, file.output_dir, file.stem) for kind in self.kinds]
+
+    def is_done(self, file: PhotoFile) -> bool:
+        """Whether ``--resume`` may leave it out; a video is done when its results are there."""
+        return is_current(file.path, self.paths(file), "" if file.is_video else self.about.stamp)
 
 
-def _segment(segmenter: Segmenter, file: PhotoFile, kinds: tuple[str, ...]) -> None:
-    result = segmenter(file.path)
-    written = save(result, kinds, file.output_dir, file.stem)
-    click.echo(f"{file.path}: {_areas(result)} -> {', '.join(str(path) for path in written)}")
+def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
+    """Photos first, several at a time where there are several; then videos, one by one."""
+    shares = plan(sum(not file.is_video for file in files), given["threads"])
+    segmenter = _load(given, shares.threads)
+    settings = Settings.of(given, segmenter)
+    done = {file for file in files if given["resume"] and settings.is_done(file)}
+    report = Report(
+        len(files) - len(done), as_json=given["as_json"], quiet_stdout=given["output"] == options.STDOUT,
+        segmenter=segmenter,
+    )  # fmt: skip
+    try:
+        report.begin()
+        for file in files:
+            if file in done:
+                report.skip(file.path, settings.paths(file))
+        engines = _engines(segmenter, shares, given)
+        room = Room() if shares.workers > 1 else None
+        work = partial(segment, settings=settings, engines=engines, room=room)
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        photos = [file for file in files if file not in done and not file.is_video]
+        with closing(in_order(work, photos, workers=shares.workers)) as outcomes:
+            for outcome in outcomes:
+                report.add(outcome.item.path, outcome.result, outcome.error)
+                if outcome.error is not None and given["on_error"] == "stop":
+                    return report.end()
+        for file in files:
+            if file.is_video and file not in done:
+                _video(file, given, settings, report)
+                if report.failed and given["on_error"] == "stop":
+                    break
+    except KeyboardInterrupt:
+        report.interrupted()
+        raise
+    return report.end()
 
 
-def _areas(result: Segmentation) -> str:
-    """``pet 43 %, border 8 %``: each class but the background."""
-    return ", ".join(
-        f"{entry.name} {(result.mask == index).mean():.0%}"
-        for index, entry in enumerate(result.spec.classes)
-        if entry.role != "background"
+def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
+    """One for each run at a time; several of them may be the same segmenter."""
+    count = copies(segmenter.backend, shares.runs)
+    loaded = [segmenter, *(_load(given, shares.threads) for _ in range(count - 1))]
+    return Pool(loaded * (shares.runs // count))
+
+
+def segment(
+    file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], room: Room | None
+) -> Done:
+    """The way of one photo.
+
+    Raises:
+        SourceError, ImageError, OutputError: of this photo.
+        BackendError: the engine failed.
+        StoppedError: the run has ended.
+    """
+    if file.problem:
+        raise SourceError(file.problem)
+    try:
+        with _place(file, room):
+            photo = open_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
+            checkpoint()
+            with engines.one() as segmenter:
+                result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
+            checkpoint()
+            return _write(result, file, settings, checkpoint)
+    except MemoryError as error:
+        raise ImageError(f"{file.path}: too large for this machine's memory") from error
+
+
+def _place(file: PhotoFile, room: Room | None) -> AbstractContextManager[None]:
+    """Wait until a photo of this size may be decoded; a single one need not ask."""
+    if room is None or not file.path.is_file():
+        return nullcontext()
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # --max-pixels decides, and nothing is decoded here
+    try:
+        with Image.open(file.path) as image:
+            return room.hold(image.width * image.height)
+    except Exception:  # decoders raise anything; what is wrong is said by whoever opens it next
+        return nullcontext()
+
+
+def _write(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
+    about, written, piped = settings.about, [], b""
+    about = About(file.path.name, about.engine, about.contours, about.stamp)
+    if settings.output is None:
+        written = save(result, settings.kinds, file.output_dir, file.stem, about, checkpoint)
+    elif settings.output == options.STDOUT:
+        piped = encode(result, settings.kinds[0], about)
+    else:
+        with replacing(settings.output) as target:
+            target.write(encode(result, settings.kinds[0], about))
+        written = [settings.output]
+    areas = areas_by_name(result, class_areas(result.mask, len(result.spec.classes)))
+    shown = ", ".join(
+        f"{entry.name} {areas[entry.name]['share']:.0%}" for entry in result.spec.classes if entry.role != "background"
     )
+    return Done(written, result.photo.size, areas, shown, piped)
+
+
+def _video(file: PhotoFile, given: dict[str, Any], settings: Settings, report: Report) -> None:
+    from unet_runtime.cli.live import run_video  # photos need nothing of it
+
+    try:
+        wrong = [kind for kind in settings.video_kinds if kind not in _VIDEO_RESULTS]
+        if wrong:
+            raise OutputError(f"{file.path}: a video has no {wrong[0]}, expected some of {','.join(_VIDEO_RESULTS)}")
+        segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
+        paths = settings.paths(file)
+        for kind, path in zip(settings.video_kinds, paths, strict=True):
+            run_video(segmenter, file.path, path, kind)
+        report.add(file.path, Done(paths))
+    except (SourceError, OutputError) as error:
+        report.add(file.path, None, error)
+
+
+def _webcam(given: dict[str, Any]) -> int:
+    from unet_runtime.cli.live import LiveOptions, run_webcam  # photos need nothing of it
+
+    chosen = {name: given[name] for name in options.LIVE_OPTIONS if given[name] is not None}
+    segmenter = _load(given, given["threads"])
+    click.echo(choice(segmenter))
+    return run_webcam(segmenter, LiveOptions(source=given["webcam"], output_dir=given["output_dir"], **chosen))
+
+
+def _load(given: dict[str, Any], threads: int | None) -> Segmenter:
+    with engines_quiet():
+        return Segmenter(given["model"], backend=given["backend"], device=given["device"], threads=threads)
 
 
 def main() -> None:
+    if not sys.warnoptions:  # Pillow's, of odd metadata in photos that it reads all the same
+        warnings.simplefilter("ignore")
+    exits.stop_once()
     exits.run(command)

@@ -1,0 +1,97 @@
+"""What the figures mean: the fastest, whether int8 pays on this CPU, what could be tried besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from unet_runtime.backends import ENGINES, install_hint, installed
+from unet_runtime.bench.machine import Machine
+from unet_runtime.bench.measure import TOTAL, Row
+from unet_runtime.bench.plan import thread_count
+from unet_runtime.bench.report import name
+
+_NOISE = 1.05
+"""Times as long that are called slower: medians of two runs of one model differ by some per cent."""
+
+_ARM = ("aarch64", "arm64", "armv7l", "armv6l")
+
+
+def advise(rows: Sequence[Row], machine: Machine) -> tuple[str, ...]:
+    """Sentences; of rows without figures none."""
+    measured = [row for row in rows if row.stages]
+    sentences = [*_best(measured), *_int8(measured, machine)]
+    sentences += [
+        f"Not installed, so not measured: {engine} ({install_hint(engine)})"
+        for engine in ENGINES
+        if not installed(engine) and all(row.combination.backend != engine for row in rows)
+    ]
+    return tuple(sentences)
+
+
+def _best(rows: Sequence[Row]) -> Iterable[str]:
+    if not rows:
+        return
+    best = min(rows, key=lambda row: row.stages[TOTAL].p50)
+    yield (
+        f"Fastest: {name(best, rows)}: {best.stages[TOTAL].p50:.1f} ms a photo, of which inference "
+        f"{_inference(best):.1f} ms; {best.photos_a_second:.1f} photos/s"
+    )
+    scores = {row.accuracy.mean_iou: row for row in reversed(rows) if row.accuracy}
+    if len(scores) > 1:
+        top = max(scores)
+        yield f"Most accurate: {name(scores[top], rows, threads=False)}: mean IoU {top:.4f}"
+
+
+def _int8(rows: Sequence[Row], machine: Machine) -> Iterable[str]:
+    """Each int8 row that is slower than float32 of the same weights, on the same device with as many threads."""
+    slower = False
+    for row in rows:
+        full = _float32(row, rows)
+        if row.combination.model.spec.precision != "int8" or full is None:
+            continue
+        ratio = _inference(row) / _inference(full)
+        if ratio > _NOISE:
+            slower = True
+            yield (
+                f"int8 is slower here with {thread_count(row.combination.threads)}: {name(row, rows, threads=False)} "
+                f"takes {_inference(row):.1f} ms for an inference, {name(full, rows, threads=False)} "
+                f"{_inference(full):.1f} ms: {ratio:.2f} times as long"
+            )
+    if slower:
+        yield _reason(machine)
+
+
+def _float32(row: Row, rows: Sequence[Row]) -> Row | None:
+    """What an int8 row is compared with: float32 in the same engine, or where that has none, in the fastest."""
+    full = [other for other in rows if other.combination.model.spec.precision == "float32" and _alike(other, row)]
+    own = [other for other in full if other.combination.backend == row.combination.backend]
+    return min(own or full, key=_inference, default=None)
+
+
+def _alike(one: Row, other: Row) -> bool:
+    """Of the same weights, on the same device, with as many threads."""
+    keys = [
+        (spec.provenance.weights_sha256 or spec.name, row.device, row.combination.threads)
+        for row in (one, other)
+        for spec in [row.combination.model.spec]
+    ]
+    return keys[0] == keys[1]
+
+
+def _inference(row: Row) -> float:
+    return row.stages["inference"].p50
+
+
+def _reason(machine: Machine) -> str:
+    wanted = "dot-product instructions (dotprod, i8mm)" if machine.architecture in _ARM else "VNNI or AMX instructions"
+    if machine.multiplies_int8 is None:
+        return f"int8 is fast on CPUs with {wanted}; this system does not say whether its CPU has them"
+    if machine.multiplies_int8:
+        return (
+            f"This CPU has {wanted}, so its engine is what costs time: layers without an int8 kernel (in ONNX Runtime "
+            "ConvTranspose) run in float32 between conversions, and small layers spend more on rounding than they save"
+        )
+    return (
+        f"This CPU has no {wanted}: it multiplies 8-bit integers in several steps, where float32 takes one. "
+        "int8 still makes the file smaller"
+    )

@@ -1,0 +1,81 @@
+"""Which photos are timed, and which are compared with their trimaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unet_runtime.bench.plan import Model
+from unet_runtime.errors import ImageError, SourceError
+from unet_runtime.labelled import LabelledPhoto, evenly, paired_photos, read_split
+from unet_runtime.preprocess import open_photo
+from unet_runtime.sources import find_photos
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "chelsea.jpg"
+"""Timed when no photos are given: 451x300 pixels."""
+
+Pair = tuple[Path, Path]
+"""A photo and its trimap."""
+
+
+def has_trimaps(folder: Path) -> bool:
+    """Whether a folder is in the layout of ``unet_runtime.labelled``."""
+    return (folder / "images").is_dir() and (folder / "annotations" / "trimaps").is_dir()
+
+
+def timed_photos(folder: Path | None, count: int) -> tuple[tuple[Path, ...], list[str]]:
+    """At most ``count`` photos spread over a folder (None: the sample), and why some of them were left out.
+
+    Raises:
+        SourceError: no such folder, or no photo in it can be read.
+    """
+    if folder is None:
+        return (SAMPLE,), []
+    readable, problems = [], []
+    for path in evenly(_photos(folder), count):
+        try:
+            open_photo(path)
+            readable.append(path)
+        except ImageError as error:
+            problems.append(str(error))
+    if not readable:
+        raise SourceError(f"{folder}: none of {len(problems)} photos can be read; the first: {problems[0]}")
+    return tuple(readable), problems
+
+
+def _photos(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder, expected one with photos")
+    if has_trimaps(folder):
+        return [item.photo for item in _checked(folder, paired_photos(folder))]
+    found = find_photos([folder], None)
+    photos = [file.path for file in found if not file.problem and not file.is_video]
+    if not photos:
+        raise SourceError(next((file.problem for file in found if file.problem), f"{folder}: no photo in this folder"))
+    return photos
+
+
+def truth(model: Model, photos: Path | None, data: Path | None, count: int) -> list[Pair]:
+    """At most ``count`` photos with trimaps, spread evenly; empty where none were given.
+
+    Args:
+        model: whose spec says which photos of ``data`` it was trained on; official split where it does not.
+        photos: a folder of photos; all of them count if it holds trimaps.
+        data: a dataset: its test part counts. Goes before ``photos``.
+        count: most photos.
+
+    Raises:
+        SourceError: ``data`` is no such dataset.
+    """
+    found: Sequence[LabelledPhoto] = []
+    if data:
+        found = read_split(data, model.spec.provenance.split or "official", "test")
+    elif photos and has_trimaps(photos):
+        found = _checked(photos, paired_photos(photos))
+    return [(item.photo, item.trimap) for item in evenly(found, count)]
+
+
+def _checked(folder: Path, found: list[LabelledPhoto]) -> list[LabelledPhoto]:
+    if not found:
+        raise SourceError(f"{folder}: no photo of images/ has a trimap in annotations/trimaps/")
+    return found

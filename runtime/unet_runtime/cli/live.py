@@ -1,0 +1,170 @@
+"""unet-run with a camera or a video: what is printed, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unet_runtime.cli import exits
+from unet_runtime.segmenter import Segmentation, Segmenter
+
+if TYPE_CHECKING:
+    from unet_runtime.live.loop import Session
+
+_STAGES = ("capture", "preprocess", "inference", "compose", "display", "age")
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What the user asked of a live view."""
+
+    source: str
+    """A camera's number, a device, a video file or an address."""
+    view: str = "auto"
+    """``auto``, ``window``, ``web`` or ``none``."""
+    record: Path | None = None
+    """Video file of what is shown."""
+    max_seconds: float | None = None
+    smooth: float = 0.0
+    """0 (off) .. below 1."""
+    background: str = "overlay"
+    """``overlay``, ``cutout`` or ``blur``, to begin with."""
+    output_dir: Path | None = None
+    """Where key s saves; None: the working directory."""
+    port: int = 8080
+    """Of the web view."""
+
+
+def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
+    """Show a camera live until key q, Ctrl-C, SIGTERM or ``options.max_seconds`` end it; print how it went.
+
+    Returns:
+        0, also after Ctrl-C and SIGTERM: without a window they are the way to end it, and nothing is left undone.
+
+    Raises:
+        SourceError: no camera, no picture, or no OpenCV.
+        OutputError: the recording cannot be written, or no web page served.
+        BackendError: no window, or the engine failed.
+    """
+    from unet_runtime.live.camera import Camera
+    from unet_runtime.live.loop import Live
+    from unet_runtime.live.record import Recorder
+    from unet_runtime.live.smooth import Smoother
+    from unet_runtime.live.view import open_view
+    from unet_runtime.timings import Timings
+
+    timings = Timings()
+    camera = Camera(options.source, timings=timings)
+    smoother = Smoother(options.smooth, segmenter.spec.output) if options.smooth else None
+    with _stoppable() as stop, ExitStack() as opened:
+        recorder = Recorder(options.record) if options.record else None  # before the camera: it may refuse the path
+        opened.callback(camera.close)
+        if recorder is not None:
+            opened.callback(lambda: recorder.close(time.perf_counter()))
+        camera.start(stop)
+        view = open_view(options.view, port=options.port)
+        opened.callback(view.close)
+        _say_hello(camera.source.name, view, options)
+        live = Live(
+            segmenter, camera, view, timings, smoother=smoother, recorder=recorder,
+            background=options.background, save=lambda result: _save(result, options.output_dir or Path()),
+        )  # fmt: skip
+        session = live.run(stop, options.max_seconds)
+    _say_how_it_went(session)
+    if recorder is not None and recorder.frames:
+        click.echo(f"recorded {recorder.frames} frames ({recorder.seconds:.1f} s) -> {recorder.path}")
+    return exits.OK
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts, as it does everywhere."""
+    stop = threading.Event()
+
+    def set_stop(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in kept.items():
+        if handler is not signal.SIG_IGN:  # as under nohup: stays so
+            signal.signal(number, set_stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _say_hello(camera: str, view: Any, options: LiveOptions) -> None:
+    click.echo(f"{camera} -> {view.name}" + (f" ({view.note})" if view.note else ""))
+    keys = "" if view.name == "none" else "q quits, s saves, b switches the background; "
+    click.echo(f"{keys}Ctrl-C ends it" + (f"; recording to {options.record}" if options.record else ""))
+
+
+def _say_how_it_went(session: Session) -> None:
+    click.echo(f"{'stage':12}{'p50 ms':>8}{'p95 ms':>8}")
+    for stage in _STAGES:
+        if session.timings.count(stage):
+            p50, p95 = session.timings.percentiles(stage, 50, 95)
+            click.echo(f"{stage:12}{p50:8.1f}{p95:8.1f}")
+    rate = session.shown / session.seconds if session.seconds else 0.0
+    click.echo(
+        f"{session.shown} frames shown in {session.seconds:.1f} s ({rate:.1f} a second), {session.dropped} dropped, "
+        f"{session.reconnects} reconnects"
+    )
+    for path in session.saved:
+        click.echo(f"saved {path}")
+
+
+def _save(result: Segmentation, folder: Path) -> list[Path]:
+    """Photo, mask, overlay and cut-out of one frame, named after the time."""
+    from unet_runtime.sinks import replacing, save
+
+    now = time.time()
+    stem = time.strftime("live-%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now % 1 * 1000):03d}"
+    photo = folder / f"{stem}.png"
+    with replacing(photo) as file:
+        result.photo.save(file, "PNG", compress_level=1)
+    return [photo, *save(result, ("mask", "overlay", "cutout"), folder, stem)]
+
+
+def run_video(segmenter: Segmenter, path: Path, output_path: Path, kind: str) -> None:
+    """Segment a video into another one, with a progress bar where standard error is a terminal.
+
+    Args:
+        segmenter: the model.
+        path: the video.
+        output_path: what to write; see ``video.segment_video``.
+        kind: ``overlay``, ``mask`` or ``cutout``.
+
+    Raises:
+        SourceError: no video, or a damaged one; what could be read of it is written.
+        OutputError: the result cannot be written.
+        BackendError: the engine failed.
+    """
+    from unet_runtime.video import segment_video
+
+    with _bar(path) as bar:
+
+        def progress(done: int, promised: int) -> None:
+            if bar is not None:
+                bar.length = max(promised, done)
+                bar.update(done - bar.pos)
+
+        segment_video(segmenter, path, output_path, kind, progress)
+
+
+def _bar(path: Path) -> Any:
+    if not sys.stderr.isatty():
+        return nullcontext()
+    return click.progressbar(length=1, label=path.name, file=sys.stderr, show_pos=True)

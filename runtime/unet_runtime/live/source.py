@@ -1,0 +1,203 @@
+"""What the user named -> an open OpenCV capture, or what to do about one that does not open."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from unet_runtime.errors import SourceError
+from unet_runtime.live.opencv import load_opencv
+
+KINDS = ("camera", "file", "stream")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where frames come from."""
+
+    kind: str
+    """One of ``KINDS``: a camera of this machine, a video file played as if it were one, an address."""
+    target: int | str
+    """As OpenCV takes it: a camera's number, a path or an address."""
+    name: str
+    """For people: ``camera 0``, ``rtsp://user:***@10.0.0.7/stream``."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a camera is waited for, in seconds."""
+
+    open: float = 5.0
+    """For a stream to answer."""
+    read: float = 3.0
+    """For the next frame of a stream, until it counts as lost. (V4L2 cameras: see opencv.py.)"""
+    delays: tuple[float, ...] = (0.2, 1, 2, 4, 8, 16, 30)
+    """Before each new attempt to find a lost camera; the last for all further ones."""
+
+
+def parse_source(text: str) -> Source:
+    """A camera's number (``0``), a device (``/dev/video0``), a video file or an address (``rtsp://``, ``http://``).
+
+    Raises:
+        SourceError: none of these; the message lists this machine's cameras.
+    """
+    if text.isdecimal():
+        return Source("camera", int(text), f"camera {int(text)}")
+    if "://" in text:
+        return Source("stream", text, _checked_address(text))
+    path = Path(text)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SourceError(
+            f"{text}: {error.strerror}: expected a camera's number, a device, a video file or an address such as "
+            f"rtsp://10.0.0.7/stream; {cameras_here()}"
+        ) from error
+    return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
+
+
+def _checked_address(address: str) -> str:
+    """The address for people, without its password."""
+    shown = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", address)
+    try:
+        if urlsplit(address).port == 0:
+            raise ValueError("port 0")
+    except ValueError as error:
+        raise SourceError(f"{shown}: no address ({error}), expected one such as rtsp://10.0.0.7:554/stream") from error
+    return shown
+
+
+def open_capture(source: Source, patience: Patience) -> Any | None:
+    """A ``cv2.VideoCapture`` that is open, or None. Takes ``patience.open`` seconds at the most."""
+    cv2 = load_opencv("a camera")
+    try:
+        if source.kind == "camera":
+            capture = cv2.VideoCapture(source.target, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
+        elif source.kind == "file":
+            capture = cv2.VideoCapture(source.target)
+        else:
+            capture = _open_stream(cv2, str(source.target), patience)
+    except cv2.error:
+        return None
+    if capture.isOpened():
+        return capture
+    capture.release()
+    return None
+
+
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+
+# TCP: a lost packet delays the picture, where UDP would tear it. nobuffer: what arrives while FFmpeg looks at the
+# stream's format is not played first (an RTSP stream would begin 0.9 s behind life).
+_LOW_LATENCY = "rtsp_transport;tcp|fflags;nobuffer"
+
+_environment_lock = threading.Lock()
+
+
+def _open_stream(cv2: Any, address: str, patience: Patience) -> Any:
+    parameters = [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(patience.open * 1000),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(patience.read * 1000),
+        # Each further thread of an H.264 decoder holds one frame back.
+        cv2.CAP_PROP_N_THREADS, 1,
+    ]  # fmt: skip
+    with _environment_lock:  # the only way to FFmpeg's own options
+        set_by_user = _OPTIONS in os.environ
+        os.environ.setdefault(_OPTIONS, _LOW_LATENCY)
+        try:
+            return cv2.VideoCapture(address, cv2.CAP_FFMPEG, parameters)
+        finally:
+            if not set_by_user:
+                del os.environ[_OPTIONS]
+
+
+# --- what to do when it does not open ---------------------------------------------------------------
+
+
+def explain(source: Source, opened: bool, patience: Patience) -> str:
+    """Why a source gives no picture, as far as can be told from here, and what to do."""
+    if opened:
+        return f"{source.name}: opened, but no picture came: does another program use it? {_tried(source, patience)}"
+    if source.kind == "camera":
+        return _explain_camera(source)
+    if source.kind == "file":
+        return f"{source.name}: not a video that OpenCV can read"
+    return _explain_stream(source, patience)
+
+
+def cameras_here() -> str:
+    """``this machine has /dev/video0, /dev/video2`` or that it has none."""
+    if sys.platform != "linux":
+        return "cameras of this machine are named 0, 1, ..."
+    devices = sorted(Path("/dev").glob("video*"), key=lambda path: int("0" + re.sub(r"\D", "", path.name)))
+    if not devices:
+        return "this machine has no camera (no /dev/video*): plug one in, or pass it on to this container"
+    return f"this machine has {', '.join(map(str, devices))}"
+
+
+def _explain_camera(source: Source) -> str:
+    device = Path(f"/dev/video{source.target}" if isinstance(source.target, int) else source.target)
+    if sys.platform != "linux":
+        return f"{source.name}: does not open: is it plugged in, and may this program use cameras?"
+    if not device.exists():
+        return f"{source.name}: there is no {device}: {cameras_here()}"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f'{source.name}: no permission for {device}: sudo usermod -aG video "$USER", then log in again'
+    return (
+        f"{source.name}: {device} does not open as a camera: another program may use it, or it is one of the camera's "
+        f"side channels: {cameras_here()}"
+    )
+
+
+_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
+
+
+def _explain_stream(source: Source, patience: Patience) -> str:
+    parts = urlsplit(str(source.target))
+    port = parts.port or _PORTS.get(parts.scheme)
+    if parts.hostname and port:
+        try:
+            socket.create_connection((parts.hostname, port), timeout=patience.read).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return f"{source.name}: no connection to {parts.hostname} port {port} ({reason}): is the camera on?"
+        if parts.scheme in ("http", "https") and (answer := _http_answer(str(source.target), patience)):
+            return f"{source.name}: the camera answers {answer}: is the path right, are name and password needed?"
+    return f"{source.name}: gives no video: is the path right? {_tried(source, patience)}"
+
+
+def _http_answer(address: str, patience: Patience) -> str:
+    """Status and reason where the server refuses; else empty."""
+    from base64 import b64encode
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.parse import unquote
+    from urllib.request import Request, urlopen
+
+    parts = urlsplit(address)
+    userinfo, _, host = parts.netloc.rpartition("@")
+    request = Request(parts._replace(netloc=host).geturl())
+    if userinfo:
+        request.add_header("Authorization", "Basic " + b64encode(unquote(userinfo).encode()).decode())
+    try:
+        urlopen(request, timeout=patience.read).close()
+    except HTTPError as error:
+        error.close()
+        return f"{error.code} {error.reason}"
+    except (OSError, ValueError, HTTPException):
+        pass
+    return ""
+
+
+def _tried(source: Source, patience: Patience) -> str:
+    if source.kind == "stream":
+        return f"Waited {patience.open:g} s for an answer and {patience.read:g} s for a picture."
+    return f"Now {cameras_here()}." if source.kind == "camera" else ""

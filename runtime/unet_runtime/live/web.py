@@ -1,0 +1,294 @@
+"""The live picture as a web page that this machine serves, for where there is no display.
+
+    /         the page (page.html)
+    /frame    the newest picture, a JPEG file; ?after=N waits for another than N. Its number and status are headers
+    /stream   the pictures as multipart JPEG, for other programs than browsers: ffplay, VLC, OpenCV
+    /status   JSON
+    /keys     POST q, s or b
+
+The page asks for one picture after the other, so none is under way but the newest, however slow the way is. A picture
+is encoded once, when the first client asks for it, and by that client's thread: without a client it costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import socketserver
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_runtime.errors import OutputError
+from unet_runtime.live.feed import Feed, Shown
+from unet_runtime.live.view import KEYS, Status
+
+_PORTS_TRIED = 20
+_WAIT = 2.0
+"""Seconds that ``/frame`` waits for a picture before it answers that there is none."""
+_CLIENT_TIMEOUT = 10.0
+"""Seconds after which a client that neither asks nor takes anything is given up."""
+_SEND_BUFFER = 1 << 16
+"""Bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past."""
+_BOUNDARY = "picture"
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+}
+"""No other page may show, read or press anything here, and this one loads nothing from elsewhere."""
+
+
+class WebView:
+    """The web page, as a ``View``; serves from threads of its own.
+
+    Args:
+        host: address to serve at.
+        port: where it is taken, the next free one; 0 lets the system choose.
+        note: ``View.note``.
+
+    Raises:
+        OutputError: ``host`` is no address of this machine, or all those ports are taken.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8080, note: str = "") -> None:
+        self._feed = Feed()
+        self._server = _open_server(host, port, self._feed)
+        self.port: int = self._server.server_address[1]
+        self.name = f"web at http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        taken = f"port {port} is taken" if port not in (0, self.port) else ""
+        self.note = "; ".join(filter(None, (note, taken)))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="web view", daemon=True)
+        self._thread.start()
+
+    def show(self, picture: npt.NDArray[np.uint8], status: Status) -> None:
+        """See ``View``. Returns at once."""
+        self._feed.put(picture, status)
+
+    def keys(self) -> str:
+        return self._feed.take_keys()
+
+    def close(self) -> None:
+        self._feed.end()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _open_server(host: str, port: int, feed: Feed) -> _Server:
+    ports = range(port, min(port + _PORTS_TRIED, 1 << 16)) if port else (0,)
+    reason = "expected 0 to 65535"
+    for candidate in ports:
+        try:
+            return _Server((host, candidate), feed)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            # Another port helps where one is in use or reserved for root; nothing does where the address is wrong.
+            if not _is_usable(host):
+                raise OutputError(f"web view: cannot serve at {host!r} ({reason}): take 127.0.0.1") from error
+    tried = f"port {port}" if len(ports) < 2 else f"any port from {ports[0]} to {ports[-1]}"
+    raise OutputError(f"web view: cannot serve at {tried} of {host} ({reason}): name another with --port")
+
+
+def _is_usable(host: str) -> bool:
+    """Whether the system could serve at ``host``, on a port of its own choice."""
+    try:
+        with socket.create_server((host, 0), family=_family(host)):
+            return True
+    except OSError:
+        return False
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+class _Server(ThreadingHTTPServer):
+    # On Windows the option means that two programs share the port.
+    allow_reuse_address = sys.platform != "win32"
+
+    def __init__(self, address: tuple[str, int], feed: Feed) -> None:
+        self.feed = feed
+        self.page = Path(__file__).with_name("page.html").read_bytes()
+        self.address_family = _family(address[0])
+        self.names = {"localhost", address[0].lower()}
+        self._clients: dict[Any, threading.Thread] = {}
+        self._lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks the name service, maybe for seconds, for a name that nobody needs.
+        socketserver.TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        # Daemons, so that a program that ends without close() ends; known, so that close() can end them.
+        arguments = (request, client_address)
+        thread = threading.Thread(target=self.process_request_thread, args=arguments, name="web client", daemon=True)
+        with self._lock:
+            self._clients[request] = thread
+        thread.start()
+
+    def close_request(self, request: Any) -> None:
+        with self._lock:
+            self._clients.pop(request, None)
+        super().close_request(request)
+
+    def server_close(self) -> None:
+        """Stop listening, and hang up on every client."""
+        super().server_close()
+        with self._lock:
+            clients = list(self._clients.items())
+        for request, _ in clients:
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+        for _, thread in clients:
+            thread.join(1)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error; anything else is one of ours, and its thread shows it."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = _CLIENT_TIMEOUT
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if not self._is_from_here(is_page=path == "/"):
+            self._answer(403, b"refused: open the address that unet-run printed\n")
+        elif path == "/":
+            self._answer(200, self.server.page, "text/html; charset=utf-8")
+        elif path == "/frame":
+            self._frame()
+        elif path == "/stream":
+            self._stream()
+        elif path == "/status":
+            self._answer(200, _status_json(self.server.feed.newest()).encode(), "application/json")
+        else:
+            self._answer(404, b"no such page\n")
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not (length.isdecimal() and int(length) <= 64):
+            self.close_connection = True  # what follows is not read
+            self._answer(413, b"expected some of the letters " + KEYS.encode() + b"\n")
+            return
+        keys = self.rfile.read(int(length)).decode("latin-1")
+        if not self._is_from_here():
+            self._answer(403, b"refused: keys are pressed on the page itself\n")
+        elif urlsplit(self.path).path != "/keys":
+            self._answer(404, b"no such page\n")
+        elif not keys or set(keys) - set(KEYS):
+            self._answer(400, b"expected some of the letters " + KEYS.encode() + b"\n")
+        else:
+            self.server.feed.press(keys)
+            self._answer(204)
+
+    def _is_from_here(self, *, is_page: bool = False) -> bool:
+        """Whether neither another web page has sent this request, nor one whose name was made to point here.
+
+        Browsers say so themselves: Host is the name they believe to talk to (a number cannot be made to point
+        elsewhere), Origin and Sec-Fetch-Site whose page it is. A link to our page may stand anywhere.
+        """
+        host = self.headers.get("Host", "")
+        if not _is_address(host, self.server.names):
+            return False
+        origin = self.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return False
+        return is_page or self.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
+
+    def _frame(self) -> None:
+        after = parse_qs(urlsplit(self.path).query).get("after", ["0"])[0]
+        if not (after.isascii() and after.isdecimal()):
+            self._answer(400, b"expected after=NUMBER\n")
+            return
+        shown = self.server.feed.newest(int(after), _WAIT)
+        if shown is None:
+            self._answer(204)
+            return
+        shown, jpeg = self.server.feed.jpeg(shown)
+        headers = {"X-Frame": str(shown.number), "X-Status": _status_json(shown)}
+        self._answer(200, jpeg, "image/jpeg", headers)
+
+    def _stream(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        self.close_connection = True
+        self._start(200, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", {"Connection": "close"})
+        separator = f"--{_BOUNDARY}\r\n".encode()
+        self.wfile.write(separator)
+        number = 0
+        while not self.server.feed.ended:
+            shown = self.server.feed.newest(number, _WAIT)
+            if shown is None:
+                continue
+            shown, jpeg = self.server.feed.jpeg(shown)
+            number = shown.number
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+            # The separator behind the picture, not before the next: browsers show what they know to be complete.
+            self.wfile.write(head + jpeg + b"\r\n" + separator)
+
+    def _answer(
+        self,
+        code: int,
+        body: bytes = b"",
+        kind: str = "text/plain; charset=utf-8",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self._start(code, kind, {"Content-Length": str(len(body))} | (headers or {}) if code != 204 else {})
+        self.wfile.write(body)
+
+    def _start(self, code: int, kind: str, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in {"Content-Type": kind, **_HEADERS, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def version_string(self) -> str:
+        return "unet-run"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the terminal belongs to the command."""
+
+
+def _is_address(host: str, names: set[str]) -> bool:
+    """Whether a Host header is one of ``names``, or a number, with or without a port."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name in names:
+            return True
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _status_json(shown: Shown | None) -> str:
+    """ASCII, in one line, so that a header can hold it; null for a figure that is not known."""
+    status = shown.status if shown else Status()
+    figures = {"frame": shown.number if shown else 0, **asdict(status)}
+    known = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figures.items()
+    }
+    return json.dumps(known)

@@ -1,0 +1,56 @@
+"""Inside the process that measures, as far as a process of its own is not needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import colour_spec
+from unet_runtime.bench.worker import confusion_matrix
+from unet_runtime.errors import SourceError
+from unet_runtime.spec import ModelSpec, OutputSpec
+
+SIZE, MARGIN = 12, 2
+
+
+class Unpadded:
+    """A segmenter whose convolutions cut ``MARGIN`` pixels of each side; it answers with the colour it sees."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.backend: Any = self
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return images[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)
+
+
+@pytest.fixture
+def spec() -> ModelSpec:
+    inner = SIZE - 2 * MARGIN
+    return replace(colour_spec(SIZE), output=OutputSpec(inner, inner, margin=MARGIN))
+
+
+def test_the_margin_of_unpadded_convolutions_has_no_truth(spec: ModelSpec, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3, (SIZE, SIZE))
+    Image.fromarray((np.eye(3)[ids] * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray((ids + 1).astype(np.uint8)).save(tmp_path / "trimap.png")
+    (tmp_path / "bad.png").write_text("text")
+    pairs = [(str(tmp_path / name), str(tmp_path / "trimap.png")) for name in ("a.png", "bad.png")]
+    segmenter: Any = Unpadded(spec)
+    matrix, problems = confusion_matrix(segmenter, pairs)
+    counts = np.bincount(ids[MARGIN:-MARGIN, MARGIN:-MARGIN].ravel(), minlength=3)
+    assert matrix == np.diag(counts).tolist()
+    assert len(problems) == 1
+    assert "bad.png: not an image" in problems[0]
+
+
+def test_a_model_with_other_classes_than_a_trimap_is_refused(spec: ModelSpec) -> None:
+    segmenter: Any = Unpadded(replace(spec, classes=spec.classes[:2]))
+    with pytest.raises(SourceError, match="the model has 2 classes, expected a trimap's 3"):
+        confusion_matrix(segmenter, [])

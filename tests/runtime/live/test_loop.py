@@ -1,0 +1,283 @@
+"""The live loop with a real camera, a real engine and a view that remembers what it was shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.conftest import colour_spec, write_colour_model
+from tests.runtime.live.mjpeg import SIZE, MjpegCamera, age, read_number
+from tests.runtime.live.test_camera import QUICK, wait_for, write_video
+from unet_runtime import BackendError, OutputError, Segmentation, Segmenter
+from unet_runtime.live.camera import Camera
+from unet_runtime.live.loop import Live, Session
+from unet_runtime.live.record import Recorder
+from unet_runtime.live.smooth import Smoother
+from unet_runtime.live.view import Status
+from unet_runtime.timings import Timings
+
+Picture = npt.NDArray[np.uint8]
+
+
+class Remembering:
+    """A view that keeps what it is shown, and whose keys a test presses."""
+
+    name, note = "memory", ""
+
+    def __init__(self) -> None:
+        self.pictures: list[Picture] = []
+        self.statuses: list[Status] = []
+        self.ages: list[float] = []  # milliseconds, read from the picture
+        self._pressed = ""
+
+    def show(self, picture: Picture, status: Status) -> None:
+        self.pictures.append(picture)
+        self.statuses.append(status)
+        self.ages.append(age(picture))
+
+    def press(self, keys: str) -> None:
+        self._pressed += keys
+
+    def keys(self) -> str:
+        pressed, self._pressed = self._pressed, ""
+        return pressed
+
+    def close(self) -> None: ...
+
+
+class Altered:
+    """A backend that calls ``before`` at each inference."""
+
+    def __init__(self, segmenter: Segmenter, before: Callable[[], None]) -> None:
+        self._backend = segmenter.backend
+        self._before = before
+        segmenter._backend = self  # type: ignore[assignment]
+
+    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self._before()
+        return self._backend.run(images)
+
+
+@pytest.fixture
+def served(sample_photo: Path) -> Iterator[MjpegCamera]:
+    with MjpegCamera(sample_photo) as camera:
+        yield camera
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Segmenter:
+    """A quick model: red is foreground, green background, blue neutral."""
+    return Segmenter(write_colour_model(tmp_path / "colours.onnx", colour_spec()), backend="onnx")
+
+
+@pytest.fixture
+def view() -> Remembering:
+    return Remembering()
+
+
+def run(
+    camera: Camera, segmenter: Segmenter, view: Remembering, seconds: float | None = 10, **options: object
+) -> Session:
+    timings = Timings()
+    with camera:
+        return Live(segmenter, camera, view, timings, **options).run(threading.Event(), seconds)  # type: ignore[arg-type]
+
+
+def meanwhile(*actions: Callable[[], object]) -> threading.Thread:
+    """Carries out the actions, one after the other, while the main thread shows pictures."""
+    thread = threading.Thread(target=lambda: [action() for action in actions])
+    thread.start()
+    return thread
+
+
+def test_a_model_slower_than_the_camera_shows_pictures_as_old_as_its_inference(
+    served: MjpegCamera, view: Remembering
+) -> None:
+    segmenter = Segmenter(backend="onnx")
+    Altered(segmenter, lambda: time.sleep(0.1))
+    session = run(Camera(served.url), segmenter, view, 3)
+    assert session.shown >= 6
+    assert session.dropped > session.shown
+    third = len(view.ages) // 3
+    first, last = np.median(view.ages[:third]), np.median(view.ages[-third:])
+    inference = session.timings.percentiles("inference", 50)[0]
+    # Were each of the 30 frames a second worked through, the age would grow by 600 ms each second.
+    assert last < 2 * inference
+    assert last < first + inference
+
+
+def test_every_stage_is_timed_and_every_frame_counted(
+    served: MjpegCamera, colours: Segmenter, view: Remembering
+) -> None:
+    session = run(Camera(served.url), colours, view, 1)
+    for stage in ("preprocess", "inference", "compose", "display", "age"):
+        assert session.timings.count(stage) >= session.shown > 3, stage
+    assert session.shown == len(view.pictures)
+    assert view.statuses[-1].dropped == session.dropped
+    rates = [status.frame_rate for status in view.statuses]
+    assert rates[-1] == pytest.approx(session.shown / session.seconds, rel=0.5)
+    assert all(0 < status.latency < 5000 for status in view.statuses)
+    assert 1 <= session.seconds < 3
+
+
+def test_each_picture_is_shown_with_its_own_mask(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
+    """Of red and green pictures in turn, a cut-out keeps the red ones; another frame's mask would keep a green one."""
+    from unet_runtime.live.opencv import load_opencv
+
+    cv2 = load_opencv("a test")
+    path = tmp_path / "turns.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, SIZE)
+    for number in range(50):
+        color = (0, 0, 255) if number % 2 else (0, 255, 0)  # BGR
+        writer.write(np.full((SIZE[1], SIZE[0], 3), color, np.uint8))
+    writer.release()
+    session = run(Camera(str(path)), colours, view, 30, background="cutout")
+    assert session.shown > 5  # and it ended with the file, not after 30 seconds
+    assert session.seconds < 10
+    kinds = []
+    for picture in view.pictures:
+        red, green, blue = (picture[..., channel].mean() for channel in range(3))
+        assert not (green > 200 and red < 100), "a green picture was kept"
+        kinds.append("red" if green < 100 and red > 200 else "removed" if abs(red - blue) < 10 else "?")
+    assert set(kinds) == {"red", "removed"}
+
+
+def test_the_last_frame_of_a_file_is_shown(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
+    path = write_video(tmp_path / "clip.avi", 12, rate=60)
+    run(Camera(str(path)), colours, view)
+    assert read_number(view.pictures[-1]) == 11
+
+
+def test_keys_quit_save_and_switch_the_background(served: MjpegCamera, colours: Segmenter, view: Remembering) -> None:
+    saved: list[Segmentation] = []
+
+    def save(result: Segmentation) -> list[Path]:
+        saved.append(result)
+        return [Path("folder/shot.png")]
+
+    def said(what: str) -> Callable[[], None]:
+        return lambda: wait_for(lambda: any(status.message == what for status in view.statuses))
+
+    pressing = meanwhile(
+        lambda: wait_for(lambda: view.pictures),
+        lambda: view.press("s"),
+        said("saved shot.png"),
+        lambda: view.press("b"),
+        said("background: cutout"),
+        lambda: view.press("bb"),
+        said("background: overlay"),
+        lambda: view.press("q"),
+    )
+    session = run(Camera(served.url), colours, view, 30, save=save)
+    pressing.join()
+    assert session.seconds < 25
+    assert session.saved == [Path("folder/shot.png")]
+    assert len(saved) == 1
+    assert saved[0].photo.size == SIZE
+    assert saved[0].mask.shape == (SIZE[1], SIZE[0])
+    assert read_number(np.asarray(saved[0].photo)) in [read_number(picture) for picture in view.pictures]
+
+
+def test_a_picture_that_cannot_be_saved_is_told_and_the_view_goes_on(
+    served: MjpegCamera, colours: Segmenter, view: Remembering
+) -> None:
+    def save(result: Segmentation) -> list[Path]:
+        raise OutputError("shots: the disk is full")
+
+    pressing = meanwhile(
+        lambda: wait_for(lambda: view.pictures),
+        lambda: view.press("s"),
+        lambda: wait_for(lambda: view.statuses[-1].message == "shots: the disk is full"),
+        lambda: view.press("q"),
+    )
+    session = run(Camera(served.url), colours, view, 20, save=save)
+    pressing.join()
+    assert session.seconds < 15
+    assert session.saved == []
+
+
+def test_a_lost_camera_is_told_over_the_last_picture_and_the_recording_goes_on(
+    served: MjpegCamera, colours: Segmenter, view: Remembering, tmp_path: Path
+) -> None:
+    def message_starts(text: str) -> Callable[[], None]:
+        return lambda: wait_for(lambda: view.statuses[-1].message.startswith(text))
+
+    def set_mode(mode: str) -> Callable[[], None]:
+        return lambda: setattr(served, "mode", mode)
+
+    changing = meanwhile(
+        lambda: wait_for(lambda: len(view.pictures) > 3),
+        set_mode("drop"),
+        message_starts("camera lost, trying again"),
+        lambda: time.sleep(1.2),
+        set_mode("play"),
+        lambda: wait_for(lambda: view.statuses[-1].message == ""),
+        lambda: view.press("q"),
+    )
+    recorder = Recorder(tmp_path / "live.mp4")
+    session = run(Camera(served.url, QUICK), colours, view, 30, recorder=recorder)
+    changing.join()
+    recorder.close(time.perf_counter())
+    assert session.reconnects == 1
+    lost = [index for index, status in enumerate(view.statuses) if status.message]
+    assert len(lost) >= 2  # shown again and again, older each time
+    assert np.array_equal(view.pictures[lost[0]], view.pictures[lost[-1]])
+    assert view.statuses[lost[-1]].latency > view.statuses[lost[0]].latency
+    assert recorder.seconds == pytest.approx(session.seconds, abs=1)
+
+
+def test_setting_the_event_ends_it(served: MjpegCamera, colours: Segmenter, view: Remembering) -> None:
+    stop = threading.Event()
+    with Camera(served.url) as camera:
+        stopping = meanwhile(lambda: wait_for(lambda: view.pictures), stop.set)
+        session = Live(colours, camera, view, Timings()).run(stop)
+        stopping.join()
+    assert session.shown >= 1
+
+
+def test_an_engine_that_fails_ends_the_view_with_its_error(
+    served: MjpegCamera, colours: Segmenter, view: Remembering
+) -> None:
+    def fail() -> None:
+        if len(view.pictures) >= 2:
+            raise BackendError("the device is gone")
+
+    Altered(colours, fail)
+    with pytest.raises(BackendError, match="the device is gone"):
+        run(Camera(served.url), colours, view)
+    assert not [thread for thread in threading.enumerate() if thread.name in ("camera", "inference")]
+
+
+def test_answers_are_smoothed_where_it_is_asked_for(served: MjpegCamera, view: Remembering) -> None:
+    """A model that calls the same picture foreground and background in turn makes no picture blink."""
+    segmenter = Segmenter(backend="tflite")
+    engine, turns = segmenter.backend, iter(range(10**6))
+
+    class Blinking:
+        def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            share = 0.65 if next(turns) % 2 else 0.2
+            answer = np.empty_like(engine.run(images))
+            answer[..., 0], answer[..., 1:] = share, (1 - share) / 2
+            return answer
+
+    segmenter._backend = Blinking()  # type: ignore[assignment]
+
+    def blinking(smoother: Smoother | None) -> float:
+        """The largest change from one picture to the next, in levels of 255."""
+        view.pictures.clear()
+        pressing = meanwhile(lambda: wait_for(lambda: len(view.pictures) > 12, 30), lambda: view.press("q"))
+        run(Camera(served.url), segmenter, view, None, smoother=smoother)
+        pressing.join()
+        parts = [picture[100:].astype(int) for picture in view.pictures[2:]]
+        return float(max(np.abs(after - before).mean() for before, after in pairwise(parts)))
+
+    plain = blinking(None)
+    assert plain > 5
+    assert blinking(Smoother(0.95, segmenter.spec.output)) < plain / 3

@@ -1,0 +1,163 @@
+"""Recordings: as long as the time they show, whole or not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.runtime.live.mjpeg import SIZE, draw_number, read_number
+from unet_runtime.errors import OutputError
+from unet_runtime.live.opencv import load_opencv
+from unet_runtime.live.record import Recorder, affordable_rate
+from unet_runtime.videofile import CODECS, VideoFile
+
+
+def picture(number: int, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
+    return draw_number(np.full((size[1], size[0], 3), 100, np.uint8), number)
+
+
+def numbers(path: Path) -> list[int]:
+    """What each frame of a video shows."""
+    cv2 = load_opencv("a test")
+    reader, found = cv2.VideoCapture(str(path)), []
+    while (frame := reader.read())[0]:
+        found.append(read_number(frame[1]))
+    return found
+
+
+def test_a_recording_shows_at_each_time_what_was_on_show(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "live.mp4", rate=10)
+    for number, now in ((1, 7.0), (2, 7.1), (3, 7.52), (4, 7.55), (5, 8.5)):  # uneven, and a gap of a second
+        recorder.add(picture(number), now)
+    recorder.close(9.0)
+    #                                 7.0 7.1 7.2 7.3 7.4 | 7.5 .. 8.4 | 8.5 .. 8.9
+    assert numbers(recorder.path) == [1, 2, 2, 2, 2] + [4] * 10 + [5] * 5
+    assert (recorder.frames, recorder.seconds) == (20, 2.0)
+
+
+def test_a_picture_shown_for_no_time_is_seen_all_the_same(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "live.avi")
+    recorder.add(picture(9), 1.0)
+    recorder.close(1.0)
+    assert numbers(recorder.path) == [9]
+
+
+def test_without_a_picture_there_is_no_file(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "live.mp4")
+    recorder.close(5.0)
+    assert recorder.frames == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_until_it_is_closed_there_is_no_file_of_that_name(tmp_path: Path) -> None:
+    path = tmp_path / "live.mp4"
+    path.write_text("older")
+    recorder = Recorder(path, rate=30)
+    recorder.add(picture(1), 0.0)
+    recorder.add(picture(2), 0.5)
+    assert path.read_text() == "older"
+    recorder.close(1.0)
+    assert len(numbers(path)) == 30
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_camera_that_changes_its_size_is_recorded_on(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "live.mkv", rate=10)
+    recorder.add(picture(1), 0.0)
+    recorder.add(np.full((1080, 1920, 3), 250, np.uint8), 0.5)
+    recorder.close(1.0)
+    cv2 = load_opencv("a test")
+    reader, frames = cv2.VideoCapture(str(recorder.path)), []
+    while (frame := reader.read())[0]:
+        frames.append(frame[1])
+    assert len(frames) == 10
+    assert {frame.shape for frame in frames} == {(480, 640, 3)}
+    assert frames[-1].mean() > 240
+
+
+def test_a_slow_encoder_gets_fewer_frames_and_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [affordable_rate(seconds) for seconds in (0.001, 0.01, 0.011, 0.02, 0.03, 0.2)] == [30, 30, 15, 15, 10, 5]
+    monkeypatch.setattr(VideoFile, "seconds_per_frame", lambda *_: 0.025)
+    recorder = Recorder(tmp_path / "live.mp4")
+    recorder.add(picture(1), 0.0)
+    recorder.add(picture(2), 1.0)
+    recorder.close(2.0)
+    assert numbers(recorder.path) == [1] * 10 + [2] * 10
+    assert recorder.seconds == 2
+
+
+def test_encoding_is_timed_with_a_picture_and_leaves_nothing(tmp_path: Path) -> None:
+    file = VideoFile(tmp_path / "live.mp4", 30)
+    noise = np.random.default_rng(1)
+    small, large = noise.integers(0, 256, (120, 160, 3), np.uint8), noise.integers(0, 256, (1080, 1920, 3), np.uint8)
+    assert 0 < file.seconds_per_frame(small) < file.seconds_per_frame(large)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_every_container_holds_what_was_written(suffix: str, tmp_path: Path) -> None:
+    with VideoFile(tmp_path / f"clip{suffix}", 29.97) as file:
+        for number in range(17):
+            file.write(picture(number))
+    assert numbers(file.path) == list(range(17))
+    assert load_opencv("a test").VideoCapture(str(file.path)).get(5) == pytest.approx(29.97)  # CAP_PROP_FPS
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("clip.gif", r"suffix '.gif', expected one of .mp4"),
+        ("clip", r"suffix '', expected one of"),
+        ("file/clip.mp4", r"clip.mp4: cannot be written \((Not a directory|File exists)\)"),
+        ("folder.mp4", r"is a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_recorded(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(OutputError, match=message):
+        Recorder(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4"]
+
+
+def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with VideoFile(tmp_path / "clip.mp4", 30) as file:
+            file.write(picture(1))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_though_opencv_reports_none(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; Python ignores its signal, so writes fail as on a full one."""
+    script = f"""
+import resource, sys
+import numpy as np
+from pathlib import Path
+from unet_runtime.errors import OutputError
+from unet_runtime.live.record import Recorder, affordable_rate
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+recorder = Recorder(Path({str(tmp_path)!r}) / sys.argv[1])
+noise = np.random.default_rng(1)
+try:
+    for number in range(30):
+        recorder.add(noise.integers(0, 256, (480, 640, 3), np.uint8), number / 30)
+    recorder.close(1.0)
+except OutputError as error:
+    print(error)
+"""
+    for name in ("clip.mp4", "clip.avi"):
+        done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, timeout=60)
+        assert f"{name}: " in done.stdout, done
+        assert "is the disk full?" in done.stdout
+    assert list(tmp_path.iterdir()) == []

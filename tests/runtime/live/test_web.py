@@ -1,0 +1,460 @@
+"""The web view: asked as a program asks it, and in headless Chromium, as its users see it."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import itertools
+import json
+import socket
+import struct
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_runtime.errors import OutputError
+from unet_runtime.live import feed, web
+from unet_runtime.live.view import Status
+from unet_runtime.live.web import WebView
+
+STATUS = Status(29.84, 41.6, 1234, "camera lost, trying again in 2 s")
+
+
+@pytest.fixture
+def view() -> Iterator[WebView]:
+    view = WebView(port=0)
+    yield view
+    view.close()
+
+
+def ask(
+    view: WebView, path: str, method: str = "GET", body: str | None = None, **headers: str
+) -> tuple[int, Any, bytes]:
+    """(status, headers, body) of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", view.port, timeout=5)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
+
+
+def mean_colour(jpeg: bytes) -> list[int]:
+    return [round(value) for value in np.asarray(Image.open(io.BytesIO(jpeg))).mean(axis=(0, 1))]
+
+
+def plain(value: int) -> np.ndarray:
+    return np.full((48, 64, 3), value, np.uint8)
+
+
+def noise(seed: int) -> np.ndarray:
+    """A picture whose JPEG file is large: 640x480 pixels, 300 kB."""
+    return np.random.default_rng(seed).integers(0, 255, (480, 640, 3), np.uint8)
+
+
+# What it answers
+
+
+def test_the_newest_picture_comes_with_its_status(view: WebView, halves: np.ndarray) -> None:
+    view.show(plain(0), Status())
+    view.show(halves, STATUS)
+    code, headers, body = ask(view, "/frame")
+    assert (code, headers["Content-Type"], headers["X-Frame"]) == (200, "image/jpeg", "2")
+    seen = np.asarray(Image.open(io.BytesIO(body))).astype(int)
+    assert abs(seen - halves)[:, 8:150].max() < 6
+    assert abs(seen - halves)[:, 170:312].max() < 6
+    expected = {"frame": 2, "frame_rate": 29.84, "latency": 41.6, "dropped": 1234, "message": STATUS.message}
+    assert json.loads(headers["X-Status"]) == expected
+    assert json.loads(ask(view, "/status")[2]) == expected
+
+
+def test_a_figure_that_is_unknown_and_a_message_in_any_language_are_json_too(view: WebView) -> None:
+    view.show(plain(0), Status(float("nan"), float("inf"), 0, "gespeichert: Übung\r\nX-Evil: 1"))
+    headers = ask(view, "/frame")[1]
+    status = json.loads(headers["X-Status"])
+    assert (status["frame_rate"], status["latency"]) == (None, None)
+    assert status["message"] == "gespeichert: Übung\r\nX-Evil: 1"
+    assert "X-Evil" not in headers
+
+
+def test_a_client_waits_for_a_picture_that_it_has_not_seen(view: WebView) -> None:
+    view.show(plain(10), Status())
+    later = threading.Timer(0.3, view.show, (plain(200), Status()))
+    later.start()
+    start = time.monotonic()
+    _, headers, body = ask(view, "/frame?after=1")
+    assert time.monotonic() - start > 0.2
+    assert (headers["X-Frame"], mean_colour(body)) == ("2", [200, 200, 200])
+    later.join()
+
+
+def test_no_new_picture_is_answered_so(view: WebView, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_WAIT", 0.1)
+    assert ask(view, "/frame")[0] == 204
+    view.show(plain(10), Status())
+    assert ask(view, "/frame?after=1")[0] == 204
+    assert ask(view, "/frame?after=7")[0] == 200, "7 is of an earlier run at this address"
+
+
+def test_other_programs_can_read_the_stream(view: WebView) -> None:
+    cv2 = pytest.importorskip("cv2")
+    done = threading.Event()
+
+    def show() -> None:
+        for value in range(1, 250):
+            view.show(plain(value), Status())
+            if done.wait(0.02):
+                return
+
+    shower = threading.Thread(target=show)
+    shower.start()
+    capture = cv2.VideoCapture(f"http://127.0.0.1:{view.port}/stream")
+    seen = [int(capture.read()[1].mean()) for _ in range(10)]
+    capture.release()
+    done.set()
+    shower.join()
+    assert all(later > earlier for earlier, later in itertools.pairwise(seen))
+
+
+def test_a_picture_of_the_stream_is_complete_without_the_next_one(view: WebView) -> None:
+    view.show(plain(10), Status())
+    with socket.create_connection(("127.0.0.1", view.port), timeout=5) as client:
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        received = b""
+        while received.count(b"--picture\r\n") < 2:
+            received += client.recv(65536)
+    jpeg = received.split(b"\r\n\r\n")[2].removesuffix(b"\r\n--picture\r\n")
+    assert mean_colour(jpeg) == [10, 10, 10]
+
+
+def test_a_slow_client_neither_slows_the_loop_nor_gets_pictures_of_the_past(view: WebView) -> None:
+    view.show(noise(0), Status())
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", view.port))
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        time.sleep(0.2)
+        picture, longest = noise(1), 0.0
+        for _ in range(100):
+            start = time.perf_counter()
+            view.show(picture, Status())
+            longest = max(longest, time.perf_counter() - start)
+            time.sleep(0.002)
+        view.show(plain(77), Status())
+        received = b""
+        while b"\xff\xd9\r\n--picture\r\n" not in received[-20:] or received.count(b"Content-Length") < 2:
+            received += client.recv(1 << 16)
+            if b"Content-Length" in received and len(received.rsplit(b"\r\n\r\n", 1)[-1]) < 4000:
+                break
+        count = received.count(b"Content-Length")
+    assert count <= 4, "of 102 pictures"
+    assert longest < 0.1
+
+
+def test_a_picture_is_encoded_once_for_all_who_watch_and_never_for_nobody(
+    view: WebView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+
+    class Counted:
+        @staticmethod
+        def fromarray(picture: np.ndarray) -> Image.Image:
+            encoded.append(int(picture[0, 0, 0]))
+            return Image.fromarray(picture)
+
+    monkeypatch.setattr(feed, "Image", Counted)
+    for value in range(50):
+        view.show(plain(value), Status())
+    assert encoded == []
+    clients = [threading.Thread(target=ask, args=(view, "/frame")) for _ in range(5)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert encoded == [49]
+
+
+# Whom it obeys
+
+
+def test_keys_are_reported_once_and_in_order(view: WebView) -> None:
+    assert ask(view, "/keys", "POST", "b")[0] == 204
+    assert ask(view, "/keys", "POST", "sq", Origin=f"http://127.0.0.1:{view.port}")[0] == 204
+    assert (view.keys(), view.keys()) == ("bsq", "")
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "body", "code"),
+    [
+        ({"Origin": "http://evil.example"}, "/keys", "q", 403),
+        ({"Origin": "http://127.0.0.1:1"}, "/keys", "q", 403),  # another server's page on this machine
+        ({"Origin": "null"}, "/keys", "q", 403),
+        ({"Sec_Fetch_Site": "cross-site"}, "/keys", "q", 403),
+        ({"Sec_Fetch_Site": "same-site"}, "/keys", "q", 403),
+        ({"Host": "evil.example:8080", "Origin": "http://evil.example:8080"}, "/keys", "q", 403),
+        ({}, "/keys", "x", 400),
+        ({}, "/keys", "", 400),
+        ({}, "/keys", "q" * 65, 413),
+        ({"Content_Length": "-1"}, "/keys", "q", 413),
+        ({}, "/", "q", 404),
+    ],
+)  # fmt: skip
+def test_no_other_page_presses_keys(view: WebView, headers: dict[str, str], path: str, body: str, code: int) -> None:
+    assert ask(view, path, "POST", body, **headers)[0] == code
+    assert view.keys() == ""
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "code"),
+    [
+        ({"Host": "evil.example"}, "/frame", 403),
+        ({"Host": "evil.example:80"}, "/", 403),
+        ({"Host": ""}, "/", 403),
+        ({"Host": "[::1"}, "/", 403),
+        ({"Sec_Fetch_Site": "cross-site"}, "/stream", 403),
+        ({"Sec_Fetch_Site": "cross-site"}, "/", 200),  # a link to it
+        ({"Host": "localhost:9000"}, "/", 200),  # the near end of a tunnel
+        ({"Host": "192.168.1.7:9000"}, "/", 200),
+        ({}, "/../web.py", 404),
+        ({}, "/page.html", 404),
+        ({}, "/frame?after=-1", 400),
+        ({}, "/frame?after=%C2%B2", 400),
+    ],
+)  # fmt: skip
+def test_no_other_page_reads_anything(view: WebView, headers: dict[str, str], path: str, code: int) -> None:
+    view.show(plain(10), Status())
+    assert ask(view, path, **headers)[0] == code
+
+
+def test_it_is_served_to_this_machine_alone(view: WebView) -> None:
+    assert view.name == f"web at http://127.0.0.1:{view.port}/"
+    assert view._server.socket.getsockname()[0] == "127.0.0.1"
+
+
+# Ports, and the end
+
+
+def test_a_taken_port_gives_the_next_one_and_a_note(view: WebView) -> None:
+    second = WebView(port=view.port)
+    second.close()
+    assert view.port < second.port <= view.port + 19
+    assert second.note == f"port {view.port} is taken"
+
+
+def test_no_free_port_is_an_error_that_names_them_and_the_option(
+    view: WebView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_PORTS_TRIED", 1)
+    with pytest.raises(OutputError, match=rf"port {view.port} of 127\.0\.0\.1 \(.*in use\).*--port"):
+        WebView(port=view.port)
+    with pytest.raises(OutputError, match=r"port 70000 .*expected 0 to 65535.*--port"):
+        WebView(port=70000)
+
+
+def test_an_address_of_another_machine_is_an_error() -> None:
+    with pytest.raises(OutputError, match=r"192\.0\.2\.1.*take 127\.0\.0\.1"):
+        WebView("192.0.2.1", 8080)
+
+
+def test_closing_ends_all_threads_within_a_second_whoever_still_watches(capfd: pytest.CaptureFixture[str]) -> None:
+    before = set(threading.enumerate())
+    view = WebView(port=0)
+    view.show(plain(1), Status())
+    clients = [socket.create_connection(("127.0.0.1", view.port)) for _ in range(3)]
+    for client, path in zip(clients, ("/stream", "/frame?after=1"), strict=False):  # the third says nothing
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    while sum(thread.name == "web client" for thread in threading.enumerate()) < 3:
+        time.sleep(0.01)
+    start = time.monotonic()
+    view.close()
+    view.close()
+    assert time.monotonic() - start < 1
+    assert set(threading.enumerate()) == before
+    for client in clients:
+        client.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_goes_away_is_no_error(view: WebView, capfd: pytest.CaptureFixture[str]) -> None:
+    view.show(noise(0), Status())
+    for request in (
+        b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /frame HTTP/1.1\r\nHost: 127",
+        b"\xff\0\r\n\r\n",
+    ):
+        client = socket.create_connection(("127.0.0.1", view.port))
+        client.sendall(request)
+        time.sleep(0.05)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # so that close() resets
+        client.close()
+    for value in range(5):
+        view.show(noise(value), Status())
+        time.sleep(0.02)
+    assert ask(view, "/frame")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+# In a browser
+
+
+class Page:
+    """A page of the browser, and what went wrong in it."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page, self.complaints, self.requests = page, [], []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.goto(address)
+
+    def text(self, name: str) -> str:
+        return str(self.page.inner_text(f"#{name}"))
+
+    def pixel(self, x: float, y: float) -> list[int]:
+        """RGB of the canvas at a place in 0..1."""
+        script = """([x, y]) => {
+            const one = new OffscreenCanvas(1, 1).getContext("2d");
+            one.drawImage(canvas, x * canvas.width, y * canvas.height, 1, 1, 0, 0, 1, 1);
+            return [...one.getImageData(0, 0, 1, 1).data];
+        }"""
+        return list(self.page.evaluate(script, [x, y]))[:3]
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        for _ in range(100):
+            if condition():
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError("not within 5 s")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its event loop leaves some behind
+        with api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
+            yield browser
+            browser.close()
+
+
+@contextmanager
+def page_of(browser: Any, address: str, **settings: Any) -> Iterator[Page]:
+    context = browser.new_context(**settings)
+    try:
+        yield Page(context.new_page(), address)
+    finally:
+        context.close()
+
+
+def address(view: WebView) -> str:
+    return view.name.removeprefix("web at ")
+
+
+def test_the_page_shows_the_moving_picture_and_its_status_and_presses_keys(
+    browser: Any, view: WebView, halves: np.ndarray, tmp_path: Path
+) -> None:
+    with page_of(browser, address(view), viewport={"width": 1280, "height": 800}) as page:
+        assert page.page.is_visible("text=Waiting for the first picture")
+        view.show(halves, Status(29.84, 41.6, 1234))
+        page.wait(lambda: page.text("state") == "connected")
+        assert page.pixel(0.25, 0.5) == pytest.approx([200, 0, 0], abs=6)
+        assert page.pixel(0.75, 0.5) == pytest.approx([0, 0, 200], abs=6)
+        assert [page.text(name) for name in ("frame_rate", "latency", "dropped")] == ["29.8", "42", "1,234"]
+        assert page.page.is_hidden("#message")
+        view.show(halves[:, ::-1], STATUS)
+        page.wait(lambda: page.text("message") == STATUS.message)
+        assert page.pixel(0.25, 0.5) == pytest.approx([0, 0, 200], abs=6)
+        page.page.click("text=Background")
+        page.page.keyboard.press("s")
+        page.page.keyboard.press("Control+q")
+        page.page.keyboard.press("x")
+        pressed: list[str] = []
+        page.wait(lambda: bool(pressed.append(view.keys())) or "".join(pressed) == "bs")
+        page.page.screenshot(path=tmp_path / "desktop.png")
+        assert page.complaints == []
+        assert page.requests
+        assert all(url.startswith((address(view), "data:")) for url in page.requests)
+
+
+def test_the_page_fits_a_phone(browser: Any, view: WebView, halves: np.ndarray, tmp_path: Path) -> None:
+    phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
+    with page_of(browser, address(view), **phone, color_scheme="dark") as page:
+        view.show(halves, STATUS)
+        page.wait(lambda: page.text("state") == "connected")
+        assert page.page.evaluate("document.documentElement.scrollWidth") == 360
+        for name in ("background", "save", "quit"):
+            place = page.page.locator(f"#{name}").bounding_box()
+            assert place["height"] >= 44
+            assert place["y"] + place["height"] <= 640
+            page.page.tap(f"#{name}")
+        pressed: list[str] = []
+        page.wait(lambda: bool(pressed.append(view.keys())) or "".join(pressed) == "bsq")
+        page.page.screenshot(path=tmp_path / "phone.png")
+        assert page.complaints == []
+
+
+def test_the_page_says_when_the_program_has_ended_and_goes_on_when_it_is_back(browser: Any, halves: np.ndarray) -> None:
+    view = WebView(port=0)
+    view.show(halves, Status())
+    with page_of(browser, address(view)) as page:
+        page.wait(lambda: page.text("state") == "connected")
+        view.close()
+        page.wait(lambda: page.text("state") == "no answer")
+        assert "has ended" in page.text("message")
+        assert page.page.is_disabled("#quit")
+        again = WebView(port=view.port)
+        try:
+            assert again.port == view.port
+            again.show(halves, Status())
+            page.wait(lambda: page.text("state") == "connected")
+            assert page.page.is_hidden("#message")
+        finally:
+            again.close()
+
+
+def test_another_page_can_neither_press_keys_nor_show_the_picture(
+    browser: Any, view: WebView, halves: np.ndarray
+) -> None:
+    view.show(halves, Status())
+    page_text = f"""<!doctype html><title>other</title><script>
+        const at = "{address(view)}", seen = [];
+        const image = new Image();
+        image.onload = () => seen.push("picture shown");
+        image.onerror = () => seen.push("picture refused");
+        image.src = at + "frame";
+        fetch(at + "keys", {{method: "POST", body: "q", mode: "no-cors"}}).finally(() => seen.push("asked"));
+        fetch(at + "frame").then(() => seen.push("frame read"), () => seen.push("frame refused"));
+    </script>"""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page_text.encode())
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            with page_of(browser, f"http://127.0.0.1:{other.server_port}/") as page:
+                page.wait(lambda: len(page.page.evaluate("seen")) == 3)
+                assert sorted(page.page.evaluate("seen")) == ["asked", "frame refused", "picture refused"]
+        finally:
+            other.shutdown()
+            thread.join()
+    assert view.keys() == ""

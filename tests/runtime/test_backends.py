@@ -1,0 +1,177 @@
+"""Engines: who is chosen, what is refused before it is imported, threads, whose memory an answer is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unet_runtime import BackendError
+from unet_runtime.artifact import Artifact, read_artifact
+from unet_runtime.backends import ENGINES, cores, import_engine, installed, load, onnxruntime, package_file, wheels
+
+MODELS = Path(onnxruntime.__file__).parents[1] / "models"
+FILES = {"onnx": "pets-edge-160.float32.onnx", "tflite": "pets-edge-160.int8.tflite"}
+ENGINE_NAMES = ("onnx", "tflite", "openvino")
+
+
+def artifact(engine: str) -> Artifact:
+    return read_artifact(MODELS / FILES.get(engine, FILES["onnx"]))
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, 160, 160, 3), np.uint8)
+
+
+def fake(folder: Path, package: str, source: str) -> dict[str, str]:
+    """An environment in which ``package`` is a module of one file with ``source``."""
+    (folder / package).mkdir(parents=True)
+    (folder / package / "__init__.py").write_text(source)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def in_process(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+LOAD = """
+from unet_runtime import Segmenter
+try:
+    Segmenter()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINE_NAMES)
+def test_an_answer_belongs_to_the_caller(engine: str) -> None:
+    """A later run does not write into an earlier answer, nor does any thread's into another's."""
+    backend = load(engine, artifact(engine), threads=1)
+    images = pictures(4)
+    first = backend.run(images[:1])
+    kept = first.copy()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda index: backend.run(images[index % 4 : index % 4 + 1]), range(12)))
+    assert np.array_equal(first, kept)
+    for index, answer in enumerate(answers):
+        np.testing.assert_allclose(answer, answers[index % 4], atol=1e-6)
+    assert not np.array_equal(answers[0], answers[1])
+    together = backend.run(images)
+    np.testing.assert_allclose(together, np.concatenate(answers[:4]), atol=1e-5)
+    assert together.dtype == np.float32
+
+
+def test_int8_probabilities_are_dequantised() -> None:
+    """By hand from the file's own scale, beside the float model's answer."""
+    backend = load("tflite", artifact("tflite"))
+    image = pictures(1)
+    answer = backend.run(image)
+    details = backend._interpreter.get_output_details()[0]  # type: ignore[attr-defined]
+    scale, zero_point = details["quantization"]
+    raw = backend._interpreter.get_tensor(details["index"])  # type: ignore[attr-defined]
+    assert raw.dtype.kind == "i"
+    np.testing.assert_allclose(answer, (raw.astype(np.float32) - zero_point) * np.float32(scale), atol=1e-7)
+    assert abs(answer - load("onnx", artifact("onnx")).run(image)).mean() < 0.05
+
+
+def test_onnx_runtime_does_not_keep_the_files_bytes() -> None:
+    """Its own Python class would hold the whole file for a fallback that is switched off."""
+    backend = load("onnx", artifact("onnx"), device="cpu")
+    held = [value for value in vars(backend._session).values() if isinstance(value, bytes)]  # type: ignore[attr-defined]
+    assert sum(map(len, held)) == 0
+
+
+def test_threads_are_those_that_were_asked_for() -> None:
+    options = onnxruntime.session_options
+    assert options(3).intra_op_num_threads == 3
+    assert options(3).get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options(None).intra_op_num_threads == (cores.limit() or 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="needs cores to do without")
+def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
+    """As under taskset; the engines themselves would start a thread for every core of the machine."""
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import numpy as np\n"
+        "from unet_runtime import Segmenter; from unet_runtime.backends import cores\n"
+        "assert (cores.limit(), cores.default_threads()) == (1, 1)\n"
+        "import onnxruntime; before = len(os.listdir('/proc/self/task'))\n"
+        "backend = Segmenter(backend='onnx').backend; backend.run(np.zeros((1, 160, 160, 3), np.uint8))\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    done = in_process(script, dict(os.environ))
+    assert done.stdout.strip() == "0", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "quota"),
+    [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("450000 100000", 4), ("", None)],
+)
+def test_a_containers_quota(text: str, quota: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cores, "_allowed", lambda: set(range(16)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert cores.limit() == quota
+    assert cores.default_threads() <= min(quota or cores.MOST, cores.MOST)
+
+
+def test_two_hardware_threads_of_a_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu in range(4):
+        (tmp_path / f"cpu{cpu}").write_text(f"{cpu // 2 * 2}-{cpu // 2 * 2 + 1}\n")
+    monkeypatch.setattr(cores, "_SIBLINGS", str(tmp_path / "cpu{}"))
+    monkeypatch.setattr(cores, "_allowed", lambda: {0, 1, 2, 3})
+    assert cores.physical_cores() == 2
+    monkeypatch.setattr(cores, "_SIBLINGS", str(tmp_path / "nothing{}"))
+    assert cores.physical_cores() == 4
+
+
+def test_one_wheel_of_the_engine_is_found_here() -> None:
+    package = package_file("onnx")
+    assert package is not None
+    assert list(wheels.found(package.parent, wheels.ONNXRUNTIME)) == ["onnxruntime"]
+    wheels.refuse_several(package.parent, wheels.ONNXRUNTIME)
+
+
+def test_both_wheels_are_refused_before_they_are_imported(tmp_path: Path) -> None:
+    """unet-run ends with exit code 3 and the commands that mend it; the engine's module is never run."""
+    environment = fake(tmp_path, "onnxruntime", "raise SystemExit('was imported')")
+    for name, version in (("onnxruntime", "1.30.0"), ("onnxruntime_gpu", "1.31.1"), ("onnxruntime_extensions", "1.0")):
+        (tmp_path / f"{name}-{version}.dist-info").mkdir()
+    done = in_process(LOAD, environment)
+    assert done.stdout.startswith("BackendError onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are both installed")
+    remedy = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "unet-edge-runtime[cuda]"'
+    assert done.stdout.strip().endswith(remedy), done.stderr
+    (tmp_path / "photo.jpg").write_bytes((MODELS.parent / "samples" / "chelsea.jpg").read_bytes())
+    command = f"import sys; sys.argv = ['unet-run', {str(tmp_path / 'photo.jpg')!r}]"
+    done = in_process(f"{command}; from unet_runtime.cli.run import main; main()", environment)
+    assert done.returncode == 3, done.stderr
+    assert remedy in done.stderr
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["raise OSError('libgomp.so.1: cannot open shared object file')", "raise ImportError('numpy 1 expected')", "x = 1"],
+    ids=["library", "numpy", "half-removed"],
+)
+def test_a_broken_engine_is_an_error_that_says_how_to_mend_it(source: str, tmp_path: Path) -> None:
+    done = in_process(LOAD, fake(tmp_path, "onnxruntime", source))
+    assert done.stdout.startswith("BackendError backend onnx: onnxruntime is installed but cannot be imported"), done
+    assert 'pip install "unet-edge-runtime[onnx]" --force-reinstall' in done.stdout
+
+
+def test_what_an_uninstalled_wheel_leaves_behind_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without code; Python would import it as a namespace."""
+    (tmp_path / "leftover").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(ENGINES, "tflite", ENGINES["tflite"]._replace(package="leftover"))
+    assert not installed("tflite")
+    with pytest.raises(BackendError, match=r"not installed: pip install \"unet-edge-runtime\[tflite\]\""):
+        import_engine("tflite")

@@ -1,0 +1,171 @@
+"""unet-info: what it says of model files and of this machine, and that nothing that is broken breaks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import colour_spec
+from unet_runtime import backends
+from unet_runtime.artifact import write_keras, write_saved_model_spec
+from unet_runtime.cli import info, machine
+
+MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
+MODELS = Path(info.__file__).parents[1] / "models"
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MAIN, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a plain ``pip install unet-edge-runtime``."""
+    monkeypatch.setattr(backends, "installed", lambda name: False)
+
+
+def invoke(*arguments: str | Path) -> tuple[int, str, str]:
+    done = CliRunner().invoke(info.command, [*map(str, arguments)], standalone_mode=False)
+    assert done.exception is None, done.output
+    return done.return_value, done.stdout, done.stderr
+
+
+def test_this_machine_for_programs() -> None:
+    done = run("--json")
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    models = {Path(entry["path"]).name: entry for entry in report["models"]}
+    assert set(models) == {path.name for path in MODELS.iterdir()}
+    for name, entry in models.items():
+        assert entry["sha256"] == (MODELS / name).read_bytes()[-64:].decode()
+        assert entry["undamaged"] is True
+        assert entry["spec"]["provenance"]["metrics"]["mean_iou"] > 0.7
+    engines = {engine["name"]: engine for engine in report["engines"]}
+    for name in ("onnx", "tflite", "openvino"):
+        cpu = engines[name]["devices"][0]
+        assert (cpu["device"], cpu["runs"]) == ("cpu", True), cpu
+        assert cpu["engine"][-1].isdigit()
+    cuda = engines["onnx"]["devices"][1]
+    assert (cuda["device"], cuda["runs"]) == ("cuda", False)
+    assert 'pip install "unet-edge-runtime[cuda]"' in cuda["reason"]
+    assert report["default_engine"] == "onnx"
+    assert 1 <= report["machine"]["usable_cores"] <= report["machine"]["logical_cores"]
+
+
+def test_a_model_says_what_it_is(no_engine: None) -> None:
+    code, text, _ = invoke(MODELS / "pets-edge-160.int8.tflite")
+    assert code == 0
+    for expected in (
+        "pets-edge, architecture unet, int8", "2.0 MB, undamaged (SHA-256 ", "160x160 pixels, RGB: a photo of any size",
+        "pet (foreground), background (background), border (neutral)", "Oxford-IIIT Pet, official split, 3473 photos",
+        "mean IoU 0.7405", "on 2922 test photos, in float32", "method minmax, photos 200", "Apache-2.0",
+        'nothing yet: pip install "unet-edge-runtime[tflite]"',
+    ):  # fmt: skip
+        assert expected in text, text
+
+
+def test_a_machine_without_an_engine_is_told_what_to_install(no_engine: None) -> None:
+    code, text, _ = invoke()
+    assert code == 0
+    assert "No engine is installed, so nothing runs yet." in text
+    for extra in ("onnx", "tflite", "openvino"):
+        assert f'not installed: pip install "unet-edge-runtime[{extra}]"' in text
+
+
+def test_damaged_models_are_exit_code_3_and_the_others_are_told(no_engine: None, tmp_path: Path) -> None:
+    content = bytearray((MODELS / "pets-edge-160.int8.tflite").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "damaged.tflite").write_bytes(content)
+    good = MODELS / "pets-edge-160.float32.onnx"
+    code, text, errors = invoke(tmp_path / "damaged.tflite", tmp_path / "absent.onnx", good)
+    assert code == 3
+    assert "damaged.tflite: damaged: its bytes have SHA-256" in errors
+    assert "absent.onnx: no such model file" in errors
+    assert "architecture unet, float32" in text
+    code, text, _ = invoke("--json", tmp_path / "damaged.tflite", good)
+    assert code == 3
+    damaged, right = json.loads(text)["models"]
+    assert "damaged" in damaged["error"]
+    assert right["spec"]["name"] == "pets-edge"
+
+
+def test_files_that_no_engine_runs_are_read_all_the_same(no_engine: None, tmp_path: Path) -> None:
+    """A SavedModel's folder and a .keras file, with a spec that records nothing of its training."""
+    import zipfile
+
+    folder = tmp_path / "saved_model"
+    folder.mkdir()
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    write_saved_model_spec(folder, colour_spec(fit="letterbox"))
+    write_keras(lambda path: zipfile.ZipFile(path, "w").close(), tmp_path / "model.keras", colour_spec())
+    code, text, _ = invoke(folder, tmp_path / "model.keras")
+    assert code == 0
+    assert text.count("colours, architecture none, float32") == 2
+    assert text.count("trained on not recorded") == 2
+    assert text.count("no engine of this package: unet-export makes .onnx and .tflite files") == 2
+    assert "its aspect ratio kept" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise OSError('GLIBC_2.38 not found')", "cannot be imported (GLIBC_2.38 not found)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "it crashes (Illegal instruction)"),
+        ("import os; os._exit(7)", "its process ended early (exit code 7)"),
+        ("import time; time.sleep(60)", "it hangs"),
+    ],
+    ids=["raises", "crashes", "exits", "hangs"],
+)
+def test_an_engine_that_is_broken_does_not_break_it(
+    source: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ai_edge_litert").mkdir()
+    (tmp_path / "ai_edge_litert" / "__init__.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(machine, "_SECONDS", 3 if "sleep" in source else 60)
+    (state,) = machine._try_apart("tflite")
+    assert (state.device, state.runs) == ("cpu", False)
+    assert reason in state.reason
+
+
+def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with a GPU and a broken LiteRT."""
+    states = (
+        machine.DeviceState("cpu", True, "", "ONNX Runtime 1.31.1"),
+        machine.DeviceState("cuda", True, "9 of the model's 49 nodes run on the CPU", "ONNX Runtime 1.31.1"),
+        machine.DeviceState("tensorrt", None, "its libraries load"),
+    )
+    engines = [
+        machine.EngineState("onnx", (".onnx",), True, "pip install onnx", 4, states),
+        machine.EngineState("tflite", (".tflite",), True, "", 4, (machine.DeviceState("cpu", False, "it crashes"),)),
+    ]
+    monkeypatch.setattr(machine, "engines", lambda: engines)
+    code, text, _ = invoke()
+    assert code == 0
+    lines = [line.strip() for line in text.splitlines()]
+    for expected in (
+        "onnx      ONNX Runtime 1.31.1, reads .onnx, 4 threads", "cpu      runs",
+        "tensorrt not tried: its libraries load",
+        "cuda     runs: 9 of the model's 49 nodes run on the CPU", "runs on    onnx (cpu, cuda)",
+        "tflite    installed, but broken, reads .tflite, 4 threads", "cpu      does not run: it crashes",
+        "unet-run takes onnx on cuda if no option says otherwise",
+    ):  # fmt: skip
+        assert expected in lines, text
+    monkeypatch.setattr(machine, "engines", lambda: engines[1:])
+    assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
+
+
+def test_wrong_use() -> None:
+    done = run("--backend", "onnx")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

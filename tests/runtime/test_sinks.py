@@ -1,0 +1,150 @@
+"""Results as files: right, whole, or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_runtime import OutputError, Segmentation, Segmenter
+from unet_runtime.sinks import RESULTS, About, encode, is_current, replacing, result_path, save, stamp
+
+
+@pytest.fixture(scope="module")
+def result(sample_photo: Path) -> Segmentation:
+    return Segmenter()(sample_photo)
+
+
+def test_pictures_are_what_the_segmentation_shows(result: Segmentation, tmp_path: Path) -> None:
+    """Written in bands, equal to the pictures made whole."""
+    paths = save(result, ("mask", "overlay", "cutout"), tmp_path / "new" / "folder", "cat")
+    for path, whole in zip(paths, (result.mask_image(), result.overlay(), result.cutout()), strict=True):
+        with Image.open(path) as written:
+            assert written.mode == whole.mode
+            assert np.array_equal(np.asarray(written), np.asarray(whole))
+            assert np.array_equal(np.asarray(written.convert("RGB")), np.asarray(whole.convert("RGB")))
+    assert [path.name for path in paths] == ["cat.mask.png", "cat.overlay.png", "cat.cutout.png"]
+
+
+def test_numpy_loads_the_probabilities(result: Segmentation, tmp_path: Path) -> None:
+    (path,) = save(result, ("probabilities",), tmp_path, "cat")
+    with np.load(path) as data:
+        probabilities = data["probabilities"]
+        assert probabilities.dtype == np.float16
+        assert probabilities.shape == (300, 451, 3)
+        assert data["classes"].tolist() == ["pet", "background", "border"]
+    bands = np.concatenate([band for _, band in result.probability_bands()])
+    assert np.array_equal(probabilities, bands.astype(np.float16))
+    assert (probabilities.argmax(-1) == result.mask).mean() > 0.999  # float16 makes a few ties
+
+
+def test_json_names_photo_and_engine(result: Segmentation, tmp_path: Path) -> None:
+    (path,) = save(result, ("json",), tmp_path, "cat", About("cat.jpg", "Engine 1", "none"))
+    document = json.loads(path.read_text())
+    assert document["images"][0]["file_name"] == "cat.jpg"
+    assert document["info"]["engine"] == "Engine 1"
+
+
+def test_large_results_need_no_memory_of_their_own(sample_photo: Path, tmp_path: Path) -> None:
+    """12 megapixels: 36 MB of RGB and 72 MB of probabilities go through bands of a few MB."""
+    with Image.open(sample_photo) as photo:
+        large = photo.convert("RGB").resize((4000, 3000))
+    result = Segmenter()(large)
+    assert result.mask.nbytes == result.opacity.nbytes == 12_000_000  # made before
+    tracemalloc.start()
+    save(result, ("mask", "overlay", "cutout", "probabilities"), tmp_path, "large")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24e6
+
+
+def test_names_as_long_as_a_file_system_takes(result: Segmentation, tmp_path: Path) -> None:
+    stem = "x" * (255 - len(".mask.png"))
+    assert save(result, ("mask",), tmp_path, stem)[0].is_file()
+
+
+def write_half(target: Path) -> None:
+    with replacing(target) as file:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_a_failure_leaves_the_old_file(kind: str, tmp_path: Path, result: Segmentation) -> None:
+    target = result_path(kind, tmp_path, "cat")
+    save(result, (kind,), tmp_path, "cat")
+    before = target.read_bytes()
+    with pytest.raises(OutputError, match=r"No space left on device.*--output-dir"):
+        write_half(target)
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_made(result: Segmentation, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"cannot be written \(Not a directory\): see --output-dir"):
+        save(result, ("mask",), tmp_path / "file" / "sub", "cat")
+
+
+def test_a_folder_in_the_place_of_a_result(result: Segmentation, tmp_path: Path) -> None:
+    (tmp_path / "cat.mask.png").mkdir()
+    with pytest.raises(OutputError, match=r"cat\.mask\.png: cannot be written \(Is a directory\)"):
+        save(result, ("mask",), tmp_path, "cat")
+    assert [path.name for path in tmp_path.iterdir()] == ["cat.mask.png"]
+
+
+def test_a_label_tools_json_is_not_replaced(result: Segmentation, tmp_path: Path) -> None:
+    path = tmp_path / "cat.json"
+    path.write_text('{"shapes": []}')
+    with pytest.raises(OutputError, match="was not made by unet-run"):
+        save(result, ("json",), tmp_path, "cat")
+    assert path.read_text() == '{"shapes": []}'
+    path.unlink()
+    save(result, ("json",), tmp_path, "cat")
+    save(result, ("json",), tmp_path, "cat")  # our own is
+
+
+@pytest.mark.parametrize(("steps", "left"), [(0, []), (1, []), (2, ["cat.mask.png"]), (3, ["cat.mask.png"])])
+def test_nothing_is_written_after_a_stop(steps: int, left: list[str], result: Segmentation, tmp_path: Path) -> None:
+    """Each of the two files has two checkpoints: at its beginning and at its only band."""
+    passed = []
+
+    def checkpoint() -> None:
+        if len(passed) == steps:
+            raise KeyError("stop")
+        passed.append(1)
+
+    with pytest.raises(KeyError, match="stop"):
+        save(result, ("mask", "overlay"), tmp_path, "cat", checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == left
+
+
+def test_current_results(result: Segmentation, tmp_path: Path, sample_photo: Path) -> None:
+    photo = tmp_path / "cat.jpg"
+    photo.write_bytes(sample_photo.read_bytes())
+    ours = stamp(result.spec.to_json(), tile=None)
+    paths = save(result, RESULTS, tmp_path, "cat", About(stamp=ours))
+    assert is_current(photo, paths, ours)
+    assert not is_current(photo, [*paths, tmp_path / "more.png"], ours)
+    for path in paths:  # each carries the stamp
+        assert not is_current(photo, [path], stamp(result.spec.to_json(), tile=0.25)), path
+    os.utime(photo, (time.time() + 5, time.time() + 5))
+    assert not is_current(photo, paths, ours)
+
+
+def test_stamps_tell_models_and_options_apart(result: Segmentation) -> None:
+    text = result.spec.to_json()
+    stamps = {stamp(text, a=1, b=2), stamp(text, a=2, b=1), stamp(text + " ", a=1, b=2), stamp(text)}
+    assert len(stamps) == 4
+    assert stamp(text, a=1, b=2) == stamp(text, b=2, a=1)
+
+
+def test_encoded_bytes_are_the_files(result: Segmentation, tmp_path: Path) -> None:
+    (path,) = save(result, ("cutout",), tmp_path, "cat")
+    assert encode(result, "cutout") == path.read_bytes()
