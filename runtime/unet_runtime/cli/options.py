@@ -117,8 +117,8 @@ def live_options(command: F) -> F:
         command,
         click.option(
             "--webcam", is_flag=False, flag_value="0", metavar="[INDEX|PATH|URL]",
-            help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or a video "
-            "file played as if it were one.",
+            help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or "
+            "a video file played as if it were one.",
         ),
         click.option(
             "--view", type=click.Choice(["auto", "window", "web", "none"]),
