@@ -1,6 +1,7 @@
 """Steps a second of this trainer against a plain ``keras.Model.fit`` on the article's loader, side by side.
 
     python tests/bench/plain_fit.py --data $PETS_DIR [--rounds 5] [--steps 6] [--cases 16x160x8 4x160x8] [--json FILE]
+    python tests/bench/plain_fit.py --data $PETS_DIR --as-run
 
 A case is FILTERSxSIZExBATCH. Both train the same network on the same photos with the same optimizer, without
 augmentation. The plain one is what the article has: a ``keras.utils.Sequence`` that opens the batch's files anew each
@@ -8,6 +9,10 @@ time, ``compile(optimizer="rmsprop", loss="sparse_categorical_crossentropy")`` a
 Between the two stand fits that change one thing at a time, to show where the difference comes from; where this
 trainer would choose half precision, the last but one is its float32. All take turns, block after block; of each block
 the first step is left out, and the first block of each, in which it is compiled.
+
+``--as-run``: only the first and the last, in processes of their own that take turns, each as its user runs it.
+unet-train turns TensorFlow's oneDNN kernels on, which by default are off on CPUs without AVX-512, and that holds for a
+whole process.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ import json
 import math
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -99,8 +106,8 @@ def without_metrics(recipe: Recipe) -> keras.Model:
     return model
 
 
-def contestants(recipe: Recipe, photos: list[LabelledPhoto]) -> dict[str, Callable[[], float]]:
-    """What is timed, by name; each call fits one block and gives the mean seconds of a step."""
+def contestants(recipe: Recipe, photos: list[LabelledPhoto], only: str) -> dict[str, Callable[[], float]]:
+    """What is timed, by name; each call fits one block and gives the mean seconds of a step. ``only``: one of them."""
     files = ArticleSequence(photos, recipe.size, recipe.batch_size)
     memory = TrainingBatches(load(photos, InputSpec(recipe.size, recipe.size)), recipe.batch_size, SEED)
 
@@ -114,6 +121,8 @@ def contestants(recipe: Recipe, photos: list[LabelledPhoto]) -> dict[str, Callab
         return block
 
     chosen = replace(recipe, precision=resolve_precision("auto"))
+    if only:
+        return {only: fit(plain(recipe), files) if only == PLAIN else fit(ours(chosen), memory, shuffle=False)}
     blocks = {
         PLAIN: fit(plain(recipe), files),
         "the same without XLA": fit(plain(recipe, jit_compile=False), files),
@@ -126,17 +135,42 @@ def contestants(recipe: Recipe, photos: list[LabelledPhoto]) -> dict[str, Callab
     return blocks | {OURS: fit(ours(chosen), memory, shuffle=False)}
 
 
-def measure(case: str, data: Path, rounds: int, steps: int) -> dict[str, Any]:
+def blocks_of(case: str, options: argparse.Namespace) -> list[dict[str, float]]:
+    """Seconds of a step by name, block after block; the first, in which all is compiled, left out."""
     filters, size, batch_size = map(int, case.split("x"))
     recipe = replace(PRESETS["article"], filters=filters, size=size, batch_size=batch_size)
-    photos = evenly(split_dataset(data, recipe.split, recipe.validation, SEED).train, steps * batch_size)
+    photos = evenly(
+        split_dataset(options.data, recipe.split, recipe.validation, SEED).train, options.steps * batch_size
+    )
     keras.utils.set_random_seed(SEED)
-    blocks = contestants(recipe, photos)
-    timed = [{name: block() for name, block in blocks.items()} for _ in range(rounds + 1)][1:]
+    blocks = contestants(recipe, photos, options.only)
+    rounds = 1 if options.only else options.rounds
+    return [{name: block() for name, block in blocks.items()} for _ in range(rounds + 1)][1:]
+
+
+def blocks_as_run(case: str, options: argparse.Namespace) -> list[dict[str, float]]:
+    """The same of plain fit and trainer, each block in a process with its user's environment."""
+    command = [sys.executable, __file__, "--data", str(options.data), "--steps", str(options.steps), "--cases", case]
+    users = {PLAIN: os.environ, OURS: {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"}}
+    turns = []
+    for _ in range(options.rounds):
+        turn: dict[str, float] = {}
+        for name, environment in users.items():
+            said = subprocess.run(
+                [*command, "--only", name], env=environment, stdout=subprocess.PIPE, check=True
+            ).stdout
+            turn |= json.loads(said.splitlines()[-1])
+        turns.append(turn)
+    return turns
+
+
+def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
+    filters, size, batch_size = map(int, case.split("x"))
+    timed = blocks_as_run(case, options) if options.as_run else blocks_of(case, options)
     return {
         "case": f"{filters} filters, {size}x{size}, batches of {batch_size}",
-        "ms": {name: statistics.median(turn[name] for turn in timed) * 1e3 for name in blocks},
-        "speedup": {name: statistics.median(turn[PLAIN] / turn[name] for turn in timed) for name in blocks},
+        "ms": {name: statistics.median(turn[name] for turn in timed) * 1e3 for name in timed[0]},
+        "speedup": {name: statistics.median(turn[PLAIN] / turn[name] for turn in timed) for name in timed[0]},
         "rounds": timed,
     }  # fmt: skip
 
@@ -148,12 +182,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="of a block")
     parser.add_argument("--cases", nargs="+", default=["16x160x8", "4x160x8"], help="FILTERSxSIZExBATCH")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--as-run", action="store_true", help="two processes in turns, each as its user runs it")
+    parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data or PETS_DIR: Oxford-IIIT Pet's folder")
+    if options.only:
+        print(json.dumps(blocks_of(options.cases[0], options)[0]))
+        return
     results = []
     for case in options.cases:
-        result = measure(case, options.data, options.rounds, options.steps)
+        result = measure(case, options)
         results.append(result)
         print(f"{result['case']}: {keras.backend.backend()} on {keras.ops.ones((1,)).device}")
         for name, value in result["ms"].items():

@@ -232,4 +232,4 @@ def main() -> None:
     if not sys.warnoptions:  # Pillow's, of odd metadata in photos that it reads all the same
         warnings.simplefilter("ignore")
     exits.stop_once()
-    exits.run(command)
+    exits.run(command, quick=True)

@@ -24,6 +24,7 @@ def load_opencv(purpose: str) -> Any:
         SourceError: it is not installed, or does not start; the message says what to do.
     """
     # Read when OpenCV is imported or first used. What the user has set stays.
+    asked = "OPENCV_LOG_LEVEL" in os.environ
     for name, value in (_QUIET | _V4L).items():
         os.environ.setdefault(name, value)
     try:
@@ -36,4 +37,6 @@ def load_opencv(purpose: str) -> Any:
             f'{purpose} needs OpenCV, which does not start ({error}): pip install "unet-edge-runtime[video]" takes one '
             "that needs no window system"
         ) from error
+    if not asked:  # for the case that another library has imported it before
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
