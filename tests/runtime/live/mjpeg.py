@@ -72,7 +72,7 @@ class MjpegCamera:
     """Serves ``url``; ``mode`` may change at any time.
 
     ``play``; ``stall`` (connected, silent); ``drop`` (every connection is cut); ``garbage`` (noise for pictures);
-    ``refuse`` (HTTP 503). With ``login`` (``name:password``) it asks for it.
+    ``refuse`` (HTTP 503, and every connection is cut). With ``login`` (``name:password``) it asks for it.
     """
 
     def __init__(self, photo: Path, rate: float = 30, *, lengths: bool = True, port: int = 0) -> None:
@@ -132,7 +132,7 @@ class MjpegCamera:
 
     def _play(self, request: BaseHTTPRequestHandler) -> None:
         due = time.monotonic()
-        while not self._closed.is_set() and self.mode != "drop":
+        while not self._closed.is_set() and self.mode not in ("drop", "refuse"):
             if self.mode != "stall":
                 request.wfile.write(self._part())
                 self.sent += 1
