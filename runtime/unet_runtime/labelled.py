@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.errors import ImageError, SourceError
-from unet_runtime.preprocess import photo_box
+from unet_runtime.preprocess import photo_box, placed
 from unet_runtime.spec import InputSpec
 
 SPLITS = ("official", "article")
@@ -175,13 +175,12 @@ def open_trimap(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 def model_labels(labels: npt.NDArray[np.uint8], spec: InputSpec) -> npt.NDArray[np.uint8]:
     """Class ids (H, W) of a photo -> uint8 (spec.height, spec.width), fitted as ``model_input`` fits the photo.
 
-    Nearest neighbour: there is no class between two classes. ``IGNORED`` outside a letterboxed photo.
+    Nearest neighbour: there is no class between two classes. ``IGNORED`` outside a letterboxed photo; a margin's are
+    mirrored as the photo's are.
     """
     box = photo_box((labels.shape[1], labels.shape[0]), spec)
-    fitted = np.full((spec.height, spec.width), IGNORED, np.uint8)
     resized = np.asarray(Image.fromarray(labels).resize((box.width, box.height), Image.Resampling.NEAREST))
-    fitted[box.top : box.top + box.height, box.left : box.left + box.width] = resized
-    return fitted
+    return placed(resized, box, spec, IGNORED)
 
 
 def confusion(

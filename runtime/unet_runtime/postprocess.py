@@ -125,7 +125,7 @@ def photo_part(
 
 def _grid_box(box: Box, spec: ModelSpec) -> Box:
     """``box`` of the input, in pixels of the output: shifted by the margin, clipped to what there is."""
-    margin = spec.output.margin
+    margin = spec.input.margin
     left, top = max(0, box.left - margin), max(0, box.top - margin)
     right = min(spec.output.width, box.left + box.width - margin)
     bottom = min(spec.output.height, box.top + box.height - margin)

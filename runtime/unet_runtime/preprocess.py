@@ -230,11 +230,12 @@ def _grey_to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def photo_box(size: tuple[int, int], spec: InputSpec) -> Box:
     """Where a photo of ``size`` (width, height) lies in the model's input."""
+    inner_width, inner_height = spec.width - 2 * spec.margin, spec.height - 2 * spec.margin
     if spec.fit == "stretch":
-        return Box(0, 0, spec.width, spec.height)
-    scale = min(spec.width / size[0], spec.height / size[1])
-    width = min(spec.width, max(1, round(size[0] * scale)))
-    height = min(spec.height, max(1, round(size[1] * scale)))
+        return Box(spec.margin, spec.margin, inner_width, inner_height)
+    scale = min(inner_width / size[0], inner_height / size[1])
+    width = min(inner_width, max(1, round(size[0] * scale)))
+    height = min(inner_height, max(1, round(size[1] * scale)))
     return Box((spec.width - width) // 2, (spec.height - height) // 2, width, height)
 
 
@@ -242,8 +243,37 @@ def model_input(image: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
     """RGB photo of any size -> uint8 (1, spec.height, spec.width, 3), RGB in 0..255, NHWC."""
     box = photo_box(image.size, spec)
     pixels = np.asarray(image.resize((box.width, box.height), _RESAMPLE[spec.resample]))
-    if (box.height, box.width) != (spec.height, spec.width):
-        canvas = np.zeros((spec.height, spec.width, 3), np.uint8)
-        canvas[box.top : box.top + box.height, box.left : box.left + box.width] = pixels
-        pixels = canvas
-    return pixels[np.newaxis]
+    return placed(pixels, box, spec, 0)[np.newaxis]
+
+
+def placed(pixels: npt.NDArray[np.uint8], box: Box, spec: InputSpec, around: int) -> npt.NDArray[np.uint8]:
+    """A photo, or its labels, in the model's input.
+
+    Args:
+        pixels: (box.height, box.width, ...).
+        box: as ``photo_box``.
+        spec: of the input.
+        around: fills what a letterboxed photo leaves of the part that the model answers for.
+
+    Returns:
+        (spec.height, spec.width, ...): the margin is a mirror of what it surrounds.
+    """
+    if (box.height, box.width) == (spec.height, spec.width):
+        return pixels
+    rows, columns = spec.answered
+    canvas = np.full((spec.height, spec.width, *pixels.shape[2:]), around, np.uint8)
+    canvas[box.top : box.top + box.height, box.left : box.left + box.width] = pixels
+    if not spec.margin:
+        return canvas
+    inner = canvas[rows, columns]
+    outer = (mirrored(-spec.margin, side + spec.margin, side) for side in inner.shape[:2])
+    return inner[np.ix_(*outer)]
+
+
+def mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
+    """Pixels ``start`` to ``stop`` of a line of ``length``, mirrored about its first and last pixel past its ends."""
+    if length == 1:
+        return np.zeros(stop - start, np.intp)
+    period = 2 * (length - 1)
+    position = np.arange(start, stop) % period
+    return np.minimum(position, period - position)

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 from unet_runtime.errors import ModelFileError
 
-SCHEMA = 2
-"""What is written. 2 added ``provenance.quantization`` and two precisions; whatever 1 says means the same in it."""
+SCHEMA = 3
+"""What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
+input; whatever 1 and 2 say can be said in it."""
 
-_READABLE = (1, SCHEMA)
+_READABLE = (1, 2, SCHEMA)
 
 FITS = ("stretch", "letterbox")
 RESAMPLES = ("bilinear",)
@@ -39,6 +40,15 @@ class InputSpec:
     ratio, fills the rest with black)."""
     resample: str = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
+    margin: int = 0
+    """Pixels on each side that have no answer (unpadded convolutions): the photo lies inside of them, and is mirrored
+    into them. 0 for padded convolutions."""
+
+    @property
+    def answered(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that the model answers for."""
+        margin = self.margin
+        return slice(margin, self.height - margin), slice(margin, self.width - margin)
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,6 @@ class OutputSpec:
     """Pixels."""
     width: int
     """Pixels."""
-    margin: int = 0
-    """Input pixels without an output pixel on each side (unpadded convolutions); 0 for padded ones."""
     activation: str = "softmax"
     """``softmax`` (channels sum to 1) or ``sigmoid`` (each in 0..1 by itself; ``postprocess.shares`` brings them to
     sum 1)."""
@@ -125,8 +133,11 @@ class ModelSpec:
         _check_one_of("input.resample", self.input.resample, RESAMPLES)
         _check_one_of("output.activation", self.output.activation, ACTIVATIONS)
         _check_one_of("precision", self.precision, PRECISIONS)
-        margin = self.output.margin
-        _check("output.margin", margin, isinstance(margin, int) and margin >= 0, "0 or more pixels")
+        margin, side = self.input.margin, min(self.input.height, self.input.width)
+        _check(
+            "input.margin", margin, isinstance(margin, int) and 0 <= 2 * margin < side,
+            f"0 or more pixels, and less than half of {side}",
+        )  # fmt: skip
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
         for index, entry in enumerate(self.classes):
             _check_one_of(f"classes[{index}].role", entry.role, ROLES)
@@ -168,7 +179,7 @@ class ModelSpec:
             raise ModelFileError(f"model spec is a JSON {type(data).__name__}, expected an object")
         # Before the fields: another schema may well have others, and its number says more.
         _check_schema(data.get("schema", SCHEMA))
-        parts = {**data, "schema": SCHEMA}
+        parts = _with_margin_in_input(data) | {"schema": SCHEMA}
         for key, kind in (("input", InputSpec), ("output", OutputSpec), ("provenance", Provenance)):
             if key in parts:
                 parts[key] = _build(kind, parts[key], key)
@@ -193,6 +204,15 @@ def _build(kind: type[_T], data: Any, where: str) -> _T:
         raise ModelFileError(f"model spec: {where} is incomplete ({error}): export the model again") from error
 
 
+def _with_margin_in_input(data: dict[str, Any]) -> dict[str, Any]:
+    """Schemas 1 and 2 had it in the output."""
+    source, result = data.get("input"), data.get("output")
+    if data.get("schema", SCHEMA) == SCHEMA or not isinstance(source, dict) or not isinstance(result, dict):
+        return data
+    rest = {key: value for key, value in result.items() if key != "margin"}
+    return data | {"input": source | {"margin": result.get("margin", 0)}, "output": rest}
+
+
 def _class_specs(data: Any) -> tuple[ClassSpec, ...]:
     if not isinstance(data, list):
         raise ModelFileError(f"model spec: classes is {type(data).__name__}, expected a list")
@@ -207,7 +227,7 @@ def _tuple(value: Any) -> Any:
 def _check_schema(schema: object) -> None:
     if schema not in _READABLE:
         raise ModelFileError(
-            f"model spec has schema {schema!r}, this version reads {' and '.join(map(str, _READABLE))}: "
+            f"model spec has schema {schema!r}, this version reads {', '.join(map(str, _READABLE[:-1]))} and {SCHEMA}: "
             "upgrade unet-edge-runtime, or export the model again"
         )
 

@@ -4,7 +4,7 @@ The photo is covered by tiles that overlap; past its edges it is mirrored. A net
 tile's edge, so tiles are blended: along each axis a tile's weight is 0 in the outer quarter of an overlap, 1 in the
 inner quarter, and straight between; the weights of all tiles sum to 1 in each pixel. Where nothing farther away than a
 quarter of the overlap has a say, the result is that of one network as large as the photo. So it is, whatever the
-overlap, for unpadded convolutions (``spec.output.margin``): their tiles' answers are true up to the edge, and the
+overlap, for unpadded convolutions (``spec.input.margin``): their tiles' answers are true up to the edge, and the
 tiles fed overlap by the margin (Ronneberger et al. 2015, overlap-tile strategy).
 
 One row of tiles at a time is in memory, beside the photo, its mask and its opacity.
@@ -22,6 +22,7 @@ from PIL import Image
 
 from unet_runtime import postprocess, render
 from unet_runtime.errors import ModelFileError
+from unet_runtime.preprocess import mirrored
 from unet_runtime.spec import ModelSpec
 
 OVERLAP = 0.25
@@ -118,13 +119,13 @@ def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float)
 
 def _strip(photo: Image.Image, spec: ModelSpec, run: Run, top: int, columns: list[tuple[int, Floats]]) -> Floats:
     """One row of tiles, whose outputs begin at row ``top`` of the photo: shares float32 (output height, W, C)."""
-    margin = spec.output.margin
+    margin = spec.input.margin
     picture = _mirrored_rows(photo, top - margin, top - margin + spec.input.height)  # uint8 (h, W, 3)
     strip = np.zeros((spec.output.height, photo.width, len(spec.classes)), np.float32)
     for first in range(0, len(columns), _TILES_A_CALL):
         part = columns[first : first + _TILES_A_CALL]
         lefts = [left - margin for left, _ in part]
-        tiles = np.stack([picture[:, _mirror(left, left + spec.input.width, photo.width)] for left in lefts])
+        tiles = np.stack([picture[:, mirrored(left, left + spec.input.width, photo.width)] for left in lefts])
         answers = postprocess.shares(run(tiles), spec)  # (n, output height, output width, C)
         for (left, weights), answer in zip(part, answers, strict=True):
             right = min(left + spec.output.width, photo.width)
@@ -133,18 +134,9 @@ def _strip(photo: Image.Image, spec: ModelSpec, run: Run, top: int, columns: lis
 
 
 def _mirrored_rows(photo: Image.Image, top: int, bottom: int) -> npt.NDArray[np.uint8]:
-    rows = _mirror(top, bottom, photo.height)
+    rows = mirrored(top, bottom, photo.height)
     first, last = int(rows.min()), int(rows.max())
     return np.asarray(photo.crop((0, first, photo.width, last + 1)))[rows - first]
-
-
-def _mirror(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
-    """Pixels ``start`` to ``stop`` of a line of ``length``, mirrored about its first and last pixel past its ends."""
-    if length == 1:
-        return np.zeros(stop - start, np.intp)
-    period = 2 * (length - 1)
-    position = np.arange(start, stop) % period
-    return np.minimum(position, period - position)
 
 
 def _axis(length: int, side: int, overlap: float) -> list[tuple[int, Floats]]:
@@ -185,8 +177,8 @@ def _check(spec: ModelSpec, overlap: float) -> None:
         ("height", spec.input.height, spec.output.height),
         ("width", spec.input.width, spec.output.width),
     ):
-        if answered != fed - 2 * spec.output.margin:
+        if answered != fed - 2 * spec.input.margin:
             raise ModelFileError(
-                f"{spec.name}: output {axis} {answered} for input {axis} {fed} and margin {spec.output.margin}, "
-                f"expected {fed - 2 * spec.output.margin}: this model cannot be run in tiles"
+                f"{spec.name}: output {axis} {answered} for input {axis} {fed} and margin {spec.input.margin}, "
+                f"expected {fed - 2 * spec.input.margin}: this model cannot be run in tiles"
             )

@@ -26,7 +26,7 @@ from unet_export.report.report import Report, as_json, table
 from unet_runtime.artifact import append_to_onnx, read_artifact
 from unet_runtime.backends import load
 from unet_runtime.labelled import model_labels, open_trimap, read_split
-from unet_runtime.spec import ModelSpec, OutputSpec
+from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
 
 FLOAT, INT8 = GATES["float32"], GATES["int8"]
 
@@ -184,7 +184,8 @@ def test_without_trimaps_nothing_is_said_of_the_truth(
 def test_a_margin_is_cut_from_the_truth(photos: list[Photo], spec: ModelSpec) -> None:
     """A model that answers for the middle only is compared with the middle of the trimaps."""
     middle = slice(8, SIZE - 8)
-    spec = replace(spec, output=OutputSpec(SIZE - 16, SIZE - 16, margin=8))
+    margin = InputSpec(SIZE, SIZE, margin=8)
+    spec = replace(spec, input=margin, output=OutputSpec(SIZE - 16, SIZE - 16))
     seen: list[Any] = []
     for names, images, labels in parity._batches(photos, spec):
         assert len(names) == len(images) == len(labels) == 8

@@ -11,6 +11,7 @@ from PIL import Image
 
 from unet_runtime import ImageError, SourceError
 from unet_runtime.labelled import IGNORED, check_split, confusion, evenly, iou, model_labels, open_trimap, read_split
+from unet_runtime.preprocess import model_input
 from unet_runtime.spec import InputSpec
 
 
@@ -160,6 +161,14 @@ def test_labels_are_never_mixed() -> None:
     assert (boxed[:8] == IGNORED).all()
     assert (boxed[8:24] == 0).all()
     assert (boxed[24:] == IGNORED).all()
+
+
+def test_labels_lie_where_the_photo_lies_and_are_mirrored_with_it() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (20, 20)).astype(np.uint8)
+    spec = InputSpec(32, 32, margin=6)
+    photo = Image.fromarray(np.repeat(labels[..., np.newaxis], 3, axis=-1))
+    assert np.array_equal(model_labels(labels, spec), model_input(photo, spec)[0, ..., 0])
+    assert np.array_equal(model_labels(labels, spec)[spec.answered], labels)
 
 
 def test_iou_by_hand() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from unet_runtime.postprocess import class_mask, opacity, probability_bands, shares
-from unet_runtime.spec import ModelSpec, OutputSpec
+from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
 
 
 def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
@@ -119,10 +119,10 @@ def test_letterboxed_part_only() -> None:
 
 
 def test_margin_shifts_the_grid() -> None:
-    spec = replace(colour_spec(fit="letterbox"), output=OutputSpec(24, 24, margin=4))
+    spec = replace(colour_spec(), input=InputSpec(32, 32, "letterbox", margin=4), output=OutputSpec(24, 24))
     probabilities = np.zeros((24, 24, 3), np.float32)
     probabilities[..., 2] = 1
-    probabilities[4:20] = (1, 0, 0)  # rows 8..24 of the input
+    probabilities[6:18] = (1, 0, 0)  # a 64x32 photo lies in rows 10..22 of the input, columns 4..28
     assert (class_mask(probabilities, (64, 32), spec) == 0).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import colour_spec
 from unet_runtime import ModelFileError, ModelSpec
-from unet_runtime.spec import Provenance
+from unet_runtime.spec import InputSpec, OutputSpec, Provenance
 
 
 def test_json_round_trip() -> None:
@@ -19,12 +19,23 @@ def test_json_round_trip() -> None:
 
 
 def test_a_file_of_schema_1_is_read() -> None:
-    """What schema 2 added has defaults; what is written is of schema 2."""
+    """What later schemas added has defaults; what is written is of schema 3."""
     data = json.loads(colour_spec().to_json())
-    assert data["schema"] == 2
+    assert data["schema"] == 3
     data["schema"] = 1
     del data["provenance"]["quantization"]
     assert ModelSpec.from_json(json.dumps(data)) == colour_spec()
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_the_margin_of_an_earlier_schema_is_found_in_its_output(schema: int) -> None:
+    spec = replace(colour_spec(), input=InputSpec(32, 32, margin=4), output=OutputSpec(24, 24))
+    data = json.loads(spec.to_json())
+    data["schema"] = schema
+    data["output"]["margin"] = data["input"].pop("margin")
+    assert ModelSpec.from_json(json.dumps(data)) == spec
+    del data["output"]["margin"]
+    assert ModelSpec.from_json(json.dumps(data)).input.margin == 0
 
 
 def changed(path: str, value: object) -> str:
@@ -41,12 +52,14 @@ def changed(path: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("schema", 3, "schema 3, this version reads 1 and 2"),
+        ("schema", 4, "schema 4, this version reads 1, 2 and 3"),
         ("schema", "one", "schema 'one'"),
         ("input.height", 0, "input.height is 0"),
         ("input.width", "160", "input.width is '160'"),
         ("input.fit", "crop", "input.fit is 'crop'"),
-        ("output.margin", -1, "output.margin is -1"),
+        ("input.margin", -1, "input.margin is -1"),
+        ("input.margin", 16, "input.margin is 16, expected 0 or more pixels, and less than half of 32"),
+        ("output.margin", 0, "output has unknown fields"),
         ("output.activation", "relu", "output.activation"),
         ("precision", "int4", "precision is 'int4'"),
         ("classes", [], "classes is 0"),

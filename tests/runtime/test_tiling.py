@@ -16,7 +16,7 @@ from PIL import Image
 from tests.conftest import colour_spec, write_colour_model
 from unet_runtime import ModelFileError, ModelSpec, Segmenter, tiling
 from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import OutputSpec
+from unet_runtime.spec import InputSpec, OutputSpec
 
 SIDE = 16
 KERNELS = np.random.default_rng(5).normal(0, 4, (3, 3, 3, 3)).astype(np.float32)
@@ -24,14 +24,14 @@ KERNELS = np.random.default_rng(5).normal(0, 4, (3, 3, 3, 3)).astype(np.float32)
 
 
 def convolution_spec(margin: int, side: int = SIDE) -> ModelSpec:
-    output = OutputSpec(side - 2 * margin, side - 2 * margin, margin=margin)
-    return replace(colour_spec(side), output=output)
+    output = OutputSpec(side - 2 * margin, side - 2 * margin)
+    return replace(colour_spec(side), input=InputSpec(side, side, margin=margin), output=output)
 
 
 def write_convolution(path: Path, spec: ModelSpec, batch: int | str = "batch") -> Path:
     """softmax(3x3 convolution of RGB / 255): padded with zeros where the spec has no margin, else unpadded."""
     side, answered = spec.input.height, spec.output.height
-    pad = 1 - spec.output.margin
+    pad = 1 - spec.input.margin
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["float", "scale"], ["scaled"]),
@@ -106,6 +106,18 @@ def test_unpadded_convolutions_in_tiles_are_the_whole_picture_s(
     top_two = np.sort(expected, axis=-1)[..., -2:]
     clear = top_two[..., 1] - top_two[..., 0] > 1e-5
     assert np.array_equal(result.mask[clear], expected.argmax(-1)[clear])
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_a_photo_as_large_as_the_answer_is_one_tile_called_or_tiled(fit: str, tmp_path: Path) -> None:
+    spec = convolution_spec(1)
+    spec = replace(spec, input=replace(spec.input, fit=fit))
+    segmenter = Segmenter(write_convolution(tmp_path / "model.onnx", spec))
+    photo = noise(SIDE - 2, SIDE - 2)
+    called, tiled = segmenter(photo), segmenter.tiled(photo)
+    np.testing.assert_allclose(called.probabilities, whole_picture(photo), atol=2e-6)
+    assert np.array_equal(called.mask, tiled.mask)
+    assert np.array_equal(called.opacity, tiled.opacity)
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5, 0.75])

@@ -16,7 +16,7 @@ import pytest
 from unet_training import cli, synthetic
 from unet_training.models import ARCHITECTURES
 
-TINY = ("--filters", "2", "--size", "32", "--batch-size", "4")
+TINY = ("--width", "2", "--size", "32", "--batch-size", "4")
 """Options of a training that takes seconds."""
 
 

@@ -62,7 +62,7 @@ def test_the_spec_tells_the_training(artifact: Artifact) -> None:
 
 def test_the_recorded_command_names_no_folder_of_this_machine(artifact: Artifact) -> None:
     assert artifact.spec.provenance.command == (
-        "unet-train --data drawn --preset edge --output output --epochs 2 --batch-size 4 --filters 2 --size 32 "
+        "unet-train --data drawn --preset edge --output output --width 2 --epochs 2 --batch-size 4 --size 32 "
         "--precision mixed_bfloat16"
     )
 
@@ -152,14 +152,20 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--size", 100), "100 pixels, expected a multiple of 16"),
-    (("--preset", "best"), "'article', 'edge', 'demo'"),
+    (("--architecture", "attention", "--size", 100), "attention: input size 100x100, expected multiples of 16"),
+    (("--size", 0), "--size"),
+    (("--architecture", "net"), "'unet2015'"),
+    (("--architecture", "unet2015"), "input size 160x160, expected 184 + 4 + a multiple of 16: 204, 220, ..."),
+    (("--architecture", "canet", "--depth", 3), "architecture canet: depth 3, expected 4"),
+    (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
+    (("--width", 0), "--width"),
+    (("--preset", "best"), "'article', 'edge', 'edge-fast', 'demo'"),
     (("--precision", "int8"), "mixed_bfloat16"),
     (("--epochs", 0), "--epochs"),
     (("--learning-rate", 0), "--learning-rate"),
     (("--cache", "kept", "--no-cache"), "exclude each other"),
     (("--sizes", "96,x"), "'96,x', expected sizes in pixels with commas between"),
-    (("--sizes", "96,100,160"), "100 pixels, expected a multiple of 16"),
+    (("--architecture", "attention", "--sizes", "96,100,160"), "input size 100x100, expected multiples of 16"),
     (("--sizes", "0,160"), "0 pixels, expected more than none"),
     (("--sizes", "96,128"), "--sizes ends with 128, expected the model's --size, 160"),
     (("--sizes", "96,128,160", "--epochs", 2), "names 3 sizes for 2 epochs"),

@@ -112,7 +112,7 @@ class _Command:
     def __init__(self, pictures: Path, output: Path) -> None:
         code = "from unet_training.cli import main; main()"
         options = (
-            "--preset", "demo", "--filters", "2", "--size", "32", "--batch-size", "2", "--epochs", "8", "--ema", "0.9",
+            "--preset", "demo", "--width", "2", "--size", "32", "--batch-size", "2", "--epochs", "8", "--ema", "0.9",
             "--seed", "3", "--precision", "float32", "--no-cache", "--resume",
         )  # fmt: skip
         self.process = subprocess.Popen(

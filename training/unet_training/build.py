@@ -12,12 +12,13 @@ import keras
 import numpy as np
 
 from unet_runtime.artifact import read_artifact
-from unet_runtime.spec import ClassSpec
-from unet_training.errors import TrainingError
+from unet_runtime.spec import ClassSpec, InputSpec
+from unet_training.errors import RecipeError, TrainingError
 from unet_training.keras_backend import load_model
 from unet_training.losses import Objective, Trainee, cross_entropy
 from unet_training.metrics import metrics
 from unet_training.models import ARCHITECTURES
+from unet_training.outlines import OutlineWeights
 from unet_training.recipes import Recipe
 
 PET_CLASSES = (
@@ -38,8 +39,22 @@ class Other:
 
 
 def build_model(recipe: Recipe) -> keras.Model:
-    """The recipe's network in float32, as it is saved."""
+    """The recipe's network in float32, as it is saved.
+
+    Raises:
+        RecipeError: the architecture has no such size or depth.
+    """
     return _build(recipe, recipe.size)
+
+
+def input_spec(recipe: Recipe, size: int) -> InputSpec:
+    """The recipe's network's input where it is trained or used at ``size``.
+
+    Raises:
+        RecipeError: the architecture has no such size or depth.
+    """
+    answer = _build(recipe, size).output.shape[1]
+    return InputSpec(size, size, margin=(size - answer) // 2)
 
 
 def build_trainee(recipe: Recipe, precision: str, objective: Objective) -> Trainee:
@@ -57,10 +72,18 @@ def build_trainee(recipe: Recipe, precision: str, objective: Objective) -> Train
 
 
 def _build(recipe: Recipe, side: int | None) -> keras.Model:
-    return ARCHITECTURES[recipe.architecture](
-        side, side, len(PET_CLASSES), filters=recipe.filters, activation=recipe.activation,
-        norm_momentum=recipe.norm_momentum,
-    )  # fmt: skip
+    """
+    Raises:
+        RecipeError: the architecture has no such size or depth.
+    """
+    depth = {} if recipe.depth is None else {"depth": recipe.depth}
+    try:
+        return ARCHITECTURES[recipe.architecture](
+            side, side, len(PET_CLASSES), filters=recipe.filters, activation=recipe.activation,
+            norm_momentum=recipe.norm_momentum, **depth,
+        )  # fmt: skip
+    except ValueError as error:
+        raise RecipeError(f"architecture {recipe.architecture}: {error}") from error
 
 
 def objective(recipe: Recipe, teacher: Other | None) -> Objective:
@@ -74,6 +97,14 @@ def objective(recipe: Recipe, teacher: Other | None) -> Objective:
         recipe.region_loss, recipe.region_weight,
         None if teacher is None else of_any_size(teacher), recipe.distillation_weight,
     )  # fmt: skip
+
+
+def outline_weights(recipe: Recipe) -> OutlineWeights | None:
+    """Of the pixels in the recipe's training; None where they are all the same."""
+    if not recipe.outline_weight:
+        return None
+    foreground = [index for index, entry in enumerate(PET_CLASSES) if entry.role == "foreground"]
+    return OutlineWeights(foreground, recipe.outline_weight, recipe.outline_sigma)
 
 
 def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:

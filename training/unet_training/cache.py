@@ -145,7 +145,7 @@ def _open(entry: Path, spec: InputSpec) -> Labelled | None:
     shape = (len(index["names"]), spec.height, spec.width)
     if (photos.shape, masks.shape) != ((*shape, 3), shape) or {photos.dtype, masks.dtype} != {np.dtype(np.uint8)}:
         return None
-    return Labelled(index["names"], photos, masks, index["problems"])
+    return Labelled(index["names"], photos, masks, index["problems"], spec.margin)
 
 
 def _building_name() -> str:

@@ -20,8 +20,9 @@ from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.errors import BackendError
 from unet_runtime.labelled import PARTS
 from unet_training import __version__
+from unet_training.compare.cli import compare
 from unet_training.errors import DatasetError, TrainingInterruptedError
-from unet_training.options import make_recipe, recipe_options
+from unet_training.options import given, make_recipe, recipe_options, words
 from unet_training.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def command(
     if no_cache and cache is not None:
         raise click.UsageError("--cache and --no-cache exclude each other")
     recipe = make_recipe(preset or ("demo" if synthetic else "edge"), changes)
-    _import_keras()
+    import_keras()
+    _check_sizes(recipe)
     try:
         folder = _draw(output, synthetic_count, seed) if synthetic else _ensure(Path(data))
         result = _train(
@@ -129,7 +131,7 @@ def command(
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), envvar="PETS_DIR", default=DEFAULT_DATA)
 def download(folder: Path) -> int:
     """Download Oxford-IIIT Pet (0.8 GB) to FOLDER, unless it is there."""
-    _import_keras()
+    import_keras()
     click.echo(f"Oxford-IIIT Pet is in {_ensure(folder)}")
     return exits.OK
 
@@ -160,7 +162,7 @@ def check(data: Path, report: Path | None) -> int:
     return exits.OK
 
 
-def _import_keras() -> None:
+def import_keras() -> None:
     """Late, so that ``--help`` is quick, and once, so that a missing backend gets one clear message."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Off by default on CPUs without AVX-512, where a training step was quicker with it too.
@@ -176,6 +178,14 @@ def _import_keras() -> None:
     except ImportError as error:
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         raise BackendError(f"Keras' backend {backend} cannot be imported ({error}): pip install {backend}") from error
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    """Before the data is downloaded."""
+    from unet_training.build import input_spec
+
+    for size in recipe.sizes or (recipe.size,):
+        input_spec(recipe, size)
 
 
 def _ensure(folder: Path) -> Path:
@@ -211,16 +221,11 @@ def _canonical(context: click.Context) -> str:
     """The command with the options that were given, in the order of ``--help``, folders by their last name only:
     the spec travels with the model, and another machine's folders say nothing there. Neither the cache nor an
     interruption nor logs change the model."""
-    words = ["unet-train"]
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        if name in ("cache", "no_cache", "resume", "tensorboard"):
-            continue
-        if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT):
-            value = context.params[name]
-            value = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [parameter.opts[0], value if name not in _PATHS else Path(value).resolve().name]
-    return shlex.join(words)
+    typed = ["unet-train"]
+    for parameter, value in given(context):
+        if parameter.name not in ("cache", "no_cache", "resume", "tensorboard"):
+            typed += words(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
+    return shlex.join(typed)
 
 
 def _say_result(result: Result, output: Path, synthetic: bool) -> None:
@@ -265,7 +270,7 @@ def evaluate(model: Path, data: Path, part: str, count: int | None, backend: str
     from unet_training import files, tables
 
     if model.suffix == ".keras":
-        _import_keras()
+        import_keras()
     with engines_quiet():
         loaded = evaluation.load_model(model, backend)
     if report is not None:  # before minutes of measuring
@@ -281,6 +286,9 @@ def evaluate(model: Path, data: Path, part: str, count: int | None, backend: str
     for problem in result.problems:
         click.echo(f"left out: {problem}", err=True)
     return exits.INPUTS_FAILED if result.problems else exits.OK
+
+
+command.add_command(compare)
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from unet_runtime.spec import InputSpec
 from unet_training.augment import Augmenter
 from unet_training.cache import PhotoCache
 from unet_training.errors import DatasetError
-from unet_training.pairs import Labelled, decode
+from unet_training.outlines import OutlineWeights
+from unet_training.pairs import Labelled, answered, decode
 
 BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = {
@@ -31,8 +32,9 @@ ARCHIVES = {
 }
 
 
-Batch = tuple[np.ndarray, np.ndarray]
-"""uint8 photos (n, h, w, 3) and uint8 masks (n, h, w)."""
+Batch = tuple[np.ndarray, ...]
+"""uint8 photos (n, h, w, 3) and uint8 masks (n, h', w'), as large as the model's answers; where pixels are
+weighed, their float32 weights (n, h', w')."""
 
 _MOST_THREADS = 8
 """That prepare batches: more would only queue for the interpreter."""
@@ -132,7 +134,7 @@ def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | N
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches for ``evaluate``: (uint8 photos (n, h, w, 3), uint8 masks (n, h, w)), all photos in their own order.
+    """Batches for ``evaluate``: a ``Batch`` each, all photos in their own order.
 
     Args:
         data: decoded photos.
@@ -148,7 +150,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = slice(index * self._batch_size, (index + 1) * self._batch_size)
-        return self._data.photos[chosen], self._data.masks[chosen]
+        return self._data.photos[chosen], self._data.truths[chosen]
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -166,13 +168,16 @@ class TrainingBatches(keras.utils.PyDataset):
         seed: of the order.
         augment: where given, pictures are augmented; called from threads.
         first_epoch: that ``fit`` begins with, from 0.
+        weigh: where given, tells the pixels' weights; called from threads.
     """
 
     def __init__(
-        self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0
-    ) -> None:
+        self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0,
+        weigh: OutlineWeights | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self._data, self._batch_size, self._seed, self._augment = data, batch_size, seed, augment
+        self._weigh = weigh
         threads = min(_MOST_THREADS, os.cpu_count() or 1)
         self._ahead = 2 * threads
         self._pool = ThreadPoolExecutor(threads, "batches")
@@ -204,4 +209,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def _make(self, epoch: int, order: np.ndarray, index: int) -> Batch:
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         photos, masks = self._data.photos[chosen], self._data.masks[chosen]
-        return (photos, masks) if self._augment is None else self._augment(photos, masks, (epoch, index))
+        if self._augment is not None:
+            photos, masks = self._augment(photos, masks, (epoch, index))
+        truths = answered(masks, self._data.margin)
+        return (photos, truths) if self._weigh is None else (photos, truths, self._weigh(truths))

@@ -35,6 +35,12 @@ class TrainingError(UnetRuntimeError):
     exit_code = exits.MODEL
 
 
+class RecipeError(TrainingError):
+    """A recipe asks of an architecture what it has not."""
+
+    exit_code = exits.USAGE
+
+
 class TrainingInterruptedError(UnetRuntimeError):
     """Ctrl-C before there was a model; the message says what was kept."""
 

@@ -148,20 +148,13 @@ def evaluate_decoded(model: Model, photos: Labelled, *, part: str, say: Say) -> 
     tally, scores = _Tally(model.spec), list[float]()
 
     def read(index: int) -> _Sample:
-        truth = on_answer_grid(photos.masks[index], model.spec)
-        return _Sample(photos.photos[index : index + 1], truth, None)
+        return _Sample(photos.photos[index : index + 1], photos.truths[index], None)
 
     for index, result in _results(model, range(len(photos)), read, say):
         assert not isinstance(result, str)  # ``read`` gives samples alone
         tally.add(photos.names[index], result)
         scores.append(figures(result, model.spec).mean_iou)
     return tally.evaluation(model, part, photos.problems), scores
-
-
-def on_answer_grid(labels: Labels, spec: ModelSpec) -> Labels:
-    """Class ids (..., h, w) on the grid of the model's input -> (..., h', w') on that of its answer."""
-    margin = spec.output.margin
-    return labels[..., margin : spec.input.height - margin, margin : spec.input.width - margin]
 
 
 class _Tally:
@@ -235,7 +228,7 @@ def _read(item: LabelledPhoto, spec: ModelSpec) -> _Sample | str:
             f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    return _Sample(model_input(photo, spec.input), on_answer_grid(model_labels(labels, spec.input), spec), labels)
+    return _Sample(model_input(photo, spec.input), model_labels(labels, spec.input)[spec.input.answered], labels)
 
 
 def _answers(model: Model, samples: Sequence[_Sample]) -> Probabilities:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from unet_runtime.errors import BackendError
 from unet_training.files import writing
-from unet_training.pairs import Labelled
+from unet_training.pairs import Labelled, answered
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -117,9 +117,9 @@ class TensorBoard(keras.callbacks.Callback):
         # Here, not at the epoch's end: now the weights are those that are validated. Called, not predict(): that
         # would compile a graph of its own.
         probabilities = keras.ops.convert_to_numpy(self.model(self._examples.photos, training=False))
-        shown = zip(
-            self._examples.names, self._examples.photos, self._examples.masks, probabilities.argmax(-1), strict=True
-        )
+        examples = self._examples
+        photos = answered(examples.photos, examples.margin)
+        shown = zip(examples.names, photos, examples.truths, probabilities.argmax(-1), strict=True)
         self._pictures = {
             f"photo, truth, prediction/{name}": np.concatenate(
                 [photo, self._colors[truth], self._colors[mask]], axis=1
@@ -141,4 +141,4 @@ def examples(photos: Labelled, count: int = 4) -> Labelled:
     """``count`` of them, or all if they are fewer, spread evenly."""
     chosen = np.unique(np.linspace(0, len(photos) - 1, count).round().astype(int))
     names = [photos.names[index] for index in chosen]
-    return Labelled(names, photos.photos[chosen], photos.masks[chosen], [])
+    return Labelled(names, photos.photos[chosen], photos.masks[chosen], [], photos.margin)

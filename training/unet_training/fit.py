@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from unet_training.augment import Augmenter
-from unet_training.build import PET_CLASSES
+from unet_training.build import PET_CLASSES, outline_weights
 from unet_training.checkpoint import Checkpoint
 from unet_training.dataset import Batches, TrainingBatches
 from unet_training.errors import TrainingError
@@ -63,7 +63,7 @@ def fit(
                 for variable in model.trainable_variables:
                     variable.assign(ops.copy(variable))
                 model.fit(
-                    TrainingBatches(stage, recipe.batch_size, seed, augment, first),
+                    TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
                     validation_data=Batches(validation, recipe.batch_size), initial_epoch=first, epochs=last,
                     callbacks=[*checkpoint.callbacks(), *shown, *callbacks, steps], shuffle=False, verbose=0,
                 )  # fmt: skip
@@ -76,7 +76,7 @@ def fit(
             raise
         raise TrainingError(
             f"no memory left for batches of {recipe.batch_size} photos at {recipe.size}x{recipe.size} with "
-            f"{recipe.filters} filters: lower --batch-size (--accumulation makes up for it), --size or --filters "
+            f"{recipe.filters} filters: lower --batch-size (--accumulation makes up for it), --size or --width "
             f"({checkpoint.kept()})"
         ) from error
     return False

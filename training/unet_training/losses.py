@@ -38,10 +38,11 @@ class Objective:
         self._region_weight = region_weight
         self._teacher, self._teacher_weight = teacher, teacher_weight
 
-    def __call__(self, photos: Tensor, truth: Tensor, probabilities: Tensor) -> Tensor:
+    def __call__(self, photos: Tensor, truth: Tensor, probabilities: Tensor, extra: Tensor | None = None) -> Tensor:
+        """``extra`` (n, h, w) is added to the class weight of each pixel, where given."""
         probabilities = normalised(ops.cast(probabilities, "float32"))
         chosen = ops.one_hot(ops.cast(truth, "int32"), len(self._class_weights), dtype="float32")  # (n, h, w, classes)
-        loss = weighted_cross_entropy(chosen, probabilities, self._class_weights)
+        loss = weighted_cross_entropy(chosen, probabilities, self._class_weights, extra)
         if self._region is not None:
             loss += self._region_weight * self._region(chosen, probabilities)
         if self._teacher is not None:
@@ -60,7 +61,7 @@ class Trainee(keras.Model):
         training: bool = True,
     ) -> Tensor:  # fmt: skip
         if training:
-            return self.objective(x, y, y_pred)
+            return self.objective(x, y, y_pred, sample_weight)
         return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
 
 
@@ -78,9 +79,13 @@ def cross_entropy(truth: Tensor, probabilities: Tensor) -> Tensor:
     return keras.losses.sparse_categorical_crossentropy(truth, normalised(probabilities))
 
 
-def weighted_cross_entropy(chosen: Tensor, probabilities: Tensor, class_weights: Sequence[float]) -> Tensor:
-    """Mean over pixels, each with its class's weight; equal weights give the plain cross-entropy."""
-    weights = chosen * ops.convert_to_tensor(class_weights, dtype="float32")
+def weighted_cross_entropy(
+    chosen: Tensor, probabilities: Tensor, class_weights: Sequence[float], extra: Tensor | None = None
+) -> Tensor:
+    """Mean over pixels, each with its class's weight and what ``extra`` (n, h, w) adds to it; equal weights give the
+    plain cross-entropy."""
+    each = ops.convert_to_tensor(class_weights, dtype="float32")
+    weights = chosen * (each if extra is None else each + ops.cast(extra, "float32")[..., None])
     return -ops.sum(weights * ops.log(probabilities)) / ops.sum(weights)
 
 

@@ -31,9 +31,22 @@ class Labelled:
     """uint8 (n, h, w), class ids."""
     problems: list[str]
     """Photos left out, and why."""
+    margin: int = 0
+    """Pixels on each side that the model does not answer for, as ``InputSpec.margin``."""
+
+    @property
+    def truths(self) -> np.ndarray:
+        """``masks`` where the model answers: uint8 (n, h', w')."""
+        return answered(self.masks, self.margin)
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def answered(pictures: np.ndarray, margin: int) -> np.ndarray:
+    """Photos or masks (n, h, w, ...) -> (n, h', w', ...): without ``margin`` pixels on each side."""
+    height, width = pictures.shape[1:3]
+    return pictures[:, margin : height - margin, margin : width - margin]
 
 
 def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:
@@ -88,4 +101,4 @@ def decode(photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
         raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0] if problems else '-'}")
     if problems:
         images, masks = images[good], masks[good]
-    return Labelled([photos[index].name for index in good], images, masks, problems)
+    return Labelled([photos[index].name for index in good], images, masks, problems, spec.margin)

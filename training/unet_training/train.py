@@ -17,7 +17,6 @@ import keras
 import numpy as np
 
 from unet_runtime.artifact import write_keras
-from unet_runtime.labelled import LabelledPhoto
 from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_training.build import (
     PET_CLASSES,
@@ -26,6 +25,7 @@ from unet_training.build import (
     build_model,
     build_trainee,
     compile_model,
+    input_spec,
     load_other,
     make_optimizer,
     objective,
@@ -93,6 +93,7 @@ def train(
         callbacks: of Keras, told of all that happens.
 
     Raises:
+        RecipeError: a size or depth that the architecture has not.
         TrainingError: a loss that is no number, no memory left, batches that the devices cannot share, or other
             models or a checkpoint that do not fit.
         DatasetError, SourceError, ModelFileError: the data, or ``weights`` or ``teacher``, cannot be used.
@@ -107,8 +108,9 @@ def train(
     events = None if tensorboard is None else EventFolder(tensorboard)
     recipe = replace(recipe, precision=resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
     others = {name: load_other(path) for name, path in (("weights", weights), ("teacher", teacher)) if path}
+    fed = {size: input_spec(recipe, size) for size in recipe.sizes}
     devices = choose_devices(distribute, say)
-    photos = _photos(recipe, data, seed, devices, cache, say)
+    photos = _photos(recipe, data, fed, seed, devices, cache, say)
     with shared_by(devices):
         model = _trainee(recipe, others, photos, say)
         checkpoint = _checkpoint(output, recipe, others, photos, seed)
@@ -121,7 +123,8 @@ def train(
         measured["epoch"] = checkpoint.epoch
         made_from = f"{data_name}, {recipe.split} split, {len(photos.stages[-1])} photos"
         provenance = _provenance(final, recipe, others, measured, data=made_from, command=command, seed=seed)
-        return _write(final, _model_spec(recipe, data_name, provenance), output, checkpoint.history, test)
+        spec = _model_spec(recipe, fed[recipe.size], data_name, provenance)
+        return _write(final, spec, output, checkpoint.history, test)
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError(f"interrupted again, no model.keras written: {checkpoint.kept()}") from error
 
@@ -137,20 +140,18 @@ class _Photos:
 
 
 def _photos(
-    recipe: Recipe, data: Path, seed: int, devices: Sequence[str], cache: PhotoCache | None, say: Say
-) -> _Photos:
+    recipe: Recipe, data: Path, fed: dict[int, InputSpec], seed: int, devices: Sequence[str],
+    cache: PhotoCache | None, say: Say,
+) -> _Photos:  # fmt: skip
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
     sizes = ", ".join(f"{size}x{size}" for size in recipe.sizes)
     say(f"preparing {len(split.train) + len(split.validation)} photos at {sizes}")
-    read = partial(_read, cache=cache)
-    stages, validation = [read(split.train, size) for size in recipe.sizes], read(split.validation, recipe.size)
+    read = partial(load, cache=cache)
+    last = fed[recipe.size]
+    stages, validation = [read(split.train, fed[size]) for size in recipe.sizes], read(split.validation, last)
     _say_problems(stages[-1].problems + validation.problems, say)
-    return _Photos(stages, shareable(validation, devices, say), partial(read, split.test, recipe.size))
-
-
-def _read(photos: list[LabelledPhoto], size: int, cache: PhotoCache | None) -> Labelled:
-    return load(photos, InputSpec(size, size), cache)
+    return _Photos(stages, shareable(validation, devices, say), partial(read, split.test, last))
 
 
 def _names_sha256(*parts: Labelled) -> str:
@@ -238,13 +239,14 @@ def _provenance(
     )
 
 
-def _model_spec(recipe: Recipe, data_name: str, provenance: Provenance) -> ModelSpec:
+def _model_spec(recipe: Recipe, fed: InputSpec, data_name: str, provenance: Provenance) -> ModelSpec:
+    answer = fed.height - 2 * fed.margin
     return ModelSpec(
         name=recipe.name,
         architecture=recipe.architecture,
         license=DATA_LICENSE if data_name != "synthetic" else "Apache-2.0",
-        input=InputSpec(recipe.size, recipe.size),
-        output=OutputSpec(recipe.size, recipe.size, activation=recipe.activation),
+        input=fed,
+        output=OutputSpec(answer, answer, activation=recipe.activation),
         classes=PET_CLASSES,
         provenance=provenance,
     )

@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 
 from unet_export.errors import ExportError
-from unet_export.formats.saved_model import INPUT_NAME, serving, signature
+from unet_export.formats.saved_model import INPUT_NAME, flat, serving, signature
 
 _MARK = "."
 _SCOPE = re.compile(r"([^/\s\[\]'\"]+)\.(?:_\d+)?(?=/)")
@@ -52,7 +52,7 @@ def convert(model: Any, opset: int) -> onnx.ModelProto:
 
 @contextmanager
 def _marked(model: Any) -> Iterator[None]:
-    layers = list(_flat(model))
+    layers = list(flat(model))
     names = [layer.name for layer in layers]
     try:
         for layer in layers:
@@ -61,18 +61,6 @@ def _marked(model: Any) -> Iterator[None]:
     finally:
         for layer, name in zip(layers, names, strict=True):
             layer.name = name
-
-
-def _flat(model: Any) -> Iterator[Any]:
-    """Layers, those inside of nested models too; each once."""
-    seen: set[int] = set()
-    waiting = list(reversed(model.layers))
-    while waiting:
-        layer = waiting.pop()
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            yield layer
-            waiting.extend(reversed(getattr(layer, "layers", [])))
 
 
 @contextmanager

@@ -29,6 +29,9 @@ from unet_export.quantization import Quantization
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the arithmetic is: a file with one of these in float is not int8."""
 
+_SHAPING = ("Resize", "Reshape", "Slice", "Pad", "Tile", "Expand", "Squeeze", "Unsqueeze")
+"""Operators whose constants are sizes and positions, no weights."""
+
 _CALIBRATORS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """ONNX Runtime's names."""
 
@@ -111,7 +114,7 @@ def head_layers(proto: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _tail(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes after the last weights: the activation and the layout of the output."""
+    """Names of the nodes after the last weights: the activation, a resizing, the layout of the output."""
     weights = {entry.name for entry in graph.initializer}
     users: dict[str, list[str]] = defaultdict(list)
     for node in graph.node:
@@ -120,7 +123,8 @@ def _tail(graph: onnx.GraphProto) -> list[str]:
     tail: list[str] = []
     for node in reversed(graph.node):
         followers = [user for tensor in node.output for user in users[tensor]]
-        if not weights.intersection(node.input) and all(user in tail for user in followers):
+        weighted = node.op_type not in _SHAPING and weights.intersection(node.input)
+        if not weighted and all(user in tail for user in followers):
             tail.append(node.name)
     return tail
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +57,48 @@ def serving(model: Any) -> Any:
     """The model as a function whose argument and result carry the contract's names."""
 
     def serve(image: Any) -> dict[str, Any]:
-        return {OUTPUT_NAME: model(image, training=False)}
+        with _pixels_repeated_at_once(model):
+            return {OUTPUT_NAME: model(image, training=False)}
 
     return serve
+
+
+@contextmanager
+def _pixels_repeated_at_once(model: Any) -> Iterator[None]:
+    """For the time of a call every nearest UpSampling2D is one operator, which every engine has: Keras repeats rows,
+    then columns, in reshapes and tiles of five dimensions that no converter sees through."""
+    enlarging = [
+        layer for layer in flat(model)
+        if type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
+        and layer.data_format == "channels_last"
+    ]  # fmt: skip
+    for layer in enlarging:
+        vars(layer)["call"] = partial(_enlarged, layer.size)
+    try:
+        yield
+    finally:
+        for layer in enlarging:
+            del vars(layer)["call"]
+
+
+def _enlarged(factors: tuple[int, int], inputs: Any) -> Any:
+    """(n, h, w, c) -> (n, h * factors[0], w * factors[1], c)."""
+    import tensorflow as tf
+
+    height, width = (known or tf.shape(inputs)[axis] for axis, known in enumerate(inputs.shape[1:3], start=1))
+    return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=[height * factors[0], width * factors[1]])
+
+
+def flat(model: Any) -> Iterator[Any]:
+    """Layers, those inside of nested models too; each once."""
+    seen: set[int] = set()
+    waiting = list(reversed(model.layers))
+    while waiting:
+        layer = waiting.pop()
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield layer
+            waiting.extend(reversed(getattr(layer, "layers", [])))
 
 
 def signature(model: Any, batch: int | None, dtype: str) -> Any:

@@ -180,8 +180,7 @@ def _labels(photo: Photo, spec: ModelSpec) -> Images:
             f"{photo.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    margin = spec.output.margin
-    return model_labels(labels, spec.input)[margin : spec.input.height - margin, margin : spec.input.width - margin]
+    return model_labels(labels, spec.input)[spec.input.answered]
 
 
 def _quantization(path: Path) -> dict[str, Any]:

@@ -74,13 +74,11 @@ def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tupl
     spec = segmenter.spec
     if len(spec.classes) != _TRIMAP_CLASSES:
         raise SourceError(f"accuracy: the model has {len(spec.classes)} classes, expected a trimap's {_TRIMAP_CLASSES}")
-    margin = spec.output.margin
-    rows, columns = (slice(margin, size - margin) for size in (spec.input.height, spec.input.width))
     total = np.zeros((len(spec.classes),) * 2, np.int64)
     problems = []
     for photo, trimap in pairs:
         try:
-            truth = labelled.model_labels(labelled.open_trimap(trimap), spec.input)[rows, columns]
+            truth = labelled.model_labels(labelled.open_trimap(trimap), spec.input)[spec.input.answered]
             answer = segmenter.backend.run(model_input(open_photo(photo), spec.input))[0].argmax(axis=-1)
         except ImageError as error:
             problems.append(str(error))

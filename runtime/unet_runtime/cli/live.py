@@ -64,7 +64,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
 
     timings = Timings()
     camera = Camera(options.source, timings=timings)
-    smoother = Smoother(options.smooth, segmenter.spec.output) if options.smooth else None
+    smoother = Smoother(options.smooth, segmenter.spec) if options.smooth else None
     with _stoppable() as stop, ExitStack() as opened:
         recorder = Recorder(options.record) if options.record else None  # before the camera: it may refuse the path
         opened.callback(camera.close)

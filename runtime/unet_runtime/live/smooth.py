@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime.spec import OutputSpec
+from unet_runtime.spec import ModelSpec
 
 _BLOCK = 4
 """Pixels of the model's grid, squared, whose mean grey is compared: a camera's noise is averaged away."""
@@ -23,21 +23,21 @@ class Smoother:
 
     Args:
         strength: share of the past in each new frame, 0 (none) .. below 1.
-        output: the model's.
+        spec: of the model.
 
     Raises:
         ValueError: a strength outside 0 .. 1.
     """
 
-    def __init__(self, strength: float, output: OutputSpec) -> None:
+    def __init__(self, strength: float, spec: ModelSpec) -> None:
         if not 0 <= strength < 1:
             raise ValueError(f"smoothing of {strength}, expected 0 or more and less than 1")
         self.strength = strength
         self.resets = 0
         """Scenes that began anew."""
-        self._size = (output.width, output.height)
-        self._blocks = (max(1, output.width // _BLOCK), max(1, output.height // _BLOCK))
-        self._margin = output.margin
+        self._answered = spec.input.answered
+        self._size = (spec.output.width, spec.output.height)
+        self._blocks = (max(1, spec.output.width // _BLOCK), max(1, spec.output.height // _BLOCK))
         self._past: npt.NDArray[np.float32] | None = None  # (h', w', C)
         self._scene: npt.NDArray[np.float32] | None = None  # grey (blocks), averaged as the probabilities are
 
@@ -73,9 +73,7 @@ class Smoother:
 
     def _grey_blocks(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Mean grey of each block of the picture that the answer covers: float32 (blocks high, blocks wide)."""
-        margin = self._margin
-        height, width = image.shape[1:3]
-        seen = image[0, margin : height - margin, margin : width - margin]
+        seen = image[(0, *self._answered)]
         grey = Image.fromarray(np.ascontiguousarray(seen)).convert("L").resize(self._blocks, Image.Resampling.BOX)
         return np.asarray(grey, np.float32)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.conftest import colour_spec
 from unet_runtime.bench.worker import confusion_matrix
 from unet_runtime.errors import SourceError
-from unet_runtime.spec import ModelSpec, OutputSpec
+from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
 
 SIZE, MARGIN = 12, 2
 
@@ -32,19 +32,19 @@ class Unpadded:
 @pytest.fixture
 def spec() -> ModelSpec:
     inner = SIZE - 2 * MARGIN
-    return replace(colour_spec(SIZE), output=OutputSpec(inner, inner, margin=MARGIN))
+    return replace(colour_spec(SIZE), input=InputSpec(SIZE, SIZE, margin=MARGIN), output=OutputSpec(inner, inner))
 
 
-def test_the_margin_of_unpadded_convolutions_has_no_truth(spec: ModelSpec, tmp_path: Path) -> None:
+def test_the_truth_lies_where_a_model_of_unpadded_convolutions_answers(spec: ModelSpec, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, 3, (SIZE, SIZE))
+    ids = rng.integers(0, 3, (SIZE - 2 * MARGIN,) * 2)
     Image.fromarray((np.eye(3)[ids] * 255).astype(np.uint8)).save(tmp_path / "a.png")
     Image.fromarray((ids + 1).astype(np.uint8)).save(tmp_path / "trimap.png")
     (tmp_path / "bad.png").write_text("text")
     pairs = [(str(tmp_path / name), str(tmp_path / "trimap.png")) for name in ("a.png", "bad.png")]
     segmenter: Any = Unpadded(spec)
     matrix, problems = confusion_matrix(segmenter, pairs)
-    counts = np.bincount(ids[MARGIN:-MARGIN, MARGIN:-MARGIN].ravel(), minlength=3)
+    counts = np.bincount(ids.ravel(), minlength=3)
     assert matrix == np.diag(counts).tolist()
     assert len(problems) == 1
     assert "bad.png: not an image" in problems[0]

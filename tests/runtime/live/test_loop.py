@@ -280,4 +280,4 @@ def test_answers_are_smoothed_where_it_is_asked_for(served: MjpegCamera, view: R
 
     plain = blinking(None)
     assert plain > 5
-    assert blinking(Smoother(0.95, segmenter.spec.output)) < plain / 3
+    assert blinking(Smoother(0.95, segmenter.spec)) < plain / 3

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.conftest import colour_spec
 from unet_runtime.live.smooth import Smoother
-from unet_runtime.spec import OutputSpec
+from unet_runtime.spec import InputSpec, OutputSpec
 
 SIZE = 64
-GRID = OutputSpec(SIZE, SIZE)
+SPEC = colour_spec(SIZE)
 
 Image = npt.NDArray[np.uint8]
 Answer = npt.NDArray[np.float32]
@@ -51,7 +53,7 @@ def still(frames: int, seed: int = 1) -> Iterator[tuple[Image, Answer]]:
 def test_a_still_picture_flickers_less_the_stronger_the_smoothing() -> None:
     measured = []
     for strength in (0, 0.5, 0.8):
-        smoother = Smoother(strength, GRID)
+        smoother = Smoother(strength, SPEC)
         measured.append(flicker([smoother(image, raw) for image, raw in still(30)]))
     assert measured[0] > 0.05  # there is something to calm
     assert measured[1] < 0.75 * measured[0]
@@ -60,12 +62,12 @@ def test_a_still_picture_flickers_less_the_stronger_the_smoothing() -> None:
 
 def test_strength_0_and_the_first_frame_are_the_models_answer() -> None:
     image, raw = next(still(1))
-    assert Smoother(0, GRID)(image, raw) is raw
-    assert Smoother(0.9, GRID)(image, raw) is raw
+    assert Smoother(0, SPEC)(image, raw) is raw
+    assert Smoother(0.9, SPEC)(image, raw) is raw
 
 
 def test_the_models_answer_is_not_changed_in_place() -> None:
-    smoother = Smoother(0.8, GRID)
+    smoother = Smoother(0.8, SPEC)
     for image, raw in still(5):
         before = raw.copy()
         smoother(image, raw)
@@ -74,7 +76,7 @@ def test_the_models_answer_is_not_changed_in_place() -> None:
 
 def test_a_moving_thing_leaves_no_ghost() -> None:
     noise = np.random.default_rng(2)
-    smoother = Smoother(0.9, GRID)
+    smoother = Smoother(0.9, SPEC)
     for left in range(4, 40, 3):  # 3 pixels a frame: a plain average of 0.9 would trail it for 20 frames
         smoothed = smoother(scene(left, noise), answer(left, noise))
     behind = smoothed[24:40, : left - 8, 0]  # where it came from
@@ -85,7 +87,7 @@ def test_a_moving_thing_leaves_no_ghost() -> None:
 
 def test_a_slow_change_is_noticed_when_it_has_added_up() -> None:
     noise = np.random.default_rng(3)
-    smoother = Smoother(0.95, GRID)
+    smoother = Smoother(0.95, SPEC)
     for step in range(80):  # the square fades away, one level of grey and a half a frame
         image = scene(20, noise)
         image[:, 20:44, 20:44] = np.clip(200 - 1.75 * step + noise.normal(0, 5, (1, 24, 24, 3)), 60, 255)
@@ -96,7 +98,7 @@ def test_a_slow_change_is_noticed_when_it_has_added_up() -> None:
 
 def test_a_cut_begins_anew() -> None:
     noise = np.random.default_rng(4)
-    smoother = Smoother(0.95, GRID)
+    smoother = Smoother(0.95, SPEC)
     for image, raw in still(10):
         smoother(image, raw)
     assert smoother.resets == 0
@@ -107,7 +109,8 @@ def test_a_cut_begins_anew() -> None:
 
 
 def test_a_model_with_a_margin_and_a_coarser_answer() -> None:
-    smoother = Smoother(0.8, OutputSpec(22, 22, margin=10))  # (64 - 20) / 2
+    spec = replace(SPEC, input=InputSpec(SIZE, SIZE, margin=10), output=OutputSpec(22, 22))  # (64 - 20) / 2
+    smoother = Smoother(0.8, spec)
     noise = np.random.default_rng(5)
     for _ in range(3):
         raw = noise.random((22, 22, 3), np.float32)
@@ -118,7 +121,7 @@ def test_a_model_with_a_margin_and_a_coarser_answer() -> None:
 
 
 def test_probabilities_stay_probabilities() -> None:
-    smoother = Smoother(0.7, GRID)
+    smoother = Smoother(0.7, SPEC)
     for image, raw in still(10):
         smoothed = smoother(image, raw)
         assert smoothed.min() >= 0
@@ -128,4 +131,4 @@ def test_probabilities_stay_probabilities() -> None:
 @pytest.mark.parametrize("strength", [-0.1, 1, 2])
 def test_a_strength_out_of_range_is_refused(strength: float) -> None:
     with pytest.raises(ValueError, match="expected 0 or more and less than 1"):
-        Smoother(strength, GRID)
+        Smoother(strength, SPEC)

@@ -11,9 +11,9 @@ import numpy as np
 
 from unet_runtime.labelled import confusion, iou
 from unet_runtime.spec import ModelSpec
-from unet_training.evaluate import Model, on_answer_grid
+from unet_training.evaluate import Model
 from unet_training.figures import Labels
-from unet_training.pairs import Labelled
+from unet_training.pairs import Labelled, answered
 from unet_training.report import plots
 from unet_training.report.page import Picture
 
@@ -97,8 +97,8 @@ def _shown(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequ
     images = photos.photos[list(chosen)]  # (n, h, w, 3)
     masks = model.backend.run(images).argmax(axis=-1).astype(np.uint8)  # (n, h', w')
     return [
-        _Shown(photos.names[index], image, on_answer_grid(photos.masks[index], model.spec), mask, scores[index])
-        for index, image, mask in zip(chosen, images, masks, strict=True)
+        _Shown(photos.names[index], image, photos.truths[index], mask, scores[index])
+        for index, image, mask in zip(chosen, answered(images, photos.margin), masks, strict=True)
     ]
 
 

@@ -1,0 +1,98 @@
+"""Every architecture the whole way: a few steps of training, three formats, their gates, masks from the runtime."""
+
+from __future__ import annotations
+
+import unittest.mock
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from unet_export.photos import PhotoSource
+from unet_export.pipeline import ExportOptions, export_model
+from unet_runtime import Segmenter
+from unet_runtime.labelled import confusion, iou, open_trimap, read_split
+from unet_training.models import ARCHITECTURES
+from unet_training.recipes import PRESETS
+from unet_training.train import train
+
+COLOURS = np.array([[200, 60, 60], [60, 60, 200], [60, 200, 60]])
+"""Of pet, background and border: what is told by its colour is learnt in a few steps, and for sure."""
+
+SMALL = {"filters": 4, "depth": 2, "size": 48}
+CHANGES = {
+    "canet": {"filters": 16, "depth": None},
+    "dense": {"filters": 6},
+    "unet2015": {"size": 76},  # 36 pixels have an answer
+}
+
+
+def draw(random: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """An animal that is a disc: RGB (height, width, 3), trimap values (height, width)."""
+    rows, columns = np.indices((height, width))
+    centre = random.uniform(0.35, 0.65, 2) * (height, width)
+    radius = random.uniform(0.2, 0.35) * min(height, width)
+    distance = np.hypot(rows - centre[0], columns - centre[1])
+    classes = np.where(distance < radius, 0, np.where(distance < 1.35 * radius, 2, 1))
+    photo = COLOURS[classes] + random.normal(0, 12, (height, width, 3))
+    return np.clip(photo, 0, 255).astype(np.uint8), (classes + 1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """72 pictures of 64x52 pixels to train on, 16 for the test, in the layout of Oxford-IIIT Pet."""
+    root = tmp_path_factory.mktemp("discs") / "discs"
+    (root / "images").mkdir(parents=True)
+    (root / "annotations" / "trimaps").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    names = [f"disc_{number:03}" for number in range(88)]
+    for name in names:
+        photo, trimap = draw(random, 52, 64)
+        Image.fromarray(photo).save(root / "images" / f"{name}.jpg", quality=95)
+        Image.fromarray(trimap).save(root / "annotations" / "trimaps" / f"{name}.png")
+    (root / "annotations" / "trainval.txt").write_text("\n".join(names[:72]))
+    (root / "annotations" / "test.txt").write_text("\n".join(names[72:]))
+    return root
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Without graphs: building one would take longer than the few steps do."""
+    compiled = keras.Model.compile
+
+    def compile_eagerly(model: keras.Model, *arguments: Any, **settings: Any) -> None:
+        compiled(model, *arguments, **settings, run_eagerly=True)
+
+    with unittest.mock.patch.object(keras.Model, "compile", compile_eagerly):
+        yield
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_it_is_trained_exported_proven_and_run(name: str, discs: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        PRESETS["demo"], name=name, architecture=name, batch_size=8, epochs=4, learning_rate=1e-2, validation=8,
+        **{**SMALL, **CHANGES.get(name, {})},
+    )  # fmt: skip
+    with step_by_step():
+        result = train(recipe, discs, tmp_path, data_name="discs", seed=1, command="", say=lambda line: None)
+    assert result.spec.architecture == name
+
+    formats = ("saved-model", "onnx", "tflite-int8")
+    results = export_model(result.model, PhotoSource(discs), tmp_path / "export", ExportOptions(formats))
+    assert tuple(entry.format for entry in results) == formats
+    for entry in results:
+        assert entry.passed, entry.failures
+        assert entry.checked
+
+    truth = read_split(discs, "official", "test")
+    for entry in results[1:]:
+        segmenter = Segmenter(entry.path)
+        masks = [segmenter(photo.photo).mask for photo in truth]
+        matrix = confusion([open_trimap(photo.trimap) for photo in truth], masks, 3)
+        assert iou(matrix).mean() > 0.75, entry.format

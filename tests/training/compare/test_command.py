@@ -1,0 +1,76 @@
+"""``unet-train compare`` with the real commands, on a network of next to nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.training.conftest import unet_train
+from unet_training.compare import steps
+from unet_training.compare.steps import StepError, Steps
+
+PROGRAM = Path(sys.executable).with_name("unet-train")
+TINY = ("--preset", "demo", "--size", 32, "--epochs", 1, "--batch-size", 4)
+
+
+def test_networks_are_trained_exported_timed_once(pictures: Path, tmp_path: Path) -> None:
+    words = [PROGRAM, "compare", "edge-fast:2:1", "--data", pictures, "--output", tmp_path / "out", *TINY,
+             "--parity-count", 64, "--rounds", 1]  # fmt: skip
+    first, second = (subprocess.run([*map(str, words)], capture_output=True, text=True, check=False) for _ in range(2))
+    for done in (first, second):
+        assert done.returncode in (0, 4), done.stderr  # a network trained for five steps may fail a gate
+    assert "training begins" in first.stdout
+    assert "training begins" not in second.stdout
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    (row,) = content["rows"]
+    assert row["label"] == "edge-fast:2:1"
+    ways = {f"{one['backend']} {one['precision']}" for one in row["artifacts"]}
+    assert {"onnx float32", "onnx int8", "tflite int8", "openvino float32", "openvino int8"} <= ways
+    assert all(one["milliseconds"] > 0 and one["iou_change"] is not None for one in row["artifacts"])
+    assert (tmp_path / "out" / "compare.md").read_text() in second.stdout
+    with Image.open(tmp_path / "out" / "compare.png") as picture:
+        assert picture.width > 1000
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("unet:x",), "expected NAME[:WIDTH[:DEPTH]][@SIZE]"),
+    (("unet2015:4",), "architecture unet2015: input size 160x160, expected"),
+    (("unet:4", "--epochs", 0), "--epochs"),
+])  # fmt: skip
+def test_wrong_usage_is_told_before_anything_is_trained(
+    arguments: tuple[object, ...], words: str, pictures: Path, tmp_path: Path
+) -> None:
+    ended = unet_train("compare", *arguments, "--data", pictures, "--output", tmp_path / "out")
+    assert ended.code == 2
+    assert words in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
+    absent = Steps(tmp_path / "absent", tmp_path / "out", ["--preset", "demo"], 64, 1)
+    with pytest.raises(StepError, match=r"unet-train .*absent.* ended with exit code"):
+        absent.train(tmp_path / "out" / "a", [])
+
+
+def test_an_interruption_waits_for_the_command_to_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM to this process alone, as a supervisor sends it: the command is told, and ends as it wants to."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.3); pathlib.Path(sys.argv[1]).write_text('clean'); sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(20)\n"
+    )
+    monkeypatch.setattr(steps.shutil, "which", lambda name, path=None: sys.executable)
+    with pytest.raises(KeyboardInterrupt):
+        steps._run([sys.executable, str(script), str(tmp_path / "done")])
+    assert (tmp_path / "done").read_text() == "clean"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

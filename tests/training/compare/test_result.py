@@ -1,0 +1,101 @@
+"""From what the commands wrote to a table and a picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import colour_spec
+from unet_runtime.spec import ModelSpec, Provenance
+from unet_training.compare import plot
+from unet_training.compare.points import Point
+from unet_training.compare.result import Row, as_json, row, table
+
+METRICS = {"mean_iou": 0.71, "loss": 0.3, "iou": {"pet": 0.8, "background": 0.9, "border": 0.43}}
+
+
+def spec() -> ModelSpec:
+    return replace(colour_spec(160), provenance=Provenance(metrics=METRICS))
+
+
+def proven(name: str, precision: str, change: float, **more: Any) -> dict[str, Any]:
+    engines = [
+        {"backend": backend, "figures": {"iou_change": change, "agreement": 0.995}} for backend in ("onnx", "openvino")
+    ]
+    return {"file": name, "precision": precision, "bytes": 2_000_000, "passed": True, "quantization": {},
+            "engines": engines} | more  # fmt: skip
+
+
+def timed(path: Path, backend: str, milliseconds: float) -> dict[str, Any]:
+    return {"model": {"file": str(path)}, "backend": backend, "stages": {"inference": {"p50": milliseconds}}}
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Row:
+    full, small = tmp_path / "a.float32.onnx", tmp_path / "a.int8.onnx"
+    quantization = {"equalized": True, "precise": ["stem"], "finetune_steps": 0}
+    parity = {"artifacts": [
+        proven(full.name, "float32", 0.0), proven(small.name, "int8", -0.25, quantization=quantization),
+    ]}  # fmt: skip
+    other = timed(tmp_path / "other.onnx", "onnx", 1.0)
+    failed = {"model": {"file": str(small)}, "backend": "openvino", "stages": {}}
+    bench = {
+        "rows": [other, timed(full, "onnx", 20.0), timed(full, "openvino", 18.0), timed(small, "onnx", 9.5), failed]
+    }
+    return row(Point("unet", 16), spec(), 1_947_027, [full, small], parity, bench)
+
+
+def test_a_row_has_its_own_artifacts_each_in_each_engine_that_ran(compared: Row) -> None:
+    assert (compared.label, compared.size, compared.parameters) == ("unet:16", 160, 1_947_027)
+    assert (compared.mean_iou, compared.border_iou, compared.loss) == (0.71, 0.43, 0.3)
+    assert [(one.way, one.milliseconds, one.iou_change) for one in compared.artifacts] == [
+        ("onnx float32", 20.0, 0.0), ("openvino float32", 18.0, 0.0), ("onnx int8", 9.5, -0.25),
+    ]  # fmt: skip
+    assert [one.repair for one in compared.artifacts] == ["", "", "equal ranges, stem more precise"]
+
+
+def test_the_table_begins_with_the_most_accurate(compared: Row) -> None:
+    lines = list(table([compared, replace(compared, label="better", mean_iou=0.75, artifacts=compared.artifacts[:1])]))
+    assert lines[0] == (
+        "| network | input | parameters | mean IoU | border IoU | onnx float32, ms | openvino float32, ms | "
+        "onnx int8, ms | onnx int8, points |"
+    )
+    assert lines[2] == "| better | 160 | 1,947,027 | 0.7500 | 0.4300 | 20.0 |  |  |  |"
+    assert lines[3].endswith("| 20.0 | 18.0 | 9.5 | -0.25 (equal ranges, stem more precise) |")
+
+
+def test_a_failed_gate_is_said(compared: Row) -> None:
+    artifacts = tuple(replace(one, passed=False) for one in compared.artifacts)
+    assert "gate failed" in list(table([replace(compared, artifacts=artifacts)]))[2]
+
+
+def test_json_holds_every_figure(compared: Row) -> None:
+    content = as_json([compared], {"rounds": 5})
+    assert content["settings"] == {"rounds": 5}
+    assert content["rows"][0]["artifacts"][2]["milliseconds"] == 9.5
+
+
+def test_the_plot_has_a_panel_for_each_engine_and_names_each_network(compared: Row, tmp_path: Path) -> None:
+    rows = [replace(compared, label=f"net:{number}", mean_iou=0.6 + number / 50) for number in range(8)]
+    panels = plot._panels(rows)
+    assert list(panels) == [
+        "ONNX Runtime float32, ms", "OpenVINO float32, ms", "ONNX Runtime int8, ms", "file, float32, MB",
+        "file, int8, MB", "parameters, millions",
+    ]  # fmt: skip
+    assert all(len(dots) == 8 for dots in panels.values())
+    # What integers lost is lost in their panel.
+    assert panels["ONNX Runtime int8, ms"][0].accuracy == pytest.approx(0.6 - 0.0025)
+    plot.draw(rows, tmp_path / "compare.png")
+    with Image.open(tmp_path / "compare.png") as picture:
+        assert picture.width > 1000
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+def test_the_line_joins_what_nothing_cheaper_beats() -> None:
+    dots = [plot._Dot("a", 3, 0.7), plot._Dot("b", 1, 0.6), plot._Dot("c", 2, 0.5), plot._Dot("d", 4, 0.69)]
+    assert [dot.label for dot in plot._front(dots)] == ["b", "a"]

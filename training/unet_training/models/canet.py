@@ -1,0 +1,117 @@
+"""CANet: flows of context, each wider than the one before, in a chain.
+
+Q. Tang, F. Liu, T. Zhang, J. Jiang, Y. Zhang, "Attention-guided Chained Context Aggregation for Semantic
+Segmentation", 2020.
+
+As the article's companion builds it in Keras, and unlike the paper: a small residual encoder of bottlenecks, trained
+from scratch, in place of a ResNet; context flows without channel shuffle. Its constant map is made by broadcasting,
+so that the network takes photos of any size. Of its channels, 64 in the stem and in the flows, each is ``filters``;
+what the article fixes at 4, 8, 16 and 32 are its shares.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from unet_training.models.blocks import concatenate, conv, finish, photo_input
+
+FLOWS = 3
+_STEP = 16
+"""Strides of stem, two stages and the flows' own pooling."""
+_HALVED = (2, 2, 1, 1)
+_BLOCKS = (2, 3, 4, 5)
+"""Bottlenecks of each stage."""
+
+
+def build(
+    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
+    activation: str = "softmax", norm_momentum: float = 0.99,
+) -> keras.Model:  # fmt: skip
+    """Build the network: see ``models.Build``.
+
+    Raises:
+        ValueError: also a depth other than 4, the encoder's number of stages.
+    """
+    if depth != len(_BLOCKS):
+        raise ValueError(f"depth {depth}, expected {len(_BLOCKS)}: this encoder has that many stages")
+    image, x = photo_input(height, width, _STEP)
+    x = layers.MaxPooling2D(2, name="stem_pool")(conv(x, filters, "stem", norm_momentum))
+    stages = []
+    for stage, (blocks, strides) in enumerate(zip(_BLOCKS, _HALVED, strict=True)):
+        inner = max(1, filters * 2**stage // 16)
+        for index in range(blocks):
+            first = not index
+            x = _bottleneck(
+                x, inner, f"encoder{stage + 1}_{index + 1}", norm_momentum,
+                strides=strides if first else 1, project=first,
+            )  # fmt: skip
+        stages.append(x)
+    context = _context(stages[-1], filters, norm_momentum)  # (n, h / 4, w / 4, filters / 2)
+    details = _global_convolution(stages[0], max(1, filters // 2))  # of the same size
+    return finish(image, concatenate(context, details, "both"), classes, activation, "canet", enlarge=4)
+
+
+def _bottleneck(
+    x: keras.KerasTensor, inner: int, name: str, momentum: float, *, strides: int = 1, project: bool = False
+) -> keras.KerasTensor:
+    """1x1, 3x3 and 1x1 convolutions to twice ``inner`` channels beside a shortcut; ``project``: of other channels."""
+    shortcut = conv(x, 2 * inner, f"{name}_shortcut", momentum, strides=strides) if project else x
+    x = conv(x, inner, name, momentum, suffix="_a", kernel=1, strides=strides)
+    x = conv(x, inner, name, momentum, suffix="_b")
+    x = layers.Conv2D(2 * inner, 1, name=f"{name}_conv_c")(x)
+    x = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm_c")(x)
+    return layers.Activation("relu", name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, shortcut]))
+
+
+def _context(x: keras.KerasTensor, filters: int, momentum: float) -> keras.KerasTensor:
+    """The global flow, the context flows after it, and the selection among all of them, enlarged twice."""
+    flow = _global_flow(x, filters, momentum)
+    flows = [flow]
+    for index in range(FLOWS):
+        flow = _context_flow(x, flow, filters, f"flow{index + 1}")
+        flows.append(flow)
+    x = layers.Conv2D(max(1, filters // 2), 3, padding="same", name="select_conv")(layers.Add(name="flows")(flows))
+    weight = layers.GlobalAveragePooling2D(keepdims=True, name="select_average")(x)
+    weight = layers.Conv2D(x.shape[-1], 1, name="select_weight")(weight)
+    weight = layers.BatchNormalization(momentum=momentum, name="select_norm")(weight)
+    weight = layers.Activation("sigmoid", name="select_sigmoid")(weight)
+    x = layers.Multiply(name="select")([x, weight])
+    return layers.UpSampling2D(2, interpolation="bilinear", name="select_up")(x)
+
+
+def _global_flow(x: keras.KerasTensor, filters: int, momentum: float) -> keras.KerasTensor:
+    """The photo's average in every pixel."""
+    average = layers.GlobalAveragePooling2D(keepdims=True, name="global_average")(x)
+    average = layers.BatchNormalization(momentum=momentum, name="global_norm")(average)
+    average = layers.Activation("relu", name="global_relu")(average)
+    average = layers.Conv2D(filters, 1, name="global_conv")(average)  # (n, 1, 1, filters)
+    # Ones of the right height and width, whatever these are: a layer that repeats would have to know them.
+    ones = layers.Conv2D(
+        filters, 1, kernel_initializer="zeros", bias_initializer="ones", trainable=False, name="global_ones"
+    )
+    return layers.Multiply(name="global_flow")([ones(x), average])
+
+
+def _context_flow(x: keras.KerasTensor, flow: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+    x = layers.AveragePooling2D(2, name=f"{name}_pool")(concatenate(x, flow, name))
+    for suffix in ("a", "b"):
+        x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_{suffix}")(x)
+    weight = layers.Conv2D(filters, 1, activation="relu", name=f"{name}_refine_a")(x)
+    weight = layers.Conv2D(filters, 1, activation="sigmoid", name=f"{name}_refine_b")(weight)
+    refined = layers.Multiply(name=f"{name}_refine")([x, weight])
+    x = layers.Add(name=f"{name}_add")([x, refined])
+    return layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up")(x)
+
+
+def _global_convolution(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """7x7 in two ways, each as a row and a column, and a residual 3x3."""
+    paths = []
+    for name, kernels in (("wide", ((1, 7), (7, 1))), ("tall", ((7, 1), (1, 7)))):
+        path = x
+        for suffix, kernel in zip(("a", "b"), kernels, strict=True):
+            path = layers.Conv2D(filters, kernel, padding="same", name=f"details_{name}_{suffix}")(path)
+        paths.append(path)
+    x = layers.Add(name="details_sum")(paths)
+    refined = layers.Conv2D(filters, 3, padding="same", name="details_conv")(x)
+    return layers.Add(name="details")([refined, x])

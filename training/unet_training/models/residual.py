@@ -1,0 +1,47 @@
+"""Residual U-Net (ResUNet).
+
+Z. Zhang, Q. Liu, Y. Wang, "Road Extraction by Deep Residual U-Net", IEEE GRSL 2018.
+
+Residual units with full pre-activation (normalise, ReLU, convolve, twice) on both ways; strided convolutions halve,
+where a U-Net pools. Unlike the paper: the shortcut of a unit that changes width or size is a 1x1 convolution followed
+by BatchNormalization, as in its published code; the way up repeats pixels.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from unet_training.models.blocks import concatenate, finish, norm_relu, photo_input
+
+
+def build(
+    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 3,
+    activation: str = "softmax", norm_momentum: float = 0.99,
+) -> keras.Model:  # fmt: skip
+    """Build the network: see ``models.Build``."""
+    image, x = photo_input(height, width, 2**depth)
+    skips = []
+    for stage in range(depth + 1):
+        name = f"encoder{stage + 1}" if stage < depth else "bridge"
+        x = _unit(x, filters * 2**stage, name, norm_momentum, strides=2 if stage else 1, first=not stage)
+        skips.append(x)
+    for stage in reversed(range(depth)):
+        name = f"decoder{stage + 1}"
+        x = layers.UpSampling2D(2, name=f"{name}_enlarge")(x)
+        x = _unit(concatenate(x, skips[stage], name), filters * 2**stage, name, norm_momentum)
+    return finish(image, x, classes, activation, "residual")
+
+
+def _unit(
+    x: keras.KerasTensor, filters: int, name: str, momentum: float, *, strides: int = 1, first: bool = False
+) -> keras.KerasTensor:
+    """``first``: of the network, whose input is a photo and is neither normalised nor cut at 0."""
+    shortcut = layers.Conv2D(filters, 1, strides, padding="same", name=f"{name}_shortcut_conv")(x)
+    shortcut = layers.BatchNormalization(momentum=momentum, name=f"{name}_shortcut_norm")(shortcut)
+    if not first:
+        x = norm_relu(x, name, "_a", momentum)
+    x = layers.Conv2D(filters, 3, strides, padding="same", name=f"{name}_conv_a")(x)
+    x = norm_relu(x, name, "_b", momentum)
+    x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_b")(x)
+    return layers.Add(name=f"{name}_add")([x, shortcut])

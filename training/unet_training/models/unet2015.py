@@ -1,0 +1,76 @@
+"""The U-Net of 2015.
+
+O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015.
+
+Unpadded convolutions, so each answer has seen real pixels only, and the answer is smaller than the photo: 388 of 572
+pixels. Skip connections are cropped to match. No BatchNormalization; dropout at the end of the contracting path;
+weights start from a normal distribution of variance 2 / fan-in, as the paper has it. Unlike the paper: RGB in place
+of grey.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from unet_training.models.blocks import concatenate, finish, photo_input, up_transposed
+
+DROPOUT = 0.5
+_CONVOLUTIONS = 2
+"""A stage; each takes a pixel off every side."""
+
+
+def margin(depth: int = 4) -> int:
+    """Pixels of the input on each side that have no answer: 92 for the paper's depth."""
+    down, up = 2 ** (depth + 1) - 1, 2**depth - 1  # each stage's pixels are twice as large as those above
+    return int(_CONVOLUTIONS * (down + up))
+
+
+def build(
+    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
+    activation: str = "softmax", norm_momentum: float = 0.99,
+) -> keras.Model:  # fmt: skip
+    """Build the network: see ``models.Build``. There is nothing that ``norm_momentum`` could be of.
+
+    Raises:
+        ValueError: a size whose halves are not all whole, or of which nothing would be left.
+    """
+    step, lost = 2**depth, 2 * margin(depth)
+    if any(
+        side is not None and (side <= lost or (side - lost) % step != _REMAINDER % step) for side in (height, width)
+    ):
+        raise ValueError(
+            f"input size {height}x{width}, expected {lost} + {_REMAINDER} + a multiple of {step}: "
+            f"{lost + step + _REMAINDER}, {lost + 2 * step + _REMAINDER}, ..."
+        )
+    image, x = photo_input(height, width, 1)
+    skips = []
+    for stage in range(depth):
+        x = _block(x, filters * 2**stage, f"encoder{stage + 1}")
+        skips.append(x)
+        if stage == depth - 1:
+            x = layers.Dropout(DROPOUT, name="encoder_dropout")(x)
+        x = layers.MaxPooling2D(2, name=f"encoder{stage + 1}_pool")(x)
+    x = layers.Dropout(DROPOUT, name="bridge_dropout")(_block(x, filters * step, "bridge"))
+    for stage in reversed(range(depth)):
+        name = f"decoder{stage + 1}"
+        x = layers.Activation("relu", name=f"{name}_up_relu")(up_transposed(x, filters * 2**stage, name))
+        skip = layers.Cropping2D(_cropped(stage, depth), name=f"{name}_crop")(skips[stage])
+        x = _block(concatenate(x, skip, name), filters * 2**stage, name)
+    return finish(image, x, classes, activation, "unet2015")
+
+
+_REMAINDER = 4
+"""388 = 16 * 24 + 4: what is left of the largest size that comes out as nothing."""
+
+
+def _cropped(stage: int, depth: int) -> int:
+    """Pixels, at the stage's own size, that the way through the stages below takes off each side."""
+    return margin(depth - stage - 1) * 2
+
+
+def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+    for suffix in ("a", "b"):
+        x = layers.Conv2D(filters, 3, kernel_initializer="he_normal", name=f"{name}_conv_{suffix}")(x)
+        x = layers.Activation("relu", name=f"{name}_relu_{suffix}")(x)
+    return x
