@@ -15,8 +15,10 @@ import pytest
 
 from tests.export.conftest import SIZE
 from unet_export.errors import ExportError
+from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.onnx import build_onnx, export_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
+from unet_export.formats.tflite import export_tflite
 from unet_runtime.artifact import Artifact, read_artifact
 from unet_runtime.backends import load
 from unet_runtime.errors import ModelFileError
@@ -201,3 +203,23 @@ def test_a_transpose_of_the_models_own_is_no_clean_graph() -> None:
     x = keras.layers.Conv2D(3, 1, activation="softmax")(keras.layers.Permute((3, 1, 2))(x))
     with pytest.raises(ExportError, match=r"not clean: \d+ Transpose nodes, expected 2"):
         build_onnx(keras.Model(image, x), "bad")
+
+
+@pytest.mark.parametrize("factors", [(2, 2), (3, 2)])
+def test_repeated_pixels_are_one_operator_in_every_format(
+    factors: tuple[int, int], images: Any, spec: ModelSpec, tmp_path: Path
+) -> None:
+    """Keras repeats rows and columns by reshapes and tiles of five dimensions, which no converter sees through."""
+    image = keras.Input((SIZE, SIZE, 3), dtype="uint8", name="image")
+    x = keras.layers.Conv2D(4, 3, strides=factors, padding="same", name="down")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.UpSampling2D(factors, name="enlarge")(x)
+    x = keras.layers.Conv2D(3, 1, activation="softmax", name="probabilities")(x[:, :SIZE, :SIZE])
+    network = keras.Model(image, x)
+    before = network.get_layer("enlarge").call
+    proto = build_onnx(network, "enlarging")
+    assert [node.op_type for node in proto.graph.node].count("Resize") == 1
+    assert not {"Tile", "Shape"} & {node.op_type for node in proto.graph.node}
+    np.testing.assert_allclose(run(proto, images)[0], network(images, training=False).numpy(), atol=1e-5)
+    flatbuffer = Flatbuffer(export_tflite(network, "float32", spec, None, None, tmp_path))
+    assert [entry.kind for entry in flatbuffer.operators].count("RESIZE_NEAREST_NEIGHBOR") == 1
+    assert network.get_layer("enlarge").call == before

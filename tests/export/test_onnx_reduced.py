@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.export.conftest import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats.onnx import build_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
@@ -23,6 +24,7 @@ from unet_export.quantization import METHODS, Quantization
 from unet_runtime.artifact import read_artifact
 from unet_runtime.backends import load
 from unet_runtime.spec import ModelSpec
+from unet_training.models import edge_fast
 
 HEAD = Quantization(weight_bits=7)
 
@@ -219,3 +221,14 @@ def test_layers_kept_precise_are_float_and_no_others(plain: onnx.ModelProto, ima
         check_quantized(made, [])
     with pytest.raises(ExportError, match="no node of the ONNX graph"):
         quantize(plain, images[:4], Quantization(precise=("nonsense",)))
+
+
+def test_the_head_is_found_behind_a_resizing(images: Any) -> None:
+    """Whose constants are sizes, no weights."""
+    proto = build_onnx(edge_fast.build(SIZE, SIZE, 3, filters=4, depth=1), "enlarged")
+    assert "Resize" in {node.op_type for node in proto.graph.node}
+    assert head_layers(proto) == ("logits",)
+    operators = {node.name: node for node in quantize(proto, images, Quantization(photos=len(images))).graph.node}
+    makers = {tensor: node.op_type for node in operators.values() for tensor in node.output}
+    assert makers.get(operators["logits"].input[1]) is None  # float32 weights
+    assert makers[operators["stem_norm"].input[1]] == "DequantizeLinear"

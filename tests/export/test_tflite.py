@@ -178,3 +178,24 @@ def test_a_layer_that_stays_float_is_named(spec: ModelSpec, images: Any, tmp_pat
     network = small_model(keras.layers.Activation("elu", name="bend"))
     with pytest.raises(ExportError, match=r"not int8: .* are not integer, the first: .*bend.*ELU"):
         export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path)
+
+
+def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_the_same(
+    images: Any, spec: ModelSpec, tmp_path: Path
+) -> None:
+    """LiteRT ends the whole process where one scale is next to nothing beside another."""
+    norm = keras.layers.BatchNormalization(name="norm")
+    joined = keras.layers.Add(name="joined")
+
+    def dead_beside(x: Any) -> Any:
+        dead = keras.layers.ReLU(name="dead")(norm(keras.layers.MaxPooling2D(1)(x)))
+        return joined([x, keras.layers.Conv2D(8, 1, name="after")(dead)])
+
+    network = small_model(dead_beside, size=SIZE)
+    norm.beta.assign(np.full(8, -50.0))
+    content = export_tflite(network, "int8", spec, images, Quantization(photos=len(images)), tmp_path)
+    path = tmp_path / "dead.tflite"
+    path.write_bytes(content)
+    answers = load(read_artifact(path), "cpu", None).run(images[:8])
+    expected = network(images[:8], training=False).numpy()
+    assert np.abs(answers - expected).max() < 0.05

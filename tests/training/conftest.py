@@ -16,7 +16,7 @@ import pytest
 from unet_training import cli, synthetic
 from unet_training.models import ARCHITECTURES
 
-TINY = ("--width", "2", "--size", "32", "--batch-size", "4")
+TINY = ("--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4")
 """Options of a training that takes seconds."""
 
 
@@ -56,7 +56,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _one_convolution(
-    height: int | None, width: int | None, classes: int, *, filters: int, activation: str, norm_momentum: float
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int,
+    activation: str,
+    norm_momentum: float,
+    depth: int = 1,
 ) -> keras.Model:
     """The U-Net's boundary with next to nothing between: what takes time in a tiny training is the graph."""
     image = keras.Input((height, width, 3), dtype="uint8", name="image")

@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,13 +26,12 @@ from unet_training.dataset import load, split_dataset
 from unet_training.evaluate import load_model
 from unet_training.fit import fit
 from unet_training.losses import Objective
-from unet_training.models import ARCHITECTURES, unet
 from unet_training.recipes import PRESETS
 
 ANSWERS = "answers.npy"
 """float32 (3, size, size, classes)."""
 
-RECIPE = replace(PRESETS["demo"], filters=4, size=32, batch_size=4, epochs=2)
+RECIPE = replace(PRESETS["demo"], filters=4, depth=1, size=32, batch_size=4, epochs=2)
 
 
 def main(
@@ -73,7 +71,6 @@ def main(
         np.save(Path(output) / ANSWERS, answers)
     checkpoint = Checkpoint(Path(output) / CHECKPOINT, settings.monitor, {}, averages)
     with (
-        mock.patch.dict(ARCHITECTURES, unet=partial(unet.build, depth=1)),
         mock.patch.object(Objective, "__call__", _watched(Objective.__call__, shards)),
         distribution.shared_by(devices),
     ):

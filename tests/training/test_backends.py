@@ -58,7 +58,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = _under_jax(
         Path(sys.executable).with_name("unet-train"), "--data", "synthetic", "--synthetic-count", 40,
         "--output", folder, "--no-cache", "--epochs", EPOCHS, "--learning-rate", 0.005,
-        "--width", 4, "--size", 32, "--batch-size", 4,
+        "--width", 4, "--depth", 1, "--size", 32, "--batch-size", 4,
     )  # fmt: skip
     assert "jax on the CPU" in ended.stdout
     assert ended.stderr == ""  # no warning of JAX, no log of TensorFlow, which Keras loads all the same

@@ -56,13 +56,13 @@ def test_the_spec_tells_the_training(artifact: Artifact) -> None:
     provenance = spec.provenance
     assert provenance.data == "Oxford-IIIT Pet, official split, 18 photos"
     assert (provenance.split, provenance.seed) == ("official", 1)
-    changed = {"filters": 2, "size": 32, "sizes": [32], "batch_size": 4, "epochs": 2, "precision": "mixed_bfloat16"}
-    assert provenance.recipe == asdict(PRESETS["edge"]) | changed
+    changed = {"filters": 2, "depth": 1, "size": 32, "sizes": [32], "batch_size": 4, "epochs": 2}
+    assert provenance.recipe == asdict(PRESETS["edge"]) | changed | {"precision": "mixed_bfloat16"}
 
 
 def test_the_recorded_command_names_no_folder_of_this_machine(artifact: Artifact) -> None:
     assert artifact.spec.provenance.command == (
-        "unet-train --data drawn --preset edge --output output --width 2 --epochs 2 --batch-size 4 --size 32 "
+        "unet-train --data drawn --preset edge --output output --width 2 --depth 1 --epochs 2 --batch-size 4 --size 32 "
         "--precision mixed_bfloat16"
     )
 
@@ -156,7 +156,7 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
     (("--size", 0), "--size"),
     (("--architecture", "net"), "'unet2015'"),
     (("--architecture", "unet2015"), "input size 160x160, expected 184 + 4 + a multiple of 16: 204, 220, ..."),
-    (("--architecture", "canet", "--depth", 3), "architecture canet: depth 3, expected 4"),
+    (("--architecture", "canet", "--depth", 5), "architecture canet: depth 5, expected 2 to 4 stages"),
     (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
     (("--width", 0), "--width"),
     (("--preset", "best"), "'article', 'edge', 'edge-fast', 'demo'"),

@@ -25,7 +25,7 @@ from unet_training.train import Result, train
 
 # All that a checkpoint must carry: a schedule, averages, accumulated gradients, two sizes, augmentation.
 EVERYTHING = replace(
-    PRESETS["edge"], filters=2, size=32, sizes=(16, 32), batch_size=4, epochs=4, ema=0.8, accumulation=2,
+    PRESETS["edge"], filters=2, depth=1, size=32, sizes=(16, 32), batch_size=4, epochs=4, ema=0.8, accumulation=2,
     region_loss="dice", precision="float32",
 )  # fmt: skip
 
@@ -112,8 +112,8 @@ class _Command:
     def __init__(self, pictures: Path, output: Path) -> None:
         code = "from unet_training.cli import main; main()"
         options = (
-            "--preset", "demo", "--width", "2", "--size", "32", "--batch-size", "2", "--epochs", "8", "--ema", "0.9",
-            "--seed", "3", "--precision", "float32", "--no-cache", "--resume",
+            "--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "2", "--epochs", "8",
+            "--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache", "--resume",
         )  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "--data", str(pictures), "--output", str(output), *options],

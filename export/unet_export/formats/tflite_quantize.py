@@ -31,6 +31,9 @@ _PERCENTILE = 99.99
 _SAMPLES = 4096
 """Values of an activation that one photo gives to the percentile."""
 
+_LEAST_RANGE = 2.0**-16
+"""Of an activation, in the range of what it is computed from."""
+
 _PIXEL_RANGE = (0.0, 255.0)
 """Of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
 
@@ -57,7 +60,7 @@ def quantize(
     flatbuffer = Flatbuffer(content)
     wide = precision == "int16x8"
     fine = [*head(flatbuffer), *_precise(flatbuffer, quantization.precise, set(layers))]
-    ranges = dict(measure(flatbuffer, content, images, quantization.method))
+    ranges = _wide_enough(flatbuffer, dict(measure(flatbuffer, content, images, quantization.method)))
     (source,) = flatbuffer.graph.inputs
     ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
     recipe = _recipe(flatbuffer, fine, wide)
@@ -130,6 +133,32 @@ def measure(
         if method == "percentile":
             low, high = np.percentile(np.concatenate(samples[index]), (100 - _PERCENTILE, _PERCENTILE))
         yield flatbuffer.name(index), (float(low), float(high))
+
+
+def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """No activation's range much smaller than that of what it is computed from.
+
+    A ReLU that gives 0 on every calibration photo has no range at all: its scale would be next to nothing, and LiteRT
+    aborts the process where the factor between two scales is beyond its fixed-point numbers.
+    """
+    result = dict(ranges)
+    for entry in flatbuffer.operators:
+        least = max(_width(flatbuffer, index, result) for index in entry.inputs) * _LEAST_RANGE
+        for name in map(flatbuffer.name, entry.outputs):
+            low, high = result.get(name, (0.0, least))
+            if high - low < least:
+                result[name] = (low, low + least)
+    return result
+
+
+def _width(flatbuffer: Flatbuffer, index: int, ranges: dict[str, tuple[float, float]]) -> float:
+    """Of the range of an operator's input, be it a constant."""
+    if flatbuffer.type(index) != "FLOAT32":
+        return 0.0
+    if flatbuffer.constant(index):
+        return 2.0 * float(np.abs(flatbuffer.values(index, np.float32)).max(initial=0.0))
+    low, high = ranges[flatbuffer.name(index)]
+    return high - low
 
 
 def sample(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

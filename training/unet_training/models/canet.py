@@ -22,6 +22,8 @@ _STEP = 16
 _HALVED = (2, 2, 1, 1)
 _BLOCKS = (2, 3, 4, 5)
 """Bottlenecks of each stage."""
+_LEAST = sum(strides > 1 for strides in _HALVED)
+"""Stages that the flows need: they begin at a sixteenth of the stem's area."""
 
 
 def build(
@@ -31,14 +33,14 @@ def build(
     """Build the network: see ``models.Build``.
 
     Raises:
-        ValueError: also a depth other than 4, the encoder's number of stages.
+        ValueError: also a depth other than 2, 3 or 4, the encoder's stages.
     """
-    if depth != len(_BLOCKS):
-        raise ValueError(f"depth {depth}, expected {len(_BLOCKS)}: this encoder has that many stages")
+    if not _LEAST <= depth <= len(_BLOCKS):
+        raise ValueError(f"depth {depth}, expected {_LEAST} to {len(_BLOCKS)} stages of the encoder")
     image, x = photo_input(height, width, _STEP)
     x = layers.MaxPooling2D(2, name="stem_pool")(conv(x, filters, "stem", norm_momentum))
     stages = []
-    for stage, (blocks, strides) in enumerate(zip(_BLOCKS, _HALVED, strict=True)):
+    for stage, (blocks, strides) in enumerate(zip(_BLOCKS[:depth], _HALVED[:depth], strict=True)):
         inner = max(1, filters * 2**stage // 16)
         for index in range(blocks):
             first = not index
@@ -85,12 +87,10 @@ def _global_flow(x: keras.KerasTensor, filters: int, momentum: float) -> keras.K
     average = layers.GlobalAveragePooling2D(keepdims=True, name="global_average")(x)
     average = layers.BatchNormalization(momentum=momentum, name="global_norm")(average)
     average = layers.Activation("relu", name="global_relu")(average)
-    average = layers.Conv2D(filters, 1, name="global_conv")(average)  # (n, 1, 1, filters)
-    # Ones of the right height and width, whatever these are: a layer that repeats would have to know them.
-    ones = layers.Conv2D(
-        filters, 1, kernel_initializer="zeros", bias_initializer="ones", trainable=False, name="global_ones"
-    )
-    return layers.Multiply(name="global_flow")([ones(x), average])
+    # Zeros of the right height and width, whatever these are: a layer that repeats would have to know them.
+    zeros = layers.Subtract(name="global_zeros")([x, x])
+    everywhere = layers.Add(name="global_spread")([zeros, average])  # (n, h, w, c)
+    return layers.Conv2D(filters, 1, name="global_flow")(everywhere)
 
 
 def _context_flow(x: keras.KerasTensor, flow: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:

@@ -15,9 +15,8 @@ from keras import layers
 
 from unet_training.models.blocks import concatenate, finish, norm_relu, photo_input
 
-LAYERS = (4, 5, 7, 10, 12)
-"""Convolutions in the dense block of each stage, of both ways."""
-BRIDGE_LAYERS = 15
+LAYERS = (4, 5, 7, 10, 12, 15)
+"""Convolutions in the dense block of each stage, of both ways; the deepest stage is the bridge."""
 DROPOUT = 0.2
 
 
@@ -30,8 +29,8 @@ def build(
     Raises:
         ValueError: also a depth for which the paper has no block.
     """
-    if depth > len(LAYERS):
-        raise ValueError(f"depth {depth}, expected {len(LAYERS)} or less")
+    if depth >= len(LAYERS):
+        raise ValueError(f"depth {depth}, expected {len(LAYERS) - 1} or less")
     growth = max(1, filters // 3)
     image, x = photo_input(height, width, 2**depth)
     x = layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_uniform", name="stem_conv")(x)
@@ -42,7 +41,7 @@ def build(
         skips.append(x)
         x = _layer(x, x.shape[-1], f"{name}_down", norm_momentum, kernel=1)
         x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
-    seen, x = _dense(x, BRIDGE_LAYERS, growth, "bridge", norm_momentum)
+    seen, x = _dense(x, LAYERS[depth], growth, "bridge", norm_momentum)
     for stage in reversed(range(depth)):
         name = f"decoder{stage + 1}"
         # Only what the last block made goes up: with all that it saw, channels would grow without bound.

@@ -6,6 +6,9 @@ U-Net (R2U-Net) for Medical Image Segmentation", 2018.
 A recurrent convolution is one set of weights applied ``STEPS + 1`` times, each time to its own last result plus its
 input. As in the widely used code (LeeJunHyun/Image_Segmentation), and unlike the paper's figure: the way up repeats
 pixels and convolves; the block's input is brought to its width by a 1x1 convolution, which is also its shortcut.
+Unlike that code, each application has a BatchNormalization of its own (as T. Cooijmans et al., "Recurrent Batch
+Normalization", 2017): what the first gives and what the last gives are distributed in different ways, and one moving
+average of both fits neither when the network is used.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from unet_training.models.blocks import finish, photo_input, u_shape, up_conv
+from unet_training.models.blocks import finish, norm_relu, photo_input, u_shape, up_conv
 
 STEPS = 2
 """Recurrent applications after the first; the paper's t."""
@@ -42,9 +45,8 @@ def _block(x: keras.KerasTensor, filters: int, name: str, momentum: float) -> ke
 
 def _recurrent(x: keras.KerasTensor, filters: int, name: str, momentum: float) -> keras.KerasTensor:
     shared = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv")
-    norm = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm")
-    relu = layers.Activation("relu", name=f"{name}_relu")
-    state = relu(norm(shared(x)))
-    for step in range(STEPS):
-        state = relu(norm(shared(layers.Add(name=f"{name}_add{step + 1}")([x, state]))))
+    state = norm_relu(shared(x), name, "", momentum)
+    for step in range(1, STEPS + 1):
+        both = layers.Add(name=f"{name}_add{step}")([x, state])
+        state = norm_relu(shared(both), name, str(step), momentum)
     return state
