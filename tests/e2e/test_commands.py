@@ -22,6 +22,7 @@ from unet_runtime.cli.bench import command as benchmark
 from unet_runtime.segmenter import _DEFAULT_MODELS
 from unet_runtime.videofile import VideoFile
 from unet_training.cli import command as training
+from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -133,6 +134,14 @@ def test_trainings_are_understood(line: str) -> None:
         assert context.params["seed"] == 1
 
 
+@pytest.mark.parametrize("line", [line for line in shell_lines() if line.startswith("unet-train compare")])
+def test_comparisons_are_understood(line: str) -> None:
+    """tests/training/compare/ runs a smaller one."""
+    words = shlex.split(line.replace("$PETS_DIR", "."))[2:]
+    with training.commands["compare"].make_context("compare", words) as context:
+        assert all(parse(point) for point in context.params["points"])
+
+
 @pytest.mark.parametrize("line", lines_of("unet-export"))
 def test_exports_are_understood(line: str) -> None:
     words = shlex.split(line)[1:]
@@ -176,7 +185,7 @@ def test_demo(tmp_path: Path) -> None:
             with Image.open(tmp_path / "sample" / f"chelsea.{backend}.{kind}.png") as picture:
                 assert (picture.mode, picture.size) == (mode, (451, 300))
     for line in shell_lines():
-        if line.startswith("unet-train ") and not is_training(line):
+        if line.startswith(("unet-train check", "unet-train evaluate")):
             run(made_by_the_demo(line, tmp_path))
 
 
