@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -55,15 +56,23 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[_Dot]]:
 
 
 def _panel(axes: Axes, title: str, dots: Sequence[_Dot], names: Sequence[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    middle = math.sqrt(min(dot.cost for dot in dots) * max(dot.cost for dot in dots))
     for dot in dots:
         axes.plot(dot.cost, dot.accuracy, "o", color=f"C{names.index(dot.label) % 10}")
+        left = dot.cost > middle  # no name leaves the panel
         axes.annotate(
-            plots.plain(dot.label), (dot.cost, dot.accuracy), textcoords="offset points", xytext=(5, 4), fontsize=7
-        )
+            plots.plain(dot.label), (dot.cost, dot.accuracy), textcoords="offset points",
+            xytext=(-5 if left else 5, 4), ha="right" if left else "left", fontsize=7,
+        )  # fmt: skip
     front = _front(dots)
     axes.plot([dot.cost for dot in front], [dot.accuracy for dot in front], color="0.6", linewidth=1, zorder=0)
     axes.set_xscale("log")
-    axes.margins(x=0.18, y=0.1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.08, y=0.1)
     axes.set_title(title, fontsize=10)
     axes.set_ylabel("mean IoU", fontsize=9)
     axes.grid(True, which="both", alpha=0.25)

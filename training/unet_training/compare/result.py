@@ -84,7 +84,7 @@ def _repair(quantization: Mapping[str, Any]) -> str:
     if quantization.get("equalized"):
         words.append("equal ranges")
     if quantization.get("precise"):
-        words.append(f"{', '.join(quantization['precise'])} more precise")
+        words.append(f"{len(quantization['precise'])} layers precise")
     if quantization.get("finetune_steps"):
         words.append(f"{quantization['finetune_steps']} steps of fine-tuning")
     return ", ".join(words)
@@ -118,6 +118,6 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
 def _change(artifact: Artifact | None) -> str:
     if artifact is None or artifact.iou_change is None:
         return ""
-    notes = [artifact.repair] if artifact.repair else []
+    notes = [f"repaired: {artifact.repair}"] if artifact.repair else []
     notes += [] if artifact.passed else ["gate failed"]
     return f"{artifact.iou_change:+.2f}" + (f" ({', '.join(notes)})" if notes else "")

@@ -102,7 +102,9 @@ def _gather(inputs: Mapping[str, Mapping[str, Shape]], shapes: Mapping[str, Shap
         alike = [
             heads[source]
             for source in sources
-            if _prefix(source) == _prefix(name) and shapes[source][1:-1] == shapes[name][1:-1]
+            if source in heads  # a layer that is called again hears one that comes after it
+            and _prefix(source) == _prefix(name)
+            and shapes[source][1:-1] == shapes[name][1:-1]
         ]
         heads[name] = alike[0] if alike else name
         for other in alike[1:]:  # a layer that joins branches joins their stages
