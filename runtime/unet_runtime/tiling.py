@@ -34,6 +34,10 @@ MOST_OVERLAP = 0.75
 _TILES_A_CALL = 4
 _OUTER = 0.25  # of an overlap: weight 0
 
+_GRID = 32
+"""Pixels: what a network that halves five times makes one of. Tiles begin at multiples of it, or each would pool other
+pixels together than its neighbours do."""
+
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', C)."""
 
@@ -140,20 +144,29 @@ def _mirrored_rows(photo: Image.Image, top: int, bottom: int) -> npt.NDArray[np.
 
 
 def _axis(length: int, side: int, overlap: float) -> list[tuple[int, Floats]]:
-    """Tiles along one axis of a photo, evenly spread: where each begins, and its weights float32 (side,)."""
+    """Tiles along one axis of a photo: where each begins, and its weights float32 (side,). The last may reach past the
+    photo's end."""
     if length <= side:
         return [(0, np.ones(side, np.float32))]
-    common = round(side * overlap)
-    count = -(-(length - common) // (side - common))
-    starts = [(length - side) * index // (count - 1) for index in range(count)]
+    step = _step(length, side, overlap)
+    starts = list(range(0, length - side + step, step))
     weights = [_weights(side, before, after) for before, after in _overlaps(starts, side)]
-    total = np.zeros(length, np.float64)
+    total = np.zeros(starts[-1] + side, np.float64)
     for start, weight in zip(starts, weights, strict=True):
         total[start : start + side] += weight
     return [
         (start, (weight / total[start : start + side]).astype(np.float32))
         for start, weight in zip(starts, weights, strict=True)
     ]
+
+
+def _step(length: int, side: int, overlap: float) -> int:
+    """Pixels from one tile's begin to the next one's: few tiles, evenly spread, in step with the network's pooling."""
+    most = max(1, side - round(side * overlap))
+    grid = min(_GRID, 1 << (most.bit_length() - 1))  # tiles smaller than that are of networks that halve less often
+    most -= most % grid
+    even = -(-(length - side) // -(-(length - side) // most))
+    return -(-even // grid) * grid
 
 
 def _overlaps(starts: list[int], side: int) -> list[tuple[int, int]]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from unet_export.formats.onnx import export_onnx
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
 from unet_runtime.labelled import confusion, iou, open_trimap, read_split
-from unet_training.models import ARCHITECTURES
+from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_training.build import PET_CLASSES
+from unet_training.models import ARCHITECTURES, unet2015
 from unet_training.recipes import PRESETS
 from unet_training.train import train
 
@@ -79,3 +83,25 @@ def test_it_is_trained_exported_proven_and_run(name: str, discs: Path, tmp_path:
         masks = [segmenter(photo.photo).mask for photo in truth]
         matrix = confusion([open_trimap(photo.trimap) for photo in truth], masks, 3)
         assert iou(matrix).mean() > 0.75, entry.format
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25])
+def test_tiles_of_unpadded_convolutions_are_the_whole_picture_s(overlap: float, tmp_path: Path) -> None:
+    """Pooling included, up to the edge: the paper's overlap-tile strategy."""
+    keras.utils.set_random_seed(1)
+    whole, tile = (unet2015.build(side, side, 3, filters=4, depth=2) for side in (None, 76))
+    whole.set_weights([4 * weights if weights.ndim > 1 else weights for weights in tile.get_weights()])
+    tile.set_weights(whole.get_weights())
+    margin = unet2015.margin(2)
+    spec = ModelSpec(
+        "tile", "unet2015", "CC0-1.0", InputSpec(76, 76, margin=margin), OutputSpec(36, 36), PET_CLASSES
+    )  # fmt: skip
+    (tmp_path / "tile.onnx").write_bytes(export_onnx(tile, spec))
+    photo, _ = draw(np.random.default_rng(0), 116, 148)
+    mirrored = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), "reflect")
+    expected = whole(mirrored[np.newaxis], training=False).numpy()[0]  # (116, 148, 3)
+    found = Segmenter(tmp_path / "tile.onnx").tiled(photo, overlap=overlap)
+    assert found.tiles > 8
+    bands = np.concatenate([band for _, band in found.probability_bands()])
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(bands, expected, atol=1e-4)

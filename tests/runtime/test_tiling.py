@@ -108,6 +108,19 @@ def test_unpadded_convolutions_in_tiles_are_the_whole_picture_s(
     assert np.array_equal(result.mask[clear], expected.argmax(-1)[clear])
 
 
+@pytest.mark.parametrize(("side", "overlap"), [(160, 0.25), (164, 0.25), (388, 0.1), (64, 0.5), (20, 0), (7, 0.3)])
+@pytest.mark.parametrize("length", [165, 400, 1999])
+def test_tiles_begin_where_pooling_does_and_are_no_more_than_needed(side: int, overlap: float, length: int) -> None:
+    starts = [start for start, _ in tiling._axis(length, side, overlap)]
+    steps = {*np.diff(starts).tolist()}
+    assert starts[0] == 0
+    if len(starts) > 1:
+        (step,) = steps
+        assert step % min(32, 1 << (side - round(side * overlap)).bit_length() - 1) == 0
+        assert step <= side * (1 - overlap) + 1
+    assert starts[-1] + side >= length > (starts[-2] + side if len(starts) > 1 else 0)
+
+
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
 def test_a_photo_as_large_as_the_answer_is_one_tile_called_or_tiled(fit: str, tmp_path: Path) -> None:
     spec = convolution_spec(1)
@@ -179,7 +192,7 @@ def test_the_result_is_used_like_any_other(unpadded: Segmenter, tmp_path: Path) 
     likely = rows[..., 2] < 0.5  # where the neutral class takes all, half is opaque
     odds = rows[..., 0] / (rows[..., 0] + rows[..., 1])
     assert np.abs(result.opacity - odds * 255)[likely].max() < 1.5
-    assert (result.photo.size, result.spec.name, result.tiles) == ((70, 50), "colours", 5 * 7)
+    assert (result.photo.size, result.spec.name, result.tiles) == ((70, 50), "colours", 6 * 8)
     assert np.array_equal(np.asarray(result.mask_image()), result.mask)
     assert result.overlay().size == result.cutout().size == (70, 50)
     assert result.cutout().mode == "RGBA"
