@@ -85,7 +85,7 @@ def main(
 def _watched(call: Callable[..., Any], shards: list[tuple[int, ...]]) -> Callable[..., Any]:
     """The loss, telling how its argument ``probabilities`` is laid out over devices once compiled."""
 
-    def watched(self: Objective, photos: Any, truth: Any, probabilities: Any) -> Any:
+    def watched(self: Objective, photos: Any, truth: Any, probabilities: Any, extra: Any = None) -> Any:
         if keras.backend.backend() == "jax":
             import jax
 
@@ -93,7 +93,7 @@ def _watched(call: Callable[..., Any], shards: list[tuple[int, ...]]) -> Callabl
             jax.debug.inspect_array_sharding(
                 probabilities, callback=lambda sharding: shards.append(sharding.shard_shape(shape))
             )
-        return call(self, photos, truth, probabilities)
+        return call(self, photos, truth, probabilities, extra)
 
     return watched
 
