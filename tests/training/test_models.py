@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,7 +36,7 @@ COUNTED = {"ladder": 879_681, "canet": 524_169, "edge-fast": 1_704_121}
 """Trainable parameters where nothing is published to hold them against."""
 
 STANDARD = {name for name in dir(keras.layers) if not name.startswith("_")}
-SMALL = {"filters": 4, "depth": 2}
+SMALL: dict[str, Any] = {"filters": 4, "depth": 2}
 SIDE = {"unet2015": 60}
 """Input pixels where 32 will not do."""
 
@@ -44,9 +45,9 @@ def trainable(model: keras.Model) -> int:
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
-def small(name: str, side: int | None = 0, **changes: object) -> keras.Model:
+def small(name: str, side: int | None = 0, **changes: Any) -> keras.Model:
     side = SIDE.get(name, 32) if side == 0 else side
-    return ARCHITECTURES[name](side, side, 3, **{**SMALL, **changes})  # type: ignore[arg-type]
+    return ARCHITECTURES[name](side, side, 3, **SMALL | changes)
 
 
 def test_every_architecture_can_be_asked_for_by_name() -> None:

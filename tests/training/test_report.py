@@ -32,9 +32,7 @@ from unet_training.report import curves, network, panels, plots
 from unet_training.report.stages import stages
 from unet_training.train import Result
 
-DRAWN = {
-    file for name, file in report.PICTURES.items() if name != "network" or shutil.which("dot")
-}  # fmt: skip
+DRAWN = {file for name, file in report.PICTURES.items() if name != "network" or shutil.which("dot")}
 """Of eight photos of three breeds."""
 
 dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed: apt-get install graphviz")
@@ -291,8 +289,7 @@ def _model(result: Result) -> Model:
 
 
 def test_worst_is_worst_and_best_is_best(written: Written, result: Result) -> None:
-    model = keras.models.load_model(result.model, compile=False)
-    masks = model.predict(result.test.photos, verbose=0).argmax(axis=-1)
+    masks = keras.models.load_model(result.model, compile=False).predict(result.test.photos, verbose=0).argmax(axis=-1)
     own = {
         name: float(np.nanmean(iou(confusion([truth], [mask], 3))))
         for name, truth, mask in zip(result.test.names, result.test.masks, masks, strict=True)

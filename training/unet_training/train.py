@@ -72,8 +72,7 @@ def train(
 ) -> Result:  # fmt: skip
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
-    Ctrl-C after the first epoch ends the training early: the best checkpoint becomes the model, measured
-    on the validation photos.
+    Ctrl-C after the first epoch ends it early: the best checkpoint becomes the model, measured on validation photos.
 
     Args:
         recipe: every hyper-parameter.
@@ -93,9 +92,8 @@ def train(
         callbacks: of Keras, told of all that happens.
 
     Raises:
-        RecipeError: a size or depth that the architecture has not.
-        TrainingError: a loss that is no number, no memory left, batches that the devices cannot share, or other
-            models or a checkpoint that do not fit.
+        TrainingError: a size or depth that the architecture has not, a loss that is no number, no memory left,
+            batches that the devices cannot share, or other models or a checkpoint that do not fit.
         DatasetError, SourceError, ModelFileError: the data, or ``weights`` or ``teacher``, cannot be used.
         OutputError: ``output`` or ``tensorboard`` cannot be written.
         BackendError: ``tensorboard`` is given, and TensorBoard is not installed.
@@ -108,9 +106,8 @@ def train(
     events = None if tensorboard is None else EventFolder(tensorboard)
     recipe = replace(recipe, precision=resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
     others = {name: load_other(path) for name, path in (("weights", weights), ("teacher", teacher)) if path}
-    fed = {size: input_spec(recipe, size) for size in recipe.sizes}
     devices = choose_devices(distribute, say)
-    photos = _photos(recipe, data, fed, seed, devices, cache, say)
+    photos = _photos(recipe, data, seed, devices, cache, say)
     with shared_by(devices):
         model = _trainee(recipe, others, photos, say)
         checkpoint = _checkpoint(output, recipe, others, photos, seed)
@@ -123,7 +120,7 @@ def train(
         measured["epoch"] = checkpoint.epoch
         made_from = f"{data_name}, {recipe.split} split, {len(photos.stages[-1])} photos"
         provenance = _provenance(final, recipe, others, measured, data=made_from, command=command, seed=seed)
-        spec = _model_spec(recipe, fed[recipe.size], data_name, provenance)
+        spec = _model_spec(recipe, photos.fed, data_name, provenance)
         return _write(final, spec, output, checkpoint.history, test)
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError(f"interrupted again, no model.keras written: {checkpoint.kept()}") from error
@@ -133,6 +130,9 @@ def train(
 class _Photos:
     """Decoded; those of the test are not, before they are needed."""
 
+    fed: InputSpec
+    """Of the model that is kept."""
+
     stages: list[Labelled]
     """The training's at each of the recipe's sizes."""
     validation: Labelled
@@ -140,9 +140,9 @@ class _Photos:
 
 
 def _photos(
-    recipe: Recipe, data: Path, fed: dict[int, InputSpec], seed: int, devices: Sequence[str],
-    cache: PhotoCache | None, say: Say,
-) -> _Photos:  # fmt: skip
+    recipe: Recipe, data: Path, seed: int, devices: Sequence[str], cache: PhotoCache | None, say: Say
+) -> _Photos:
+    fed = {size: input_spec(recipe, size) for size in recipe.sizes}
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
     sizes = ", ".join(f"{size}x{size}" for size in recipe.sizes)
@@ -151,7 +151,7 @@ def _photos(
     last = fed[recipe.size]
     stages, validation = [read(split.train, fed[size]) for size in recipe.sizes], read(split.validation, last)
     _say_problems(stages[-1].problems + validation.problems, say)
-    return _Photos(stages, shareable(validation, devices, say), partial(read, split.test, last))
+    return _Photos(last, stages, shareable(validation, devices, say), partial(read, split.test, last))
 
 
 def _names_sha256(*parts: Labelled) -> str:

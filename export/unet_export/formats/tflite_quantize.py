@@ -143,7 +143,7 @@ def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]])
     """
     result = dict(ranges)
     for entry in flatbuffer.operators:
-        least = max(_width(flatbuffer, index, result) for index in entry.inputs) * _LEAST_RANGE
+        least = max((_width(flatbuffer, index, result) for index in entry.inputs), default=0.0) * _LEAST_RANGE
         for name in map(flatbuffer.name, entry.outputs):
             low, high = result.get(name, (0.0, least))
             if high - low < least:
