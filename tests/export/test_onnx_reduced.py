@@ -24,7 +24,7 @@ from unet_export.quantization import METHODS, Quantization
 from unet_runtime.artifact import read_artifact
 from unet_runtime.backends import load
 from unet_runtime.spec import ModelSpec
-from unet_training.models import edge_fast
+from unet_training.models import canet
 
 HEAD = Quantization(weight_bits=7)
 
@@ -225,7 +225,7 @@ def test_layers_kept_precise_are_float_and_no_others(plain: onnx.ModelProto, ima
 
 def test_the_head_is_found_behind_a_resizing(images: Any) -> None:
     """Whose constants are sizes, no weights."""
-    proto = build_onnx(edge_fast.build(SIZE, SIZE, 3, filters=4, depth=1), "enlarged")
+    proto = build_onnx(canet.build(SIZE, SIZE, 3, filters=4, depth=2), "enlarged")
     assert "Resize" in {node.op_type for node in proto.graph.node}
     assert head_layers(proto) == ("logits",)
     operators = {node.name: node for node in quantize(proto, images, Quantization(photos=len(images))).graph.node}

@@ -1,9 +1,10 @@
 """This project's U-Net for small CPUs: most of the work at half the photo's resolution.
 
-A U-Net spends half its time in the four convolutions at full resolution. Here a strided convolution halves the photo
-first, and the logits are enlarged at the end: an outline moves by less than a pixel. The encoder has two convolutions
-a stage, as the article's; the decoder, which only places what the encoder found, has one. docs/results.md has what
-each choice costs.
+A U-Net spends much of its time at full resolution, and two thirds of the rest on the way up, where what comes from
+below and the skip connection lie side by side. Here a strided convolution halves the photo first, and one stage more
+lies below; on the way up, which only places what the encoder found, the two are added and convolved once. What that
+saves is spent on filters at half resolution, where they bring most. Outlines are drawn at full resolution by a few
+filters that see the photo itself. docs/results.md has the figures.
 """
 
 from __future__ import annotations
@@ -17,22 +18,26 @@ from unet_training.models.blocks import concatenate, conv, double_conv, finish, 
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 20, depth: int = 4,
+    height: int | None, width: int | None, classes: int, *, filters: int = 32, depth: int = 4,
     activation: str = "softmax", norm_momentum: float = 0.99,
 ) -> keras.Model:  # fmt: skip
-    """Build the network: see ``models.Build``."""
-    image, x = photo_input(height, width, 2 ** (depth + 1))
+    """Build the network: see ``models.Build``. ``filters`` and ``depth`` are those at half resolution and below."""
+    image, photo = photo_input(height, width, 2 ** (depth + 1))
     block = partial(double_conv, momentum=norm_momentum)
-    x = conv(x, filters, "stem", norm_momentum, strides=2)
+    few = max(1, filters // 4)
+    widths = [filters] + [max(1, 5 * filters * 2**stage // 8) for stage in range(1, depth)]  # 32, 40, 80, 160
+    x = conv(photo, filters, "stem", norm_momentum, strides=2)
     skips = []
-    for stage in range(depth):
-        name = f"encoder{stage + 1}"
-        x = block(x, filters * 2**stage, name) if stage else conv(x, filters, name, norm_momentum)
+    for stage, filters_here in enumerate(widths, start=1):
+        name = f"encoder{stage}"
+        x = block(x, filters_here, name) if stage > 1 else conv(x, filters_here, name, norm_momentum)
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
-    x = block(x, filters * 2 ** (depth - 1), "bridge")
-    for stage in reversed(range(depth)):
-        name = f"decoder{stage + 1}"
-        x = concatenate(up_transposed(x, filters * 2**stage, name), skips[stage], name)
-        x = conv(x, filters * 2**stage, name, norm_momentum)
-    return finish(image, x, classes, activation, "edge-fast", enlarge=2)
+    x = block(x, widths[-1], "bridge")
+    for stage in range(depth, 0, -1):
+        name, filters_here = f"decoder{stage}", widths[stage - 1]
+        x = layers.Add(name=f"{name}_skip")([up_transposed(x, filters_here, name), skips[stage - 1]])
+        x = conv(x, filters_here, name, norm_momentum)
+    x = concatenate(up_transposed(x, few, "outline"), photo, "outline")
+    x = conv(x, few, "outline", norm_momentum)
+    return finish(image, x, classes, activation, "edge-fast")
