@@ -31,7 +31,7 @@ class Machine:
     """``Linux-6.1-x86_64``: operating system, version, architecture."""
     architecture: str
     cpu: str
-    """Model name, or the board's; empty where the system does not say."""
+    """As ``processor`` names it."""
     cores: int
     """That this process may use."""
     features: tuple[str, ...] | None
@@ -59,13 +59,18 @@ def this_machine() -> Machine:
     return Machine(
         system=platform.platform(terse=True) + "-" + platform.machine(),
         architecture=platform.machine(),
-        cpu=fields.get("model name") or _board() or platform.processor(),
+        cpu=processor(),
         cores=usable_cores(),
         features=None if flags is None else tuple(sorted(found)),
         memory=_memory(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
     )
+
+
+def processor() -> str:
+    """Model name of the CPU, or the board's; empty where the system does not say."""
+    return _cpuinfo().get("model name") or _board() or platform.processor()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 
 from unet_runtime import backends
 from unet_runtime.backends import cores
+from unet_runtime.bench.machine import processor
 
 _SECONDS = 120
 """After that an engine counts as hanging: the slowest one opens a model in seconds on a Raspberry Pi."""
@@ -98,7 +99,7 @@ def description() -> dict[str, str | int]:
     """The machine in words, as bug reports want it."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "python": platform.python_version(),
         "logical_cores": os.cpu_count() or 1,
         "usable_cores": cores.physical_cores() if cores.limit() is None else cores.limit() or 1,
@@ -111,19 +112,6 @@ def _threads(name: str) -> int:
 
 def _there(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-def _processor() -> str:
-    """The processor's name as Linux tells it; on a Raspberry Pi the board's."""
-    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - one of the kernel's files
-                for line in lines:
-                    if line.startswith(key):
-                        return line.rpartition(":")[2].strip().strip("\0")
-        except OSError:
-            continue
-    return platform.processor()
 
 
 def _try_apart(name: str) -> list[DeviceState]:
