@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,30 @@ def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_t
     norm.beta.assign(np.full(8, -50.0))
     content = export_tflite(network, "int8", spec, images, Quantization(photos=len(images)), tmp_path)
     path = tmp_path / "dead.tflite"
+    path.write_bytes(content)
+    answers = load(read_artifact(path), "cpu", None).run(images[:8])
+    expected = network(images[:8], training=False).numpy()
+    assert np.abs(answers - expected).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "weight"),
+    [*product(("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"), ("int8", "int16x8"), (0.0,)),
+     ("Conv2D", "int8", 1e-9), ("Conv2D", "int16x8", 1e-3)],
+)  # fmt: skip
+def test_a_channel_that_training_left_only_a_bias_keeps_it(
+    kind: str, precision: str, weight: float, spec: ModelSpec, images: Any, tmp_path: Path
+) -> None:
+    """Weight decay does that to what is not used; counted in such weights a bias is beyond 32 bits."""
+    layers = keras.layers
+    faded = layers.DepthwiseConv2D(3) if kind == "DepthwiseConv2D" else getattr(layers, kind)(8, 3, padding="same")
+    network = small_model(faded, layers.ReLU(), layers.ZeroPadding2D(int(kind == "DepthwiseConv2D")), size=SIZE)
+    kernel, bias = faded.get_weights()  # of a transposed convolution (h, w, out, in), else the other way round
+    np.moveaxis(kernel, 2 if kind != "Conv2D" else 3, 0)[0] = weight
+    bias[0] = 5.0
+    faded.set_weights([kernel, bias])
+    content = export_tflite(network, precision, spec, images, Quantization(photos=len(images)), tmp_path)
+    path = tmp_path / "faded.tflite"
     path.write_bytes(content)
     answers = load(read_artifact(path), "cpu", None).run(images[:8])
     expected = network(images[:8], training=False).numpy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import qtyping, quantizer
 
 from unet_export.errors import ExportError
-from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer, Operator, layers_in
+from unet_export.formats.flatbuffer import WEIGHTED, WEIGHTS, Flatbuffer, Operator, layers_in
 from unet_export.quantization import Quantization
 
 METHODS = ("minmax", "percentile")
@@ -33,6 +33,10 @@ _SAMPLES = 4096
 
 _LEAST_RANGE = 2.0**-16
 """Of an activation, in the range of what it is computed from."""
+
+_BIAS_STEPS = {8: 2.0**30, 16: 2.0**44}
+"""Bits of an operator's input -> the most that a bias may count in units of that input's scale times its channel's
+weight scale. It is an int32 and an int64; LiteRT's factors go down to 2**-31, and 16 bits of the answer are left."""
 
 _PIXEL_RANGE = (0.0, 255.0)
 """Of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
@@ -64,6 +68,8 @@ def quantize(
     (source,) = flatbuffer.graph.inputs
     ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
     recipe = _recipe(flatbuffer, fine, wide)
+    if _let_biases_fit(flatbuffer, ranges, flatbuffer.weighted() if wide else fine):
+        content = flatbuffer.pack()
     limits = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}
     try:
         with _quiet():
@@ -73,6 +79,7 @@ def quantize(
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"ai-edge-quantizer cannot quantise the model to {precision}: {reason}") from error
     quantized = Flatbuffer(bytes(result.quantized_model))
+    _fill_long_biases(quantized, flatbuffer)
     if wide:
         quantized.feed_bytes(flatbuffer.name(source))
     return quantized.pack()
@@ -149,6 +156,57 @@ def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]])
             if high - low < least:
                 result[name] = (low, low + least)
     return result
+
+
+def _let_biases_fit(
+    flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]], fine: Sequence[Operator]
+) -> bool:  # fmt: skip
+    """Raise a channel's largest weight where its bias would count too much in units of it; whether there was one.
+
+    Training with weight decay leaves channels with a bias and next to no weights, whose scale then is next to nothing
+    too. The weight put in adds less than 3e-5 of the bias, and to int16 less than 1e-6.
+    """
+    changed = False
+    for entry in flatbuffer.weighted():
+        bias = _bias(entry)
+        if bias is None or flatbuffer.type(entry.inputs[WEIGHTS]) != "FLOAT32":
+            continue
+        low, high = ranges[flatbuffer.name(entry.inputs[2 if entry.kind == "TRANSPOSE_CONV" else 0])]
+        bits = 16 if entry in fine else 8
+        scale = (max(high, 0.0) - min(low, 0.0) if bits == 8 else 2 * max(abs(low), abs(high))) / (2**bits - 1)
+        if not scale:
+            continue
+        values = flatbuffer.values(entry.inputs[WEIGHTS], np.float32)
+        axis = values.ndim - 1 if entry.kind == "DEPTHWISE_CONV_2D" else 0  # of the output's channels
+        weights = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).copy()  # (channels, the rest)
+        least = 127 * np.abs(flatbuffer.values(bias, np.float32)) / (scale * _BIAS_STEPS[bits])  # (channels,)
+        largest = np.abs(weights).argmax(axis=1)
+        small = np.flatnonzero(np.abs(weights[range(len(weights)), largest]) < least)
+        if small.size:
+            weights[small, largest[small]] = least[small]
+            rest = np.delete(values.shape, axis)
+            values = np.moveaxis(weights.reshape(-1, *rest), 0, axis)
+            flatbuffer.set_values(entry.inputs[WEIGHTS], values)
+            changed = True
+    return changed
+
+
+def _fill_long_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer) -> None:
+    """Of operators on int16, whose biases are int64: ai-edge-quantizer clips them as if they were int32."""
+    for entry, original in zip(quantized.weighted(), flatbuffer.weighted(), strict=True):
+        bias, source = _bias(entry), _bias(original)
+        if bias is None or source is None or quantized.type(bias) != "INT64":
+            continue
+        counts = quantized.values(bias, np.int64)  # (channels,)
+        scales = np.array(quantized.graph.tensors[bias].quantization.scale, np.float64)
+        whole = np.rint(flatbuffer.values(source, np.float32) / scales).astype(np.int64)
+        quantized.set_values(bias, np.where(np.abs(counts) < 2**31 - 1, counts, whole))
+
+
+def _bias(entry: Operator) -> int | None:
+    """Of an operator with weights."""
+    place = 3 if entry.kind == "TRANSPOSE_CONV" else 2  # (size, weights, x, bias), the others (x, weights, bias)
+    return entry.inputs[place] if len(entry.inputs) > place else None
 
 
 def _width(flatbuffer: Flatbuffer, index: int, ranges: dict[str, tuple[float, float]]) -> float:

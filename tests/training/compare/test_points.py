@@ -11,7 +11,7 @@ from unet_training.options import ARCHITECTURE_NAMES
 
 @pytest.mark.parametrize(("text", "point"), [
     ("unet", Point("unet")),
-    ("edge-fast:32", Point("edge-fast", 32)),
+    ("edge-fast:24", Point("edge-fast", 24)),
     ("dense:12:3", Point("dense", 12, 3)),
     ("unet2015:8:3@212", Point("unet2015", 8, 3, 212)),
     ("ladder@96", Point("ladder", size=96)),

@@ -53,7 +53,7 @@ def compare(
     """Train networks alike, export, prove and time them, and draw accuracy against what it costs.
 
     Without names: every architecture. A name is followed by the filters of the first stage, the stages, and the
-    input's size where that is not --size, as edge-fast:32 or unet2015:8:3@212. What was done is not done again: after
+    input's size where that is not --size, as edge-fast:24 or unet2015:8:3@212. What was done is not done again: after
     Ctrl-C the same command goes on. Every step is one of the commands unet-train, unet-export and unet-bench.
     """
     recipes = {point: _recipe(point, preset, changes) for point in map(parse, points or FAMILY)}

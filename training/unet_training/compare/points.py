@@ -11,7 +11,7 @@ from unet_training.options import ARCHITECTURE_NAMES
 _POINT = re.compile(r"(?P<architecture>[^:@]+)(:(?P<width>\d+))?(:(?P<depth>\d+))?(@(?P<size>\d+))?", re.ASCII)
 
 FAMILY = (
-    "unet:16", "unet:8", "edge-fast:32", "edge-fast:16", "attention:8", "residual:8", "recurrent-residual:4",
+    "unet:16", "unet:8", "edge-fast:24", "edge-fast:12", "attention:8", "residual:8", "recurrent-residual:4",
     "dense:4:3", "ladder:8", "canet:32", "unet2015:8:3@212",
 )  # fmt: skip
 """Every architecture, at widths that a small CPU bears; the U-Net and its fast relative at two."""
@@ -39,7 +39,7 @@ class Point:
 
 
 def parse(text: str) -> Point:
-    """``NAME[:WIDTH[:DEPTH]][@SIZE]``, such as ``edge-fast:32`` or ``unet2015:8:3@212``.
+    """``NAME[:WIDTH[:DEPTH]][@SIZE]``, such as ``edge-fast:24`` or ``unet2015:8:3@212``.
 
     Raises:
         RecipeError: nothing of that form, or no such architecture.
@@ -47,7 +47,7 @@ def parse(text: str) -> Point:
     found = _POINT.fullmatch(text)
     if found is None or found["architecture"] not in ARCHITECTURE_NAMES:
         raise RecipeError(
-            f"{text!r}: expected NAME[:WIDTH[:DEPTH]][@SIZE], as edge-fast:32 or unet2015:8:3@212, where NAME is one "
+            f"{text!r}: expected NAME[:WIDTH[:DEPTH]][@SIZE], as edge-fast:24 or unet2015:8:3@212, where NAME is one "
             f"of {', '.join(ARCHITECTURE_NAMES)}"
         )
     width, depth, size = (int(found[name]) if found[name] else None for name in ("width", "depth", "size"))

@@ -3,8 +3,8 @@
 A U-Net spends much of its time at full resolution, and two thirds of the rest on the way up, where what comes from
 below and the skip connection lie side by side. Here a strided convolution halves the photo first, and one stage more
 lies below; on the way up, which only places what the encoder found, the two are added and convolved once. What that
-saves is spent on filters at half resolution, where they bring most. Outlines are drawn at full resolution by a few
-filters that see the photo itself. docs/results.md has the figures.
+saves is spent on wider stages. Outlines are drawn at full resolution by a few filters that see the photo itself.
+docs/results.md has the figures.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from unet_training.models.blocks import concatenate, conv, double_conv, finish, 
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 32, depth: int = 4,
+    height: int | None, width: int | None, classes: int, *, filters: int = 24, depth: int = 4,
     activation: str = "softmax", norm_momentum: float = 0.99,
 ) -> keras.Model:  # fmt: skip
     """Build the network: see ``models.Build``. ``filters`` and ``depth`` are those at half resolution and below."""
     image, photo = photo_input(height, width, 2 ** (depth + 1))
     block = partial(double_conv, momentum=norm_momentum)
-    few = max(1, filters // 4)
-    widths = [filters] + [max(1, 5 * filters * 2**stage // 8) for stage in range(1, depth)]  # 32, 40, 80, 160
+    few = max(1, filters // 3)
+    widths = [filters * 2**stage for stage in range(depth)]
     x = conv(photo, filters, "stem", norm_momentum, strides=2)
     skips = []
     for stage, filters_here in enumerate(widths, start=1):
