@@ -24,7 +24,7 @@ def build(
     """Build the network: see ``models.Build``. ``filters`` and ``depth`` are those at half resolution and below."""
     image, photo = photo_input(height, width, 2 ** (depth + 1))
     block = partial(double_conv, momentum=norm_momentum)
-    few = max(1, filters // 3)
+    few = max(4, filters // 3)  # fewer could not tell the classes apart
     widths = [filters * 2**stage for stage in range(depth)]
     x = conv(photo, filters, "stem", norm_momentum, strides=2)
     skips = []
