@@ -76,7 +76,7 @@ PRESETS = {
         batch_size=16, epochs=20, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=1,
         augment=True, monitor="val_mean_iou", precision="auto",
     ),
-    # As accurate to within a point in a fraction of the time: see models/edge_fast.py.
+    # For half the time a photo, at a little of the accuracy: see models/edge_fast.py.
     "edge-fast": Recipe(
         name="pets-edge-fast", architecture="edge-fast", filters=24, size=160, split="official", validation=200,
         batch_size=16, epochs=20, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2, warmup_epochs=1,
