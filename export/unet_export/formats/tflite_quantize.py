@@ -158,9 +158,7 @@ def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]])
     return result
 
 
-def _let_biases_fit(
-    flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]], fine: Sequence[Operator]
-) -> bool:  # fmt: skip
+def _let_biases_fit(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]], fine: Sequence[Operator]) -> bool:
     """Raise a channel's largest weight where its bias would count too much in units of it; whether there was one.
 
     Training with weight decay leaves channels with a bias and next to no weights, whose scale then is next to nothing

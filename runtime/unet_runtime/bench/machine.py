@@ -69,8 +69,8 @@ def this_machine() -> Machine:
 
 
 def processor() -> str:
-    """Model name of the CPU, or the board's; empty where the system does not say."""
-    return _cpuinfo().get("model name") or _board() or platform.processor()
+    """The board's name, or the CPU's model; empty where the system does not say."""
+    return _board() or _cpuinfo().get("model name") or platform.processor()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -4,7 +4,6 @@ A U-Net spends much of its time at full resolution, and two thirds of the rest o
 below and the skip connection lie side by side. Here a strided convolution halves the photo first, and one stage more
 lies below; on the way up, which only places what the encoder found, the two are added and convolved once. What that
 saves is spent on wider stages. Outlines are drawn at full resolution by a few filters that see the photo itself.
-docs/results.md has the figures.
 """
 
 from __future__ import annotations
