@@ -87,7 +87,8 @@ class Builder:
             return with_biases_of_float16(self._models[_AS_TRAINED])
         if variant.finetune_steps:
             before = self.model(replace(quantization, finetune_steps=0))
-            return finetune(before, self.images(quantization.photos), variant.finetune_steps)
+            photos, steps = self.images(quantization.photos), variant.finetune_steps
+            return finetune(before, photos, steps, weight_bits=variant.weight_bits)
         made, _ = equalize(self._models[_AS_TRAINED], self.images(quantization.photos))
         return made
 
@@ -125,6 +126,8 @@ class _Variant(NamedTuple):
 
     equalized: bool = False
     finetune_steps: int = 0
+    weight_bits: int = 0
+    """Those that it was fine-tuned for; 0 where it was not."""
     float16: bool = False
 
 
@@ -134,4 +137,5 @@ _AS_TRAINED = _Variant()
 def _variant(quantization: Quantization, precision: str) -> _Variant:
     if precision == "float16":
         return _Variant(float16=True)
-    return _Variant(quantization.equalized, quantization.finetune_steps)
+    steps = quantization.finetune_steps
+    return _Variant(quantization.equalized, steps, quantization.weight_bits if steps else 0)

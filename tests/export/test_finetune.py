@@ -11,7 +11,8 @@ import pytest
 
 from tests.export.conftest import SIZE, SPEC, draw
 from tests.export.hard_model import hard_model
-from tests.export.int8_answers import int8_masks
+from tests.export.int8_answers import calibration, int8_masks, onnx_int8_masks
+from unet_export.quantization import DEFAULTS
 from unet_export.repair.finetune import finetune
 from unet_export.repair.twin import FakeQuantized
 from unet_runtime.preprocess import model_input
@@ -60,6 +61,13 @@ def test_the_twin_errs_as_the_int8_file_does(harmed: Any, images: Any, spec: Mod
     harm = (file != truth).mean()
     assert harm > 0.1
     assert (twin != file).mean() < harm / 5  # not only as often, but where
+
+
+def test_the_twin_has_the_weights_of_an_onnx_file(harmed: Any, photos: Any) -> None:
+    """They have 7 bits, not 8."""
+    truth, file = masks(harmed, photos), onnx_int8_masks(harmed, photos)
+    twin = FakeQuantized(harmed, calibration(photos), DEFAULTS["onnx-int8"].weight_bits)(photos).numpy().argmax(axis=-1)
+    assert (twin != file).mean() < (file != truth).mean() / 4
 
 
 def test_the_file_agrees_better_afterwards(

@@ -24,7 +24,7 @@ from unet_export.quantization import METHODS, Quantization
 from unet_runtime.artifact import read_artifact
 from unet_runtime.backends import load
 from unet_runtime.spec import ModelSpec
-from unet_training.models import canet
+from unet_training.models import canet, residual
 
 HEAD = Quantization(weight_bits=7)
 
@@ -196,6 +196,18 @@ def test_the_same_photos_give_the_same_bytes(
     assert fresh.stderr == ""
     assert not int8.metadata_props
     assert b"/tmp" not in content
+
+
+def test_a_norm_that_no_convolution_takes_in_stays_in_float(images: Any) -> None:
+    """Behind a sum: one rounding, for the convolution that reads it, and not one each of product and addition."""
+    model = residual.build(SIZE, SIZE, 3, filters=4, depth=1)
+    model.get_layer("bridge_norm_a").beta.assign([0.5] * 4)  # nothing that adds 0 may be left out
+    made = quantize(build_onnx(model, "tiny"), images[:4], HEAD)
+    readers = {name: node for node in made.graph.node for name in node.input}
+    product = next(node for node in made.graph.node if node.name == "bridge_norm_a")
+    addition = readers[product.output[0]]
+    assert (product.op_type, addition.op_type) == ("Mul", "Add")
+    assert readers[addition.output[0]].op_type in ("Relu", "QuantizeLinear")  # which may cut at 0 itself
 
 
 def test_a_float_operator_that_nobody_asked_for_is_refused(plain: onnx.ModelProto, int8: onnx.ModelProto) -> None:

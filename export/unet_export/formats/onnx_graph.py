@@ -145,6 +145,15 @@ _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 """Axis of the output channels in an operator's weights."""
 
 
+def scales(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Every Mul and Add of a constant that ``fold_scales`` had to leave: where a sum or two readers are before it.
+
+    int8 had better leave them in float too: two roundings less, and one pass over memory in place of two.
+    """
+    weights = {entry.name: entry for entry in graph.initializer}
+    return [node for node in graph.node if node.op_type in ("Mul", "Add") and _constant(node, weights) is not None]
+
+
 def _constant(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> npt.NDArray[np.float32] | None:
     """The one constant of a node of two inputs."""
     constants = [tensor for tensor in node.input if tensor in weights]

@@ -1,7 +1,8 @@
 """float32 ONNX graph -> float16 and int8: ``image`` stays uint8, ``probabilities`` float32, names stay.
 
-What int8 is here: QuantizeLinear and DequantizeLinear around every operator but the head, activations uint8, weights
-int8 per output channel, by default in 7 bits. x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights
+What int8 is here: QuantizeLinear and DequantizeLinear around every operator but the head and what scales channels (a
+BatchNormalization that no convolution could take in), activations uint8, weights int8 per output channel, by default
+in 7 bits. x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights
 saturate without a word: one file would then answer differently from one CPU to the next. With 7 bits it cannot happen,
 and the same file serves all. docs/results.md has what each costs.
 """
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import onnx
 
 from unet_export.errors import ExportError
-from unet_export.formats.onnx_graph import in_order, layer_of_node, nodes_of
+from unet_export.formats.onnx_graph import in_order, layer_of_node, nodes_of, scales
 from unet_export.formats.rounding import diffused
 from unet_export.formats.saved_model import INPUT_NAME
 from unet_export.quantization import Quantization
@@ -171,7 +172,8 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
     source.metadata_props.add(key=_PREPROCESSED[0], value=_PREPROCESSED[1])
     chain, factor = _input_chain(proto.graph)
     precise = (*head_layers(proto), *quantization.precise)
-    excluded = [*(node.name for node in chain), *_tail(proto.graph), *nodes_of(proto, precise)]
+    kept = (*chain, *scales(proto.graph))
+    excluded = [*(node.name for node in kept), *_tail(proto.graph), *nodes_of(proto, precise)]
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints
             path = Path(folder) / "int8.onnx"

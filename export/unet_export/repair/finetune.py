@@ -44,8 +44,8 @@ class _Score(NamedTuple):
 
 
 def finetune(
-    model: Any, images: npt.NDArray[np.uint8], steps: int, *, learning_rate: float = 2e-5, batch_size: int = 4,
-    seed: int = 0, say: Say = lambda text: None,
+    model: Any, images: npt.NDArray[np.uint8], steps: int, *, weight_bits: int = 8, learning_rate: float = 2e-5,
+    batch_size: int = 4, seed: int = 0, say: Say = lambda text: None,
 ) -> Any:  # fmt: skip
     """Teach a clone of ``model`` to answer through int8 as ``model`` answers in float32.
 
@@ -57,6 +57,7 @@ def finetune(
         model: a Keras functional model, uint8 (n, h, w, 3) -> probabilities (n, h', w', classes); left as it is.
         images: calibration photos, uint8 (n, h, w, 3); ranges are measured on all, a tenth judges, the rest teach.
         steps: of the optimizer; 30 to 60 do most of what can be done.
+        weight_bits: of the file's weights, 7 or 8.
         learning_rate: of Adam at its highest, from which it falls along half a cosine.
         batch_size: photos a step.
         seed: of the photos' order.
@@ -75,7 +76,7 @@ def finetune(
     order = rng.permutation(len(images))
     count = min(MAX_JUDGES, max(1, len(images) // HELD_OUT))
     judges, pupils = images[order[:count]], images[order[count:]]
-    twin = FakeQuantized(model, images)
+    twin = FakeQuantized(model, images, weight_bits)
     trainer = _Trainer(model, twin, _optimizer(learning_rate, steps))
     best, weights = _judge(trainer, judges, 0, say), twin.weights()
     checks = {round(steps * (index + 1) / CHECKS) for index in range(CHECKS)}

@@ -12,6 +12,9 @@ from unet_export.keras_model import import_keras
 from unet_export.repair.keras_graph import CONVOLUTIONS, Graph, is_activation
 from unet_export.repair.ranges import channel_ranges
 
+LARGEST_WEIGHT = {7: 64, 8: 127}
+"""The largest integer that a weight may be, by its bits."""
+
 _EXACT = (
     "InputLayer", "Rescaling", "MaxPooling2D", "ZeroPadding2D", "Cropping2D", "Dropout", "SpatialDropout2D",
 )  # fmt: skip
@@ -30,12 +33,14 @@ class FakeQuantized:
         trainable: the Keras variables that gradients reach; float, without any rounding.
     """
 
-    def __init__(self, model: Any, images: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, model: Any, images: npt.NDArray[np.uint8], weight_bits: int = 8) -> None:
         """
         Args:
             model: a Keras functional model, float32, NHWC; left as it is.
             images: photos that activations' ranges are measured on, uint8 (n, h, w, 3), at least one.
+            weight_bits: of the file's weights, 7 or 8.
         """
+        self._largest = LARGEST_WEIGHT[weight_bits]
         rounding = _rounding(_activation_ranges(model, images))
         self._model = import_keras().models.clone_model(model, call_function=rounding)
         self._model.trainable = True
@@ -60,7 +65,7 @@ class FakeQuantized:
 
     def _rounded(self, variable: Any) -> Any:
         layer = self._by_kernel.get(id(variable))
-        return variable.value if layer is None else _round_kernel(variable.value, type(layer).__name__)
+        return variable.value if layer is None else _round_kernel(variable.value, type(layer).__name__, self._largest)
 
 
 def _activation_ranges(model: Any, images: npt.NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
@@ -96,15 +101,15 @@ def _rounding(ranges: Mapping[str, tuple[float, float]]) -> Callable[..., Any]:
     return call
 
 
-def _round_kernel(kernel: Any, kind: str) -> Any:
-    """float32 (h, w, in, out), or as ``kind`` has it, rounded to -127..127 times a scale for each output channel."""
+def _round_kernel(kernel: Any, kind: str, steps: int) -> Any:
+    """float32 (h, w, in, out), or as ``kind`` has it, rounded to -steps..steps times a scale for each channel out."""
     import tensorflow as tf
 
     shape = kernel.shape
     if kind == "Conv2DTranspose":  # (h, w, out, in)
-        return tf.transpose(_round_kernel(tf.transpose(kernel, (0, 1, 3, 2)), "Conv2D"), (0, 1, 3, 2))
+        return tf.transpose(_round_kernel(tf.transpose(kernel, (0, 1, 3, 2)), "Conv2D", steps), (0, 1, 3, 2))
     if kind == "DepthwiseConv2D":  # (h, w, in, multiplier): each of the last two axes' pairs makes a channel
-        return tf.reshape(_round_kernel(tf.reshape(kernel, (*shape[:2], 1, -1)), "Conv2D"), shape)
-    largest = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2)))  # (out,)
-    largest = tf.where(largest > 0, largest, 1)
-    return tf.quantization.fake_quant_with_min_max_vars_per_channel(kernel, -largest, largest, narrow_range=True)
+        return tf.reshape(_round_kernel(tf.reshape(kernel, (*shape[:2], 1, -1)), "Conv2D", steps), shape)
+    largest = tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2))  # (out,)
+    scale = tf.where(largest > 0, largest, 1) / steps
+    return kernel + tf.stop_gradient(tf.round(kernel / scale) * scale - kernel)  # straight through
