@@ -7,10 +7,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from unet_export.formats.onnx import export_onnx
+from unet_export.formats.onnx_graph import layer_of_node
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
@@ -76,6 +78,8 @@ def test_it_is_trained_exported_proven_and_run(name: str, discs: Path, tmp_path:
     for entry in results:
         assert entry.passed, entry.failures
         assert entry.checked
+    nodes = onnx.load(results[1].path).graph.node
+    assert all(layer_of_node(node.name) for node in nodes if node.op_type in ("Conv", "ConvTranspose"))
 
     truth = read_split(discs, "official", "test")
     for entry in results[1:]:

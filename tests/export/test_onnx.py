@@ -93,6 +93,14 @@ def test_keras_own_names_are_told_apart() -> None:
     assert nodes_of(proto, ["conv2d"]) == ["conv2d", "conv2d/2"]
 
 
+def test_a_convolution_of_one_filter_keeps_its_name() -> None:
+    """tf2onnx makes a new one, without it, to give it its bias."""
+    image = keras.Input((16, 16, 3), dtype="uint8", name="image")
+    x = keras.layers.Conv2D(1, 3, padding="same", name="one")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Conv2D(3, 1, activation="softmax", name="head")(x)
+    assert nodes_of(build_onnx(keras.Model(image, x), "one"), ["one"]) == ["one"]
+
+
 def test_the_model_keeps_its_names_and_the_second_export_its_bytes(model: Any, plain: onnx.ModelProto) -> None:
     names = [layer.name for layer in model.layers]
     assert build_onnx(model, "tiny").SerializeToString(deterministic=True) == plain.SerializeToString(

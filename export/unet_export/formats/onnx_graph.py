@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,9 @@ def tidy(graph: onnx.GraphProto, name: str, layer_of: LayerOf) -> onnx.GraphProt
     after the node that makes it or first uses it. What no output needs is left out.
     """
     nodes = in_order(graph)
-    names = _rename(nodes, {value.name for value in (*graph.input, *graph.output)}, layer_of)
     weights = {entry.name: entry for entry in graph.initializer}
+    layers = {node.name: _layer(node, weights, layer_of) for node in nodes}
+    names = _rename(nodes, {value.name for value in (*graph.input, *graph.output)}, layers)
     for old, entry in weights.items():
         entry.name, entry.doc_string = names.get(old, old), ""
     used = [weights[old] for old in names if old in weights]  # in order of first use
@@ -85,8 +86,17 @@ def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     return order
 
 
-def _rename(nodes: list[onnx.NodeProto], kept: set[str], layer_of: LayerOf) -> dict[str, str]:
-    """Name nodes and tensors.
+def _layer(node: onnx.NodeProto, weights: Container[str], layer_of: LayerOf) -> str:
+    """The Keras layer that a node comes from, empty for none: of a convolution that tf2onnx made anew, to give it a
+    bias, the kernel has the name still."""
+    if _is_layout(node):
+        return ""
+    kernels = [name for name in node.input[1:2] if node.op_type in _CHANNEL_AXIS and name in weights]
+    return next(filter(None, map(layer_of, [node.name, *kernels])), "")
+
+
+def _rename(nodes: list[onnx.NodeProto], kept: set[str], layers: Mapping[str, str]) -> dict[str, str]:
+    """Name nodes and tensors; ``layers``: by the node's old name.
 
     Returns:
         New name by old name of every tensor but those ``kept``, in order of first use.
@@ -94,7 +104,7 @@ def _rename(nodes: list[onnx.NodeProto], kept: set[str], layer_of: LayerOf) -> d
     names: dict[str, str] = {}
     count: Counter[str] = Counter()
     for index, node in enumerate(nodes):
-        layer = "" if _is_layout(node) else layer_of(node.name)
+        layer = layers[node.name]
         count[layer] += 1
         further = f"{_LAYER_SEPARATOR}{count[layer]}" if count[layer] > 1 else ""
         node.name = layer + further if layer else f"{_LAYER_SEPARATOR}{node.op_type}_{index}"
