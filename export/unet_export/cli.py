@@ -82,7 +82,7 @@ def export(
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
     Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, parity.json and report.html. If one artifact differs more
-    than its gate allows, none is accepted, what failed is in OUTPUT/rejected, and the exit code is 4.
+    than its gate allows, none is accepted, all are in OUTPUT/rejected, and the exit code is 4.
     """
     with engines_quiet(not verbose):
         # Here and not above: --help must not wait for TensorFlow.

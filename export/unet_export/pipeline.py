@@ -63,8 +63,8 @@ def export_model(
         What the gate found, one result an artifact, all passed; their paths are in ``output``.
 
     Raises:
-        ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts that
-            failed and the report.
+        ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts, those
+            that passed too, and the report.
         ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
         SourceError, ImageError: the data cannot be used.
         OutputError: ``output`` cannot be written.
@@ -153,14 +153,13 @@ def _with_study(report: Report, builder: Builder, run: Run, options: ExportOptio
 
 
 def _settle(report: Report, folder: Path, output: Path) -> None:
-    """Move everything into place if all passed; else what failed into ``rejected``."""
-    failed = [result.path for result in report.results if not result.passed]
-    written = write_report(report, folder)
-    if failed:
-        place = reject(output, [*failed, *written])
-        names = ", ".join(path.name for path in failed)
+    """Move everything into place if all passed; else into ``rejected``, where what failed has its twins beside it."""
+    made = [*(result.path for result in report.results), *write_report(report, folder)]
+    if failed := [result.path.name for result in report.results if not result.passed]:
+        place = reject(output, made)
         raise ParityError(
-            f"{names}: not equal enough to {report.model}: nothing was accepted, {place} has what failed and why",
+            f"{', '.join(failed)}: not equal enough to {report.model}: nothing was accepted, {place} has all of it "
+            "and the reasons",
             list(report.results),
         )
-    accept(folder, output, [*(result.path.name for result in report.results), *(path.name for path in written)])
+    accept(folder, output, [path.name for path in made])

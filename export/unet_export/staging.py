@@ -70,7 +70,7 @@ def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:
 
 
 def reject(output: Path, paths: Sequence[Path]) -> Path:
-    """Move artifacts that failed, and their report, to ``output/rejected``, in place of an earlier failure's.
+    """Move an export that failed, and its report, to ``output/rejected``, in place of an earlier failure's.
 
     Returns:
         That folder.

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 from PIL import Image
 
+from tests.conftest import colour_spec
 from tests.training.conftest import unet_train
+from unet_runtime.artifact import write_keras
+from unet_runtime.cli import exits
 from unet_training.compare import steps
 from unet_training.compare.steps import StepError, Steps
 
@@ -56,6 +60,31 @@ def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
     absent = Steps(tmp_path / "absent", tmp_path / "out", ["--preset", "demo"], 64, 1)
     with pytest.raises(StepError, match=r"unet-train .*absent.* ended with exit code"):
         absent.train(tmp_path / "out" / "a", [])
+
+
+def test_an_export_that_fails_is_not_passed_over_for_an_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older one is of weights that are no more."""
+    files = ("a.float32.onnx", "a.int8.onnx")
+
+    def fail(words: list[str], allowed: tuple[int, ...]) -> None:
+        assert exits.GATE in allowed
+        place = tmp_path / "export" / "rejected"
+        place.mkdir(parents=True)
+        (place / "parity.json").write_text(json.dumps({"artifacts": [{"file": name} for name in files]}))
+
+    write_keras(
+        lambda path: keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]).save(path),
+        tmp_path / "model.keras",
+        colour_spec(160),
+    )
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "parity.json").write_text(json.dumps({"artifacts": [{"file": "older.onnx"}]}))
+    monkeypatch.setattr(steps, "_run", fail)
+    paths, parity = Steps(tmp_path, tmp_path, [], 64, 1).export(tmp_path)
+    assert paths == [tmp_path / "export" / "rejected" / name for name in files]
+    assert [entry["file"] for entry in parity["artifacts"]] == [*files]
 
 
 def test_an_interruption_waits_for_the_command_to_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def timed(path: Path, backend: str, milliseconds: float) -> dict[str, Any]:
 @pytest.fixture
 def compared(tmp_path: Path) -> Row:
     full, small = tmp_path / "a.float32.onnx", tmp_path / "a.int8.onnx"
-    quantization = {"equalized": True, "precise": ["stem", "logits"], "finetune_steps": 0}
+    quantization = {"method": "percentile", "equalized": True, "precise": ["stem", "logits"], "finetune_steps": 0}
     parity = {"artifacts": [
         proven(full.name, "float32", 0.0), proven(small.name, "int8", -0.25, quantization=quantization),
     ]}  # fmt: skip
@@ -56,7 +56,11 @@ def test_a_row_has_its_own_artifacts_each_in_each_engine_that_ran(compared: Row)
     assert [(one.way, one.milliseconds, one.iou_change) for one in compared.artifacts] == [
         ("onnx float32", 20.0, 0.0), ("openvino float32", 18.0, 0.0), ("onnx int8", 9.5, -0.25),
     ]  # fmt: skip
-    assert [one.repair for one in compared.artifacts] == ["", "", "equal ranges, 2 layers precise"]
+    assert [one.repair for one in compared.artifacts] == [
+        "",
+        "",
+        "calibration by percentile, equal ranges, 2 layers precise",
+    ]
 
 
 def test_the_table_begins_with_the_most_accurate(compared: Row) -> None:
@@ -66,7 +70,9 @@ def test_the_table_begins_with_the_most_accurate(compared: Row) -> None:
         "onnx int8, ms | onnx int8, points |"
     )
     assert lines[2] == "| better | 160 | 1,947,027 | 0.7500 | 0.4300 | 20.0 |  |  |  |"
-    assert lines[3].endswith("| 20.0 | 18.0 | 9.5 | -0.25 (repaired: equal ranges, 2 layers precise) |")
+    assert lines[3].endswith(
+        "| 20.0 | 18.0 | 9.5 | -0.25 (repaired: calibration by percentile, equal ranges, 2 layers precise) |"
+    )
 
 
 def test_a_failed_gate_is_said(compared: Row) -> None:

@@ -78,9 +78,17 @@ def _artifact(proven: Mapping[str, Any], timed: Mapping[str, Any]) -> Artifact:
     )  # fmt: skip
 
 
+_METHOD, _PHOTOS = "minmax", 200
+"""How, and on how many photos, an export calibrates unless it has to repair."""
+
+
 def _repair(quantization: Mapping[str, Any]) -> str:
     """What was done besides calibrating."""
     words = []
+    if (method := quantization.get("method", _METHOD)) != _METHOD:
+        words.append(f"calibration by {method}")
+    if (photos := quantization.get("photos", _PHOTOS)) > _PHOTOS:
+        words.append(f"{photos} calibration photos")
     if quantization.get("equalized"):
         words.append("equal ranges")
     if quantization.get("precise"):

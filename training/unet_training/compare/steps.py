@@ -78,6 +78,7 @@ class Steps:
                  "--data", str(self.data), "--parity-count", str(self.parity_count), "--repair", "auto"]  # fmt: skip
         stamp = [*words, model.spec.provenance.weights_sha256]
         if not _done(folder / "exported.json", stamp):
+            shutil.rmtree(exported, ignore_errors=True)  # an older export beside one that fails would pass for it
             _run(words, allowed=(exits.OK, exits.GATE))
             _note(folder / "exported.json", stamp)
         there = exported if (exported / "parity.json").is_file() else exported / "rejected"
