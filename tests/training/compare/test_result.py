@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from unet_runtime.spec import ModelSpec, Provenance
 from unet_training.compare import plot
 from unet_training.compare.points import Point
 from unet_training.compare.result import Row, as_json, row, table
+from unet_training.report import plots
 
 METRICS = {"mean_iou": 0.71, "loss": 0.3, "iou": {"pet": 0.8, "background": 0.9, "border": 0.43}}
 
@@ -100,6 +102,19 @@ def test_the_plot_has_a_panel_for_each_engine_and_names_each_network(compared: R
     with Image.open(tmp_path / "compare.png") as picture:
         assert picture.width > 1000
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+def test_names_of_networks_that_lie_close_cover_each_other_nowhere() -> None:
+    dots = [plot._Dot(f"network:{number}", 1 + number / 100, 0.6 + number / 1000) for number in range(5)]
+    figure = plots.figure(5, 4)
+    axes = figure.add_subplot()
+    plot._panel(axes, "ms", [*dots, plot._Dot("other", 2.0, 0.9)], [dot.label for dot in dots] + ["other"])
+    figure.draw_without_rendering()
+    plot._write_names(axes, dots)
+    boxes = [words.get_window_extent() for words in axes.texts]
+    assert len(boxes) == 5
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
 
 
 def test_the_line_joins_what_nothing_cheaper_beats() -> None:
