@@ -1,42 +1,42 @@
-"""The page for people: what it says, what it must never say, and which artifact it names for which device."""
+"""The page for people: what it says, and what it must never say."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 from PIL import Image
 
-from tests.conftest import colour_spec
 from tests.export.conftest import TFLITE, Export
+from tests.export.results import (
+    FLOAT,
+    INT8,
+    NO_CUDA,
+    SPEC,
+    WORSE,
+    artifact,
+    engine,
+    figures,
+    report,
+)  # fmt: skip
 from unet_export.formats import FORMATS
-from unet_export.gate.gate import GATES, EngineResult, Figures, ParityResult, judge
-from unet_export.gate.panels import Panel, PanelCollector
+from unet_export.gate.gate import EngineResult
+from unet_export.gate.panels import Panel
 from unet_export.photos import Photo, PhotoSets
 from unet_export.report import page_figures
 from unet_export.report.page import (
-    Recommendation,
     activation_bytes,
     percent,
-    recommend,
     render,
     scientific,
     signed,
 )
-from unet_export.report.report import Report
-
-SPEC = colour_spec(16)
-
-NO_CUDA = EngineResult("onnx", "cuda", "onnxruntime CUDA", None, not_checked="no CUDA driver here")
 
 VOID = {"meta", "img"}
 
@@ -85,48 +85,6 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def figures(change: float = 0.0, max_abs: float = 1e-6, agreement: float = 0.99995) -> Figures:
-    """``change``: of mean IoU in points; the border loses twice that."""
-    return Figures(
-        max_abs, max_abs / 3, max_abs / 30, agreement, 0.99, 0.97, 0.75, 0.5, 0.75 + change / 100, 0.5 + change / 50
-    )
-
-
-ENGINES = {"onnx": "ONNX Runtime 1.0", "openvino": "OpenVINO 1.0", "tflite": "LiteRT 1.0", "tensorflow": "TensorFlow 2"}
-
-
-def engine(
-    name: str, ms: float | None, measured: Figures, device: str = "cpu", precision: str = "float32"
-) -> EngineResult:
-    counts = (5, 10, 100, 7, 0, 0, 0, 0, 0, 0)
-    label = ENGINES[name] + (" CUDA" if device == "cuda" else "")
-    return EngineResult(name, device, label, measured, counts, ms, failures=judge(measured, GATES[precision]))
-
-
-def artifact(name: str, size: int, *engines: EngineResult, file: str = "") -> ParityResult:
-    form = FORMATS[name]
-    path = Path("/nowhere") / (file or form.file_name(SPEC))
-    return ParityResult(name, form.precision, path, size, "0" * 64, GATES[form.precision], engines, {})
-
-
-def quantized(name: str, size: int, ms: float, change: float = -0.1) -> ParityResult:
-    return artifact(name, size, engine("tflite", ms, figures(change, 0.1, 0.995), precision="int8"))
-
-
-FLOAT = artifact("onnx", 4000, engine("onnx", 20.0, figures()), NO_CUDA, engine("openvino", 16.0, figures()))
-HALF = artifact("onnx-float16", 2000, engine("onnx", 30.0, figures()), NO_CUDA)
-INT8 = quantized("tflite-int8", 1000, 8.0)
-WORSE = quantized("tflite-int8", 900, 5.0, change=-0.4)
-SAVED = artifact("saved-model", 9000, engine("tensorflow", 4.0, figures()))
-
-
-def report(*results: ParityResult, **settings: object) -> Report:
-    photo = Photo("a.jpg", Path("a.jpg"), Path("a.png"))
-    photos = PhotoSets(calibration=[photo] * 3, reserve=[], parity=[photo] * 64, split="official")
-    whole = Report(model="colours.keras", spec=SPEC, photos=photos, results=results)
-    return replace(whole, **settings)  # type: ignore[arg-type]
-
-
 def panel(name: str = "cat.jpg", side: int = 16) -> Panel:
     """The artifact calls the four pixels of the upper left corner class 1, the trained model calls all 0."""
     actual = np.zeros((side, side), np.uint8)
@@ -138,10 +96,6 @@ def panel(name: str = "cat.jpg", side: int = 16) -> Panel:
 
 def decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-
-
-def by_device(results: Sequence[Recommendation]) -> dict[str, Recommendation]:
-    return {entry.device: entry for entry in results}
 
 
 def test_an_accepted_export_says_so_and_what_was_not_checked() -> None:
@@ -250,90 +204,6 @@ def test_what_is_not_a_number_is_shown_as_such_and_red() -> None:
     assert page.marked["failed"].count("none") == 4
 
 
-def test_the_fastest_that_passed_is_for_a_cpu() -> None:
-    choice = by_device(recommend(report(SAVED, FLOAT, INT8)))["CPU"]
-    assert choice.artifact == "colours-16.int8.tflite"
-    assert "8.00 ms a photo in LiteRT 1.0, 2.50 times as fast as ONNX Runtime float32" in choice.reason
-    assert "0.50 times as fast as TensorFlow on the SavedModel" in choice.reason
-    assert "Mean IoU changes by -0.100 points, border IoU by -0.200." in plain(choice.reason)
-
-
-def test_an_artifact_that_failed_is_never_recommended() -> None:
-    choices = by_device(recommend(report(FLOAT, WORSE)))
-    assert choices["CPU"].artifact == "colours-16.float32.onnx"
-    assert "16.0 ms a photo in OpenVINO 1.0" in choices["CPU"].reason
-    assert choices["Small Arm CPU"] == Recommendation("Small Arm CPU", "", "No TFLite passed.")
-    assert choices["Microcontroller"].artifact == ""
-
-
-def test_one_engine_that_fails_rules_the_artifact_out() -> None:
-    half_right = artifact("onnx", 4000, engine("onnx", 1.0, figures()), engine("openvino", 1.0, figures(max_abs=0.1)))
-    assert [choice.artifact for choice in recommend(report(half_right))] == [""] * 4
-
-
-def test_a_small_arm_cpu_gets_the_smallest_int8_or_else_the_smallest_tflite() -> None:
-    wide = quantized("tflite-int16x8", 800, 9.0)
-    assert by_device(recommend(report(INT8, wide)))["Small Arm CPU"].artifact == "colours-16.int8.tflite"
-    fallback = by_device(recommend(report(WORSE, wide)))["Small Arm CPU"]
-    assert fallback.artifact == "colours-16.int16x8.tflite"
-    assert "No int8 TFLite passed" in fallback.reason
-    assert "not measured on such a CPU" in fallback.reason
-
-
-def test_a_gpu_that_was_not_there_is_not_spoken_of_as_measured() -> None:
-    choice = by_device(recommend(report(FLOAT, HALF, INT8)))["GPU"]
-    assert choice.artifact == "colours-16.float16.onnx"
-    assert "Not measured on a GPU: no CUDA driver here." in choice.reason
-    assert " ms" not in choice.reason
-
-
-def test_on_a_gpu_that_was_there_the_fastest_float_onnx_is_chosen() -> None:
-    half = artifact("onnx-float16", 2000, engine("onnx", 30.0, figures()), engine("onnx", 3.0, figures(), "cuda"))
-    whole = artifact("onnx", 4000, engine("onnx", 20.0, figures()), engine("onnx", 2.0, figures(), "cuda"))
-    choice = by_device(recommend(report(half, whole)))["GPU"]
-    assert choice.artifact == "colours-16.float32.onnx"
-    assert "measured on CUDA here: 2.00 ms a photo in ONNX Runtime 1.0 CUDA." in choice.reason
-    assert by_device(recommend(report(half, whole)))["CPU"].reason.startswith("The fastest on this machine: 20.0 ms")
-
-
-def test_a_microcontroller_gets_integers_with_bytes_and_what_is_not_known() -> None:
-    choice = by_device(recommend(report(INT8)))["Microcontroller"]
-    assert "1,000 bytes of flash. Not checked: memory for activations, and whether" in choice.reason
-    known = by_device(recommend(report(INT8), {INT8.path.name: 54321}))["Microcontroller"]
-    assert "at least 54,321 bytes of RAM for activations. Not checked: whether" in known.reason
-
-
-def chain(*operators: tuple[list[int], int], sizes: Sequence[tuple[int, int]], constant: int) -> bytes:
-    """A ``.tflite`` of operators (tensors in, tensor out) on tensors of (elements, type); the graph begins with tensor
-    0 and ends with the last operator's; the file holds the values of ``constant``."""
-    model, graph, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT()
-    values = schema.BufferT()
-    values.data = np.zeros(1000, np.uint8)
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
-    graph.tensors, graph.operators = [], []
-    for index, (size, kind) in enumerate(sizes):
-        tensor = schema.TensorT()
-        tensor.shape, tensor.type, tensor.buffer = np.array([1, size], np.int32), kind, int(index == constant)
-        graph.tensors.append(tensor)
-    for sources, target in operators:
-        operator = schema.OperatorT()
-        operator.inputs, operator.outputs = np.array(sources, np.int32), np.array([target], np.int32)
-        graph.operators.append(operator)
-    graph.inputs, graph.outputs = np.array([0], np.int32), np.array([operators[-1][1]], np.int32)
-    model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, [graph], [code], [schema.BufferT(), values]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def test_activations_are_counted_while_somebody_still_needs_them() -> None:
-    """0 -> 1 -> 2 -> 3, which needs 1 again; tensor 4 is a constant."""
-    int8, int16 = schema.TensorType.INT8, schema.TensorType.INT16
-    sizes = [(50, int8), (30, int16), (20, int8), (10, int8), (1000, int8)]
-    direct = chain(([0, 4], 1), ([1], 2), ([2], 3), sizes=sizes, constant=4)
-    assert activation_bytes(direct) == 50 + 60
-    skipping = chain(([0, 4], 1), ([1], 2), ([2, 1, 4], 3), sizes=[(5, int8), *sizes[1:]], constant=4)
-    assert activation_bytes(skipping) == 60 + 20 + 10
-
-
 def test_a_histogram_has_a_column_a_decade_and_its_tolerance() -> None:
     page = Page(render(report(FLOAT)))
     assert len(page.all("rect")) == 2 * 4
@@ -371,47 +241,6 @@ def test_a_large_photo_is_reduced_and_a_single_pixel_still_seen() -> None:
     assert difference.getpixel((0, 319)) == page_figures.DIFFERENT
     many = {f"{index}.tflite": [large] * 3 for index in range(4)}
     assert len(render(report(INT8, panels=many))) < 3_000_000
-
-
-def one_hot(ids: np.ndarray) -> np.ndarray:
-    return np.eye(3, dtype=np.float32)[ids]
-
-
-def test_the_collector_keeps_the_worst_and_the_first() -> None:
-    expected = np.zeros((6, 4, 4), np.uint8)
-    actual = expected.copy()
-    for index, wrong in enumerate((1, 0, 2, 0, 5, 5)):
-        actual[index].reshape(-1)[:wrong] = 1
-    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    collector = PanelCollector(keep_typical=2)
-    for start in (0, 2, 4):
-        part = slice(start, start + 2)
-        collector.add([f"{i}" for i in range(6)][part], images[part], one_hot(expected[part]), one_hot(actual[part]))
-    panels = collector.panels()
-    assert [(panel.name, panel.agreement) for panel in panels] == [("4", 11 / 16), ("0", 15 / 16), ("1", 1.0)]
-    assert panels[0].image.max() == 4
-    assert (panels[0].actual == actual[4]).all()
-    assert all(panel.image.base is None for panel in panels)
-
-
-def test_a_worst_photo_among_the_first_is_not_shown_twice() -> None:
-    actual = np.zeros((4, 4, 4), np.uint8)
-    actual[1] = 1
-    collector = PanelCollector(keep_typical=2)
-    collector.add(list("abcd"), np.zeros((4, 4, 4, 3), np.uint8), one_hot(np.zeros_like(actual)), one_hot(actual))
-    assert [panel.name for panel in collector.panels()] == ["b", "a", "c"]
-    assert PanelCollector().panels() == ()
-
-
-def test_a_photo_loses_the_margin_that_the_model_does_not_answer_for() -> None:
-    image = np.zeros((1, 8, 10, 3), np.uint8)
-    image[0, 2:6, 2:8] = 9
-    collector = PanelCollector()
-    collector.add(["a"], image, one_hot(np.zeros((1, 4, 6), np.uint8)), one_hot(np.ones((1, 4, 6), np.uint8)))
-    (shown,) = collector.panels()
-    assert shown.image.shape == (4, 6, 3)
-    assert (shown.image == 9).all()
-    assert shown.agreement == 0
 
 
 def test_the_calibration_study_is_drawn_and_listed() -> None:

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 
 from unet_runtime.live.opencv import load_opencv
+from unet_runtime.live.view import Status
+from unet_runtime.live.web import WebView
+
+STATUS = Status(29.84, 41.6, 1234, "camera lost, trying again in 2 s")
 
 load_opencv("a test")  # by whichever test it is imported first, it is as quiet as our commands want it
 
@@ -60,3 +64,11 @@ def halves() -> np.ndarray:
     picture[:, :160, 0] = 200
     picture[:, 160:, 2] = 200
     return picture
+
+
+@pytest.fixture
+def view() -> Iterator[WebView]:
+    """The web view, on a port that is free."""
+    view = WebView(port=0)
+    yield view
+    view.close()
