@@ -46,15 +46,19 @@ def test_validation_takes_no_more_than_a_quarter(pictures: Path) -> None:
     assert len(split_dataset(pictures, "official", validation=200, seed=1).validation) == 6
 
 
-def test_the_article_split_holds_the_last_thousand_by_name_out(tmp_path: Path) -> None:
+def test_the_article_split_holds_a_thousand_of_all_kinds_out(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations" / "trimaps").mkdir(parents=True)
     for index in range(2100):  # the split looks at names only
         (tmp_path / "images" / f"p{index:04}.jpg").touch()
         (tmp_path / "annotations" / "trimaps" / f"p{index:04}.png").touch()
     split = split_dataset(tmp_path, "article", validation=1000, seed=1)
-    assert _names(split.train) == [f"p{index:04}" for index in range(1100)]
-    assert _names(split.test) == _names(split.validation) == [f"p{index:04}" for index in range(1100, 2100)]
+    train, test = _names(split.train), _names(split.test)
+    assert sorted(train + test) == [f"p{index:04}" for index in range(2100)]
+    assert (len(train), len(test)) == (1100, 1000)
+    assert test == _names(split.validation)
+    assert {"p0678", "p1363", "p1498"} <= set(test)  # as the article's shuffle leaves them
+    assert 400 < sum(name < "p1050" for name in test) < 600  # names tell the breed: no breed is held out whole
 
 
 def test_a_random_split_takes_validation_from_its_trainval_and_leaves_test_alone(pictures: Path) -> None:

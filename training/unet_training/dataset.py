@@ -89,7 +89,7 @@ class Split:
 def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
     """``official``: ``validation`` random photos of trainval choose checkpoints, the test list is kept for the end.
     ``random:SEED``: the same with a test part of its own seed, which says nothing of ``seed``: two trainings of one
-    split are measured on the same photos. ``article``: the last 1,000 by name do both, as in the article
+    split are measured on the same photos. ``article``: the 1,000 photos held out do both, as in the article
     (``validation`` is not used).
 
     Args:
