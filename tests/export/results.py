@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import colour_spec
 from unet_export.formats import FORMATS
@@ -51,8 +52,8 @@ WORSE = quantized("tflite-int8", 900, 5.0, change=-0.4)
 SAVED = artifact("saved-model", 9000, engine("tensorflow", 4.0, figures()))
 
 
-def report(*results: ParityResult, **settings: object) -> Report:
+def report(*results: ParityResult, **settings: Any) -> Report:
     photo = Photo("a.jpg", Path("a.jpg"), Path("a.png"))
     photos = PhotoSets(calibration=[photo] * 3, reserve=[], parity=[photo] * 64, split="official")
     whole = Report(model="colours.keras", spec=SPEC, photos=photos, results=results)
-    return replace(whole, **settings)  # type: ignore[arg-type]
+    return replace(whole, **settings)
