@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.artifact import append_to_onnx
+from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from unet_export.calibration import calibration_images, sha256
 from unet_export.formats import SAVED_MODEL, Format, onnx, onnx_reduced, tflite
-from unet_export.formats.rounding import with_biases_of_float16
 from unet_export.formats.saved_model import export_saved_model
 from unet_export.photos import PhotoSets, inputs
 from unet_export.quantization import Quantization
-from unet_export.repair.equalize import equalize
-from unet_export.repair.finetune import finetune
-from unet_runtime.spec import ModelSpec
+from unet_export.transforms.equalize import equalize
+from unet_export.transforms.finetune import finetune
+from unet_export.transforms.rounding import with_biases_of_float16
+from unet_runtime.core.spec import ModelSpec
 
 
 @dataclass(frozen=True)

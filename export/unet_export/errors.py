@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unet_runtime.cli import exits
-from unet_runtime.errors import UnetRuntimeError
+from unet_runtime.core.errors import UnetRuntimeError
 
 if TYPE_CHECKING:
     from unet_export.gate.gate import ParityResult

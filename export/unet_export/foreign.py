@@ -11,7 +11,7 @@ from typing import Any
 from unet_export.errors import ExportError
 from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME
 from unet_export.keras_model import check_activation, import_keras, load_bare
-from unet_runtime.spec import ROLES, ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import ROLES, ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
 
 PIXELS = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}
 """What the model expects of a pixel -> scale and offset that bring 0..255 there."""

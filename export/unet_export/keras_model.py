@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from unet_export.errors import ExportError
-from unet_runtime.artifact import Artifact
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import Artifact
+from unet_runtime.core.spec import ModelSpec
 
 _BACKEND = "tensorflow"
 _PRECISION = "float32"

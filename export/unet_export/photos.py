@@ -17,11 +17,12 @@ import numpy.typing as npt
 from unet_export.calibration import DEFAULT_COUNT
 from unet_export.calibration import MIN_COUNT as MIN_CALIBRATION
 from unet_export.errors import ExportError
-from unet_runtime.errors import SourceError
-from unet_runtime.labelled import evenly, paired_photos, read_split
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.sources import find_photos
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.datasets.oxford_pets import evenly, paired_photos, read_split
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import InputSpec
+from unet_runtime.io.sources import find_photos
 
 MIN_PARITY = 64
 """Fewer do not tell half a point of IoU from chance."""

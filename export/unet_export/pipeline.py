@@ -19,13 +19,13 @@ from unet_export.gate.runners import Run
 from unet_export.gate.study import calibration_study
 from unet_export.photos import PhotoSource, Say, choose_photos
 from unet_export.quantization import DEFAULTS, Quantization
-from unet_export.repair.repair import MORE_PHOTOS, repaired
+from unet_export.repair import MORE_PHOTOS, repaired
 from unet_export.report.report import Report, write_report
 from unet_export.staging import accept, reject, staging_folder
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import SourceError
-from unet_runtime.labelled import check_split
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import check_split
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.spec import ModelSpec
 
 
 @dataclass(frozen=True)

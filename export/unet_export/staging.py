@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 
 PARITY_NAME = "parity.json"
 REPORT_NAME = "report.html"

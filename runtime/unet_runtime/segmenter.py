@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime import backends, postprocess, render
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.base import Backend
-from unet_runtime.errors import BackendError, ModelFileError
-from unet_runtime.preprocess import Photo, any_photo, model_input
-from unet_runtime.spec import ModelSpec
+from unet_runtime import engines
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.photo import Photo, any_photo
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.engines.base import Backend
 
 if TYPE_CHECKING:
-    from unet_runtime.stream import Stream
-    from unet_runtime.tiling import TiledSegmentation
+    from unet_runtime.core.stream import Stream
+    from unet_runtime.core.tiling import TiledSegmentation
 
 _MODELS = Path(__file__).parent / "models"
 _DEFAULT_MODELS = {
@@ -38,64 +38,13 @@ class _Ready(NamedTuple):
     """(1, h, w, 3), as the model wants it."""
 
 
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What a model says of one photo; pictures of it are made when asked for.
-
-    ``mask`` and ``opacity`` are made once and kept. Any thread may ask for them.
-    """
-
-    photo: Image.Image
-    """RGB, upright, at its own size (W, H)."""
-    probabilities: npt.NDArray[np.float32]
-    """float32 (h, w, C) on the model's grid, as the model answers: a sigmoid model's do not sum to 1."""
-    spec: ModelSpec
-    _made: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False, repr=False)
-
-    @property
-    def mask(self) -> npt.NDArray[np.uint8]:
-        """Class ids, uint8 (H, W), at the photo's own size."""
-        return self._once("mask", postprocess.class_mask)
-
-    @property
-    def opacity(self) -> npt.NDArray[np.uint8]:
-        """Opacity of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground."""
-        return self._once("opacity", postprocess.opacity)
-
-    def _once(self, name: str, make: Callable[..., npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-        # Not functools.cached_property: before Python 3.12 it makes the threads of all photos take turns.
-        if name not in self._made:
-            self._made[name] = make(self.probabilities, self.photo.size, self.spec)
-        return self._made[name]
-
-    def probability_bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Probabilities at the photo's own size, a band of rows at a time, whatever the size in bounded memory.
-
-        Yields:
-            (top, band) from the top down: the band's first row, and float32 (rows, W, C); ``mask`` is their argmax.
-        """
-        return postprocess.probability_bands(self.probabilities, self.photo.size, self.spec)
-
-    def mask_image(self) -> Image.Image:
-        """Mode P: pixel value = class id."""
-        return render.palette_image(self.mask, self.spec)
-
-    def overlay(self) -> Image.Image:
-        """RGB: the photo, its classes tinted."""
-        return render.overlay(self.photo, self.mask, self.spec)
-
-    def cutout(self) -> Image.Image:
-        """RGBA: the foreground alone, with a soft edge."""
-        return render.cutout(self.photo, self.opacity)
-
-
 class Segmenter:
     """A model, loaded and ready; may be called from several threads.
 
     Args:
         model: a ``.onnx`` or ``.tflite`` file made by unet-export; None takes the bundled pets model.
         backend: ``onnx``, ``tflite``, ``openvino``, or ``auto``: by the file's suffix and what is installed.
-        device: one of ``backends.DEVICES``; ``auto`` takes the fastest that really runs.
+        device: one of ``engines.DEVICES``; ``auto`` takes the fastest that really runs.
         threads: CPU threads of the engine; None lets the engine choose.
 
     Raises:
@@ -124,7 +73,7 @@ class Segmenter:
         name, path = _choose(model, backend)
         artifact = read_artifact(path)
         self.spec = artifact.spec
-        self._backend: Backend | None = backends.load(name, artifact, device=device, threads=threads)
+        self._backend: Backend | None = engines.load(name, artifact, device=device, threads=threads)
         self._one_by_one = False  # found out: the file's batch is fixed at 1
 
     @property
@@ -201,7 +150,7 @@ class Segmenter:
             absent.jpg: no such file, expected a photo
             (60, 40)
         """
-        from unet_runtime.stream import Stream  # with what threads need, which one photo does not
+        from unet_runtime.core.stream import Stream  # with what threads need, which one photo does not
 
         return Stream(photos, self._prepare, self._finish, ahead)
 
@@ -224,7 +173,7 @@ class Segmenter:
             ModelFileError: the model's output is not its input less the margin, so tiles would not fit together.
             ValueError: an overlap out of range.
         """
-        from unet_runtime import tiling  # what few need
+        from unet_runtime.core import tiling  # what few need
 
         return tiling.segment(any_photo(photo), self.spec, self._run, overlap)
 
@@ -281,11 +230,11 @@ def _choose(model: str | os.PathLike[str] | None, backend: str) -> tuple[str, Pa
     """(engine, model file) for what the user named."""
     if model is not None:
         path = Path(model)
-        return (backends.engine_for(path.suffix) if backend == "auto" else backend), path
+        return (engines.engine_for(path.suffix) if backend == "auto" else backend), path
     if backend == "auto":
-        there = [name for name in backends.ENGINES if backends.installed(name)]
+        there = [name for name in engines.ENGINES if engines.installed(name)]
         if not there:
-            raise BackendError(f"no engine is installed: {backends.install_hint('onnx')} (or [tflite], [openvino])")
+            raise BackendError(f"no engine is installed: {engines.install_hint('onnx')} (or [tflite], [openvino])")
         backend = there[0]
     if backend not in _DEFAULT_MODELS:
         raise BackendError(f"backend {backend!r}, expected one of {', '.join(_DEFAULT_MODELS)}")

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPOSITORY
-from unet_export.cli import command as exporting
+from unet_export.cli.command import command as exporting
 from unet_runtime.cli.bench import command as benchmark
+from unet_runtime.io.video.writer import VideoFile
 from unet_runtime.segmenter import _DEFAULT_MODELS
-from unet_runtime.videofile import VideoFile
-from unet_training.cli import command as training
+from unet_training.cli.command import command as training
 from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent

@@ -13,9 +13,11 @@ from unet_export import keras_model
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
-from unet_runtime.artifact import read_artifact
-from unet_runtime.labelled import confusion, evenly, iou, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import evenly, open_trimap, read_split
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.core.photo import open_photo
 
 KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 MODELS = REPOSITORY / "runtime/unet_runtime/models"

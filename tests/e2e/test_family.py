@@ -16,8 +16,9 @@ from unet_export.formats.onnx_graph import layer_of_node
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
-from unet_runtime.labelled import confusion, iou, open_trimap, read_split
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
 from unet_training.build import PET_CLASSES
 from unet_training.models import ARCHITECTURES, unet2015
 from unet_training.recipes import PRESETS

@@ -19,10 +19,11 @@ from PIL import Image
 from unet_export.gate.gate import ParityResult
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_runtime.artifact import write_keras
-from unet_runtime.labelled import model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.artifact import write_keras
+from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_training.models.unet import build
 
 SIZE = 48

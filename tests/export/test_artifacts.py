@@ -22,11 +22,11 @@ from unet_export.calibration import calibration_images, sha256
 from unet_export.formats.onnx import export_onnx
 from unet_export.formats.saved_model import write_graph
 from unet_export.photos import Photo, inputs
-from unet_runtime.artifact import read_artifact, read_saved_model_spec
-from unet_runtime.backends import load
-from unet_runtime.errors import ModelFileError
-from unet_runtime.labelled import read_split
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import load
 
 INT8_ONNX = f"tiny-{SIZE}.int8.onnx"
 

@@ -30,7 +30,7 @@ from unet_export.bundle.bundle import bundle
 from unet_export.bundle.wheels import PLATFORMS, PipError
 from unet_export.errors import ExportError
 from unet_runtime import Segmenter
-from unet_runtime.errors import ModelFileError, OutputError
+from unet_runtime.core.errors import ModelFileError, OutputError
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 HERE = "linux-x86_64"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.export.conftest import ONNX, TFLITE, Export
-from unet_export import cli
+from unet_export.cli.command import main
 from unet_export.formats import onnx
 
 Command = Callable[..., int]
@@ -25,7 +25,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     def run(*arguments: Any) -> int:
         monkeypatch.setattr(sys, "argv", ["unet-export", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main()
         return int(caught.value.code or 0)
 
     return run
@@ -122,14 +122,14 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_does_not_wait_for_the_engines() -> None:
-    code = "import sys; from unet_export import cli; print(sorted({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
+    code = "import sys, unet_export.cli.command; print(sorted({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
     assert python(code).stdout.strip() == "[]"
 
 
 def test_another_keras_backend_exits_3(model_file: Path, data: Path, tmp_path: Path) -> None:
     arguments = ["unet-export", str(model_file), "--data", str(data), "--output", str(tmp_path / "out")]
     answer = python(
-        f"import sys; sys.argv = {arguments}; from unet_export.cli import main; main()", KERAS_BACKEND="jax"
+        f"import sys; sys.argv = {arguments}; from unet_export.cli.command import main; main()", KERAS_BACKEND="jax"
     )
     assert answer.returncode == 3
     assert answer.stderr.startswith("error: Keras runs on jax, expected tensorflow")

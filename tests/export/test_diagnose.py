@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from tests.export.hard_model import hard_model
-from tests.export.int8_answers import onnx_files, tflite_files
+from tests.helpers.hard_model import hard_model
+from tests.helpers.int8_answers import onnx_files, tflite_files
 from unet_export.diagnosis.diagnose import diagnose, guilty_layers, table
 from unet_export.diagnosis.layer_errors import Grid, LayerError, noise_to_signal
 from unet_export.errors import ExportError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
 WILD = "bridge_norm_a"
 GUILTY = "bridge_conv_a"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.export.hard_model import hard_model
-from tests.export.int8_answers import int8_masks
-from unet_export.repair.equalize import EqualizationReport, equalize
-from unet_export.repair.rescale import rescale
-from unet_runtime.spec import ModelSpec
+from tests.helpers.hard_model import hard_model
+from tests.helpers.int8_answers import int8_masks
+from unet_export.transforms.equalize import EqualizationReport, equalize
+from unet_export.transforms.rescale import rescale
+from unet_runtime.core.spec import ModelSpec
 
 
 @pytest.fixture(scope="module")

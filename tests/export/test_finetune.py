@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests.export.conftest import SIZE, SPEC, draw
-from tests.export.hard_model import hard_model
-from tests.export.int8_answers import calibration, int8_masks, onnx_int8_masks
+from tests.helpers.hard_model import hard_model
+from tests.helpers.int8_answers import calibration, int8_masks, onnx_int8_masks
 from unet_export.quantization import DEFAULTS
-from unet_export.repair.finetune import finetune
-from unet_export.repair.twin import FakeQuantized
-from unet_runtime.preprocess import model_input
-from unet_runtime.spec import ModelSpec
+from unet_export.transforms.finetune import finetune
+from unet_export.transforms.twin import FakeQuantized
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.spec import ModelSpec
 
 STEPS = 40
 RATE = 1e-3

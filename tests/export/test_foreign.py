@@ -16,7 +16,7 @@ from unet_export.foreign import Description, load_foreign, parse_classes
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
-from unet_runtime.artifact import read_artifact
+from unet_runtime.core.artifact import read_artifact
 from unet_training.models.unet import build
 
 CLASSES = parse_classes("pet,background,border:neutral")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from unet_export.diagnosis.heat_maps import POSITIONS_NAME, WORST_NAME, heat_maps
-from unet_runtime.errors import OutputError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.spec import ModelSpec
 
 COUNT, SIZE = 6, 48
 MARK = (255, 0, 110)

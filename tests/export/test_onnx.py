@@ -19,10 +19,10 @@ from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.onnx import build_onnx, export_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
 from unet_export.formats.tflite import export_tflite
-from unet_runtime.artifact import Artifact, read_artifact
-from unet_runtime.backends import load
-from unet_runtime.errors import ModelFileError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import Artifact, read_artifact
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import load
 from unet_training.models.unet import build
 
 

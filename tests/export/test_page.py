@@ -14,17 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.export.conftest import TFLITE, Export
-from tests.export.results import (
-    FLOAT,
-    INT8,
-    NO_CUDA,
-    SPEC,
-    WORSE,
-    artifact,
-    engine,
-    figures,
-    report,
-)  # fmt: skip
+from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, figures, report  # fmt: skip
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import EngineResult
 from unet_export.gate.panels import Panel

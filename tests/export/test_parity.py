@@ -23,10 +23,11 @@ from unet_export.gate.parity import Candidate
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, PhotoSets
 from unet_export.report.report import Report, as_json, table
-from unet_runtime.artifact import append_to_onnx, read_artifact
-from unet_runtime.backends import load
-from unet_runtime.labelled import model_labels, open_trimap, read_split
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.artifact import append_to_onnx, read_artifact
+from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.geometry import model_labels
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.engines import load
 
 FLOAT, INT8 = GATES["float32"], GATES["int8"]
 
@@ -270,7 +271,7 @@ def test_an_engine_that_breaks_on_the_way_fails(
     def broken(self: Any, images: Any) -> Any:
         raise RuntimeError("kernel died")
 
-    monkeypatch.setattr("unet_runtime.backends.openvino.OpenVINOBackend.run", broken)
+    monkeypatch.setattr("unet_runtime.engines.openvino.OpenVINOBackend.run", broken)
     result = prove_one(model, onnx_file(exported.folder / ONNX), photos, spec)
     assert [entry.verdict for entry in result.engines] == ["passed", "not checked", "FAILED"]
     assert "cannot run it: kernel died" in result.failures[0]

@@ -13,7 +13,7 @@ from tests.export.conftest import SPEC, TEST, TRAIN
 from unet_export.calibration import calibration_images
 from unet_export.errors import ExportError
 from unet_export.photos import PhotoSets, PhotoSource, choose_photos, inputs
-from unet_runtime.errors import ImageError, SourceError
+from unet_runtime.core.errors import ImageError, SourceError
 
 
 def choose(source: PhotoSource, split: str = "official") -> tuple[PhotoSets, list[str]]:

@@ -22,10 +22,10 @@ from unet_export.formats import FORMATS as ALL
 from unet_export.formats import onnx, tflite
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import OutputError
-from unet_runtime.spec import ModelSpec, Provenance
-from unet_training.dataset import split_dataset
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.spec import ModelSpec, Provenance
+from unet_training.data.dataset import split_dataset
 from unet_training.models.unet import build
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from tests.export.results import FLOAT, HALF, INT8, SAVED, WORSE, artifact, engine, figures, quantized, report
+from tests.helpers.results import FLOAT, HALF, INT8, SAVED, WORSE, artifact, engine, figures, quantized, report
 from unet_export.report.page import Recommendation, activation_bytes, recommend
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.export.conftest import SIZE
-from tests.export.hard_model import hard_model
+from tests.helpers.hard_model import hard_model
 from unet_export.diagnosis.examine import examine
 from unet_export.errors import ParityError
 from unet_export.formats import FORMATS
@@ -19,8 +19,8 @@ from unet_export.gate.gate import changed_gates
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.quantization import DEFAULTS
-from unet_export.repair.repair import MORE_PHOTOS, cures
-from unet_runtime.artifact import read_artifact
+from unet_export.repair import MORE_PHOTOS, cures
+from unet_runtime.core.artifact import read_artifact
 
 INTEGERS = ("onnx-int8", "tflite-int8")
 
@@ -56,7 +56,7 @@ def test_a_hard_model_fails_plainly_and_passes_repaired(hard: Path, data: Path, 
 def test_what_no_cure_helps_is_rejected_as_it_first_failed(
     hard: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unet_export.repair.repair._FINETUNE_STEPS", 1)
+    monkeypatch.setattr("unet_export.repair._FINETUNE_STEPS", 1)
     gates = changed_gates(["int8.agreement=1", "int8.max_abs=0"])
     said: list[str] = []
     with pytest.raises(ParityError) as caught:

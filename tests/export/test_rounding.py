@@ -8,7 +8,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from unet_export.formats.onnx import build_onnx
-from unet_export.formats.rounding import diffused, with_biases_of_float16
+from unet_export.transforms.rounding import diffused, with_biases_of_float16
 
 
 def test_values_are_those_of_float16_and_sums_are_kept() -> None:

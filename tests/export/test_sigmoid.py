@@ -18,10 +18,11 @@ from unet_export.errors import ExportError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
-from unet_runtime.artifact import read_artifact
-from unet_runtime.labelled import model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.spec import ModelSpec, OutputSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import ModelSpec, OutputSpec
 from unet_training.evaluate import evaluate, load_model
 from unet_training.models.unet import build
 

@@ -19,9 +19,9 @@ from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
 from unet_export.formats.tflite import export_int8, export_tflite
 from unet_export.formats.tflite_quantize import sample
 from unet_export.quantization import Quantization
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.litert import load
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.litert import load
 
 Export = Callable[..., bytes]
 

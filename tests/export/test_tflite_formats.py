@@ -15,9 +15,9 @@ from unet_export.formats.flatbuffer import Flatbuffer, layers_in
 from unet_export.formats.saved_model import write_graph
 from unet_export.formats.tflite import export_tflite, layer_names
 from unet_export.formats.tflite_check import check
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.litert import load
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.litert import load
 
 # Largest difference of one probability; of integers the decisions count, and the tiny model's are steep.
 TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic-range": 0.1, "int8": 0.3, "int16x8": 0.1}

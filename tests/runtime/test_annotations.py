@@ -16,8 +16,8 @@ from pycocotools.coco import COCO
 
 from tests.conftest import colour_spec
 from unet_runtime import Segmentation, Segmenter
-from unet_runtime.annotations import class_areas, coco
-from unet_runtime.contours import polygons
+from unet_runtime.io.coco import class_areas, coco
+from unet_runtime.io.contours import polygons
 
 GENERATOR = np.random.default_rng(5)
 
@@ -86,7 +86,7 @@ def test_noise_comes_back(density: float) -> None:
 def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = (GENERATOR.random((90, 40)) < 0.5).astype(np.uint8)
     whole = polygons(mask, 1)
-    monkeypatch.setattr("unet_runtime.contours._BAND_PIXELS", 40 * 7)
+    monkeypatch.setattr("unet_runtime.io.contours._BAND_PIXELS", 40 * 7)
     assert polygons(mask, 1) == whole
 
 

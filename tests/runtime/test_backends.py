@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from unet_runtime import BackendError
-from unet_runtime.artifact import Artifact, read_artifact
-from unet_runtime.backends import ENGINES, cores, import_engine, installed, load, onnxruntime, package_file, wheels
+from unet_runtime.core import cores
+from unet_runtime.core.artifact import Artifact, read_artifact
+from unet_runtime.engines import ENGINES, import_engine, installed, load, onnxruntime, package_file, wheels
 
 MODELS = Path(onnxruntime.__file__).parents[1] / "models"
 FILES = {"onnx": "pets-edge-160.float32.onnx", "tflite": "pets-edge-160.int8.tflite"}
@@ -100,7 +101,7 @@ def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
     """As under taskset; the engines themselves would start a thread for every core of the machine."""
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import numpy as np\n"
-        "from unet_runtime import Segmenter; from unet_runtime.backends import cores\n"
+        "from unet_runtime import Segmenter; from unet_runtime.engines import cores\n"
         "assert (cores.limit(), cores.default_threads()) == (1, 1)\n"
         "import onnxruntime; before = len(os.listdir('/proc/self/task'))\n"
         "backend = Segmenter(backend='onnx').backend; backend.run(np.zeros((1, 160, 160, 3), np.uint8))\n"

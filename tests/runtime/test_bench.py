@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from unet_runtime.backends import ENGINES, installed
 from unet_runtime.bench.plan import MODELS
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.cli import bench, exits
+from unet_runtime.engines import ENGINES, installed
 
 COMMAND = [sys.executable, "-c", "from unet_runtime.cli.bench import main; main()"]
 QUICK = ["--rounds", "1", "--photos-a-round", "2", "--threads", "1"]

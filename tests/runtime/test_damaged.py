@@ -117,8 +117,9 @@ def child(task: str, kind: str, first: int, last: int) -> None:
 
 
 def photo_attempt(format_: str, folder: Path) -> Callable[[random.Random], str]:
-    from unet_runtime.preprocess import model_input, open_photo
-    from unet_runtime.spec import InputSpec
+    from unet_runtime.core.geometry import model_input
+    from unet_runtime.core.photo import open_photo
+    from unet_runtime.core.spec import InputSpec
 
     whole, other = photo_bytes(format_, (120, 80)), photo_bytes(format_, (61, 97))
 

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import colour_spec
-from unet_runtime import backends
-from unet_runtime.artifact import write_keras, write_saved_model_spec
+from unet_runtime import engines
 from unet_runtime.cli import info, machine
+from unet_runtime.core.artifact import write_keras, write_saved_model_spec
 
 MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
 MODELS = Path(info.__file__).parents[1] / "models"
@@ -31,7 +31,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a plain ``pip install unet-edge-runtime``."""
-    monkeypatch.setattr(backends, "installed", lambda name: False)
+    monkeypatch.setattr(engines, "installed", lambda name: False)
 
 
 def invoke(*arguments: str | Path) -> tuple[int, str, str]:

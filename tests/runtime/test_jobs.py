@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from unet_runtime import ImageError
-from unet_runtime.jobs import Checkpoint, Pool, Room, StoppedError, in_order, plan
+from unet_runtime.io.jobs import Checkpoint, Pool, Room, StoppedError, in_order, plan
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def test_room_bounds_the_pixels_in_work() -> None:
 
 def test_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """(workers, runs at a time, threads of each)."""
-    monkeypatch.setattr("unet_runtime.backends.cores.default_threads", lambda: 4)
+    monkeypatch.setattr("unet_runtime.core.cores.default_threads", lambda: 4)
     assert plan(1, None) == (1, 1, None)
     assert plan(1, 3) == (1, 1, 3)
     assert plan(0, None) == (1, 1, None)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from unet_runtime import ImageError, SourceError
-from unet_runtime.labelled import IGNORED, check_split, confusion, evenly, iou, model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.datasets.oxford_pets import check_split, evenly, open_trimap, read_split
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.metrics import IGNORED, confusion, iou
+from unet_runtime.core.spec import InputSpec
 
 
 def write_layout(root: Path, names: list[str], test: list[str]) -> None:

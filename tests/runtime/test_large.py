@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.conftest import colour_spec, write_colour_model
 from unet_runtime import ImageError, Segmenter
-from unet_runtime.preprocess import open_photo
+from unet_runtime.core.photo import open_photo
 
 SIDE = 10_000
 MEGAPIXELS = SIDE * SIDE / 1e6

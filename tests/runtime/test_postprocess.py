@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.postprocess import class_mask, opacity, probability_bands, shares
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.masks import class_mask, opacity, probability_bands, shares
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
 
 
 def random_probabilities(size: int, seed: int = 0) -> np.ndarray:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unet_runtime import ImageError
-from unet_runtime.preprocess import model_input, open_photo, photo_box, upright_rgb
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.geometry import model_input, photo_box
+from unet_runtime.core.photo import open_photo, upright_rgb
+from unet_runtime.core.spec import InputSpec
 
 ORIENTATION_TAG = 0x0112
 

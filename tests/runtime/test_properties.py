@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.conftest import colour_spec, write_colour_model
 from unet_runtime import Segmenter
-from unet_runtime.preprocess import open_photo, upright_rgb
+from unet_runtime.core.photo import open_photo, upright_rgb
 
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B",
          "I;16L", "I", "F")  # fmt: skip

@@ -21,9 +21,9 @@ import pytest
 
 from tests.conftest import colour_model_bytes, colour_spec
 from unet_runtime import BackendError, ModelFileError
-from unet_runtime.artifact import Artifact, append_to_onnx, read_artifact
-from unet_runtime.backends import load, onnxruntime_gpu
-from unet_runtime.backends import onnxruntime as onnxruntime_backend
+from unet_runtime.core.artifact import Artifact, append_to_onnx, read_artifact
+from unet_runtime.engines import load, onnxruntime_gpu
+from unet_runtime.engines import onnxruntime as onnxruntime_backend
 
 CPU, CUDA, TENSORRT = onnxruntime_gpu.CPU, onnxruntime_gpu.CUDA, onnxruntime_gpu.TENSORRT
 

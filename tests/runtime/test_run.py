@@ -328,8 +328,8 @@ def test_one_photo_imports_no_more_than_it_needs(photos: Path) -> None:
     done = subprocess.run(arguments, cwd=photos, capture_output=True, text=True, timeout=120, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     unwanted = {
-        "concurrent.futures", "glob", "zipfile", "tempfile", "pycocotools", "cv2", "unet_runtime.contours",
-        "unet_runtime.video", "unet_runtime.cli.live", "unet_runtime.tiling", "PIL.PngImagePlugin",
+        "concurrent.futures", "glob", "zipfile", "tempfile", "pycocotools", "cv2", "unet_runtime.io.contours",
+        "unet_runtime.io.video.segment", "unet_runtime.cli.live", "unet_runtime.core.tiling", "PIL.PngImagePlugin",
     }  # fmt: skip
-    assert "unet_runtime.sinks" in loaded
+    assert "unet_runtime.io.sinks" in loaded
     assert not loaded & unwanted

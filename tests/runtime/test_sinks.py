@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from unet_runtime import OutputError, Segmentation, Segmenter
-from unet_runtime.sinks import RESULTS, About, encode, is_current, replacing, result_path, save, stamp
+from unet_runtime.core.files import replacing
+from unet_runtime.io.sinks import RESULTS, About, encode, is_current, result_path, save, stamp
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unet_runtime import SourceError
-from unet_runtime.sources import STDIN, PhotoFile, find_photos
+from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.conftest import colour_spec, write_colour_model
-from unet_runtime import ModelFileError, ModelSpec, Segmenter, tiling
-from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import InputSpec, OutputSpec
+from unet_runtime import ModelFileError, ModelSpec, Segmenter
+from unet_runtime.core import tiling
+from unet_runtime.core.artifact import append_to_onnx
+from unet_runtime.core.spec import InputSpec, OutputSpec
 
 SIDE = 16
 KERNELS = np.random.default_rng(5).normal(0, 4, (3, 3, 3, 3)).astype(np.float32)

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pytest
 
 from tests.conftest import colour_spec, write_colour_model
-from tests.runtime.live.mjpeg import SIZE, draw_number, photo_frame, read_number
+from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
 from tests.runtime.live.test_record import numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError
-from unet_runtime.live.opencv import load_opencv
-from unet_runtime.video import GREEN, VIDEO_SUFFIXES, _Clock, plausible_rate, segment_video
-from unet_runtime.videofile import CODECS, VideoFile
+from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.reader import VIDEO_SUFFIXES, plausible_rate
+from unet_runtime.io.video.segment import GREEN, _Clock, segment_video
+from unet_runtime.io.video.writer import CODECS, VideoFile
 
 Frame = npt.NDArray[np.uint8]
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import keras
 import pytest
 
-from unet_training import cli, synthetic
+from unet_training.cli import command
+from unet_training.data import synthetic
 from unet_training.models import ARCHITECTURES
 
 TINY = ("--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4")
@@ -37,7 +38,7 @@ def unet_train(*arguments: object) -> Ended:
         unittest.mock.patch.object(sys, "argv", ["unet-train", *map(str, arguments)]),
         pytest.raises(SystemExit) as ended,
     ):
-        cli.main()
+        command.main()
     return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY, colour_spec
-from tests.training import small_training
+from tests.helpers import small_training
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_runtime.artifact import read_artifact, write_keras
+from unet_runtime.core.artifact import read_artifact, write_keras
 from unet_training.build import PET_CLASSES
 from unet_training.evaluate import evaluate, load_model
 from unet_training.models import unet
@@ -125,7 +125,7 @@ def trainings(pictures: Path, output: Path, tmp_path_factory: pytest.TempPathFac
         shared | answer | {"output": str(folder / "jax")},
         shared | {"output": str(folder / "two"), "distribute": "auto"},
     ]
-    said = _under_jax(sys.executable, "-m", "tests.training.small_training", json.dumps(there), devices=2)
+    said = _under_jax(sys.executable, "-m", "tests.helpers.small_training", json.dumps(there), devices=2)
     return Trainings(here, *json.loads(said.stdout), folder)
 
 

@@ -16,13 +16,13 @@ import pytest
 
 from tests.training.conftest import TINY, unet_train
 from tests.training.test_train import _disk_full_after
-from unet_runtime.labelled import LabelledPhoto, read_split
-from unet_runtime.spec import InputSpec
-from unet_training import cache as caching
-from unet_training import pairs
-from unet_training.cache import PhotoCache, key
-from unet_training.dataset import load
-from unet_training.pairs import Labelled
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
+from unet_runtime.core.spec import InputSpec
+from unet_training.data import cache as caching
+from unet_training.data import pairs
+from unet_training.data.cache import PhotoCache, key
+from unet_training.data.dataset import load
+from unet_training.data.pairs import Labelled
 
 SPEC = InputSpec(32, 48)
 

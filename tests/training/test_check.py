@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import unet_train
-from unet_runtime.labelled import read_split
-from unet_runtime.spec import InputSpec
-from unet_training.check import check_dataset
-from unet_training.dataset import load
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.spec import InputSpec
+from unet_training.data.check import check_dataset
+from unet_training.data.dataset import load
 from unet_training.errors import DatasetError
 
 

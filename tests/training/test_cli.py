@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import TINY, Trained, unet_train
-from unet_runtime.artifact import Artifact, read_artifact
-from unet_runtime.labelled import confusion, iou, read_split
-from unet_training.dataset import load
+from unet_runtime.core.artifact import Artifact, read_artifact
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.metrics import confusion, iou
+from unet_training.data.dataset import load
 from unet_training.recipes import PRESETS
 from unet_training.train import weights_sha256
 
@@ -218,7 +219,7 @@ def test_a_missing_backend_is_exit_3_and_names_the_package(
 
 def test_help_does_not_wait_for_keras() -> None:
     code = (
-        "import sys; from unet_training import cli; cli.command(['--help'], standalone_mode=False); "
+        "import sys; from unet_training.cli import command; command.command(['--help'], standalone_mode=False); "
         "print(sorted({'keras', 'tensorflow', 'matplotlib', 'pooch'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -227,7 +228,7 @@ def test_help_does_not_wait_for_keras() -> None:
 
 @contextmanager
 def _running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    code = "from unet_training.cli import main; main()"
+    code = "from unet_training.cli.command import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from unet_training import distribution
+from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingError
-from unet_training.pairs import Labelled
 
 TWO = ("gpu:0", "gpu:1")
 

@@ -16,11 +16,13 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY, colour_spec, write_colour_model
 from tests.training.conftest import Trained, unet_train
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import BackendError
-from unet_runtime.labelled import IGNORED, evenly, model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.spec import ModelSpec, Provenance
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import evenly, open_trimap, read_split
+from unet_runtime.core.errors import BackendError
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.metrics import IGNORED
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import ModelSpec, Provenance
 from unet_training.build import compile_model
 from unet_training.errors import DatasetError
 from unet_training.evaluate import Evaluation, Model, evaluate, load_model

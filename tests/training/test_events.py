@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.conftest import TINY, unet_train
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import OutputError
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import OutputError
 from unet_training.events import TRAIN, VALIDATION, EventFolder
 
 

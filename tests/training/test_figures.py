@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.spec import OutputSpec
+from unet_runtime.core.spec import OutputSpec
 from unet_training.figures import (
     BOUNDARY_TOLERANCE,
     binary_iou,

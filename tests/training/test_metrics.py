@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unet_runtime.labelled import confusion, iou
+from unet_runtime.core.metrics import confusion, iou
 from unet_training.metrics import metrics, named
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training import options
+from unet_training.cli import options
 from unet_training.models import ARCHITECTURES, unet2015
 from unet_training.report.stages import stages
 

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.training.conftest import TINY, unet_train
-from unet_runtime.artifact import read_artifact
-from unet_training import cli, progress
+from unet_runtime.core.artifact import read_artifact
+from unet_training import progress
+from unet_training.cli import command
 from unet_training.pace import Pace
 from unet_training.progress import Progress
 
@@ -240,7 +241,7 @@ def _on_a_terminal(*arguments: object) -> tuple[int, str]:
             unittest.mock.patch.object(sys, "argv", ["unet-train", *map(str, arguments)]),
             pytest.raises(SystemExit) as ended,
         ):
-            cli.main()
+            command.main()
         return int(ended.value.code or 0), written()
 
 

@@ -19,15 +19,16 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from tests.training.conftest import Trained
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import OutputError
-from unet_runtime.labelled import confusion, iou, read_split
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.metrics import confusion, iou
 from unet_training import report
-from unet_training.dataset import load
+from unet_training.data.dataset import load
+from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingInterruptedError
 from unet_training.evaluate import Evaluation, Model, evaluate, evaluate_decoded, load_model
 from unet_training.models.unet import build
-from unet_training.pairs import Labelled
 from unet_training.report import curves, network, panels, plots
 from unet_training.report.stages import stages
 from unet_training.train import Result

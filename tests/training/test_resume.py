@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from unet_runtime.artifact import read_artifact
+from unet_runtime.core.artifact import read_artifact
 from unet_training import fit as fitting
 from unet_training.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.errors import TrainingError
@@ -110,7 +110,7 @@ class _Command:
     """``unet-train`` in a process of its own."""
 
     def __init__(self, pictures: Path, output: Path) -> None:
-        code = "from unet_training.cli import main; main()"
+        code = "from unet_training.cli.command import main; main()"
         options = (
             "--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "2", "--epochs", "8",
             "--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache", "--resume",

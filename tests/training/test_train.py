@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import pytest
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import OutputError
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import OutputError
 from unet_training import train as training
 from unet_training.build import make_optimizer, weights_sha256
 from unet_training.checkpoint import CHECKPOINT, Checkpoint
-from unet_training.dataset import TrainingBatches
+from unet_training.data.dataset import TrainingBatches
 from unet_training.errors import TrainingError, TrainingInterruptedError
 from unet_training.recipes import PRESETS
 from unet_training.train import Result, tool_versions, train

@@ -11,14 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.spec import ClassSpec, InputSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import ClassSpec, InputSpec
+from unet_training.data.outlines import OutlineWeights
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.keras_backend import load_model
 from unet_training.losses import Objective, Trainee, cross_entropy
 from unet_training.metrics import metrics
 from unet_training.models import ARCHITECTURES
-from unet_training.outlines import OutlineWeights
 from unet_training.recipes import Recipe
 
 PET_CLASSES = (

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import keras
 
+from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingError
-from unet_training.pairs import Labelled
 
 
 def choose_devices(mode: str, say: Callable[[str], None]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from unet_runtime.cli import exits
-from unet_runtime.errors import UnetRuntimeError
+from unet_runtime.core.errors import UnetRuntimeError
 
 
 class DatasetError(UnetRuntimeError):

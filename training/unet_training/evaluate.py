@@ -16,16 +16,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from unet_runtime import backends
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.base import Backend
-from unet_runtime.errors import BackendError, ModelFileError, SourceError
-from unet_runtime.labelled import LabelledPhoto, check_split, evenly, model_labels, read_split
-from unet_runtime.preprocess import model_input
-from unet_runtime.spec import ModelSpec
+from unet_runtime import engines
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, check_split, evenly, read_split
+from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.base import Backend
+from unet_training.data.pairs import Labelled, open_pair
 from unet_training.errors import DatasetError, UnusableError
 from unet_training.figures import Bin, Figures, Labels, Probabilities, Sums, calibration, figures, measure
-from unet_training.pairs import Labelled, open_pair
 
 SOURCES = "SOURCES.tsv"
 """Beside the photos, where there is one: name, tab, resolution class of each."""
@@ -96,8 +96,8 @@ def load_model(path: Path, backend: str = "auto") -> Model:
         from unet_training import keras_backend  # seconds, and a framework, that an exported model does not need
 
         return Model(artifact.spec, keras_backend.load(artifact))
-    name = backends.engine_for(path.suffix) if backend == "auto" else backend
-    return Model(artifact.spec, backends.load(name, artifact))
+    name = engines.engine_for(path.suffix) if backend == "auto" else backend
+    return Model(artifact.spec, engines.load(name, artifact))
 
 
 def evaluate(model: Model, data: Path, *, part: str = "test", count: int | None = None, say: Say) -> Evaluation:

@@ -17,9 +17,9 @@ import keras
 import numpy as np
 from PIL import Image
 
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
+from unet_training.data.pairs import Labelled, answered
 from unet_training.files import writing
-from unet_training.pairs import Labelled, answered
 
 TRAIN, VALIDATION = "train", "validation"
 

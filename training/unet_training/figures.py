@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.labelled import IGNORED, confusion, iou
-from unet_runtime.postprocess import class_mask, shares
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.masks import class_mask, shares
+from unet_runtime.core.metrics import IGNORED, confusion, iou
+from unet_runtime.core.spec import ModelSpec
 
 BINS = 15
 """Equal-width bins of confidence, as Guo et al., "On Calibration of Modern Neural Networks", ICML 2017."""

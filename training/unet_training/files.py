@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 
 
 @contextmanager

@@ -8,14 +8,14 @@ from typing import TextIO
 import keras
 from keras import ops
 
-from unet_training.augment import Augmenter
 from unet_training.build import PET_CLASSES, outline_weights
 from unet_training.checkpoint import Checkpoint
-from unet_training.dataset import Batches, TrainingBatches
+from unet_training.data.augment import Augmenter
+from unet_training.data.dataset import Batches, TrainingBatches
+from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingError
 from unet_training.events import EventFolder, TensorBoard, examples
 from unet_training.interrupt import BetweenSteps
-from unet_training.pairs import Labelled
 from unet_training.progress import Progress
 from unet_training.recipes import Recipe
 

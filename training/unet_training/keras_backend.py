@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.artifact import Artifact
-from unet_runtime.errors import ModelFileError
+from unet_runtime.core.artifact import Artifact
+from unet_runtime.core.errors import ModelFileError
 
 
 class KerasBackend:
-    """See ``unet_runtime.backends.base.Backend``."""
+    """See ``unet_runtime.engines.base.Backend``."""
 
     name = "keras"
     note = ""

@@ -18,7 +18,7 @@ class Recipe:
     size: int
     """Height and width of the input, pixels."""
     split: str
-    """``official``, ``article`` or ``random:SEED``, as ``unet_runtime.labelled.read_split``."""
+    """``official``, ``article`` or ``random:SEED``, as ``unet_runtime.core.datasets.oxford_pets.read_split``."""
     validation: int
     """Photos of trainval that choose the checkpoint (not of the article's split, which has none to spare)."""
     batch_size: int

@@ -16,8 +16,8 @@ from typing import Any, TextIO
 import keras
 import numpy as np
 
-from unet_runtime.artifact import write_keras
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.artifact import write_keras
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_training.build import (
     PET_CLASSES,
     Other,
@@ -33,9 +33,10 @@ from unet_training.build import (
     start_from,
     weights_sha256,
 )  # fmt: skip
-from unet_training.cache import PhotoCache
 from unet_training.checkpoint import CHECKPOINT, Checkpoint
-from unet_training.dataset import Batches, load, split_dataset
+from unet_training.data.cache import PhotoCache
+from unet_training.data.dataset import Batches, load, split_dataset
+from unet_training.data.pairs import Labelled
 from unet_training.distribution import check_batch, choose_devices, shareable, shared_by
 from unet_training.errors import TrainingInterruptedError
 from unet_training.events import EventFolder
@@ -44,7 +45,6 @@ from unet_training.fit import fit
 from unet_training.interrupt import BetweenSteps
 from unet_training.losses import Trainee
 from unet_training.metrics import named
-from unet_training.pairs import Labelled
 from unet_training.recipes import Recipe
 
 DATA_LICENSE = "Apache-2.0 (code); weights trained on Oxford-IIIT Pet, CC BY-SA 4.0, for research purposes"

@@ -30,8 +30,8 @@ from unet_export.bundle.archive import SUFFIXES, write_archive
 from unet_export.bundle.wheels import PLATFORMS, PipError, Say, Wheelhouse, oldest_system, pip, wheel_version
 from unet_export.errors import ExportError
 from unet_export.staging import PARITY_NAME, staging_folder
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends import ENGINES
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.engines import ENGINES
 
 RUNTIME = "unet-edge-runtime"
 CUDA = "cuda"

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from unet_export.errors import ExportError
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 
 Say = Callable[[str], object]
 

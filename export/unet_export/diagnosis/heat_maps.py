@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from unet_runtime.errors import OutputError
-from unet_runtime.render import palette_image
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.render import palette_image
+from unet_runtime.core.spec import ModelSpec
 
 WORST = 5
 """Photos shown, those with the lowest agreement."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from unet_export.formats import keras_layers
 from unet_export.formats.onnx_graph import fold_scales, tidy
 from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME
 from unet_export.keras_model import import_keras
-from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import append_to_onnx
+from unet_runtime.core.spec import ModelSpec
 
 OPSET = 17
 """Not the newest: nothing in these graphs needs one, and 17 is read by every ONNX Runtime since 1.12
@@ -76,7 +76,7 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: str, **provenance
     Args:
         proto: what ``build_onnx`` or ``onnx_reduced`` made.
         spec: of the model.
-        precision: of ``unet_runtime.spec.PRECISIONS``.
+        precision: of ``unet_runtime.core.spec.PRECISIONS``.
         provenance: further fields of the spec's provenance; ``tools`` are added to those known.
     """
     import tensorflow as tf

@@ -23,9 +23,9 @@ import onnx
 
 from unet_export.errors import ExportError
 from unet_export.formats.onnx_graph import in_order, layer_of_node, nodes_of, scales
-from unet_export.formats.rounding import diffused
 from unet_export.formats.saved_model import INPUT_NAME
 from unet_export.quantization import Quantization
+from unet_export.transforms.rounding import diffused
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the arithmetic is: a file with one of these in float is not int8."""

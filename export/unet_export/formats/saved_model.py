@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unet_runtime.artifact import write_saved_model_spec
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import write_saved_model_spec
+from unet_runtime.core.spec import ModelSpec
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"

@@ -18,14 +18,14 @@ import numpy.typing as npt
 from unet_export.calibration import sha256
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, layers_in
-from unet_export.formats.rounding import diffused
 from unet_export.formats.saved_model import INPUT_NAME, write_graph
 from unet_export.formats.tflite_check import check
 from unet_export.formats.tflite_quantize import check_settings, quantize
 from unet_export.keras_model import import_keras
 from unet_export.quantization import Quantization
-from unet_runtime.artifact import append_to_tflite
-from unet_runtime.spec import ModelSpec
+from unet_export.transforms.rounding import diffused
+from unet_runtime.core.artifact import append_to_tflite
+from unet_runtime.core.spec import ModelSpec
 
 _CALIBRATED = ("int8", "int16x8")
 

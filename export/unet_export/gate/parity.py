@@ -25,10 +25,11 @@ from unet_export.gate.panels import PanelCollector
 from unet_export.gate.runners import Run, open_runners
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, Say, inputs
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import ModelFileError
-from unet_runtime.labelled import model_labels, open_trimap
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import open_trimap
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.geometry import model_labels
+from unet_runtime.core.spec import ModelSpec
 
 _BATCH = 8
 """Photos at a time: bounds memory whatever the number of photos."""

@@ -13,7 +13,7 @@ from unet_export.gate.parity import Candidate, prove
 from unet_export.gate.runners import Run
 from unet_export.photos import Photo, Say
 from unet_export.quantization import Quantization
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
 SIZES = (1, 8, 50, 200)
 """Photos; the last is the default of an export."""

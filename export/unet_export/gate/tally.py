@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.gate.gate import Figures
-from unet_runtime.labelled import confusion, iou
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.core.spec import ModelSpec
 
 DECADES = range(-9, 1)
 """Powers of ten that the histogram's columns begin with; the first holds all below it too."""

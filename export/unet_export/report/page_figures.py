@@ -19,8 +19,8 @@ from PIL import Image
 from unet_export.gate.gate import EngineResult, ParityResult
 from unet_export.gate.panels import Panel
 from unet_export.gate.tally import DECADES
-from unet_runtime.render import palette_image
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.render import palette_image
+from unet_runtime.core.spec import ModelSpec
 
 _WIDTH, _HEIGHT = 320.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 40.0

@@ -13,7 +13,7 @@ from unet_export.gate.gate import EngineResult, ParityResult, smallest_gate
 from unet_export.gate.panels import Panel
 from unet_export.photos import PhotoSets
 from unet_export.staging import PARITY_NAME, REPORT_NAME
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
 _HEADER = (
     "artifact", "engine", "MB", "ms", "max|dp|", "99.9 %", "agreement %", "mean IoU", "change", "border", "verdict",

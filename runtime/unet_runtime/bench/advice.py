@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from unet_runtime.backends import ENGINES, install_hint, installed
 from unet_runtime.bench.machine import Machine
 from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.plan import thread_count
 from unet_runtime.bench.report import name
+from unet_runtime.engines import ENGINES, install_hint, installed
 
 _NOISE = 1.05
 """Times as long that are called slower: medians of two runs of one model differ by some per cent."""

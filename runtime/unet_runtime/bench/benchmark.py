@@ -11,7 +11,7 @@ from unet_runtime.bench.measure import Accuracy, Row, Say, Settings, accuracy, m
 from unet_runtime.bench.photos import Pair
 from unet_runtime.bench.plan import Combination, Model, Refusal
 from unet_runtime.bench.report import Report
-from unet_runtime.errors import BackendError, SourceError
+from unet_runtime.core.errors import BackendError, SourceError
 
 Truth = Callable[[Model], Sequence[Pair]]
 """Photos with trimaps for a model; empty: its accuracy is not measured."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from unet_runtime.bench.plan import Combination
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
 
 LIMIT = 600.0
 """Seconds that a process may take for its start and each photo's share (``LIMIT_A_PHOTO``): a hang must not last."""

@@ -13,9 +13,9 @@ from unet_runtime.bench import children
 from unet_runtime.bench.children import Answer, Start
 from unet_runtime.bench.plan import Combination, thread_count
 from unet_runtime.bench.worker import STAGES
-from unet_runtime.errors import BackendError
-from unet_runtime.labelled import iou
-from unet_runtime.timings import Timings
+from unet_runtime.core.errors import BackendError
+from unet_runtime.core.metrics import iou
+from unet_runtime.core.timings import Timings
 
 TOTAL = "total"
 """All stages of one photo together."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unet_runtime.bench.plan import Model
-from unet_runtime.errors import ImageError, SourceError
-from unet_runtime.labelled import LabelledPhoto, evenly, paired_photos, read_split
-from unet_runtime.preprocess import open_photo
-from unet_runtime.sources import find_photos
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, paired_photos, read_split
+from unet_runtime.core.errors import ImageError, SourceError
+from unet_runtime.core.photo import open_photo
+from unet_runtime.io.sources import find_photos
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "chelsea.jpg"
 """Timed when no photos are given: 451x300 pixels."""
@@ -19,7 +19,7 @@ Pair = tuple[Path, Path]
 
 
 def has_trimaps(folder: Path) -> bool:
-    """Whether a folder is in the layout of ``unet_runtime.labelled``."""
+    """Whether a folder is in the layout of ``unet_runtime.core.datasets.oxford_pets``."""
     return (folder / "images").is_dir() and (folder / "annotations" / "trimaps").is_dir()
 
 

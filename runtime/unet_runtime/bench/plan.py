@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends import ENGINES, cores, engine_for, installed
-from unet_runtime.errors import BackendError, ModelFileError, UnetRuntimeError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core import cores
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import ENGINES, engine_for, installed
 
 MODELS = Path(__file__).parents[1] / "models"
 """Folder of the bundled models: what is measured when none is named."""

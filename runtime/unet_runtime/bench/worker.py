@@ -20,10 +20,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from unet_runtime.errors import ImageError, SourceError, UnetRuntimeError
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.segmenter import Segmentation, Segmenter
-from unet_runtime.sinks import encode
+from unet_runtime.core.errors import ImageError, SourceError, UnetRuntimeError
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.io.sinks import encode
+from unet_runtime.segmenter import Segmenter
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "encode")
 
@@ -69,7 +71,8 @@ def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tupl
     Raises:
         SourceError: a model with other classes.
     """
-    from unet_runtime import labelled
+    from unet_runtime.core.datasets.oxford_pets import open_trimap
+    from unet_runtime.core.metrics import confusion
 
     spec = segmenter.spec
     if len(spec.classes) != _TRIMAP_CLASSES:
@@ -78,12 +81,12 @@ def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tupl
     problems = []
     for photo, trimap in pairs:
         try:
-            truth = labelled.model_labels(labelled.open_trimap(trimap), spec.input)[spec.input.answered]
+            truth = model_labels(open_trimap(trimap), spec.input)[spec.input.answered]
             answer = segmenter.backend.run(model_input(open_photo(photo), spec.input))[0].argmax(axis=-1)
         except ImageError as error:
             problems.append(str(error))
             continue
-        total += labelled.confusion([truth], [answer.astype(np.uint8)], len(spec.classes))
+        total += confusion([truth], [answer.astype(np.uint8)], len(spec.classes))
     return total.tolist(), problems
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from unet_runtime import __version__
-from unet_runtime.backends import DEVICES, ENGINES
 from unet_runtime.bench import photos as photo_files
 from unet_runtime.bench import plot
 from unet_runtime.bench.benchmark import bench
@@ -21,8 +20,9 @@ from unet_runtime.bench.plan import model_files, plan, usable_cores
 from unet_runtime.bench.report import Report, to_json, to_text
 from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
-from unet_runtime.errors import OutputError
-from unet_runtime.sinks import replacing
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.files import replacing
+from unet_runtime.engines import DEVICES, ENGINES
 
 
 def _list_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:

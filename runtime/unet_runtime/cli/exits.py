@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from unet_runtime.errors import BackendError, ModelFileError, UnetRuntimeError
+from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
 
 OK, INPUTS_FAILED, USAGE, MODEL, GATE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
-from unet_runtime import __version__, backends
-from unet_runtime.artifact import read_artifact, read_saved_model_spec
+from unet_runtime import __version__
 from unet_runtime.cli import exits, machine
-from unet_runtime.errors import ModelFileError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import install_hint
 
 _BUNDLED = Path(__file__).parents[1] / "models"
 
@@ -34,7 +35,7 @@ def command(models: tuple[Path, ...], as_json: bool) -> int:
     """
     paths = models or tuple(sorted(_BUNDLED.glob("*.*")))
     about = [_read(path) for path in paths]
-    engines = machine.engines()
+    engines = machine.engine_states()
     if as_json:
         click.echo(json.dumps(_report(about, engines), ensure_ascii=False))
     else:
@@ -160,8 +161,7 @@ def _summary(engines: list[machine.EngineState]) -> list[str]:
     name = _automatic(engines)
     if name is None:
         return [
-            "No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: "
-            f"{backends.install_hint('tflite')}"
+            f"No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: {install_hint('tflite')}"
         ]
     chosen = next(engine for engine in engines if engine.name == name)
     running = [state.device for state in chosen.devices if state.runs]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unet_runtime.cli import exits
-from unet_runtime.segmenter import Segmentation, Segmenter
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from unet_runtime.live.loop import Session
@@ -55,12 +56,12 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         OutputError: the recording cannot be written, or no web page served.
         BackendError: no window, or the engine failed.
     """
+    from unet_runtime.core.timings import Timings
     from unet_runtime.live.camera import Camera
     from unet_runtime.live.loop import Live
     from unet_runtime.live.record import Recorder
     from unet_runtime.live.smooth import Smoother
     from unet_runtime.live.view import open_view
-    from unet_runtime.timings import Timings
 
     timings = Timings()
     camera = Camera(options.source, timings=timings)
@@ -128,7 +129,8 @@ def _say_how_it_went(session: Session) -> None:
 
 def _save(result: Segmentation, folder: Path) -> list[Path]:
     """Photo, mask, overlay and cut-out of one frame, named after the time."""
-    from unet_runtime.sinks import replacing, save
+    from unet_runtime.core.files import replacing
+    from unet_runtime.io.sinks import save
 
     now = time.time()
     stem = time.strftime("live-%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now % 1 * 1000):03d}"
@@ -152,7 +154,7 @@ def run_video(segmenter: Segmenter, path: Path, output_path: Path, kind: str) ->
         OutputError: the result cannot be written.
         BackendError: the engine failed.
     """
-    from unet_runtime.video import segment_video
+    from unet_runtime.io.video.segment import segment_video
 
     with _bar(path) as bar:
 

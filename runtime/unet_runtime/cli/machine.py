@@ -17,9 +17,9 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 
-from unet_runtime import backends
-from unet_runtime.backends import cores
+from unet_runtime import engines
 from unet_runtime.bench.machine import processor
+from unet_runtime.core import cores
 
 _SECONDS = 120
 """After that an engine counts as hanging: the slowest one opens a model in seconds on a Raspberry Pi."""
@@ -77,12 +77,12 @@ class ExtraState:
     install: str
 
 
-def engines() -> list[EngineState]:
+def engine_states() -> list[EngineState]:
     """Every engine that unet-edge knows; those that are installed are tried (about a second each)."""
     states = []
-    for name, engine in backends.ENGINES.items():
-        there = backends.installed(name)
-        state = EngineState(name, engine.suffixes, there, backends.install_hint(name), _threads(name))
+    for name, engine in engines.ENGINES.items():
+        there = engines.installed(name)
+        state = EngineState(name, engine.suffixes, there, engines.install_hint(name), _threads(name))
         states.append(replace(state, devices=tuple(_try_apart(name))) if there else state)
     return states
 
@@ -141,14 +141,14 @@ def _text(output: str | bytes | None) -> str:
 
 def devices(name: str) -> tuple[str, ...]:
     """The devices that an engine could run on."""
-    return tuple(device for device in backends.DEVICES if device != "auto") if name == "onnx" else ("cpu",)
+    return tuple(device for device in engines.DEVICES if device != "auto") if name == "onnx" else ("cpu",)
 
 
 def _try(name: str, device: str) -> DeviceState:
     """Run the bundled model once."""
     import numpy as np
 
-    from unet_runtime.errors import UnetRuntimeError
+    from unet_runtime.core.errors import UnetRuntimeError
     from unet_runtime.segmenter import Segmenter
 
     try:
@@ -164,8 +164,8 @@ def _try(name: str, device: str) -> DeviceState:
 
 
 def _tensorrt_missing() -> str:
-    backends.import_engine("onnx")
-    from unet_runtime.backends import onnxruntime_gpu
+    engines.import_engine("onnx")
+    from unet_runtime.engines import onnxruntime_gpu
 
     return onnxruntime_gpu.missing("tensorrt")
 

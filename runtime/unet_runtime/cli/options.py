@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from unet_runtime.annotations import CONTOURS
-from unet_runtime.backends import DEVICES, ENGINES
-from unet_runtime.sinks import RESULTS
-from unet_runtime.sources import STDIN
+from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.io.coco import CONTOURS
+from unet_runtime.io.sinks import RESULTS
+from unet_runtime.io.sources import STDIN
 
 F = TypeVar("F", bound=Callable[..., Any])
 

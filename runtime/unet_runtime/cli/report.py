@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from unet_runtime.cli import exits
-from unet_runtime.errors import UnetRuntimeError
+from unet_runtime.core.errors import UnetRuntimeError
 from unet_runtime.segmenter import Segmenter
 
 _EVERY_SECONDS = 0.1

@@ -14,16 +14,18 @@ from typing import Any
 import click
 
 from unet_runtime import __version__
-from unet_runtime.annotations import areas_by_name, class_areas, require_contours
 from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, choice
-from unet_runtime.errors import ImageError, OutputError, SourceError
-from unet_runtime.jobs import Checkpoint, Plan, Pool, Room, copies, in_order, plan
-from unet_runtime.preprocess import open_photo
+from unet_runtime.core.errors import ImageError, OutputError, SourceError
+from unet_runtime.core.files import replacing
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.segmentation import Result
+from unet_runtime.io.coco import areas_by_name, class_areas, require_contours
+from unet_runtime.io.jobs import Checkpoint, Plan, Pool, Room, copies, in_order, plan
+from unet_runtime.io.sinks import About, encode, is_current, result_path, save, stamp
+from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 from unet_runtime.segmenter import Segmenter
-from unet_runtime.sinks import About, Result, encode, is_current, replacing, result_path, save, stamp
-from unet_runtime.sources import STDIN, PhotoFile, find_photos
 
 _VIDEO_RESULTS = ("overlay", "mask", "cutout")
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import SourceError
-from unet_runtime.live.opencv import load_opencv
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.timings import Timings
+from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.reader import plausible_rate
 from unet_runtime.live.source import Patience, Source, explain, open_capture, parse_source
-from unet_runtime.timings import Timings
-from unet_runtime.video import plausible_rate
 
 _SILENCE = 1.0
 """Seconds without a frame after which the user is told."""

@@ -19,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.core.timings import Timings
 from unet_runtime.live.camera import Camera, Frame
 from unet_runtime.live.picture import BACKGROUNDS, compose
 from unet_runtime.live.record import Recorder
 from unet_runtime.live.smooth import Smoother
 from unet_runtime.live.view import Status, View
-from unet_runtime.preprocess import model_input
-from unet_runtime.segmenter import Segmentation, Segmenter
-from unet_runtime.timings import Timings
+from unet_runtime.segmenter import Segmenter
 
 _WAIT = 0.02
 """Seconds between two looks at the keyboard while there is no new picture."""

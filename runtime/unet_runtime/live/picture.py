@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from unet_runtime import postprocess
-from unet_runtime.live.opencv import load_opencv
+from unet_runtime.core import masks
+from unet_runtime.core.render import OVERLAY_STRENGTH
+from unet_runtime.core.spec import ClassSpec, ModelSpec
+from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.live.view import Status
-from unet_runtime.render import OVERLAY_STRENGTH
-from unet_runtime.spec import ClassSpec, ModelSpec
 
 BACKGROUNDS = ("overlay", "cutout", "blur")
 """What becomes of what is not the foreground; key b takes the next one."""
@@ -65,7 +65,7 @@ def _overlay(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSp
     """Classes but the background tinted as ``render.overlay`` tints them, their edges antialiased."""
     cv2 = load_opencv(_PURPOSE)
     size = (frame.shape[1], frame.shape[0])
-    planes = postprocess.photo_part(probabilities, size, spec)  # (C, h, w)
+    planes = masks.photo_part(probabilities, size, spec)  # (C, h, w)
     seen = np.unique(planes.argmax(axis=0))  # of many classes few are in a picture, and each one costs
     likely = [cv2.resize(planes[index], size) for index in seen]
     result = np.empty_like(frame)
@@ -92,11 +92,11 @@ def _tint(frame: Frame, likely: Sequence[npt.NDArray[np.float32]], classes: Sequ
 
 
 def _opacity(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    """``postprocess.opacity``, made at no more pixels than a model's answer is worth, and enlarged."""
+    """``masks.opacity``, made at no more pixels than a model's answer is worth, and enlarged."""
     height, width = frame.shape[:2]
     scale = min(1.0, _OPACITY_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    opacity = postprocess.opacity(probabilities, size, spec)
+    opacity = masks.opacity(probabilities, size, spec)
     result: npt.NDArray[np.uint8] = load_opencv(_PURPOSE).resize(opacity, (width, height))
     return result
 

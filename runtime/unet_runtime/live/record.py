@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.videofile import VideoFile
+from unet_runtime.io.video.writer import VideoFile
 
 RATES = (30.0, 15.0, 10.0, 5.0)
 """Frames a second of a recording: the first that the machine can afford. A picture shown for longer than one frame is

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
 _BLOCK = 4
 """Pixels of the model's grid, squared, whose mean grey is compared: a camera's noise is averaged away."""

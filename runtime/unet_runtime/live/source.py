@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from unet_runtime.errors import SourceError
-from unet_runtime.live.opencv import load_opencv
+from unet_runtime.core.errors import SourceError
+from unet_runtime.io.video.opencv import load_opencv
 
 KINDS = ("camera", "file", "stream")
 

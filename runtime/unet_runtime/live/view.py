@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
 
 VIEWS = ("auto", "window", "web", "none")
 KEYS = "qsb"

@@ -29,7 +29,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 from unet_runtime.live.feed import Feed, Shown
 from unet_runtime.live.view import KEYS, Status
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import BackendError, SourceError
+from unet_runtime.core.errors import BackendError, SourceError
+from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.live.display import display_problem
-from unet_runtime.live.opencv import load_opencv
 from unet_runtime.live.picture import with_status
 from unet_runtime.live.view import KEYS, Status
 

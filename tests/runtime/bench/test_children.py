@@ -12,7 +12,7 @@ import pytest
 from unet_runtime.bench import children
 from unet_runtime.bench.plan import Combination, plan
 from unet_runtime.bench.worker import STAGES
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.bench.rows import MACHINE
+from tests.helpers.rows import MACHINE
 from unet_runtime.bench import machine as machines
 from unet_runtime.bench.machine import _cpuinfo, this_machine
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.bench.rows import row
+from tests.helpers.rows import row
 from unet_runtime.bench import children
 from unet_runtime.bench import measure as measures
 from unet_runtime.bench.benchmark import bench
@@ -19,7 +19,7 @@ from unet_runtime.bench.photos import timed_photos, truth
 from unet_runtime.bench.plan import Combination, plan
 from unet_runtime.bench.report import to_json
 from unet_runtime.bench.worker import STAGES
-from unet_runtime.errors import BackendError, SourceError
+from unet_runtime.core.errors import BackendError, SourceError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.bench.rows import MACHINE, row
+from tests.helpers.rows import MACHINE, row
 from unet_runtime.bench import advice, plot
 from unet_runtime.bench.advice import advise
 from unet_runtime.bench.measure import Row, Settings

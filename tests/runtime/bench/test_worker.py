@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from unet_runtime.bench.worker import confusion_matrix
-from unet_runtime.errors import SourceError
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
 
 SIZE, MARGIN = 12, 2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unet_runtime.live.opencv import load_opencv
+from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.live.view import Status
 from unet_runtime.live.web import WebView
 

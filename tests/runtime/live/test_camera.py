@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.runtime.live.mjpeg import SIZE, Frame, MjpegCamera, age, draw_number, photo_frame, read_number
-from unet_runtime.errors import SourceError
+from tests.helpers.mjpeg import SIZE, Frame, MjpegCamera, age, draw_number, photo_frame, read_number
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.timings import Timings
+from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.live.camera import Camera
-from unet_runtime.live.opencv import load_opencv
 from unet_runtime.live.source import Patience, parse_source
-from unet_runtime.timings import Timings
 
 QUICK = Patience(open=1.0, read=0.5, delays=(0.1, 0.2, 0.4, 0.8))
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.live.mjpeg import MjpegCamera
+from tests.helpers.mjpeg import MjpegCamera
 from tests.runtime.live.test_camera import closed_port, wait_for, write_video
 from tests.runtime.live.test_record import numbers
 from unet_runtime import Segmenter

@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pytest
 
 from tests.conftest import colour_spec, write_colour_model
-from tests.runtime.live.mjpeg import SIZE, MjpegCamera, age, read_number
+from tests.helpers.mjpeg import SIZE, MjpegCamera, age, read_number
 from tests.runtime.live.test_camera import QUICK, wait_for, write_video
 from unet_runtime import BackendError, OutputError, Segmentation, Segmenter
+from unet_runtime.core.timings import Timings
 from unet_runtime.live.camera import Camera
 from unet_runtime.live.loop import Live, Session
 from unet_runtime.live.record import Recorder
 from unet_runtime.live.smooth import Smoother
 from unet_runtime.live.view import Status
-from unet_runtime.timings import Timings
 
 Picture = npt.NDArray[np.uint8]
 
@@ -129,7 +129,7 @@ def test_every_stage_is_timed_and_every_frame_counted(
 
 def test_each_picture_is_shown_with_its_own_mask(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
     """Of red and green pictures in turn, a cut-out keeps the red ones; another frame's mask would keep a green one."""
-    from unet_runtime.live.opencv import load_opencv
+    from unet_runtime.io.video.opencv import load_opencv
 
     cv2 = load_opencv("a test")
     path = tmp_path / "turns.avi"

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.runtime.live.mjpeg import SIZE, draw_number, read_number
-from unet_runtime.errors import OutputError
-from unet_runtime.live.opencv import load_opencv
+from tests.helpers.mjpeg import SIZE, draw_number, read_number
+from unet_runtime.core.errors import OutputError
+from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.writer import CODECS, VideoFile
 from unet_runtime.live.record import Recorder, affordable_rate
-from unet_runtime.videofile import CODECS, VideoFile
 
 
 def picture(number: int, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:

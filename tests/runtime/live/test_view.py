@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
 from unet_runtime.live.view import Status, open_view
 
 

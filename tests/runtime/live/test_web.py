@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.live.conftest import STATUS
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 from unet_runtime.live import feed, web
 from unet_runtime.live.view import Status
 from unet_runtime.live.web import WebView

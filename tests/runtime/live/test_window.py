@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.live.conftest import start_xvfb, stop
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
 from unet_runtime.live import display, window
 from unet_runtime.live.view import open_view
 
@@ -189,7 +189,7 @@ def test_without_a_display_the_picture_goes_to_a_web_page_and_a_note_says_why(na
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     environment |= {} if name is None else {"DISPLAY": name}
     program = (
-        "from unet_runtime.errors import BackendError\n"
+        "from unet_runtime.core.errors import BackendError\n"
         "from unet_runtime.live.view import open_view\n"
         "view = open_view(port=0)\n"
         "print(view.name); print(view.note); view.close()\n"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from tests.training.conftest import unet_train
-from unet_runtime.artifact import write_keras
 from unet_runtime.cli import exits
+from unet_runtime.core.artifact import write_keras
 from unet_training.compare import steps
 from unet_training.compare.steps import StepError, Steps
 

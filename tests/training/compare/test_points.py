@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from unet_training.cli.options import ARCHITECTURE_NAMES
 from unet_training.compare.points import FAMILY, Point, parse
 from unet_training.errors import RecipeError
-from unet_training.options import ARCHITECTURE_NAMES
 
 
 @pytest.mark.parametrize(("text", "point"), [

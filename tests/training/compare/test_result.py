@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.spec import ModelSpec, Provenance
+from unet_runtime.core.spec import ModelSpec, Provenance
 from unet_training.compare import plot
 from unet_training.compare.points import Point
 from unet_training.compare.result import Row, as_json, row, table

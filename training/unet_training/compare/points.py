@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from unet_training.cli.options import ARCHITECTURE_NAMES
 from unet_training.errors import RecipeError
-from unet_training.options import ARCHITECTURE_NAMES
 
 _POINT = re.compile(r"(?P<architecture>[^:@]+)(:(?P<width>\d+))?(:(?P<depth>\d+))?(@(?P<size>\d+))?", re.ASCII)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 from unet_training.compare.points import Point
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_runtime.artifact import read_artifact
 from unet_runtime.cli import exits
-from unet_runtime.errors import BackendError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import BackendError
+from unet_runtime.core.spec import ModelSpec
 from unet_training.errors import TrainingError
 from unet_training.files import replacing
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from unet_runtime.artifact import read_artifact
+from unet_runtime.core.artifact import read_artifact
 from unet_training import keras_backend
 from unet_training.errors import TrainingInterruptedError
 from unet_training.evaluate import Model, evaluate_decoded

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unet_training import tables
+from unet_training.cli import tables
 from unet_training.evaluate import Evaluation
 from unet_training.files import replacing, writing
 

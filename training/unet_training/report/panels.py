@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from unet_runtime.labelled import confusion, iou
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.core.spec import ModelSpec
+from unet_training.data.pairs import Labelled, answered
 from unet_training.evaluate import Model
 from unet_training.figures import Labels
-from unet_training.pairs import Labelled, answered
 from unet_training.report import plots
 from unet_training.report.page import Picture
 

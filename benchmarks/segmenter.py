@@ -1,0 +1,84 @@
+"""What the way around the engine costs, side by side in one run: `Segmenter` against `session.run` alone.
+
+    python benchmarks/segmenter.py [--backend onnx] [--threads N] [--rounds 30]
+
+Photos already decoded: 640x480 as a uint8 array and as a Pillow image, 12 megapixels (4000x3000) as a Pillow image.
+All calls take turns, round after round, so a drift of the machine's speed hits all. A ratio is the median over the
+rounds of call / `run` in the same round; what is added is the median of the differences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from unet_runtime import Segmenter
+from unet_runtime.core import masks
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.photo import open_photo
+
+PHOTO = Path(__file__).parents[1] / "runtime/unet_runtime/samples/chelsea.jpg"
+BASE = "engine alone (backend.run)"
+SMALL, LARGE = (640, 480), (4000, 3000)
+GOALS = {
+    "640x480 array": "goal: 1.15 x or less",
+    "640x480 array, .mask": "goal: 1.15 x or less",
+    "12 MP image, .mask": "goal: 100 ms or less added",
+}
+
+
+def calls(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    photo = open_photo(PHOTO)
+    small, large = photo.resize(SMALL), photo.resize(LARGE)
+    array = np.asarray(small)
+    batch = model_input(small, segmenter.spec.input)
+    probabilities = segmenter(small).probabilities
+    spec = segmenter.spec
+    return {
+        BASE: lambda: segmenter.backend.run(batch),
+        "640x480 array": lambda: segmenter(array),
+        "640x480 array, .mask": lambda: segmenter(array).mask,
+        "640x480 array, .mask and .opacity": lambda: (result := segmenter(array)).mask is result.opacity,
+        "640x480 image, .mask": lambda: segmenter(small).mask,
+        "12 MP image, .mask": lambda: segmenter(large).mask,
+        "  of it: model_input": lambda: model_input(large, spec.input),
+        "  of it: class_mask": lambda: masks.class_mask(probabilities, LARGE, spec),
+        "  beside: opacity": lambda: masks.opacity(probabilities, LARGE, spec),
+    }
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backend", default="onnx")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    segmenter = Segmenter(backend=options.backend, threads=options.threads)
+    timed = calls(segmenter)
+    rounds = [{name: milliseconds(call) for name, call in timed.items()} for _ in range(options.rounds + 2)][2:]
+    print(
+        f"{segmenter.backend.engine}, {segmenter.spec.name} {segmenter.spec.precision}, {len(rounds)} rounds, medians"
+    )
+    for name in timed:
+        time_of = statistics.median(turn[name] for turn in rounds)
+        ratio = statistics.median(turn[name] / turn[BASE] for turn in rounds)
+        added = statistics.median(turn[name] - turn[BASE] for turn in rounds)
+        whole = name != BASE and not name.startswith("  ")
+        figures = f"{ratio:6.2f} x   {added:+7.1f} ms" if whole else " " * 22
+        print(f"{name:36} {time_of:7.1f} ms {figures}   {GOALS.get(name, '')}".rstrip())
+
+
+if __name__ == "__main__":
+    main()

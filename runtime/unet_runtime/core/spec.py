@@ -1,0 +1,241 @@
+"""ModelSpec: everything a device must know to use a model.
+
+Training writes it once, export carries it into every format, the runtime reads it. The runtime has
+no default size, mean or class list of its own. docs/model-spec.md describes the JSON form.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from unet_runtime.core.errors import ModelFileError
+
+SCHEMA = 3
+"""What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
+input; whatever 1 and 2 say can be said in it."""
+
+_READABLE = (1, 2, SCHEMA)
+
+FITS = ("stretch", "letterbox")
+RESAMPLES = ("bilinear",)
+ACTIVATIONS = ("softmax", "sigmoid")
+ROLES = ("foreground", "background", "neutral")
+PRECISIONS = ("float32", "float16", "dynamic-range", "int8", "int16x8")
+"""``dynamic-range``: int8 weights, float32 activations; ``int16x8``: int8 weights, int16 activations."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the model is fed: uint8 RGB in 0..255, NHWC. Rescaling is the model's first layer."""
+
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    fit: str = "stretch"
+    """How a photo is brought to (height, width): ``stretch``, or ``letterbox`` (keeps the aspect
+    ratio, fills the rest with black)."""
+    resample: str = "bilinear"
+    """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
+    margin: int = 0
+    """Pixels on each side that have no answer (unpadded convolutions): the photo lies inside of them, and is mirrored
+    into them. 0 for padded convolutions."""
+
+    @property
+    def answered(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that the model answers for."""
+        margin = self.margin
+        return slice(margin, self.height - margin), slice(margin, self.width - margin)
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """What the model answers: float32 probabilities, NHWC, one channel a class."""
+
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
+    activation: str = "softmax"
+    """``softmax`` (channels sum to 1) or ``sigmoid`` (each in 0..1 by itself; ``postprocess.shares`` brings them to
+    sum 1)."""
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """One class; its position in ``ModelSpec.classes`` is its id in masks."""
+
+    name: str
+    color: tuple[int, int, int]
+    """RGB, 0..255, in masks' palettes and in overlays."""
+    role: str
+    """In a cut-out: ``foreground`` is kept, ``background`` removed, ``neutral`` (a border nobody
+    labelled) goes to whichever of the two is likelier beside it."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the model comes from: enough to make it again and to doubt it."""
+
+    data: str = ""
+    """Training data, and how many photos of it."""
+    split: str = ""
+    """Which photos were held out: ``official``, ``article`` or ``random:SEED``, as ``labelled.read_split``; empty
+    if unknown."""
+    command: str = ""
+    """The command that trained it."""
+    seed: int | None = None
+    weights_sha256: str = ""
+    """Of the trained float32 weights: the same in every format exported from one training."""
+    calibration_sha256: str = ""
+    """Of the photos an int8 file was calibrated on, as fed to the model; empty for other precisions."""
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    """How the integers of a quantised file were chosen: method, photos, what was repaired; empty for a float file."""
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries that made the file."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Measured by training on the named split, in float32."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Hyper-parameters of the training."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The contract between training, export and runtime. Immutable; checked when it is made.
+
+    Raises:
+        ModelFileError: a field holds what the contract does not allow; the message names the field.
+    """
+
+    name: str
+    architecture: str
+    license: str
+    input: InputSpec
+    output: OutputSpec
+    classes: tuple[ClassSpec, ...]
+    precision: str = "float32"
+    provenance: Provenance = field(default_factory=Provenance)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        _check_schema(self.schema)
+        for name, size in (
+            ("input.height", self.input.height),
+            ("input.width", self.input.width),
+            ("output.height", self.output.height),
+            ("output.width", self.output.width),
+        ):
+            _check(name, size, isinstance(size, int) and size > 0, "a positive number of pixels")
+        _check_one_of("input.fit", self.input.fit, FITS)
+        _check_one_of("input.resample", self.input.resample, RESAMPLES)
+        _check_one_of("output.activation", self.output.activation, ACTIVATIONS)
+        _check_one_of("precision", self.precision, PRECISIONS)
+        margin, side = self.input.margin, min(self.input.height, self.input.width)
+        _check(
+            "input.margin", margin, isinstance(margin, int) and 0 <= 2 * margin < side,
+            f"0 or more pixels, and less than half of {side}",
+        )  # fmt: skip
+        _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
+        for index, entry in enumerate(self.classes):
+            _check_one_of(f"classes[{index}].role", entry.role, ROLES)
+            _check(
+                f"classes[{index}].color",
+                entry.color,
+                len(entry.color) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in entry.color),
+                "three integers in 0..255",
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.classes)
+
+    def roles(self, role: str) -> tuple[int, ...]:
+        """Ids of the classes with ``role``."""
+        return tuple(index for index, entry in enumerate(self.classes) if entry.role == role)
+
+    def with_precision(self, precision: str, **provenance: Any) -> ModelSpec:
+        """This spec for another precision, with ``provenance`` fields replaced."""
+        return replace(self, precision=precision, provenance=replace(self.provenance, **provenance))
+
+    def to_json(self) -> str:
+        """Compact JSON with sorted keys: equal specs give equal text."""
+        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ModelSpec:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ModelFileError: not JSON, a missing or unknown field, or a value the contract refuses.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ModelFileError(f"model spec is not JSON ({error}): export the model again") from error
+        if not isinstance(data, dict):
+            raise ModelFileError(f"model spec is a JSON {type(data).__name__}, expected an object")
+        # Before the fields: another schema may well have others, and its number says more.
+        _check_schema(data.get("schema", SCHEMA))
+        parts = _with_margin_in_input(data) | {"schema": SCHEMA}
+        for key, kind in (("input", InputSpec), ("output", OutputSpec), ("provenance", Provenance)):
+            if key in parts:
+                parts[key] = _build(kind, parts[key], key)
+        if "classes" in parts:
+            parts["classes"] = _class_specs(parts["classes"])
+        return _build(cls, parts, "spec")
+
+
+_T = TypeVar("_T")
+
+
+def _build(kind: type[_T], data: Any, where: str) -> _T:
+    if not isinstance(data, dict):
+        raise ModelFileError(f"model spec: {where} is {type(data).__name__}, expected an object")
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ModelFileError(f"model spec: {where} has unknown fields {unknown}, expected some of {sorted(known)}")
+    try:
+        return kind(**data)
+    except TypeError as error:  # a field without default is missing
+        raise ModelFileError(f"model spec: {where} is incomplete ({error}): export the model again") from error
+
+
+def _with_margin_in_input(data: dict[str, Any]) -> dict[str, Any]:
+    """Schemas 1 and 2 had it in the output."""
+    source, result = data.get("input"), data.get("output")
+    if data.get("schema", SCHEMA) == SCHEMA or not isinstance(source, dict) or not isinstance(result, dict):
+        return data
+    rest = {key: value for key, value in result.items() if key != "margin"}
+    return data | {"input": source | {"margin": result.get("margin", 0)}, "output": rest}
+
+
+def _class_specs(data: Any) -> tuple[ClassSpec, ...]:
+    if not isinstance(data, list):
+        raise ModelFileError(f"model spec: classes is {type(data).__name__}, expected a list")
+    entries = [_build(ClassSpec, entry, f"classes[{index}]") for index, entry in enumerate(data)]
+    return tuple(replace(entry, color=_tuple(entry.color)) for entry in entries)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else ()  # () is refused by ModelSpec's own check
+
+
+def _check_schema(schema: object) -> None:
+    if schema not in _READABLE:
+        raise ModelFileError(
+            f"model spec has schema {schema!r}, this version reads {', '.join(map(str, _READABLE[:-1]))} and {SCHEMA}: "
+            "upgrade unet-edge-runtime, or export the model again"
+        )
+
+
+def _check(name: str, value: object, ok: bool, expected: str) -> None:
+    if not ok:
+        raise ModelFileError(f"model spec: {name} is {value!r}, expected {expected}")
+
+
+def _check_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    _check(name, value, value in allowed, f"one of {', '.join(allowed)}")

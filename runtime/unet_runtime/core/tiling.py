@@ -1,0 +1,197 @@
+"""Photos of any size at their own resolution, tile by tile: for models trained on patches.
+
+The photo is covered by tiles that overlap; past its edges it is mirrored. A network sees less around a pixel near a
+tile's edge, so tiles are blended: along each axis a tile's weight is 0 in the outer quarter of an overlap, 1 in the
+inner quarter, and straight between; the weights of all tiles sum to 1 in each pixel. Where nothing farther away than a
+quarter of the overlap has a say, the result is that of one network as large as the photo. So it is, whatever the
+overlap, for unpadded convolutions (``spec.input.margin``): their tiles' answers are true up to the edge, and the
+tiles fed overlap by the margin (Ronneberger et al. 2015, overlap-tile strategy).
+
+One row of tiles at a time is in memory, beside the photo, its mask and its opacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unet_runtime.core import masks, render
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.geometry import mirrored
+from unet_runtime.core.spec import ModelSpec
+
+OVERLAP = 0.25
+"""Share of a tile's side."""
+
+MOST_OVERLAP = 0.75
+"""More would run the model more than 16 times over each pixel."""
+
+_TILES_A_CALL = 4
+_OUTER = 0.25  # of an overlap: weight 0
+
+_GRID = 32
+"""Pixels: what a network that halves five times makes one of. Tiles begin at multiples of it, or each would pool other
+pixels together than its neighbours do."""
+
+Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+"""uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', C)."""
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TiledSegmentation:
+    """As ``Segmentation``, of a photo that the model saw in tiles."""
+
+    photo: Image.Image
+    """RGB, upright, at its own size."""
+    mask: npt.NDArray[np.uint8]
+    """Class ids, uint8 (H, W)."""
+    opacity: npt.NDArray[np.uint8]
+    """Of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground."""
+    spec: ModelSpec
+    tiles: int
+    """How many the model saw."""
+    run: Run
+    overlap: float
+
+    def probability_bands(self) -> Iterator[tuple[int, Floats]]:
+        """As ``Segmentation.probability_bands``. They have not been kept: the model runs again, band by band."""
+        return blended_bands(self.photo, self.spec, self.run, self.overlap)
+
+    def mask_image(self) -> Image.Image:
+        """Mode P: pixel value = class id."""
+        return render.palette_image(self.mask, self.spec)
+
+    def overlay(self) -> Image.Image:
+        """RGB: the photo, its classes tinted."""
+        return render.overlay(self.photo, self.mask, self.spec)
+
+    def cutout(self) -> Image.Image:
+        """RGBA: the foreground alone, with a soft edge."""
+        return render.cutout(self.photo, self.opacity)
+
+
+def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVERLAP) -> TiledSegmentation:
+    """Run the model over a photo in tiles.
+
+    Args:
+        photo: RGB of any size (W, H).
+        spec: of the model.
+        run: the model.
+        overlap: share of a tile's side that it has in common with the next one, at least; 0..``MOST_OVERLAP``.
+
+    Raises:
+        ValueError: an overlap out of range.
+        ModelFileError: the model's output is not its input less the margin, so tiles would not fit together.
+    """
+    width, height = photo.size
+    mask = np.empty((height, width), np.uint8)
+    opacity = np.empty((height, width), np.uint8)
+    for top, band in blended_bands(photo, spec, run, overlap):  # (rows, W, C)
+        planes = np.ascontiguousarray(band.transpose(2, 0, 1))
+        mask[top : top + len(band)] = masks.first_of_the_largest(planes)
+        share = masks.foreground_share(planes, spec)
+        opacity[top : top + len(band)] = np.rint(share * np.float32(255))
+    tiles = len(_axis(height, spec.output.height, overlap)) * len(_axis(width, spec.output.width, overlap))
+    return TiledSegmentation(photo, mask, opacity, spec, tiles, run, overlap)
+
+
+def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float) -> Iterator[tuple[int, Floats]]:
+    """(top, band) from the top down: the band's first row, and shares float32 (rows, W, C); see ``segment``."""
+    _check(spec, overlap)
+    rows = _axis(photo.height, spec.output.height, overlap)
+    columns = _axis(photo.width, spec.output.width, overlap)
+    pending = np.zeros((0, photo.width, len(spec.classes)), np.float32)  # rows from ``top`` on, not complete yet
+    top = 0
+    for index, (start, weights) in enumerate(rows):
+        bottom = min(start + spec.output.height, photo.height)
+        grown = np.zeros((bottom - top, *pending.shape[1:]), np.float32)
+        grown[: len(pending)] = pending
+        strip = _strip(photo, spec, run, start, columns)[: bottom - start]  # (rows, W, C)
+        strip *= weights[: bottom - start, np.newaxis, np.newaxis]
+        grown[start - top :] += strip
+        complete = rows[index + 1][0] if index + 1 < len(rows) else photo.height
+        yield top, grown[: complete - top]
+        pending, top = grown[complete - top :].copy(), complete
+
+
+def _strip(photo: Image.Image, spec: ModelSpec, run: Run, top: int, columns: list[tuple[int, Floats]]) -> Floats:
+    """One row of tiles, whose outputs begin at row ``top`` of the photo: shares float32 (output height, W, C)."""
+    margin = spec.input.margin
+    picture = _mirrored_rows(photo, top - margin, top - margin + spec.input.height)  # uint8 (h, W, 3)
+    strip = np.zeros((spec.output.height, photo.width, len(spec.classes)), np.float32)
+    for first in range(0, len(columns), _TILES_A_CALL):
+        part = columns[first : first + _TILES_A_CALL]
+        lefts = [left - margin for left, _ in part]
+        tiles = np.stack([picture[:, mirrored(left, left + spec.input.width, photo.width)] for left in lefts])
+        answers = masks.shares(run(tiles), spec)  # (n, output height, output width, C)
+        for (left, weights), answer in zip(part, answers, strict=True):
+            right = min(left + spec.output.width, photo.width)
+            strip[:, left:right] += answer[:, : right - left] * weights[: right - left, np.newaxis]
+    return strip
+
+
+def _mirrored_rows(photo: Image.Image, top: int, bottom: int) -> npt.NDArray[np.uint8]:
+    rows = mirrored(top, bottom, photo.height)
+    first, last = int(rows.min()), int(rows.max())
+    return np.asarray(photo.crop((0, first, photo.width, last + 1)))[rows - first]
+
+
+def _axis(length: int, side: int, overlap: float) -> list[tuple[int, Floats]]:
+    """Tiles along one axis of a photo: where each begins, and its weights float32 (side,). The last may reach past the
+    photo's end."""
+    if length <= side:
+        return [(0, np.ones(side, np.float32))]
+    step = _step(length, side, overlap)
+    starts = list(range(0, length - side + step, step))
+    weights = [_weights(side, before, after) for before, after in _overlaps(starts, side)]
+    total = np.zeros(starts[-1] + side, np.float64)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + side] += weight
+    return [
+        (start, (weight / total[start : start + side]).astype(np.float32))
+        for start, weight in zip(starts, weights, strict=True)
+    ]
+
+
+def _step(length: int, side: int, overlap: float) -> int:
+    """Pixels from one tile's begin to the next one's: few tiles, evenly spread, in step with the network's pooling."""
+    most = max(1, side - round(side * overlap))
+    grid = min(_GRID, 1 << (most.bit_length() - 1))  # tiles smaller than that are of networks that halve less often
+    most -= most % grid
+    even = -(-(length - side) // -(-(length - side) // most))
+    return -(-even // grid) * grid
+
+
+def _overlaps(starts: list[int], side: int) -> list[tuple[int, int]]:
+    """Pixels that each tile has in common with the one before and the one after."""
+    common = [max(0, start + side - following) for start, following in pairwise(starts)]
+    return list(zip([0, *common], [*common, 0], strict=True))
+
+
+def _weights(side: int, before: int, after: int) -> npt.NDArray[np.float64]:
+    weights = np.ones(side)
+    for common, ramp in ((before, weights[:before]), (after, weights[::-1][:after])):
+        position = (np.arange(common) + 0.5) / max(common, 1)
+        ramp *= np.clip((position - _OUTER) / (1 - 2 * _OUTER), 0, 1)
+    return weights
+
+
+def _check(spec: ModelSpec, overlap: float) -> None:
+    if not 0 <= overlap <= MOST_OVERLAP:
+        raise ValueError(f"overlap {overlap}, expected a share of a tile's side, 0 to {MOST_OVERLAP}")
+    for axis, fed, answered in (
+        ("height", spec.input.height, spec.output.height),
+        ("width", spec.input.width, spec.output.width),
+    ):
+        if answered != fed - 2 * spec.input.margin:
+            raise ModelFileError(
+                f"{spec.name}: output {axis} {answered} for input {axis} {fed} and margin {spec.input.margin}, "
+                f"expected {fed - 2 * spec.input.margin}: this model cannot be run in tiles"
+            )

@@ -1,0 +1,57 @@
+"""Which wheels of an engine are installed, read from their metadata's folders: no engine is imported.
+
+``onnxruntime`` and ``onnxruntime-gpu`` fill one folder with different files. With both installed the one installed
+last decides what runs, and removing either breaks the other: so it is refused before anything is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from unet_runtime.core.errors import BackendError
+
+ONNXRUNTIME = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-rocm",
+)
+"""Wheels that all install the module ``onnxruntime``."""
+
+_METADATA = ".dist-info"
+
+
+def found(package: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """Name -> version of those of ``names`` that are installed beside ``package`` (the engine's own folder).
+
+    One listing of the folder (0.3 ms); ``importlib.metadata`` would take 20 ms to be imported.
+    """
+    versions = {}
+    for item in os.scandir(package.parent):  # lists names alone: half the time of pathlib
+        if item.name.endswith(_METADATA):
+            name, _, version = item.name.removesuffix(_METADATA).partition("-")
+            versions[name.replace("_", "-")] = version
+    return {name: versions[name] for name in names if name in versions}
+
+
+def refuse_several(package: Path, names: tuple[str, ...]) -> None:
+    """Only one of wheels that share a folder may be installed.
+
+    Raises:
+        BackendError: several are; the message has the commands that mend it.
+    """
+    versions = found(package, names)
+    if len(versions) > 1:
+        raise BackendError(
+            f"{' and '.join(f'{name} {version}' for name, version in versions.items())} are both installed, expected "
+            "one: they overwrite each other's files. Run: "
+            + replace_by("cuda" if "onnxruntime-gpu" in versions else "onnx", tuple(versions))
+        )
+
+
+def replace_by(extra: str, names: tuple[str, ...] = ("onnxruntime", "onnxruntime-gpu")) -> str:
+    """Commands that leave exactly one wheel, that of ``extra``: ``onnx``, ``cuda`` or ``tensorrt``."""
+    return f'pip uninstall -y {" ".join(names)} && pip install "unet-edge-runtime[{extra}]"'
