@@ -85,21 +85,35 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
     output = options.output / f"training-{list(parts(options.size)).index(name)}-{seed}"
     resumed = (output / CHECKPOINT).exists()
     result = train(
-        recipe, data, output, data_name="Oxford-IIIT Pet", seed=seed, command="benchmarks/ablation.py",
-        say=lambda line: print(f"  {line}", flush=True), teacher=teacher,
-        cache=PhotoCache(options.output / "cache", print), resume=True,
-    )  # fmt: skip
+        recipe,
+        data,
+        output,
+        data_name="Oxford-IIIT Pet",
+        seed=seed,
+        command="benchmarks/ablation.py",
+        say=lambda line: print(f"  {line}", flush=True),
+        teacher=teacher,
+        cache=PhotoCache(options.output / "cache", print),
+        resume=True,
+    )
     if result.interrupted:
         return None
     shutil.rmtree(output)
     measured = result.spec.provenance.metrics
     minutes, cpu_minutes = (time.perf_counter() - wall) / 60, (time.process_time() - cpu) / 60
     return {
-        "row": name, "seed": seed, "validation_mean_iou": max(result.history["val_mean_iou"]),
-        "mean_iou": measured["mean_iou"], "border_iou": measured["iou"]["border"], "loss": measured["loss"],
-        "minutes": None if resumed else minutes, "cpu_minutes": None if resumed else cpu_minutes,
-        "best_epoch": measured["epoch"], "test_photos": measured["photos"], "precision": recipe.precision,
-    }  # fmt: skip
+        "row": name,
+        "seed": seed,
+        "validation_mean_iou": max(result.history["val_mean_iou"]),
+        "mean_iou": measured["mean_iou"],
+        "border_iou": measured["iou"]["border"],
+        "loss": measured["loss"],
+        "minutes": None if resumed else minutes,
+        "cpu_minutes": None if resumed else cpu_minutes,
+        "best_epoch": measured["epoch"],
+        "test_photos": measured["photos"],
+        "precision": recipe.precision,
+    }
 
 
 def settings(options: argparse.Namespace) -> dict[str, int]:

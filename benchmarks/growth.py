@@ -34,8 +34,9 @@ def resident() -> float:
 def frames(count: int) -> Iterator[np.ndarray]:
     """A new array each, of a few pictures: another photo, other classes, other open pixels."""
     rng = np.random.default_rng(0)
-    pictures = [np.kron(rng.integers(0, 256, (6, 8, 3), np.uint8), np.ones((40, 40, 1), np.uint8))
-                for _ in range(PICTURES)]  # fmt: skip
+    pictures = [
+        np.kron(rng.integers(0, 256, (6, 8, 3), np.uint8), np.ones((40, 40, 1), np.uint8)) for _ in range(PICTURES)
+    ]
     for index in range(count):
         yield np.roll(pictures[index % PICTURES], index % SIZE[1], axis=1)
 

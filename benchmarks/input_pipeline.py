@@ -157,9 +157,12 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     recipe = replace(
-        PRESETS["edge"], size=options.size, filters=options.filters, batch_size=options.batch_size,
+        PRESETS["edge"],
+        size=options.size,
+        filters=options.filters,
+        batch_size=options.batch_size,
         precision=resolve_precision("auto"),
-    )  # fmt: skip
+    )
     photos = evenly(
         split_dataset(options.data, recipe.split, recipe.validation, SEED).train, options.steps * recipe.batch_size
     )
@@ -173,9 +176,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             total, wait = sum(watch.steps[1:]), sum(watch.waits[1:])
             count = len(watch.steps) - 1
             turn[name] = {
-                "step_ms": total / count * 1e3, "wait_ms": wait / count * 1e3, "share": wait / total,
+                "step_ms": total / count * 1e3,
+                "wait_ms": wait / count * 1e3,
+                "share": wait / total,
                 "first_wait_ms": watch.waits[0] * 1e3,
-            }  # fmt: skip
+            }
         rounds.append(turn)
     medians = {
         name: {key: statistics.median(turn[name][key] for turn in rounds[1:]) for key in rounds[0][name]}
@@ -195,7 +200,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "without augmentation": alone(data, recipe.batch_size, None, 2),
         },
         "rounds": rounds,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

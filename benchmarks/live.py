@@ -80,9 +80,7 @@ def main() -> None:
     parser.add_argument("--view", default="none")
     options = parser.parse_args()
     command = [sys.executable, "-m", "tests.helpers.mjpeg", str(PHOTO), str(options.rate)]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as served:  # fmt: skip
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as served:
         assert served.stdout is not None
         measure(served.stdout.readline().strip(), options)
         served.communicate()

@@ -172,7 +172,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         "ms": {name: statistics.median(turn[name] for turn in timed) * 1e3 for name in timed[0]},
         "speedup": {name: statistics.median(turn[PLAIN] / turn[name] for turn in timed) for name in timed[0]},
         "rounds": timed,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

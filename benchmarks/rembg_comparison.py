@@ -160,8 +160,11 @@ class Contest:
         output.mkdir(exist_ok=True)
         subprocess.run(
             [str(self.rembg), kind, "-m", "u2net_custom", "-x", extras, str(source), str(target)],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self._offline(),
-        )  # fmt: skip
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._offline(),
+        )
 
     def _offline(self) -> dict[str, str]:
         nowhere = "http://127.0.0.1:9"  # the discard port: a download would fail, not succeed unseen

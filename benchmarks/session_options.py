@@ -23,10 +23,18 @@ MODEL = Path(__file__).parents[1] / "runtime/unet_runtime/models/pets-edge-160.f
 PAUSE = 0.015
 
 ROWS = (
-    "as unet-run", "engine's defaults", "spinning goes on", "no spinning", "no memory pattern", "no memory arena",
-    "optimisation: extended", "optimisation: basic", "opened by path", "optimised file, cached",
+    "as unet-run",
+    "engine's defaults",
+    "spinning goes on",
+    "no spinning",
+    "no memory pattern",
+    "no memory arena",
+    "optimisation: extended",
+    "optimisation: basic",
+    "opened by path",
+    "optimised file, cached",
     "optimised file, cached, .ort",
-)  # fmt: skip
+)
 
 
 def options_of(row: str) -> Any:
@@ -94,9 +102,12 @@ def measure(row: str, folder: Path, runs: int) -> dict[str, float]:
         time.sleep(PAUSE)
     used = time.process_time() - used
     return {
-        "load": (loaded - start) * 1e3, "first": (first - loaded) * 1e3, "run": statistics.median(taken) * 1e3,
-        "CPU": used / runs * 1e3, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }  # fmt: skip
+        "load": (loaded - start) * 1e3,
+        "first": (first - loaded) * 1e3,
+        "run": statistics.median(taken) * 1e3,
+        "CPU": used / runs * 1e3,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def main() -> None:

@@ -65,11 +65,12 @@ def colour_model_bytes(spec: ModelSpec) -> bytes:
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
     ]
     graph = helper.make_graph(
-        nodes, "colours",
+        nodes,
+        "colours",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)],
         [helper.make_tensor("tenth", TensorProto.FLOAT, [], [0.1])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     serialized: bytes = model.SerializeToString()

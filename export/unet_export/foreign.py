@@ -99,11 +99,14 @@ def load_foreign(path: Path, description: Description) -> tuple[Any, ModelSpec]:
         )
     activation = "sigmoid" if description.head == "sigmoid" else "softmax"
     spec = ModelSpec(
-        name=path.stem, architecture="unknown", license="unknown",
-        input=InputSpec(height, width, description.fit), output=OutputSpec(height, width, activation=activation),
+        name=path.stem,
+        architecture="unknown",
+        license="unknown",
+        input=InputSpec(height, width, description.fit),
+        output=OutputSpec(height, width, activation=activation),
         classes=description.classes,
         provenance=Provenance(split=description.split, weights_sha256=_weights_sha256(model)),
-    )  # fmt: skip
+    )
     check_activation(wrapped, spec, path)
     return wrapped, spec
 

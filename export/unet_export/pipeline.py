@@ -47,9 +47,12 @@ class ExportOptions:
 
 
 def export_model(
-    model: Path, source: PhotoSource, output: Path, options: ExportOptions = ExportOptions(),
+    model: Path,
+    source: PhotoSource,
+    output: Path,
+    options: ExportOptions = ExportOptions(),
     say: Say = lambda line: None,
-) -> list[ParityResult]:  # fmt: skip
+) -> list[ParityResult]:
     """Export ``model`` to every format asked for, and accept all of them or none.
 
     Args:
@@ -80,15 +83,19 @@ def export_model(
         say(f"proving {len(candidates)} artifacts on {len(photos.parity)} photos")
         results = parity.prove(reference(keras), candidates, photos.parity, spec, say)
         if options.repair:
-            results = [
-                repaired(result, builder, reference(keras), photos.parity, spec, say) for result in results
-            ]  # fmt: skip
+            results = [repaired(result, builder, reference(keras), photos.parity, spec, say) for result in results]
         panels = {result.path.name: result.panels for result in results if result.quantization}
         image = builder.images(1)
         report = Report(
-            model.name, spec, photos, results, panels, command=options.command, parameters=keras.count_params(),
+            model.name,
+            spec,
+            photos,
+            results,
+            panels,
+            command=options.command,
+            parameters=keras.count_params(),
             keras_milliseconds=parity.milliseconds(lambda: keras.predict(image, verbose=0)),
-        )  # fmt: skip
+        )
         if options.study:
             report = _with_study(report, builder, reference(keras), options, folder, say)
         _settle(report, folder, output)

@@ -191,9 +191,17 @@ def test_demo(tmp_path: Path) -> None:
 
 def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:
     """``make train export`` with a recipe cut down to seconds: the same path through the real dataset."""
-    run([*MAKE, "train", "export", f"PETS_DIR={pets_dir}", f"ARTIFACTS={tmp_path}",
-         "TRAIN_ARGS=--epochs 2 --width 4 --depth 2 --size 64",
-         "EXPORT_ARGS=--parity-count 64 --formats saved-model,onnx,tflite-int8"])  # fmt: skip
+    run(
+        [
+            *MAKE,
+            "train",
+            "export",
+            f"PETS_DIR={pets_dir}",
+            f"ARTIFACTS={tmp_path}",
+            "TRAIN_ARGS=--epochs 2 --width 4 --depth 2 --size 64",
+            "EXPORT_ARGS=--parity-count 64 --formats saved-model,onnx,tflite-int8",
+        ]
+    )
     assert (tmp_path / "export" / "pets-edge-64.float32.onnx").is_file()
 
 

@@ -52,10 +52,19 @@ def install(wheel: Path, extra: str, folder: Path) -> Device:
 EXPECTED = {
     "onnx": {"unet-edge-runtime", "numpy", "pillow", "click", "onnxruntime", "flatbuffers", "packaging", "protobuf"},
     "tflite": {
-        "unet-edge-runtime", "numpy", "pillow", "click", "ai-edge-litert", "flatbuffers", "backports.strenum", "tqdm",
-        "typing-extensions", "protobuf", "ml-dtypes",
+        "unet-edge-runtime",
+        "numpy",
+        "pillow",
+        "click",
+        "ai-edge-litert",
+        "flatbuffers",
+        "backports.strenum",
+        "tqdm",
+        "typing-extensions",
+        "protobuf",
+        "ml-dtypes",
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("extra", "other"), [("onnx", "tflite"), ("tflite", "onnx")])

@@ -67,9 +67,15 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_trained_exported_proven_and_run(name: str, discs: Path, tmp_path: Path) -> None:
     # Of AdamW's graph, which takes a minute to build, nothing would be seen here.
     recipe = replace(
-        PRESETS["demo"], name=name, architecture=name, batch_size=8, epochs=12, validation=8,
-        optimizer="rmsprop", **SMALL | CHANGES.get(name, {}),
-    )  # fmt: skip
+        PRESETS["demo"],
+        name=name,
+        architecture=name,
+        batch_size=8,
+        epochs=12,
+        validation=8,
+        optimizer="rmsprop",
+        **SMALL | CHANGES.get(name, {}),
+    )
     result = train(recipe, discs, tmp_path, data_name="discs", seed=1, command="", say=lambda line: None)
     assert result.spec.architecture == name
 
@@ -98,9 +104,7 @@ def test_tiles_of_unpadded_convolutions_are_the_whole_picture_s(overlap: float, 
     whole.set_weights([4 * weights if weights.ndim > 1 else weights for weights in tile.get_weights()])
     tile.set_weights(whole.get_weights())
     margin = unet2015.margin(2)
-    spec = ModelSpec(
-        "tile", "unet2015", "CC0-1.0", InputSpec(76, 76, margin=margin), OutputSpec(36, 36), PET_CLASSES
-    )  # fmt: skip
+    spec = ModelSpec("tile", "unet2015", "CC0-1.0", InputSpec(76, 76, margin=margin), OutputSpec(36, 36), PET_CLASSES)
     (tmp_path / "tile.onnx").write_bytes(export_onnx(tile, spec))
     photo, _ = draw(np.random.default_rng(0), 116, 148)
     mirrored = np.pad(photo, ((margin, margin), (margin, margin), (0, 0)), "reflect")

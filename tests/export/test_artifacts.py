@@ -43,8 +43,13 @@ def expected(model: Any, images: Any) -> Any:
 
 def test_an_export_holds_these_and_nothing_else(exported: Export) -> None:
     assert sorted(path.name for path in exported.folder.iterdir()) == [
-        "parity.json", "report.html", "saved_model", ONNX, INT8_ONNX, TFLITE,
-    ]  # fmt: skip
+        "parity.json",
+        "report.html",
+        "saved_model",
+        ONNX,
+        INT8_ONNX,
+        TFLITE,
+    ]
     assert list(exported.folder.parent.iterdir()) == [exported.folder]
     assert all(result.path.exists() for result in exported.results)
 

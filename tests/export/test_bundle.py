@@ -111,9 +111,12 @@ def device(offline: list[str], tmp_path: Path) -> Callable[..., subprocess.Compl
 
 @on_this_platform
 def test_a_bundle_installs_without_network_and_gives_the_masks_of_this_machine(
-    unpacked: Path, names: list[str], data: Path, tmp_path: Path,
+    unpacked: Path,
+    names: list[str],
+    data: Path,
+    tmp_path: Path,
     device: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:  # fmt: skip
+) -> None:
     installed = device(f"sh {shlex.quote(str(unpacked / 'install.sh'))}")
     assert installed.returncode == 0, installed.stderr
     line = installed.stdout.splitlines()[-1]

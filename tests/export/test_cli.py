@@ -47,9 +47,14 @@ def test_a_good_export_prints_a_table_and_exits_0(
 
 
 def test_a_failed_gate_exits_4_and_shows_why(
-    command: Command, model_file: Path, data: Path, tmp_path: Path, other_model: Any,
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    command: Command,
+    model_file: Path,
+    data: Path,
+    tmp_path: Path,
+    other_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     build = onnx.build_onnx
     monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
     assert command(model_file, "--data", data, "--output", tmp_path / "out", "--formats", "onnx") == 4
@@ -80,9 +85,14 @@ def test_missing_data_exits_1_and_names_it(
 
 
 def test_models_that_cannot_be_exported_exit_3(
-    command: Command, model_file: Path, model: Any, exported: Export, data: Path, tmp_path: Path,
+    command: Command,
+    model_file: Path,
+    model: Any,
+    exported: Export,
+    data: Path,
+    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     damaged = tmp_path / "damaged.keras"
     content = bytearray(model_file.read_bytes())
     content[len(content) // 2] ^= 1

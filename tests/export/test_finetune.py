@@ -84,8 +84,10 @@ def test_network_and_statistics_are_the_same(harmed: Any, tuned: tuple[Any, list
     assert model.get_config()["layers"] == harmed.get_config()["layers"]
     for old, new in zip(harmed.non_trainable_variables, model.non_trainable_variables, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
-    moved = [np.abs(old.numpy() - new.numpy()).max()
-             for old, new in zip(harmed.trainable_variables, model.trainable_variables, strict=True)]  # fmt: skip
+    moved = [
+        np.abs(old.numpy() - new.numpy()).max()
+        for old, new in zip(harmed.trainable_variables, model.trainable_variables, strict=True)
+    ]
     assert 0 < max(moved) < 1
 
 

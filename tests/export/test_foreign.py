@@ -95,8 +95,9 @@ def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -
     source = PhotoSource(calibration=tmp_path / "trainval", parity=tmp_path / "test")
     results = export_model(saved(small(), tmp_path), source, tmp_path / "out", options)
     assert [result.path.name for result in results] == [
-        f"someone-s-{SIZE}.float32.onnx", f"someone-s-{SIZE}.float32.tflite",
-    ]  # fmt: skip
+        f"someone-s-{SIZE}.float32.onnx",
+        f"someone-s-{SIZE}.float32.tflite",
+    ]
     assert all(entry.figures.mean_iou is None for result in results for entry in result.checked if entry.figures)
     photo = next((tmp_path / "test").iterdir())
     masks = [Segmenter(result.path)(photo).mask for result in results]

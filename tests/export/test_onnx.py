@@ -88,8 +88,12 @@ def test_keras_own_names_are_told_apart() -> None:
     proto = build_onnx(keras.Model(image, x), "twice")
     named = {node.name: node.op_type for node in proto.graph.node if node.name.startswith("conv2d")}
     assert named == {
-        "conv2d": "Conv", "conv2d_2": "Relu", "conv2d/2": "Conv", "conv2d_1": "Conv", "conv2d_1/2": "Softmax",
-    }  # fmt: skip
+        "conv2d": "Conv",
+        "conv2d_2": "Relu",
+        "conv2d/2": "Conv",
+        "conv2d_1": "Conv",
+        "conv2d_1/2": "Softmax",
+    }
     assert nodes_of(proto, ["conv2d"]) == ["conv2d", "conv2d/2"]
 
 

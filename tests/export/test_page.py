@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.export.conftest import TFLITE, Export
-from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, figures, report  # fmt: skip
+from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, figures, report
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import EngineResult
 from unet_export.gate.panels import Panel
@@ -256,11 +256,19 @@ def test_axes_have_round_numbers_around_what_they_show() -> None:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (percent(1.0), "100.000"), (percent(0.999999), "99.999"), (percent(0.57), "57.000"), (percent(math.nan), "NaN"),
-        (signed(-0.0004), "0.000"), (signed(0.25), "+0.250"), (signed(-1.0), "-1.000"), (signed(None), "-"),
-        (scientific(0.0), "0"), (scientific(3.14159e-6), "3.14e-6"), (scientific(math.nan), "NaN"),
+        (percent(1.0), "100.000"),
+        (percent(0.999999), "99.999"),
+        (percent(0.57), "57.000"),
+        (percent(math.nan), "NaN"),
+        (signed(-0.0004), "0.000"),
+        (signed(0.25), "+0.250"),
+        (signed(-1.0), "-1.000"),
+        (signed(None), "-"),
+        (scientific(0.0), "0"),
+        (scientific(3.14159e-6), "3.14e-6"),
+        (scientific(math.nan), "NaN"),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_written_for_people(shown: str, expected: str) -> None:
     assert plain(shown) == expected
 

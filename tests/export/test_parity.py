@@ -32,9 +32,17 @@ from unet_runtime.engines import load
 FLOAT, INT8 = GATES["float32"], GATES["int8"]
 
 PERFECT = Figures(
-    max_abs=0.0, p999_abs=0.0, mean_abs=0.0, agreement=1.0, keras_mean_iou=1.0, keras_border_iou=1.0,
-    reference_mean_iou=0.8, reference_border_iou=0.5, mean_iou=0.8, border_iou=0.5,
-)  # fmt: skip
+    max_abs=0.0,
+    p999_abs=0.0,
+    mean_abs=0.0,
+    agreement=1.0,
+    keras_mean_iou=1.0,
+    keras_border_iou=1.0,
+    reference_mean_iou=0.8,
+    reference_border_iou=0.5,
+    mean_iou=0.8,
+    border_iou=0.5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +117,12 @@ def test_the_smallest_gate_passes_and_nothing_much_smaller_does(worse: dict[str,
     figures = PERFECT._replace(**worse)
     gate = smallest_gate(figures)
     assert judge(figures, gate) == ()
-    for name, value in (("max_abs", 0.94 * gate.max_abs), ("agreement", gate.agreement + 2e-5),
-                        ("iou_drop", gate.iou_drop - 0.02), ("border_drop", gate.border_drop - 0.02)):  # fmt: skip
+    for name, value in (
+        ("max_abs", 0.94 * gate.max_abs),
+        ("agreement", gate.agreement + 2e-5),
+        ("iou_drop", gate.iou_drop - 0.02),
+        ("border_drop", gate.border_drop - 0.02),
+    ):
         if getattr(gate, name) not in (0, 1):
             assert judge(figures, replace(gate, **{name: value})), name
 
@@ -122,8 +134,18 @@ def test_a_user_may_set_tolerances() -> None:
     assert gates["float16"] == GATES["float16"]
 
 
-@pytest.mark.parametrize("setting", ["int8", "int8.agreement", "int7.agreement=1", "int8.iou=1", "int8.agreement=nan",
-                                     "int8.agreement=-1", "int8.agreement=much"])  # fmt: skip
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "int8",
+        "int8.agreement",
+        "int7.agreement=1",
+        "int8.iou=1",
+        "int8.agreement=nan",
+        "int8.agreement=-1",
+        "int8.agreement=much",
+    ],
+)
 def test_other_tolerances_are_refused(setting: str) -> None:
     with pytest.raises(ExportError, match=r"expected PRECISION\.CRITERION=VALUE"):
         changed_gates([setting])

@@ -77,9 +77,13 @@ def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) ->
 
 
 def test_a_random_split_holds_back_what_training_did_not_see(
-    model: Any, spec: ModelSpec, write_model: Callable[..., Path], data: Path, tmp_path: Path,
+    model: Any,
+    spec: ModelSpec,
+    write_model: Callable[..., Path],
+    data: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     shown: dict[str, list[str]] = {}
 
     def note(trained: Any, of: ModelSpec, photos: Any, work: Path, options: Any) -> None:
@@ -130,8 +134,11 @@ def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Pa
     assert [result.passed for result in caught.value.results] == [True, False]
     assert {path.name for path in output.iterdir()} == {"rejected"}
     assert {path.name for path in (output / "rejected").iterdir()} == {
-        "parity.json", "report.html", "saved_model", ONNX,
-    }  # fmt: skip
+        "parity.json",
+        "report.html",
+        "saved_model",
+        ONNX,
+    }
     report = json.loads((output / "rejected" / "parity.json").read_text(encoding="utf-8"))
     assert report["passed"] is False
     assert "tolerance" in report["artifacts"][1]["failures"][0]
@@ -180,9 +187,11 @@ def test_every_format_passes(model_file: Path, data: Path, tmp_path: Path) -> No
     results = export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(tuple(ALL)))
     assert [(result.format, result.failures) for result in results] == [(name, ()) for name in ALL]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "saved_model", "parity.json", "report.html",
+        "saved_model",
+        "parity.json",
+        "report.html",
         *(f"tiny-{SIZE}{entry.suffix}" for entry in ALL.values() if entry.suffix),
-    }  # fmt: skip
+    }
     for result in results[1:]:
         assert read_artifact(result.path).spec.precision == ALL[result.format].precision
     assert TFLITE in {result.path.name for result in results}

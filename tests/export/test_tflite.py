@@ -204,9 +204,12 @@ def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_t
 
 @pytest.mark.parametrize(
     ("kind", "precision", "weight"),
-    [*product(("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"), ("int8", "int16x8"), (0.0,)),
-     ("Conv2D", "int8", 1e-9), ("Conv2D", "int16x8", 1e-3)],
-)  # fmt: skip
+    [
+        *product(("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"), ("int8", "int16x8"), (0.0,)),
+        ("Conv2D", "int8", 1e-9),
+        ("Conv2D", "int16x8", 1e-3),
+    ],
+)
 def test_a_channel_that_training_left_only_a_bias_keeps_it(
     kind: str, precision: str, weight: float, spec: ModelSpec, images: Any, tmp_path: Path
 ) -> None:

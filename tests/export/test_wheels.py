@@ -83,9 +83,12 @@ def test_what_the_device_alone_needs_is_fetched_and_what_this_machine_needs_is_n
     wheel("onarm", "1.0")
     wheel("onold", "1.0")
     own = wheel(
-        "own", "1.0", 'onwindows; sys_platform == "win32"', 'onarm; platform_machine == "aarch64"',
+        "own",
+        "1.0",
+        'onwindows; sys_platform == "win32"',
+        'onarm; platform_machine == "aarch64"',
         'onold; python_version < "3.11"',
-    )  # fmt: skip
+    )
     assert add(house("windows-x86_64"), own) == ["onwindows", "own"]
     assert add(house("linux-aarch64"), own) == ["onarm", "own"]
     assert add(house("macos-arm64"), own) == ["own"]

@@ -19,9 +19,15 @@ ENGINE_NAMES = {"onnx": "ONNX Runtime 1.31.1", "tflite": "LiteRT 2.3.0", "openvi
 
 
 def row(
-    inference: float, *, backend: str = "onnx", precision: str = "float32", threads: int = 1, weights: str = "w",
-    mean_iou: float | None = None, folder: str = "models",
-) -> Row:  # fmt: skip
+    inference: float,
+    *,
+    backend: str = "onnx",
+    precision: str = "float32",
+    threads: int = 1,
+    weights: str = "w",
+    mean_iou: float | None = None,
+    folder: str = "models",
+) -> Row:
     """Milliseconds of inference; 1 ms for each other stage."""
     spec = replace(colour_spec(), precision=precision, provenance=Provenance(weights_sha256=weights))
     suffix = "tflite" if backend == "tflite" else "onnx"

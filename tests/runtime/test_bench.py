@@ -26,8 +26,13 @@ QUICK = ["--rounds", "1", "--photos-a-round", "2", "--threads", "1"]
 def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def without(folder: Path, package: str) -> dict[str, str]:
@@ -148,9 +153,13 @@ def test_accuracy_on_the_test_part_of_a_dataset(pets_dir: Path, tmp_path: Path) 
     ],
 )
 def test_wrong_use_is_an_error_before_anything_is_measured(
-    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("a file")
     monkeypatch.chdir(tmp_path)
@@ -182,8 +191,11 @@ def test_threads_are_numbers_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_signal_ends_the_child_and_writes_nothing(number: int, delay: float, code: int, tmp_path: Path) -> None:
     process = subprocess.Popen(  # rounds of minutes
         [*COMMAND, "--photos-a-round", "5000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while not (child := children.read_text().split()) and time.monotonic() < deadline:

@@ -23,9 +23,13 @@ MODELS = Path(info.__file__).parents[1] / "models"
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*MAIN, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False,
+        [*MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
         env={**os.environ, **environment},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -66,11 +70,17 @@ def test_a_model_says_what_it_is(no_engine: None) -> None:
     code, text, _ = invoke(MODELS / "pets-edge-160.int8.tflite")
     assert code == 0
     for expected in (
-        "pets-edge, architecture unet, int8", "2.0 MB, undamaged (SHA-256 ", "160x160 pixels, RGB: a photo of any size",
-        "pet (foreground), background (background), border (neutral)", "Oxford-IIIT Pet, official split, 3473 photos",
-        "mean IoU 0.7613", "on 2922 test photos, in float32", "method minmax, photos 200", "Apache-2.0",
+        "pets-edge, architecture unet, int8",
+        "2.0 MB, undamaged (SHA-256 ",
+        "160x160 pixels, RGB: a photo of any size",
+        "pet (foreground), background (background), border (neutral)",
+        "Oxford-IIIT Pet, official split, 3473 photos",
+        "mean IoU 0.7613",
+        "on 2922 test photos, in float32",
+        "method minmax, photos 200",
+        "Apache-2.0",
         'nothing yet: pip install "unet-edge-runtime[tflite]"',
-    ):  # fmt: skip
+    ):
         assert expected in text, text
 
 
@@ -154,12 +164,15 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 0
     lines = [line.strip() for line in text.splitlines()]
     for expected in (
-        "onnx      ONNX Runtime 1.31.1, reads .onnx, 4 threads", "cpu      runs",
+        "onnx      ONNX Runtime 1.31.1, reads .onnx, 4 threads",
+        "cpu      runs",
         "tensorrt not tried: its libraries load",
-        "cuda     runs: 9 of the model's 49 nodes run on the CPU", "runs on    onnx (cpu, cuda)",
-        "tflite    installed, but broken, reads .tflite, 4 threads", "cpu      does not run: it crashes",
+        "cuda     runs: 9 of the model's 49 nodes run on the CPU",
+        "runs on    onnx (cpu, cuda)",
+        "tflite    installed, but broken, reads .tflite, 4 threads",
+        "cpu      does not run: it crashes",
         "unet-run takes onnx on cuda if no option says otherwise",
-    ):  # fmt: skip
+    ):
         assert expected in lines, text
     monkeypatch.setattr(machine, "engines", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]

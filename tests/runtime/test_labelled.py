@@ -125,9 +125,25 @@ def test_a_split_s_name(split: str) -> None:
 
 @pytest.mark.parametrize(
     "split",
-    ["", "random", "random:", "random:x", "random:-1", "random:+1", "random: 1", "random:1 ", "random:1\n",
-     "random:1.0", "random:01", "random:1_0", "random:\u0663", "Random:1", "article:1", "official:"],
-)  # fmt: skip
+    [
+        "",
+        "random",
+        "random:",
+        "random:x",
+        "random:-1",
+        "random:+1",
+        "random: 1",
+        "random:1 ",
+        "random:1\n",
+        "random:1.0",
+        "random:01",
+        "random:1_0",
+        "random:\u0663",
+        "Random:1",
+        "article:1",
+        "official:",
+    ],
+)
 def test_what_names_no_split(split: str, tmp_path: Path) -> None:
     for refuse in (check_split, lambda name: read_split(tmp_path, name, "test")):
         with pytest.raises(SourceError) as caught:

@@ -22,13 +22,30 @@ def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
 
 def whole_planes(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The plain definition: each class's plane resampled at once, float32 (height, width, C)."""
-    planes = [Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)
-              for plane in np.ascontiguousarray(probabilities.transpose(2, 0, 1))]  # fmt: skip
+    planes = [
+        Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)
+        for plane in np.ascontiguousarray(probabilities.transpose(2, 0, 1))
+    ]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
-SIZES = [(701, 503), (32, 32), (33, 31), (31, 900), (4000, 300), (10, 7), (7, 1000), (1000, 7), (1, 1), (64, 64),
-         (1, 700), (700, 1), (3, 32), (32, 3), (96, 33)]  # fmt: skip
+SIZES = [
+    (701, 503),
+    (32, 32),
+    (33, 31),
+    (31, 900),
+    (4000, 300),
+    (10, 7),
+    (7, 1000),
+    (1000, 7),
+    (1, 1),
+    (64, 64),
+    (1, 700),
+    (700, 1),
+    (3, 32),
+    (32, 3),
+    (96, 33),
+]
 
 
 def check_against_the_definition(probabilities: np.ndarray, size: tuple[int, int]) -> None:
@@ -59,9 +76,12 @@ def test_large_areas_of_one_class_are_the_definition_s_too(size: tuple[int, int]
 
 @settings(max_examples=60, deadline=None)
 @given(
-    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)), size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    classes=st.integers(2, 5), levels=st.integers(1, 6), seed=st.integers(0, 9),
-)  # fmt: skip
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    classes=st.integers(2, 5),
+    levels=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)
 def test_ties_are_the_definition_s(
     grid: tuple[int, int], size: tuple[int, int], classes: int, levels: int, seed: int
 ) -> None:
@@ -172,8 +192,10 @@ def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_answers() -> None:
 @given(width=st.integers(1, 2000), height=st.integers(1, 2000))
 def test_any_size(width: int, height: int) -> None:
     probabilities = random_probabilities(32)
-    for plane in (class_mask(probabilities, (width, height), colour_spec()),
-                  opacity(probabilities, (width, height), colour_spec())):  # fmt: skip
+    for plane in (
+        class_mask(probabilities, (width, height), colour_spec()),
+        opacity(probabilities, (width, height), colour_spec()),
+    ):
         assert plane.shape == (height, width)
 
 

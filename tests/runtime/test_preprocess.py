@@ -201,9 +201,10 @@ def test_letterbox_keeps_the_aspect_ratio() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    width=st.integers(1, 3000), height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    height=st.integers(1, 3000),
     fit=st.sampled_from(["stretch", "letterbox"]),
-)  # fmt: skip
+)
 def test_any_size_fits(width: int, height: int, fit: str) -> None:
     spec = InputSpec(32, 48, fit=fit)
     box = photo_box((width, height), spec)

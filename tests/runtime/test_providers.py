@@ -239,9 +239,13 @@ def test_tensorrt_runs_a_batch_one_by_one(machine: Machine, artifact: Artifact) 
 
 @pytest.mark.parametrize(("precision", "half", "override"), [("float32", "False", "0"), ("float16", "True", None)])
 def test_tensorrt_computes_as_the_model_says(
-    precision: str, half: str, override: str | None, machine: Machine, tmp_path: Path,
+    precision: str,
+    half: str,
+    override: str | None,
+    machine: Machine,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     import os
 
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # restored at the end

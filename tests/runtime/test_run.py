@@ -125,9 +125,13 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
     ],
 )
 def test_wrong_use(
-    arguments: list[str], code: int, message: str, photos: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """In this process: so many would take a minute to start."""
     (photos / "empty").mkdir()
     monkeypatch.chdir(photos)
@@ -161,8 +165,12 @@ def test_full_disk(photos: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "a.jpg", "--output-dir", "out"],
-        cwd=photos, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=photos,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     assert "cannot be written" in done.stderr
     assert names(photos / "out") == ["a.mask.png"]
@@ -172,9 +180,13 @@ def test_full_disk(photos: Path) -> None:
 def test_a_pipe(photos: Path) -> None:
     """``cat a.jpg | unet-run - --output - > cut.png``: nothing but the PNG on standard output."""
     done = subprocess.run(
-        [*COMMAND, "-", "--output", "-"], input=(photos / "a.jpg").read_bytes(), capture_output=True, cwd=photos,
-        timeout=120, check=False,
-    )  # fmt: skip
+        [*COMMAND, "-", "--output", "-"],
+        input=(photos / "a.jpg").read_bytes(),
+        capture_output=True,
+        cwd=photos,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     with Image.open(io.BytesIO(done.stdout)) as cutout:
         assert (cutout.mode, cutout.size) == ("RGBA", (451, 300))
@@ -328,8 +340,17 @@ def test_one_photo_imports_no_more_than_it_needs(photos: Path) -> None:
     done = subprocess.run(arguments, cwd=photos, capture_output=True, text=True, timeout=120, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     unwanted = {
-        "concurrent.futures", "glob", "zipfile", "tempfile", "pycocotools", "cv2", "unet_runtime.io.contours",
-        "unet_runtime.io.video.segment", "unet_runtime.cli.live", "unet_runtime.core.tiling", "PIL.PngImagePlugin",
-    }  # fmt: skip
+        "concurrent.futures",
+        "glob",
+        "zipfile",
+        "tempfile",
+        "pycocotools",
+        "cv2",
+        "unet_runtime.io.contours",
+        "unet_runtime.io.video.segment",
+        "unet_runtime.cli.live",
+        "unet_runtime.core.tiling",
+        "PIL.PngImagePlugin",
+    }
     assert "unet_runtime.io.sinks" in loaded
     assert not loaded & unwanted

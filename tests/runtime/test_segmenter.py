@@ -195,10 +195,15 @@ def test_threads_share_one_segmenter(backend: str, sample_photo: Path) -> None:
 
 @pytest.mark.parametrize(
     "photo",
-    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8),
-     Image.new("RGB", (0, 3))],
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        Image.new("RGB", (0, 3)),
+    ],
     ids=["grey", "rgba", "float64", "empty", "empty-image"],
-)  # fmt: skip
+)
 def test_bad_input(photo: np.ndarray, colour_model: Path) -> None:
     with pytest.raises(ImageError, match="expected"):
         Segmenter(colour_model)(photo)

@@ -42,12 +42,15 @@ def write_convolution(path: Path, spec: ModelSpec, batch: int | str = "batch") -
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
     ]
     graph = helper.make_graph(
-        nodes, "convolution",
+        nodes,
+        "convolution",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, side, side, 3])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, answered, answered, 3])],
-        [helper.make_tensor("scale", TensorProto.FLOAT, [], [1 / 255]),
-         helper.make_tensor("kernels", TensorProto.FLOAT, KERNELS.shape, KERNELS.ravel().tolist())],
-    )  # fmt: skip
+        [
+            helper.make_tensor("scale", TensorProto.FLOAT, [], [1 / 255]),
+            helper.make_tensor("kernels", TensorProto.FLOAT, KERNELS.shape, KERNELS.ravel().tolist()),
+        ],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     path.write_bytes(append_to_onnx(model.SerializeToString(), spec))

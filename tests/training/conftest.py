@@ -92,7 +92,16 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
     """Two epochs of a tiny model in mixed precision, trained by the command."""
     output = tmp_path_factory.mktemp("trained") / "output"
     ended = unet_train(
-        "--data", pictures, "--output", output, "--preset", "edge", "--epochs", 2,
-        "--precision", "mixed_bfloat16", *TINY,
-    )  # fmt: skip
+        "--data",
+        pictures,
+        "--output",
+        output,
+        "--preset",
+        "edge",
+        "--epochs",
+        2,
+        "--precision",
+        "mixed_bfloat16",
+        *TINY,
+    )
     return Trained(output, ended)

@@ -29,9 +29,14 @@ EPOCHS = 60
 
 # All that a recipe can ask for. The region loss is counted over the whole batch: a device's part has another one.
 RECIPE = {
-    "augment": True, "ema": 0.8, "accumulation": 2, "region_loss": "dice", "border_weight": 2.0, "sizes": [16, 32],
+    "augment": True,
+    "ema": 0.8,
+    "accumulation": 2,
+    "region_loss": "dice",
+    "border_weight": 2.0,
+    "sizes": [16, 32],
     "validation": 5,
-}  # fmt: skip
+}
 
 
 def _under_jax(*command: object, devices: int = 1) -> subprocess.CompletedProcess[str]:
@@ -56,10 +61,27 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of unet-train under JAX."""
     folder = tmp_path_factory.mktemp("jax") / "output"
     ended = _under_jax(
-        Path(sys.executable).with_name("unet-train"), "--data", "synthetic", "--synthetic-count", 40,
-        "--output", folder, "--no-cache", "--epochs", EPOCHS, "--learning-rate", 0.005,
-        "--width", 4, "--depth", 1, "--size", 32, "--batch-size", 4,
-    )  # fmt: skip
+        Path(sys.executable).with_name("unet-train"),
+        "--data",
+        "synthetic",
+        "--synthetic-count",
+        40,
+        "--output",
+        folder,
+        "--no-cache",
+        "--epochs",
+        EPOCHS,
+        "--learning-rate",
+        0.005,
+        "--width",
+        4,
+        "--depth",
+        1,
+        "--size",
+        32,
+        "--batch-size",
+        4,
+    )
     assert "jax on the CPU" in ended.stdout
     assert ended.stderr == ""  # no warning of JAX, no log of TensorFlow, which Keras loads all the same
     return folder

@@ -54,9 +54,15 @@ def test_the_averages_are_validated_and_kept_and_the_weights_go_on(tmp_path: Pat
     averages = keras.callbacks.SwapEMAWeights()
     checkpoint = Checkpoint(tmp_path / CHECKPOINT, "val_loss", {}, averages)
     history = model.fit(
-        PHOTOS, MASKS, batch_size=2, epochs=1, shuffle=False, verbose=0, validation_data=(PHOTOS, MASKS),
+        PHOTOS,
+        MASKS,
+        batch_size=2,
+        epochs=1,
+        shuffle=False,
+        verbose=0,
+        validation_data=(PHOTOS, MASKS),
         callbacks=[*checkpoint.callbacks(), Watch()],
-    ).history  # fmt: skip
+    ).history
     average = 0.5 * seen[0] + 0.5 * seen[1]  # the average begins as the first step's weights
     final = build_model(TINY)
     checkpoint.restore(final)

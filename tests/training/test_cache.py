@@ -101,14 +101,17 @@ def _touch(path: Path) -> None:
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
 
 
-@pytest.mark.parametrize("change", [
-    lambda photos: _touch(photos[3].photo),
-    lambda photos: _touch(photos[3].trimap),
-    lambda photos: photos[3].photo.write_bytes(photos[4].photo.read_bytes()),
-    lambda photos: photos[3].trimap.unlink(),
-    lambda photos: photos.pop(),
-    lambda photos: photos.reverse(),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda photos: _touch(photos[3].photo),
+        lambda photos: _touch(photos[3].trimap),
+        lambda photos: photos[3].photo.write_bytes(photos[4].photo.read_bytes()),
+        lambda photos: photos[3].trimap.unlink(),
+        lambda photos: photos.pop(),
+        lambda photos: photos.reverse(),
+    ],
+)
 def test_other_files_have_another_key(
     photos: list[LabelledPhoto], change: Callable[[list[LabelledPhoto]], object]
 ) -> None:
@@ -147,12 +150,20 @@ def _other_name(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"synthetic_0001", b"synthetic_9999"))
 
 
-@pytest.mark.parametrize(("name", "damage"), [
-    ("photos.npy", _cut), ("masks.npy", _cut), ("index.json", _cut), ("index.json.sha256", _cut),
-    ("photos.npy", Path.unlink), ("index.json", Path.unlink),
-    ("photos.npy", lambda path: path.write_bytes(b"\0" * path.stat().st_size)),
-    ("masks.npy", _other_shape), ("index.json", _other_name),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("photos.npy", _cut),
+        ("masks.npy", _cut),
+        ("index.json", _cut),
+        ("index.json.sha256", _cut),
+        ("photos.npy", Path.unlink),
+        ("index.json", Path.unlink),
+        ("photos.npy", lambda path: path.write_bytes(b"\0" * path.stat().st_size)),
+        ("masks.npy", _other_shape),
+        ("index.json", _other_name),
+    ],
+)
 def test_a_damaged_entry_is_made_anew(
     photos: list[LabelledPhoto], cache: PhotoCache, opened: list[str], name: str, damage: Callable[[Path], object]
 ) -> None:
@@ -264,14 +275,17 @@ def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_photos(
     assert [entry.name for entry in _entries(cache)] == [key(photos, SPEC)]
 
 
-@pytest.mark.parametrize(("name", "age", "kept"), [
-    ("building-{pid}-{machine}-{unique}", 0, True),
-    ("building-{pid}-{machine}-{unique}", 25, False),
-    ("building-{gone}-{machine}-{unique}", 0, False),
-    ("building-{gone}-{another}-{unique}", 0, True),  # its process runs elsewhere
-    ("building-{gone}-{another}-{unique}", 25, False),
-    ("building-1-my-house", 25, True),  # a user's own
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "age", "kept"),
+    [
+        ("building-{pid}-{machine}-{unique}", 0, True),
+        ("building-{pid}-{machine}-{unique}", 25, False),
+        ("building-{gone}-{machine}-{unique}", 0, False),
+        ("building-{gone}-{another}-{unique}", 0, True),  # its process runs elsewhere
+        ("building-{gone}-{another}-{unique}", 25, False),
+        ("building-1-my-house", 25, True),  # a user's own
+    ],
+)
 def test_leftovers_are_removed_when_nobody_builds_them(
     photos: list[LabelledPhoto], cache: PhotoCache, name: str, age: int, kept: bool
 ) -> None:
@@ -289,17 +303,23 @@ def test_leftovers_are_removed_when_nobody_builds_them(
 
 
 @pytest.mark.usefixtures("small_network")
-@pytest.mark.parametrize(("options", "folder"), [((), "output/cache"), (("--cache", "kept"), "kept"),
-                                                (("--no-cache",), None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "folder"), [((), "output/cache"), (("--cache", "kept"), "kept"), (("--no-cache",), None)]
+)
 def test_the_command_keeps_photos_where_it_is_told(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str],
-    options: tuple[str, ...], folder: str | None,
-) -> None:  # fmt: skip
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    opened: list[str],
+    options: tuple[str, ...],
+    folder: str | None,
+) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("--data", pictures, "--output", "output", "--preset", "demo", "--epochs", 1, *TINY, *options)
     for _ in range(2):
         assert unet_train(*arguments).code == 0
-    found = [str(path.relative_to(tmp_path)) for path in (tmp_path / "kept", tmp_path / "output" / "cache")
-             if path.exists()]  # fmt: skip
+    found = [
+        str(path.relative_to(tmp_path)) for path in (tmp_path / "kept", tmp_path / "output" / "cache") if path.exists()
+    ]
     assert found == ([] if folder is None else [folder])
     assert len(opened) == (64 if folder is None else 32)

@@ -37,8 +37,12 @@ def test_a_training_writes_its_files_and_nothing_else(trained: Trained) -> None:
     drawn = {"curves.png", "best.png", "worst.png", "random.png", "confusion.png"}
     drawn |= {"model.png"} if shutil.which("dot") else set()
     assert {path.name for path in trained.output.iterdir()} == drawn | {
-        "checkpoint.npz", "cache", "history.json", "model.keras", "report.html",
-    }  # fmt: skip
+        "checkpoint.npz",
+        "cache",
+        "history.json",
+        "model.keras",
+        "report.html",
+    }
 
 
 def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artifact: Artifact) -> None:
@@ -110,19 +114,48 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
     assert unet_train(*shared, "--epochs", 1, "--output", tmp_path / "first").code == 0
     first = tmp_path / "first" / "model.keras"
     ended = unet_train(
-        *shared, "--epochs", 2, "--sizes", "16,32", "--region-loss", "lovasz", "--region-weight", 0.5,
-        "--border-weight", 2, "--ema", 0.5, "--accumulation", 2, "--activation", "sigmoid", "--split", "random:7",
-        "--distillation-weight", 3,
-        "--weights", first, "--teacher", first, "--output", tmp_path / "second",
-    )  # fmt: skip
+        *shared,
+        "--epochs",
+        2,
+        "--sizes",
+        "16,32",
+        "--region-loss",
+        "lovasz",
+        "--region-weight",
+        0.5,
+        "--border-weight",
+        2,
+        "--ema",
+        0.5,
+        "--accumulation",
+        2,
+        "--activation",
+        "sigmoid",
+        "--split",
+        "random:7",
+        "--distillation-weight",
+        3,
+        "--weights",
+        first,
+        "--teacher",
+        first,
+        "--output",
+        tmp_path / "second",
+    )
     assert (ended.code, ended.err) == (0, "")
     spec = read_artifact(tmp_path / "second" / "model.keras").spec
     assert (spec.output.activation, spec.provenance.split) == ("sigmoid", "random:7")
     recipe = spec.provenance.recipe
     chosen = {
-        "sizes": [16, 32], "region_loss": "lovasz", "region_weight": 0.5, "border_weight": 2.0, "ema": 0.5,
-        "accumulation": 2, "activation": "sigmoid", "distillation_weight": 3.0,
-    }  # fmt: skip
+        "sizes": [16, 32],
+        "region_loss": "lovasz",
+        "region_weight": 0.5,
+        "border_weight": 2.0,
+        "ema": 0.5,
+        "accumulation": 2,
+        "activation": "sigmoid",
+        "distillation_weight": 3.0,
+    }
     assert {name: recipe[name] for name in chosen} == chosen
     origin = f"demo {read_artifact(first).spec.provenance.weights_sha256}"
     assert (recipe["weights"], recipe["teacher"]) == (origin, origin)
@@ -152,30 +185,33 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
     assert "--data drawn" in read_artifact(tmp_path / "model.keras").spec.provenance.command
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("--architecture", "attention", "--size", 100), "attention: input size 100x100, expected multiples of 16"),
-    (("--size", 0), "--size"),
-    (("--architecture", "net"), "'unet2015'"),
-    (("--architecture", "unet2015"), "input size 160x160, expected 184 + 4 + a multiple of 16: 204, 220, ..."),
-    (("--architecture", "canet", "--depth", 5), "architecture canet: depth 5, expected 2 to 4 stages"),
-    (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
-    (("--width", 0), "--width"),
-    (("--preset", "best"), "'article', 'edge', 'edge-fast', 'demo'"),
-    (("--precision", "int8"), "mixed_bfloat16"),
-    (("--epochs", 0), "--epochs"),
-    (("--learning-rate", 0), "--learning-rate"),
-    (("--cache", "kept", "--no-cache"), "exclude each other"),
-    (("--sizes", "96,x"), "'96,x', expected sizes in pixels with commas between"),
-    (("--architecture", "attention", "--sizes", "96,100,160"), "input size 100x100, expected multiples of 16"),
-    (("--sizes", "0,160"), "0 pixels, expected more than none"),
-    (("--sizes", "96,128"), "--sizes ends with 128, expected the model's --size, 160"),
-    (("--sizes", "96,128,160", "--epochs", 2), "names 3 sizes for 2 epochs"),
-    (("--split", "random:x"), "expected official, article or random:SEED"),
-    (("--region-loss", "focal"), "'none', 'dice', 'lovasz'"),
-    (("--ema", 1), "--ema"),
-    (("--synthetic-count", 16), "goes with --data synthetic, here --data is data/oxford-iiit-pet"),
-    (("evaluat",), "No such command"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--architecture", "attention", "--size", 100), "attention: input size 100x100, expected multiples of 16"),
+        (("--size", 0), "--size"),
+        (("--architecture", "net"), "'unet2015'"),
+        (("--architecture", "unet2015"), "input size 160x160, expected 184 + 4 + a multiple of 16: 204, 220, ..."),
+        (("--architecture", "canet", "--depth", 5), "architecture canet: depth 5, expected 2 to 4 stages"),
+        (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
+        (("--width", 0), "--width"),
+        (("--preset", "best"), "'article', 'edge', 'edge-fast', 'demo'"),
+        (("--precision", "int8"), "mixed_bfloat16"),
+        (("--epochs", 0), "--epochs"),
+        (("--learning-rate", 0), "--learning-rate"),
+        (("--cache", "kept", "--no-cache"), "exclude each other"),
+        (("--sizes", "96,x"), "'96,x', expected sizes in pixels with commas between"),
+        (("--architecture", "attention", "--sizes", "96,100,160"), "input size 100x100, expected multiples of 16"),
+        (("--sizes", "0,160"), "0 pixels, expected more than none"),
+        (("--sizes", "96,128"), "--sizes ends with 128, expected the model's --size, 160"),
+        (("--sizes", "96,128,160", "--epochs", 2), "names 3 sizes for 2 epochs"),
+        (("--split", "random:x"), "expected official, article or random:SEED"),
+        (("--region-loss", "focal"), "'none', 'dice', 'lovasz'"),
+        (("--ema", 1), "--ema"),
+        (("--synthetic-count", 16), "goes with --data synthetic, here --data is data/oxford-iiit-pet"),
+        (("evaluat",), "No such command"),
+    ],
+)
 def test_wrong_usage_is_exit_2(arguments: tuple[object, ...], words: str) -> None:
     ended = unet_train(*arguments)
     assert ended.code == 2
@@ -233,7 +269,7 @@ def _running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             yield process
         finally:

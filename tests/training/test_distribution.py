@@ -28,11 +28,18 @@ def test_one_device_is_not_worth_a_word(mode: str, listed: tuple[str, ...], monk
     assert said == []
 
 
-@pytest.mark.parametrize(("backend", "chosen", "line"), [
-    ("jax", TWO, "each batch is shared by 2 devices: gpu:0, gpu:1"),
-    ("tensorflow", (), "2 devices (gpu:0, gpu:1), of which one is used: Keras distributes a training under JAX alone, "
-                       "here it runs on tensorflow (KERAS_BACKEND=jax takes them all)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backend", "chosen", "line"),
+    [
+        ("jax", TWO, "each batch is shared by 2 devices: gpu:0, gpu:1"),
+        (
+            "tensorflow",
+            (),
+            "2 devices (gpu:0, gpu:1), of which one is used: Keras distributes a training under JAX alone, "
+            "here it runs on tensorflow (KERAS_BACKEND=jax takes them all)",
+        ),
+    ],
+)
 def test_several_devices_are_named(
     backend: str, chosen: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

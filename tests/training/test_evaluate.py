@@ -88,8 +88,9 @@ def test_every_figure_of_three_plain_photos(colour_file: Path, colours: Path) ->
     assert result.calibration_error == pytest.approx(1 / 3, abs=1e-4)
     assert math.isnan(overall.boundary_f1)
     assert {name: (group.photos, group.mean_iou) for name, group in result.breeds.items()} == {
-        "grey_cat": (2, 1.0), "pug": (1, 0.0),
-    }  # fmt: skip
+        "grey_cat": (2, 1.0),
+        "pug": (1, 0.0),
+    }
     assert {name: group.photos for name, group in result.resolutions.items()} == {"128": 1, "orig": 2}
 
 
@@ -128,10 +129,13 @@ def test_a_border_taken_for_pet_is_no_fault_of_the_whole_pet() -> None:
     assert result.pixel_accuracy == pytest.approx(16 * 32 / (32 * 32 - 8))
 
 
-@pytest.mark.parametrize(("shape", "value", "words"), [
-    ((16, 16, 3), 0.3, "answers (3, 16, 16, 3), its spec says (3, 32, 32, 3)"),
-    ((32, 32, 3), math.nan, "NaN or infinity"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "value", "words"),
+    [
+        ((16, 16, 3), 0.3, "answers (3, 16, 16, 3), its spec says (3, 32, 32, 3)"),
+        ((32, 32, 3), math.nan, "NaN or infinity"),
+    ],
+)
 def test_an_answer_that_is_none_is_refused(
     shape: tuple[int, ...], value: float, words: str, colour_file: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,8 +200,10 @@ def test_keras_itself_has_the_same_figures(by_engine: dict[str, Evaluation], pet
     expected = model.evaluate(
         np.concatenate([model_input(open_photo(item.photo), spec) for item in photos]),
         np.stack([model_labels(open_trimap(item.trimap), spec) for item in photos]),
-        batch_size=12, verbose=0, return_dict=True,
-    )  # fmt: skip
+        batch_size=12,
+        verbose=0,
+        return_dict=True,
+    )
     overall = by_engine[".keras"].overall
     got = {"loss": overall.loss, "pixel_accuracy": overall.pixel_accuracy, "mean_iou": overall.mean_iou}
     got |= {f"iou_{index}": overall.iou[name] for index, name in enumerate(artifact.spec.class_names)}
@@ -236,7 +242,7 @@ def test_the_table_of_an_exported_model(colour_file: Path, colours: Path) -> Non
 def test_trainval_and_a_count(trained: Trained, pictures: Path) -> None:
     ended = unet_train(
         "evaluate", trained.output / "model.keras", "--data", pictures, "--split", "trainval", "--count", 5
-    )  # fmt: skip
+    )
     assert ended.code == 0
     assert "5 trainval photos" in ended.out
 
@@ -325,9 +331,16 @@ def test_an_engine_that_does_not_read_the_file_is_exit_3(model: Path, backend: s
     assert f"backend {backend} reads" in ended.err
 
 
-@pytest.mark.parametrize("arguments", [
-    (), (ONNX, "--split", "validation"), (ONNX, "--count", 0), (ONNX, "--backend", "keras"), (ONNX, "--json", "."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        (ONNX, "--split", "validation"),
+        (ONNX, "--count", 0),
+        (ONNX, "--backend", "keras"),
+        (ONNX, "--json", "."),
+    ],
+)
 def test_wrong_usage_is_exit_2(arguments: tuple[object, ...]) -> None:
     assert unet_train("evaluate", *arguments).code == 2
 

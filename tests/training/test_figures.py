@@ -75,13 +75,16 @@ def _square(left: int) -> np.ndarray:
     return region
 
 
-@pytest.mark.parametrize(("left", "expected"), [
-    (40, 1.0),
-    (41, 1.0),  # everything is one pixel off
-    # Top and bottom: 19 of 20 each. Right side: the two pixels beside them. Left side: none.
-    (42, 40 / 76),
-    (100, 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        (40, 1.0),
+        (41, 1.0),  # everything is one pixel off
+        # Top and bottom: 19 of 20 each. Right side: the two pixels beside them. Left side: none.
+        (42, 40 / 76),
+        (100, 0.0),
+    ],
+)
 def test_boundary_f1_of_a_square_that_moved(left: int, expected: float) -> None:
     assert boundary_f1(_square(40), _square(left)) == pytest.approx(expected)
 

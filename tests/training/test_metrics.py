@@ -45,5 +45,8 @@ def test_training_leaves_the_dear_ones_out() -> None:
 def test_results_get_their_class_names() -> None:
     flat = {"loss": 0.1234567, "pixel_accuracy": 0.9, "mean_iou": 0.7, "iou_0": 0.8, "iou_1": 0.6}
     assert named(flat, ("pet", "ground")) == {
-        "loss": 0.12346, "pixel_accuracy": 0.9, "mean_iou": 0.7, "iou": {"pet": 0.8, "ground": 0.6},
-    }  # fmt: skip
+        "loss": 0.12346,
+        "pixel_accuracy": 0.9,
+        "mean_iou": 0.7,
+        "iou": {"pet": 0.8, "ground": 0.6},
+    }

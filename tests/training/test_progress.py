@@ -183,8 +183,9 @@ def test_a_new_size_is_told(clock: Clock) -> None:
             _epoch(shown, clock, epoch, 1, 1.0)
             shown.on_epoch_end(epoch, FIGURES)
     assert [line for line in lines if "photos of" in line] == [
-        "epoch 1/3: photos of 32x32", "epoch 3/3: photos of 48x48",
-    ]  # fmt: skip
+        "epoch 1/3: photos of 32x32",
+        "epoch 3/3: photos of 48x48",
+    ]
     assert sum("entropy" in line for line in lines) == 1
 
 

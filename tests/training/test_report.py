@@ -93,9 +93,14 @@ def result(trained: Trained, pictures: Path) -> Result:
         f"{breed}_{index}" for index, breed in enumerate(["pug", "pug", "pug", "beagle", "beagle", "a_b", "a_b", "pug"])
     ]
     history = {
-        "loss": [5.0, 4.0], "cross_entropy": [0.75, 0.5], "val_loss": [9.0, 0.625], "mean_iou": [0.25, 0.5],
-        "val_mean_iou": [0.25, 0.375], "pixel_accuracy": [0.5, 0.75], "val_pixel_accuracy": [0.5, 0.5],
-    }  # fmt: skip
+        "loss": [5.0, 4.0],
+        "cross_entropy": [0.75, 0.5],
+        "val_loss": [9.0, 0.625],
+        "mean_iou": [0.25, 0.5],
+        "val_mean_iou": [0.25, 0.375],
+        "pixel_accuracy": [0.5, 0.75],
+        "val_pixel_accuracy": [0.5, 0.5],
+    }
     metrics = {**spec.provenance.metrics, "epoch": 2}
     spec = replace(spec, provenance=replace(spec.provenance, metrics=metrics))
     return Result(trained.output / "model.keras", spec, history, replace(photos, names=names), interrupted=False)
@@ -149,10 +154,18 @@ def test_the_pictures_lie_beside_the_page_and_are_the_same(written: Written) -> 
 def test_the_page_tells_the_training(written: Written) -> None:
     text, provenance = " ".join(written.page.text.split()), written.result.spec.provenance
     for words in (
-        "best epoch 2 of 2", "on 8 test photos", "pet IoU", "seed 1", "warmup epochs",
-        "loss (cross-entropy) 0.5000 0.6250 +0.1250", "mean IoU 0.5000 0.3750 \N{MINUS SIGN}0.1250",
-        provenance.command, provenance.data, provenance.weights_sha256, provenance.tools["keras"],
-    ):  # fmt: skip
+        "best epoch 2 of 2",
+        "on 8 test photos",
+        "pet IoU",
+        "seed 1",
+        "warmup epochs",
+        "loss (cross-entropy) 0.5000 0.6250 +0.1250",
+        "mean IoU 0.5000 0.3750 \N{MINUS SIGN}0.1250",
+        provenance.command,
+        provenance.data,
+        provenance.weights_sha256,
+        provenance.tools["keras"],
+    ):
         assert words in text
     assert f"{provenance.metrics['mean_iou']:.4f}" in text
     assert "interrupted" not in text
@@ -217,15 +230,19 @@ def test_without_dot_the_report_says_how_to_get_it(
 def test_without_pydot_there_is_no_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pydot", None)
     assert network.picture(_chain(), tmp_path / "model.png") == (
-        None, "the Python package pydot is not installed: pip install pydot"
-    )  # fmt: skip
+        None,
+        "the Python package pydot is not installed: pip install pydot",
+    )
 
 
-@pytest.mark.parametrize(("script", "words"), [
-    ("#!/bin/sh\necho broken plugin >&2; exit 1\n", "broken plugin"),
-    ("#!/bin/sh\nexit 0\n", "failed ()"),
-    ("#!/nowhere\n", "No such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("#!/bin/sh\necho broken plugin >&2; exit 1\n", "broken plugin"),
+        ("#!/bin/sh\nexit 0\n", "failed ()"),
+        ("#!/nowhere\n", "No such file"),
+    ],
+)
 def test_a_dot_that_fails_leaves_no_plot(
     script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,9 +257,9 @@ def test_a_dot_that_fails_leaves_no_plot(
 
 
 def _chain() -> keras.Model:
-    return keras.Sequential([
-        keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1, name="a<b>"), keras.layers.ReLU(name="b")
-    ])  # fmt: skip
+    return keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1, name="a<b>"), keras.layers.ReLU(name="b")]
+    )
 
 
 def test_a_u_net_has_its_stages() -> None:

@@ -25,9 +25,18 @@ from unet_training.train import Result, train
 
 # All that a checkpoint must carry: a schedule, averages, accumulated gradients, two sizes, augmentation.
 EVERYTHING = replace(
-    PRESETS["edge"], filters=2, depth=1, size=32, sizes=(16, 32), batch_size=4, epochs=4, ema=0.8, accumulation=2,
-    region_loss="dice", precision="float32",
-)  # fmt: skip
+    PRESETS["edge"],
+    filters=2,
+    depth=1,
+    size=32,
+    sizes=(16, 32),
+    batch_size=4,
+    epochs=4,
+    ema=0.8,
+    accumulation=2,
+    region_loss="dice",
+    precision="float32",
+)
 
 
 def _train(pictures: Path, output: Path, recipe: Recipe = EVERYTHING, seed: int = 1, resume: bool = False) -> Result:
@@ -81,11 +90,14 @@ def test_a_finished_training_has_nothing_left_to_train(
     assert read_artifact(again.model).spec == before
 
 
-@pytest.mark.parametrize(("changed", "words"), [
-    ({"learning_rate": 1e-4}, r"learning_rate 0.002 there, 0.0001 here"),
-    ({"epochs": 9}, r"epochs 4 there, 9 here"),
-    ({"seed": 2}, r"seed 1 there, 2 here"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"learning_rate": 1e-4}, r"learning_rate 0.002 there, 0.0001 here"),
+        ({"epochs": 9}, r"epochs 4 there, 9 here"),
+        ({"seed": 2}, r"seed 1 there, 2 here"),
+    ],
+)
 def test_another_training_is_not_gone_on_with(
     unbroken: Result, pictures: Path, changed: dict[str, float], words: str
 ) -> None:
@@ -112,13 +124,34 @@ class _Command:
     def __init__(self, pictures: Path, output: Path) -> None:
         code = "from unet_training.cli.command import main; main()"
         options = (
-            "--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "2", "--epochs", "8",
-            "--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache", "--resume",
-        )  # fmt: skip
+            "--preset",
+            "demo",
+            "--width",
+            "2",
+            "--depth",
+            "1",
+            "--size",
+            "32",
+            "--batch-size",
+            "2",
+            "--epochs",
+            "8",
+            "--ema",
+            "0.9",
+            "--seed",
+            "3",
+            "--precision",
+            "float32",
+            "--no-cache",
+            "--resume",
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "--data", str(pictures), "--output", str(output), *options],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        )
 
     def wait_for(self, words: str) -> None:
         assert self.process.stdout is not None

@@ -48,10 +48,13 @@ def _kept(best: Checkpoint) -> float:
     return float(best.model.get_weights()[0][0, 0])
 
 
-@pytest.mark.parametrize(("monitor", "figures", "epoch"), [
-    ("val_mean_iou", (0.5, 0.7, 0.6), 2),
-    ("val_loss", (0.5, 0.7, 0.4), 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("monitor", "figures", "epoch"),
+    [
+        ("val_mean_iou", (0.5, 0.7, 0.6), 2),
+        ("val_loss", (0.5, 0.7, 0.4), 3),
+    ],
+)
 def test_the_best_epoch_is_kept(checkpoint: Checkpoint, monitor: str, figures: tuple[float, ...], epoch: int) -> None:
     checkpoint.monitor = monitor
     for index, figure in enumerate(figures):

@@ -79,9 +79,14 @@ def _build(recipe: Recipe, side: int | None) -> keras.Model:
     depth = {} if recipe.depth is None else {"depth": recipe.depth}
     try:
         return ARCHITECTURES[recipe.architecture](
-            side, side, len(PET_CLASSES), filters=recipe.filters, activation=recipe.activation,
-            norm_momentum=recipe.norm_momentum, **depth,
-        )  # fmt: skip
+            side,
+            side,
+            len(PET_CLASSES),
+            filters=recipe.filters,
+            activation=recipe.activation,
+            norm_momentum=recipe.norm_momentum,
+            **depth,
+        )
     except ValueError as error:
         raise RecipeError(f"architecture {recipe.architecture}: {error}") from error
 
@@ -94,9 +99,11 @@ def objective(recipe: Recipe, teacher: Other | None) -> Objective:
     """
     return Objective(
         [recipe.border_weight if entry.role == "neutral" else 1.0 for entry in PET_CLASSES],
-        recipe.region_loss, recipe.region_weight,
-        None if teacher is None else of_any_size(teacher), recipe.distillation_weight,
-    )  # fmt: skip
+        recipe.region_loss,
+        recipe.region_weight,
+        None if teacher is None else of_any_size(teacher),
+        recipe.distillation_weight,
+    )
 
 
 def outline_weights(recipe: Recipe) -> OutlineWeights | None:

@@ -39,9 +39,12 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, path: Path, monitor: str, identity: Mapping[str, Any],
+        self,
+        path: Path,
+        monitor: str,
+        identity: Mapping[str, Any],
         averages: keras.callbacks.SwapEMAWeights | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.path, self.monitor, self._averages = path, monitor, averages
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))  # tuples to lists, as they come back

@@ -177,13 +177,24 @@ class _Tally:
         with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
             shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
         return Evaluation(
-            model=spec.name, precision=spec.precision, weights_sha256=spec.provenance.weights_sha256,
-            engine=model.backend.engine, device=model.backend.device, split=spec.provenance.split, part=part,
-            classes=spec.class_names, size=(spec.output.height, spec.output.width), overall=figures(total, spec),
-            confusion=total.matrix.tolist(), confusion_shares=shares.tolist(),
-            calibration_error=error, calibration=bins,
-            breeds=_figures(self._breeds, spec), resolutions=_figures(self._resolutions, spec), problems=problems,
-        )  # fmt: skip
+            model=spec.name,
+            precision=spec.precision,
+            weights_sha256=spec.provenance.weights_sha256,
+            engine=model.backend.engine,
+            device=model.backend.device,
+            split=spec.provenance.split,
+            part=part,
+            classes=spec.class_names,
+            size=(spec.output.height, spec.output.width),
+            overall=figures(total, spec),
+            confusion=total.matrix.tolist(),
+            confusion_shares=shares.tolist(),
+            calibration_error=error,
+            calibration=bins,
+            breeds=_figures(self._breeds, spec),
+            resolutions=_figures(self._resolutions, spec),
+            problems=problems,
+        )
 
 
 _Item = TypeVar("_Item")
@@ -191,7 +202,7 @@ _Item = TypeVar("_Item")
 
 def _results(
     model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | str], say: Say
-) -> Iterator[tuple[_Item, Sums | str]]:  # fmt: skip
+) -> Iterator[tuple[_Item, Sums | str]]:
     """Each photo in order with its sums, or with why it has none."""
     spec = model.spec
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -202,8 +213,10 @@ def _results(
             found = list(pool.map(read, batch))
             samples = [sample for sample in found if not isinstance(sample, str)]
             answers = iter(_answers(model, samples))
-            sums = pool.map(lambda pair: measure(pair[1], pair[0].truth, pair[0].own_truth, spec),
-                            zip(samples, answers, strict=True))  # fmt: skip
+            sums = pool.map(
+                lambda pair: measure(pair[1], pair[0].truth, pair[0].own_truth, spec),
+                zip(samples, answers, strict=True),
+            )
             for item, sample in zip(batch, found, strict=True):
                 yield item, sample if isinstance(sample, str) else next(sums)
 

@@ -105,9 +105,12 @@ class TensorBoard(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, folder: EventFolder, examples: Labelled, colors: Sequence[tuple[int, int, int]],
+        self,
+        folder: EventFolder,
+        examples: Labelled,
+        colors: Sequence[tuple[int, int, int]],
         speed: Callable[[], float],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self._folder, self._examples, self._speed = folder, examples, speed
         self._colors = np.array(colors, np.uint8)

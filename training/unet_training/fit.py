@@ -21,10 +21,17 @@ from unet_training.recipes import Recipe
 
 
 def fit(
-    model: keras.Model, recipe: Recipe, seed: int, stages: Sequence[Labelled], validation: Labelled,
-    checkpoint: Checkpoint, say: Callable[[str], None], terminal: TextIO | None = None,
-    events: EventFolder | None = None, callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> bool:  # fmt: skip
+    model: keras.Model,
+    recipe: Recipe,
+    seed: int,
+    stages: Sequence[Labelled],
+    validation: Labelled,
+    checkpoint: Checkpoint,
+    say: Callable[[str], None],
+    terminal: TextIO | None = None,
+    events: EventFolder | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> bool:
     """Train a compiled model to the last epoch, from where ``checkpoint`` is.
 
     Args:
@@ -64,9 +71,13 @@ def fit(
                     variable.assign(ops.copy(variable))
                 model.fit(
                     TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
-                    validation_data=Batches(validation, recipe.batch_size), initial_epoch=first, epochs=last,
-                    callbacks=[*checkpoint.callbacks(), *shown, *callbacks, steps], shuffle=False, verbose=0,
-                )  # fmt: skip
+                    validation_data=Batches(validation, recipe.batch_size),
+                    initial_epoch=first,
+                    epochs=last,
+                    callbacks=[*checkpoint.callbacks(), *shown, *callbacks, steps],
+                    shuffle=False,
+                    verbose=0,
+                )
     except KeyboardInterrupt:
         if not checkpoint.epoch:
             raise

@@ -30,9 +30,13 @@ class Objective:
     """
 
     def __init__(
-        self, class_weights: Sequence[float], region: str = "none", region_weight: float = 1.0,
-        teacher: keras.Model | None = None, teacher_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        class_weights: Sequence[float],
+        region: str = "none",
+        region_weight: float = 1.0,
+        teacher: keras.Model | None = None,
+        teacher_weight: float = 1.0,
+    ) -> None:
         self._class_weights = tuple(class_weights)
         self._region = None if region == "none" else REGION_LOSSES[region]
         self._region_weight = region_weight
@@ -57,9 +61,13 @@ class Trainee(keras.Model):
     objective: Objective
 
     def compute_loss(
-        self, x: Tensor = None, y: Tensor = None, y_pred: Tensor = None, sample_weight: Tensor = None,
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
         training: bool = True,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         if training:
             return self.objective(x, y, y_pred, sample_weight)
         return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)

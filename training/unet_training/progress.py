@@ -51,9 +51,15 @@ class Progress(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, sizes: Sequence[int], photos: int, validation: int, batch_size: int, checkpoint: Checkpoint,
-        say: Callable[[str], None], terminal: TextIO | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        sizes: Sequence[int],
+        photos: int,
+        validation: int,
+        batch_size: int,
+        checkpoint: Checkpoint,
+        say: Callable[[str], None],
+        terminal: TextIO | None = None,
+    ) -> None:
         super().__init__()
         self._step, self._batch = min(batch_size, photos), batch_size
         self._steps, self._validation = max(1, photos // batch_size), validation
@@ -94,9 +100,13 @@ class Progress(keras.callbacks.Callback):
         self._builds, self._epoch = False, epoch
         if self._terminal is not None:
             self._bar = _Bar(
-                total=self._steps, desc=self._name(epoch + 1), file=self._terminal, leave=False, dynamic_ncols=True,
+                total=self._steps,
+                desc=self._name(epoch + 1),
+                file=self._terminal,
+                leave=False,
+                dynamic_ncols=True,
                 bar_format="{desc} {bar} {n_fmt}/{total_fmt}{postfix}",
-            )  # fmt: skip
+            )
         self._next = now if self._terminal is not None else now + _SAID_EVERY
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:

@@ -32,7 +32,7 @@ from unet_training.build import (
     resolve_precision,
     start_from,
     weights_sha256,
-)  # fmt: skip
+)
 from unet_training.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.data.cache import PhotoCache
 from unet_training.data.dataset import Batches, load, split_dataset
@@ -65,11 +65,23 @@ class Result:
 
 
 def train(
-    recipe: Recipe, data: Path, output: Path, *, data_name: str, seed: int, command: str, say: Say,
-    cache: PhotoCache | None = None, weights: Path | None = None, teacher: Path | None = None, resume: bool = False,
-    distribute: str = "none", terminal: TextIO | None = None, tensorboard: Path | None = None,
+    recipe: Recipe,
+    data: Path,
+    output: Path,
+    *,
+    data_name: str,
+    seed: int,
+    command: str,
+    say: Say,
+    cache: PhotoCache | None = None,
+    weights: Path | None = None,
+    teacher: Path | None = None,
+    resume: bool = False,
+    distribute: str = "none",
+    terminal: TextIO | None = None,
+    tensorboard: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> Result:  # fmt: skip
+) -> Result:
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
     Ctrl-C after the first epoch ends it early: the best checkpoint becomes the model, measured on validation photos.
@@ -182,9 +194,11 @@ def _trainee(recipe: Recipe, others: dict[str, Other], photos: _Photos, say: Say
 def _checkpoint(output: Path, recipe: Recipe, others: dict[str, Other], photos: _Photos, seed: int) -> Checkpoint:
     names = _names_sha256(photos.stages[-1], photos.validation)
     return Checkpoint(
-        output / CHECKPOINT, recipe.monitor, _made_of(recipe, others) | {"seed": seed, "photos": names},
+        output / CHECKPOINT,
+        recipe.monitor,
+        _made_of(recipe, others) | {"seed": seed, "photos": names},
         keras.callbacks.SwapEMAWeights() if recipe.ema else None,
-    )  # fmt: skip
+    )
 
 
 def _begin(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool, say: Say) -> None:

@@ -49,9 +49,16 @@ class _Model(NamedTuple):
 
 
 def bundle(
-    export: Path, platform: str, output: Path, *, python: str = "3.11", engines: Sequence[str] | None = None,
-    models: Sequence[str] | None = None, runtime: Path | None = None, say: Say = lambda line: None,
-) -> Path:  # fmt: skip
+    export: Path,
+    platform: str,
+    output: Path,
+    *,
+    python: str = "3.11",
+    engines: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    runtime: Path | None = None,
+    say: Say = lambda line: None,
+) -> Path:
     """Write one archive that installs ``unet-run`` and an export's models where there is Python and no network.
 
     pip fetches the wheels now, from the indexes that it is configured to use here.

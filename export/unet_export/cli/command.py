@@ -76,9 +76,17 @@ def command() -> None:
 @model_options
 @_VERBOSE
 def export(
-    model: Path, formats: tuple[str, ...] | None, output: Path, gates: tuple[str, ...], repair: str, study: bool,
-    dynamic: bool, labels: bool, verbose: bool, **others: Any,
-) -> int:  # fmt: skip
+    model: Path,
+    formats: tuple[str, ...] | None,
+    output: Path,
+    gates: tuple[str, ...],
+    repair: str,
+    study: bool,
+    dynamic: bool,
+    labels: bool,
+    verbose: bool,
+    **others: Any,
+) -> int:
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
     Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, parity.json and report.html. If one artifact differs more
@@ -92,9 +100,14 @@ def export(
         from unet_export.report.report import table
 
         options = ExportOptions(
-            formats or DEFAULT_FORMATS, changed_gates(gates), repair == "auto", study, GraphOptions(dynamic, labels),
-            description(others), shlex.join(["unet-export", *sys.argv[1:]]),
-        )  # fmt: skip
+            formats or DEFAULT_FORMATS,
+            changed_gates(gates),
+            repair == "auto",
+            study,
+            GraphOptions(dynamic, labels),
+            description(others),
+            shlex.join(["unet-export", *sys.argv[1:]]),
+        )
         try:
             results = export_model(model, photo_source(others), output, options, click.echo)
         except ParityError as error:
@@ -154,17 +167,28 @@ def diagnose(model: Path, format_name: str, output: Path, verbose: bool, **other
     help="Wheel or source folder of unet-edge-runtime  [default: the one installed here]",
 )
 def bundle(
-    folder: Path, platform: str, output: Path, python: str, engines: str | None, models: str | None,
+    folder: Path,
+    platform: str,
+    output: Path,
+    python: str,
+    engines: str | None,
+    models: str | None,
     runtime: Path | None,
-) -> int:  # fmt: skip
+) -> int:
     """Pack what a device without a network needs: the models of FOLDER that the gate accepted, the runtime, its
     wheels for PLATFORM, and a script that installs them."""
     from unet_export.bundle.bundle import bundle as pack
 
     path = pack(
-        folder, platform, output, python=python, engines=words(engines), models=words(models), runtime=runtime,
+        folder,
+        platform,
+        output,
+        python=python,
+        engines=words(engines),
+        models=words(models),
+        runtime=runtime,
         say=click.echo,
-    )  # fmt: skip
+    )
     click.echo(f"bundle: {path}")
     return exits.OK
 

@@ -127,9 +127,7 @@ def description(given: dict[str, Any]) -> Description | None:
     """What ``model_options`` were given; None for a model that says all of this itself."""
     if given["classes"] is not None:
         classes = parse_classes(given["classes"])
-        return Description(
-            classes, given["size"], given["pixels"], given["head"], given["fit"], given["split"] or ""
-        )  # fmt: skip
+        return Description(classes, given["size"], given["pixels"], given["head"], given["fit"], given["split"] or "")
     for name, default in (("size", None), ("pixels", "0..255"), ("head", "softmax"), ("fit", "stretch")):
         if given[name] != default:
             raise click.UsageError(f"--{name} goes with --classes, for a model without a spec")

@@ -77,10 +77,17 @@ def _row(error: LayerError) -> tuple[str, ...]:
     represented = "float" if error.represented is None else _range(*error.represented)
     kernel = "" if error.weights_sqnr is None else f"{error.weights_sqnr:.1f} dB"
     return (
-        error.layer or error.tensor, f"{error.own:.2%}", f"{error.added:+.2%}", f"{error.noise:.2%}",
-        f"{error.sqnr:.1f} dB", _range(error.low, error.high), represented, f"{error.saturated:.2%}",
-        f"{error.narrow:.0%}", kernel,
-    )  # fmt: skip
+        error.layer or error.tensor,
+        f"{error.own:.2%}",
+        f"{error.added:+.2%}",
+        f"{error.noise:.2%}",
+        f"{error.sqnr:.1f} dB",
+        _range(error.low, error.high),
+        represented,
+        f"{error.saturated:.2%}",
+        f"{error.narrow:.0%}",
+        kernel,
+    )
 
 
 def _range(low: float, high: float) -> str:

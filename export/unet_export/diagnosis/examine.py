@@ -41,9 +41,13 @@ class Diagnosis:
 
 
 def examine(
-    model: Path, format_name: str, source: PhotoSource, output: Path, description: Description | None = None,
+    model: Path,
+    format_name: str,
+    source: PhotoSource,
+    output: Path,
+    description: Description | None = None,
     say: Say = lambda line: None,
-) -> Diagnosis:  # fmt: skip
+) -> Diagnosis:
     """Export ``model`` to one integer format and compare it with its float32 twin, layer by layer.
 
     Args:
@@ -74,19 +78,26 @@ def examine(
         run, own = first_runner(form, path), reference(keras)
         images = inputs(photos.parity, spec.input)
         masks = [
-            np.concatenate([
-                call(images[start : start + _BATCH]).argmax(axis=-1).astype(np.uint8)
-                for start in range(0, len(images), _BATCH)
-            ])
+            np.concatenate(
+                [
+                    call(images[start : start + _BATCH]).argmax(axis=-1).astype(np.uint8)
+                    for start in range(0, len(images), _BATCH)
+                ]
+            )
             for call in (own, run)
-        ]  # fmt: skip
+        ]
         agreement = float((masks[0] == masks[1]).mean())
         names = [photo.name for photo in photos.parity]
         output.mkdir(parents=True, exist_ok=True)
         files = heat_maps(images, masks[0], masks[1], spec, output, names=names)
         report = folder / REPORT_NAME
-        content = {"model": spec.name, "format": form.name, "quantization": quantization.as_dict(),
-                   "agreement": agreement, "layers": [asdict(error) for error in errors]}  # fmt: skip
+        content = {
+            "model": spec.name,
+            "format": form.name,
+            "quantization": quantization.as_dict(),
+            "agreement": agreement,
+            "layers": [asdict(error) for error in errors],
+        }
         report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         files.append(report.replace(output / REPORT_NAME))
     return Diagnosis(errors, agreement, files)

@@ -33,9 +33,15 @@ _RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)
 
 
 def heat_maps(
-    images: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8], quantized: npt.NDArray[np.uint8],
-    spec: ModelSpec, folder: Path, *, names: Sequence[str] = (), worst: int = WORST,
-) -> list[Path]:  # fmt: skip
+    images: npt.NDArray[np.uint8],
+    reference: npt.NDArray[np.uint8],
+    quantized: npt.NDArray[np.uint8],
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    names: Sequence[str] = (),
+    worst: int = WORST,
+) -> list[Path]:
     """Write two PNG files: how often masks differ at each pixel position, and the photos where they differ most.
 
     Args:
@@ -60,10 +66,12 @@ def heat_maps(
     photos = _without_margin(images, reference.shape[1:])
     shares = differ.mean(axis=(1, 2))
     rows = [
-        (f"{names[index]}: {shares[index]:.2%} of pixels differ",
-         _row(photos[index], reference[index], quantized[index], spec))
+        (
+            f"{names[index]}: {shares[index]:.2%} of pixels differ",
+            _row(photos[index], reference[index], quantized[index], spec),
+        )
         for index in np.argsort(-shares, kind="stable")[:worst]
-    ]  # fmt: skip
+    ]
     pictures = ((POSITIONS_NAME, _positions(differ)), (WORST_NAME, _sheet(rows, spec)))
     return [_write(picture, folder / name) for name, picture in pictures]
 

@@ -171,9 +171,14 @@ def _channels(tensor: Tensor, expected: Values, actual: Values) -> _Channels:
 
 def _together(one: _Channels, two: _Channels) -> _Channels:
     return _Channels(
-        one.signal + two.signal, one.noise + two.noise, one.own + two.own, np.minimum(one.low, two.low),
-        np.maximum(one.high, two.high), one.outside + two.outside, one.total + two.total,
-    )  # fmt: skip
+        one.signal + two.signal,
+        one.noise + two.noise,
+        one.own + two.own,
+        np.minimum(one.low, two.low),
+        np.maximum(one.high, two.high),
+        one.outside + two.outside,
+        one.total + two.total,
+    )
 
 
 def _error(tensor: Tensor, sums: _Channels, noise: Mapping[str, float]) -> LayerError:

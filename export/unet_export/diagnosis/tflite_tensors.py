@@ -54,8 +54,10 @@ class TFLitePair:
         operator = plain.producers[one]
         noise = None
         if operator.kind in WEIGHTED:
-            kernels = (self._runs[0].values(operator.inputs[WEIGHTS], constant=True),
-                       self._runs[1].values(integer.producers[two].inputs[WEIGHTS], constant=True))  # fmt: skip
+            kernels = (
+                self._runs[0].values(operator.inputs[WEIGHTS], constant=True),
+                self._runs[1].values(integer.producers[two].inputs[WEIGHTS], constant=True),
+            )
             noise = _kernel_noise(*kernels)
         layer = _layer(name, operator, self._layers)
         return Tensor(name, layer, upstream(name, inputs, known), (), -1, _grid(integer, two), noise)
@@ -95,8 +97,11 @@ def _match(plain: Flatbuffer, integer: Flatbuffer) -> list[tuple[int, int]]:
     """Tensors of the two that stand for the same activation: by name, or by the order of equal operators."""
     one, two = ([entry for entry in file.operators if entry.kind not in _CONVERSIONS] for file in (plain, integer))
     names = {integer.name(entry.outputs[0]): entry.outputs[0] for entry in two}
-    found = [(entry.outputs[0], names[plain.name(entry.outputs[0])])
-             for entry in one if plain.name(entry.outputs[0]) in names]  # fmt: skip
+    found = [
+        (entry.outputs[0], names[plain.name(entry.outputs[0])])
+        for entry in one
+        if plain.name(entry.outputs[0]) in names
+    ]
     if 2 * len(found) > len(one):
         return found
     if [entry.kind for entry in one] == [entry.kind for entry in two]:

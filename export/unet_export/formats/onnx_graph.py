@@ -145,9 +145,11 @@ def fold_scales(graph: onnx.GraphProto) -> None:
             _bypass(graph, node, source)
             users[source] += users[node.output[0]] - 1
         elif (
-            before is not None and before.op_type in _CHANNEL_AXIS
-            and users[source] == 1 and _fold(graph, before, node, constant, weights)
-        ):  # fmt: skip
+            before is not None
+            and before.op_type in _CHANNEL_AXIS
+            and users[source] == 1
+            and _fold(graph, before, node, constant, weights)
+        ):
             makers[node.output[0]] = before
 
 
@@ -180,9 +182,12 @@ def _bypass(graph: onnx.GraphProto, node: onnx.NodeProto, source: str) -> None:
 
 
 def _fold(
-    graph: onnx.GraphProto, conv: onnx.NodeProto, node: onnx.NodeProto, constant: npt.NDArray[np.float32],
+    graph: onnx.GraphProto,
+    conv: onnx.NodeProto,
+    node: onnx.NodeProto,
+    constant: npt.NDArray[np.float32],
     weights: dict[str, onnx.TensorProto],
-) -> bool:  # fmt: skip
+) -> bool:
     """Let ``conv`` do what ``node`` does with its output; False where it cannot."""
     if any(name not in weights for name in conv.input[1:]):
         return False

@@ -178,9 +178,15 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints
             path = Path(folder) / "int8.onnx"
             ort.quantize_static(
-                source, path, _reader(images), quant_format=ort.QuantFormat.QDQ, per_channel=True,
+                source,
+                path,
+                _reader(images),
+                quant_format=ort.QuantFormat.QDQ,
+                per_channel=True,
                 reduce_range=quantization.weight_bits == _SAFE_BITS,
-                activation_type=ort.QuantType.QUInt8, weight_type=ort.QuantType.QInt8, nodes_to_exclude=excluded,
+                activation_type=ort.QuantType.QUInt8,
+                weight_type=ort.QuantType.QInt8,
+                nodes_to_exclude=excluded,
                 calibrate_method=ort.CalibrationMethod[_CALIBRATORS[quantization.method]],
                 extra_options={
                     # After each photo, or all activations of all photos would be in memory together.
@@ -189,7 +195,7 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
                     "CalibTensorRangeSymmetric": False,
                     "TensorQuantOverrides": _as_fed(chain, factor),
                 },
-            )  # fmt: skip
+            )
             made = onnx.load(path)
     except OSError:
         raise

@@ -68,10 +68,12 @@ def _pixels_repeated_at_once(model: Any) -> Iterator[None]:
     """For the time of a call every nearest UpSampling2D is one operator, which every engine has: Keras repeats rows,
     then columns, in reshapes and tiles of five dimensions that no converter sees through."""
     enlarging = [
-        layer for layer in flat(model)
-        if type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
+        layer
+        for layer in flat(model)
+        if type(layer).__name__ == "UpSampling2D"
+        and layer.interpolation == "nearest"
         and layer.data_format == "channels_last"
-    ]  # fmt: skip
+    ]
     for layer in enlarging:
         vars(layer)["call"] = partial(_enlarged, layer.size)
     try:

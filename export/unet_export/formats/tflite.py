@@ -36,9 +36,13 @@ _UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither")
 
 
 def export_tflite(
-    model: Any, precision: str, spec: ModelSpec, images: npt.NDArray[np.uint8] | None,
-    quantization: Quantization | None, work: Path,
-) -> bytes:  # fmt: skip
+    model: Any,
+    precision: str,
+    spec: ModelSpec,
+    images: npt.NDArray[np.uint8] | None,
+    quantization: Quantization | None,
+    work: Path,
+) -> bytes:
     """A whole ``.tflite`` file: uint8 (1, h, w, 3) -> probabilities (1, h', w', classes).
 
     Probabilities are float32, of int8 and int16x8 files int16 in steps of 1/32768. Equal models and photos give equal

@@ -38,9 +38,12 @@ class PanelCollector:
         self._first: list[Panel] = []
 
     def add(
-        self, names: Sequence[str], images: npt.NDArray[np.uint8],
-        expected: npt.NDArray[np.float32], actual: npt.NDArray[np.float32],
-    ) -> None:  # fmt: skip
+        self,
+        names: Sequence[str],
+        images: npt.NDArray[np.uint8],
+        expected: npt.NDArray[np.float32],
+        actual: npt.NDArray[np.float32],
+    ) -> None:
         """One batch.
 
         Args:

@@ -52,9 +52,12 @@ class Candidate:
 
 
 def prove(
-    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec,
+    reference: Run,
+    candidates: Sequence[Candidate],
+    photos: Sequence[Photo],
+    spec: ModelSpec,
     say: Say = lambda line: None,
-) -> list[ParityResult]:  # fmt: skip
+) -> list[ParityResult]:
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
 
     Args:
@@ -71,8 +74,10 @@ def prove(
         ImageError: a photo or trimap that cannot be read.
         ExportError: trimaps with other classes than the model.
     """
-    judges = [[_Judge(runner, candidate.gate, spec) for runner in open_runners(candidate.format, candidate.path)]
-              for candidate in candidates]  # fmt: skip
+    judges = [
+        [_Judge(runner, candidate.gate, spec) for runner in open_runners(candidate.format, candidate.path)]
+        for candidate in candidates
+    ]
     everyone = [judge for row in judges for judge in row]
     own, done = Tally(spec), 0
     for names, images, labels in _batches(photos, spec):
@@ -86,12 +91,17 @@ def prove(
     _time(everyone, inputs(photos[:1], spec.input))
     return [
         ParityResult(
-            candidate.format.name, candidate.format.precision, candidate.path, *_identity(candidate.path),
-            candidate.gate, tuple(one.result(own) for one in row), _quantization(candidate.path),
+            candidate.format.name,
+            candidate.format.precision,
+            candidate.path,
+            *_identity(candidate.path),
+            candidate.gate,
+            tuple(one.result(own) for one in row),
+            _quantization(candidate.path),
             next((panels for one in row if (panels := one.panels.panels())), ()),
         )
         for candidate, row in zip(candidates, judges, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 class _Judge:
@@ -139,9 +149,12 @@ class _Judge:
             return self._result
         figures = self._tally.figures(own)
         return replace(
-            self._result, figures=figures, histogram=self._tally.histogram(), failures=judge(figures, self._gate),
+            self._result,
+            figures=figures,
+            histogram=self._tally.histogram(),
+            failures=judge(figures, self._gate),
             milliseconds=statistics.median(self.times) if self.times else None,
-        )  # fmt: skip
+        )
 
 
 def milliseconds(call: Callable[[], object]) -> float:

@@ -23,9 +23,15 @@ Point = tuple[int, float | None, float | None, float]
 
 
 def calibration_study(
-    form: Format, start: Quantization, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec,
-    folder: Path, say: Say,
-) -> list[Point]:  # fmt: skip
+    form: Format,
+    start: Quantization,
+    builder: Builder,
+    reference: Run,
+    photos: Sequence[Photo],
+    spec: ModelSpec,
+    folder: Path,
+    say: Say,
+) -> list[Point]:
     """Export ``form`` with each of ``SIZES`` and measure it in its first engine that runs here.
 
     Args:

@@ -193,13 +193,21 @@ def render(report: Report) -> str:
     """The page: HTML without scripts or references to anything outside it. All it says is the report's."""
     # Photos, models and commands are named by others: whatever their names hold is text.
     environment = Environment(
-        loader=PackageLoader("unet_export.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("unet_export.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {
-        "ms": milliseconds, "dp": scientific, "percent": percent, "iou": _iou, "signed": signed, "setting": _setting,
+        "ms": milliseconds,
+        "dp": scientific,
+        "percent": percent,
+        "iou": _iou,
+        "signed": signed,
+        "setting": _setting,
         "tolerance": _tolerance,
-    }  # fmt: skip
+    }
     base = next(iter(baselines(report.results)), None)
     return environment.get_template(_TEMPLATE).render(
         report=report,
@@ -216,10 +224,13 @@ def render(report: Report) -> str:
         histograms=_histograms(report.results),
         area=page_figures.AREA,
         different=page_figures.DIFFERENT,
-        panels={name: [(p, page_figures.pictures(p, report.spec)) for p in shown] for name, shown in
-                report.panels.items() if shown},
+        panels={
+            name: [(p, page_figures.pictures(p, report.spec)) for p in shown]
+            for name, shown in report.panels.items()
+            if shown
+        },
         charts=_study_charts(report.calibration_study),
-    )  # fmt: skip
+    )
 
 
 def _not_checked(results: Iterable[ParityResult]) -> list[tuple[str, str, list[str]]]:

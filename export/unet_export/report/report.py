@@ -16,8 +16,18 @@ from unet_export.staging import PARITY_NAME, REPORT_NAME
 from unet_runtime.core.spec import ModelSpec
 
 _HEADER = (
-    "artifact", "engine", "MB", "ms", "max|dp|", "99.9 %", "agreement %", "mean IoU", "change", "border", "verdict",
-)  # fmt: skip
+    "artifact",
+    "engine",
+    "MB",
+    "ms",
+    "max|dp|",
+    "99.9 %",
+    "agreement %",
+    "mean IoU",
+    "change",
+    "border",
+    "verdict",
+)
 _TEXT_COLUMNS = (0, 1, 10)
 
 
@@ -115,9 +125,15 @@ def _artifact(result: ParityResult) -> dict[str, Any]:
 
 def _engine(entry: EngineResult) -> dict[str, Any]:
     figures = entry.figures
-    known = {} if figures is None else {
-        **figures._asdict(), "iou_change": figures.iou_change, "border_change": figures.border_change,
-    }  # fmt: skip
+    known = (
+        {}
+        if figures is None
+        else {
+            **figures._asdict(),
+            "iou_change": figures.iou_change,
+            "border_change": figures.border_change,
+        }
+    )
     return {
         "backend": entry.backend,
         "device": entry.device,

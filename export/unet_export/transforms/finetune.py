@@ -44,9 +44,16 @@ class _Score(NamedTuple):
 
 
 def finetune(
-    model: Any, images: npt.NDArray[np.uint8], steps: int, *, weight_bits: int = 8, learning_rate: float = 2e-5,
-    batch_size: int = 4, seed: int = 0, say: Say = lambda text: None,
-) -> Any:  # fmt: skip
+    model: Any,
+    images: npt.NDArray[np.uint8],
+    steps: int,
+    *,
+    weight_bits: int = 8,
+    learning_rate: float = 2e-5,
+    batch_size: int = 4,
+    seed: int = 0,
+    say: Say = lambda text: None,
+) -> Any:
     """Teach a clone of ``model`` to answer through int8 as ``model`` answers in float32.
 
     BatchNormalization keeps its statistics. The clone's weights are those that agreed best with ``model`` on photos

@@ -13,8 +13,14 @@ _HOMOGENEOUS = ("relu", "linear", "leaky_relu")
 """Activations with f(s x) = s f(x) for every s > 0."""
 
 _TRANSPARENT = (
-    "MaxPooling2D", "AveragePooling2D", "UpSampling2D", "ZeroPadding2D", "Cropping2D", "Dropout", "SpatialDropout2D",
-)  # fmt: skip
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "UpSampling2D",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "Dropout",
+    "SpatialDropout2D",
+)
 """Layers that leave a channel a channel, and are positively homogeneous."""
 
 _IMAGE_RANK = 4

@@ -16,8 +16,14 @@ LARGEST_WEIGHT = {7: 64, 8: 127}
 """The largest integer that a weight may be, by its bits."""
 
 _EXACT = (
-    "InputLayer", "Rescaling", "MaxPooling2D", "ZeroPadding2D", "Cropping2D", "Dropout", "SpatialDropout2D",
-)  # fmt: skip
+    "InputLayer",
+    "Rescaling",
+    "MaxPooling2D",
+    "ZeroPadding2D",
+    "Cropping2D",
+    "Dropout",
+    "SpatialDropout2D",
+)
 """Layers whose int8 output holds what their int8 input holds; Rescaling moves uint8 pixels to their own scale."""
 
 

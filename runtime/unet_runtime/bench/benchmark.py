@@ -18,9 +18,12 @@ Truth = Callable[[Model], Sequence[Pair]]
 
 
 def bench(
-    combinations: Sequence[Combination], refusals: Sequence[Refusal], settings: Settings, truth: Truth,
+    combinations: Sequence[Combination],
+    refusals: Sequence[Refusal],
+    settings: Settings,
+    truth: Truth,
     say: Say = lambda line: None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Measure every combination, then the accuracy of each model in each engine.
 
     Args:

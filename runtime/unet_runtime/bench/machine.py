@@ -11,11 +11,23 @@ from unet_runtime.bench.plan import usable_cores
 
 FEATURES = {
     # x86
-    "avx": "avx", "avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx_vnni": "avx_vnni",
-    "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16", "amx_int8": "amx_int8", "amx_bf16": "amx_bf16",
+    "avx": "avx",
+    "avx2": "avx2",
+    "fma": "fma",
+    "avx512f": "avx512f",
+    "avx_vnni": "avx_vnni",
+    "avx512_vnni": "avx512_vnni",
+    "avx512_bf16": "avx512_bf16",
+    "amx_int8": "amx_int8",
+    "amx_bf16": "amx_bf16",
     # ARM, where Linux calls them otherwise
-    "asimd": "neon", "neon": "neon", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve",
-}  # fmt: skip
+    "asimd": "neon",
+    "neon": "neon",
+    "asimddp": "dotprod",
+    "i8mm": "i8mm",
+    "bf16": "bf16",
+    "sve": "sve",
+}
 """Instructions that neural networks use: Linux' name -> ours."""
 
 INT8_FEATURES = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "dotprod", "i8mm"})

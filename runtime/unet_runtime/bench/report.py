@@ -170,14 +170,19 @@ def _main_cells(rows: Sequence[Row]) -> list[list[str]]:
         assert row.cold_start
         cells.append(
             [
-                _file(row, rows), row.engine, row.device, str(row.combination.threads),
-                f"{row.stages[TOTAL].p50:.1f}", f"{row.stages['inference'].p50:.1f}", f"{row.photos_a_second:.1f}",
+                _file(row, rows),
+                row.engine,
+                row.device,
+                str(row.combination.threads),
+                f"{row.stages[TOTAL].p50:.1f}",
+                f"{row.stages['inference'].p50:.1f}",
+                f"{row.photos_a_second:.1f}",
                 f"{row.cold_start.total * 1000:.0f} ms",
                 f"{row.peak_memory / 1e6:.0f} MB" if row.peak_memory else "?",
                 f"{row.combination.model.bytes / 1e6:.1f} MB",
                 f"{row.accuracy.mean_iou:.4f}" if row.accuracy else "",
             ]
-        )  # fmt: skip
+        )
     return cells if any(line[-1] for line in cells[1:]) else [line[:-1] for line in cells]
 
 

@@ -117,12 +117,21 @@ def _threads(context: click.Context, parameter: click.Parameter, value: str) -> 
     help="Folder of bench.json and bench.png.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the JSON here instead.")
-@click.version_option(__version__)  # fmt: skip
+@click.version_option(__version__)
 def command(
-    models: tuple[Path, ...], backends: tuple[str, ...], devices: tuple[str, ...], threads: tuple[int, ...],
-    photos: Path | None, data: Path | None, count: int, rounds: int, photos_a_round: int, kind: str, output: Path,
+    models: tuple[Path, ...],
+    backends: tuple[str, ...],
+    devices: tuple[str, ...],
+    threads: tuple[int, ...],
+    photos: Path | None,
+    data: Path | None,
+    count: int,
+    rounds: int,
+    photos_a_round: int,
+    kind: str,
+    output: Path,
     json_path: Path | None,
-) -> int:  # fmt: skip
+) -> int:
     """Measure MODELs (files, or folders of them; default: the bundled ones) on this machine.
 
     Every model in every engine with each number of threads: milliseconds a photo from file to PNG by stage, photos a

@@ -52,16 +52,22 @@ def _read(path: Path) -> dict[str, Any]:
         if path.is_dir():
             files = [file for file in path.rglob("*") if file.is_file()]
             return {
-                "path": str(path), "bytes": sum(file.stat().st_size for file in files), "sha256": None,
-                "undamaged": True, "spec": read_saved_model_spec(path),
-            }  # fmt: skip
+                "path": str(path),
+                "bytes": sum(file.stat().st_size for file in files),
+                "sha256": None,
+                "undamaged": True,
+                "spec": read_saved_model_spec(path),
+            }
         artifact = read_artifact(path)
     except ModelFileError as error:
         return {"path": str(path), "error": str(error)}
     return {
-        "path": str(path), "bytes": len(artifact.content), "sha256": artifact.content[-64:].decode(),
-        "undamaged": True, "spec": artifact.spec,
-    }  # fmt: skip
+        "path": str(path),
+        "bytes": len(artifact.content),
+        "sha256": artifact.content[-64:].decode(),
+        "undamaged": True,
+        "spec": artifact.spec,
+    }
 
 
 def _report(about: list[dict[str, Any]], engines: list[machine.EngineState]) -> dict[str, Any]:

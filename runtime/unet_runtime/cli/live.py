@@ -76,9 +76,15 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         opened.callback(view.close)
         _say_hello(camera.source.name, view, options)
         live = Live(
-            segmenter, camera, view, timings, smoother=smoother, recorder=recorder,
-            background=options.background, save=lambda result: _save(result, options.output_dir or Path()),
-        )  # fmt: skip
+            segmenter,
+            camera,
+            view,
+            timings,
+            smoother=smoother,
+            recorder=recorder,
+            background=options.background,
+            save=lambda result: _save(result, options.output_dir or Path()),
+        )
         session = live.run(stop, options.max_seconds)
     _say_how_it_went(session)
     if recorder is not None and recorder.frames:

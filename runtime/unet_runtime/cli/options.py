@@ -55,19 +55,27 @@ def model_options(command: F) -> F:
         click.option("--backend", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True),
         click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
         click.option(
-            "--threads", type=click.IntRange(min=1),
+            "--threads",
+            type=click.IntRange(min=1),
             help="CPU threads of the engine; with many photos, how many run at a time (default: one for each core).",
         ),
         click.option(
-            "--tile", type=click.FloatRange(0, 0.75), is_flag=False, flag_value=0.25, metavar="[OVERLAP]",
+            "--tile",
+            type=click.FloatRange(0, 0.75),
+            is_flag=False,
+            flag_value=0.25,
+            metavar="[OVERLAP]",
             help="Cover each photo at its own resolution with tiles of the model's size that overlap by this share "
             "(0.25 if none is given): for models trained on patches.",
         ),
         click.option(
-            "--max-pixels", type=click.IntRange(min=0), default=MAX_PIXELS, show_default=True,
+            "--max-pixels",
+            type=click.IntRange(min=0),
+            default=MAX_PIXELS,
+            show_default=True,
             help="Refuse photos of more pixels, against decompression bombs; 0: no limit.",
         ),
-    )  # fmt: skip
+    )
 
 
 def result_options(command: F) -> F:
@@ -75,24 +83,34 @@ def result_options(command: F) -> F:
     return _all(
         command,
         click.option(
-            "--save", "kinds", callback=_kinds, metavar="LIST",
+            "--save",
+            "kinds",
+            callback=_kinds,
+            metavar="LIST",
             help=f"What to write, of {','.join(RESULTS)}.  [default: {','.join(DEFAULT_RESULTS)}]",
         ),
         click.option(
-            "-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False),
+            "-o",
+            "--output-dir",
+            type=click.Path(path_type=Path, file_okay=False),
             help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented).",
         ),
         click.option(
-            "--output", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), metavar="FILE",
+            "--output",
+            type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+            metavar="FILE",
             help='Write the one result of one photo to this file, or with "-" to standard output: the cut-out, unless '
             "--save names another.",
         ),
         click.option(
-            "--contours", type=click.Choice(CONTOURS), default=CONTOURS[0], show_default=True,
+            "--contours",
+            type=click.Choice(CONTOURS),
+            default=CONTOURS[0],
+            show_default=True,
             help="Outlines in PHOTO.json; rle needs the extra [coco].",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print one line of JSON a photo, and nothing else."),
-    )  # fmt: skip
+    )
 
 
 def many_options(command: F) -> F:
@@ -100,15 +118,19 @@ def many_options(command: F) -> F:
     return _all(
         command,
         click.option(
-            "--resume", is_flag=True,
+            "--resume",
+            is_flag=True,
             help="Leave out photos whose results are all there, newer than the photo, and made with the same model "
             "and options.",
         ),
         click.option(
-            "--on-error", type=click.Choice(["skip", "stop"]), default="skip", show_default=True,
+            "--on-error",
+            type=click.Choice(["skip", "stop"]),
+            default="skip",
+            show_default=True,
             help="After a photo that fails: go on with the next, or stop.",
         ),
-    )  # fmt: skip
+    )
 
 
 def live_options(command: F) -> F:
@@ -116,12 +138,16 @@ def live_options(command: F) -> F:
     return _all(
         command,
         click.option(
-            "--webcam", is_flag=False, flag_value="0", metavar="[INDEX|PATH|URL]",
+            "--webcam",
+            is_flag=False,
+            flag_value="0",
+            metavar="[INDEX|PATH|URL]",
             help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or "
             "a video file played as if it were one.",
         ),
         click.option(
-            "--view", type=click.Choice(["auto", "window", "web", "none"]),
+            "--view",
+            type=click.Choice(["auto", "window", "web", "none"]),
             help="Of --webcam: a window, a web page on 127.0.0.1, or nothing  [default: auto]",
         ),
         click.option("--record", type=click.Path(path_type=Path), help="Of --webcam: video file of what is shown."),
@@ -129,15 +155,17 @@ def live_options(command: F) -> F:
             "--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Of --webcam: end after this time."
         ),
         click.option(
-            "--smooth", type=click.FloatRange(0, 1, max_open=True),
+            "--smooth",
+            type=click.FloatRange(0, 1, max_open=True),
             help="Of --webcam: share of the last frames in each, against flicker  [default: 0]",
         ),
         click.option(
-            "--background", type=click.Choice(["overlay", "cutout", "blur"]),
+            "--background",
+            type=click.Choice(["overlay", "cutout", "blur"]),
             help="Of --webcam: what to begin with; key b switches  [default: overlay]",
         ),
         click.option("--port", type=click.IntRange(0, 65535), help="Of --webcam: the web page's  [default: 8080]"),
-    )  # fmt: skip
+    )
 
 
 def _all(command: F, *options: Callable[[F], F]) -> F:

@@ -53,9 +53,14 @@ class Report:
     """
 
     def __init__(
-        self, total: int, *, as_json: bool, quiet_stdout: bool, segmenter: Segmenter,
+        self,
+        total: int,
+        *,
+        as_json: bool,
+        quiet_stdout: bool,
+        segmenter: Segmenter,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._total = total
         self._as_json = as_json
         self._to_stderr = as_json or quiet_stdout

@@ -86,9 +86,14 @@ class Settings:
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
         return cls(
-            given["kinds"] or default, given["output"], given["kinds"] or _VIDEO_RESULTS[:1],
-            given["max_pixels"] or None, given["tile"], about, stdin,
-        )  # fmt: skip
+            given["kinds"] or default,
+            given["output"],
+            given["kinds"] or _VIDEO_RESULTS[:1],
+            given["max_pixels"] or None,
+            given["tile"],
+            about,
+            stdin,
+        )
 
     def paths(self, file: PhotoFile) -> list[Path]:
         """Where the results of one photo or video go."""
@@ -108,9 +113,11 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
     settings = Settings.of(given, segmenter)
     done = {file for file in files if given["resume"] and settings.is_done(file)}
     report = Report(
-        len(files) - len(done), as_json=given["as_json"], quiet_stdout=given["output"] == options.STDOUT,
+        len(files) - len(done),
+        as_json=given["as_json"],
+        quiet_stdout=given["output"] == options.STDOUT,
         segmenter=segmenter,
-    )  # fmt: skip
+    )
     try:
         report.begin()
         for file in files:

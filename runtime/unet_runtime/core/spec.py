@@ -135,9 +135,11 @@ class ModelSpec:
         _check_one_of("precision", self.precision, PRECISIONS)
         margin, side = self.input.margin, min(self.input.height, self.input.width)
         _check(
-            "input.margin", margin, isinstance(margin, int) and 0 <= 2 * margin < side,
+            "input.margin",
+            margin,
+            isinstance(margin, int) and 0 <= 2 * margin < side,
             f"0 or more pixels, and less than half of {side}",
-        )  # fmt: skip
+        )
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
         for index, entry in enumerate(self.classes):
             _check_one_of(f"classes[{index}].role", entry.role, ROLES)

@@ -110,9 +110,13 @@ def _rings(following: list[int], first_count: int | None = None) -> Iterator[int
 
 
 def _join(
-    holes: list[int], inside: npt.NDArray[np.bool_], corners: _Corners, following: list[int], xs: list[int],
+    holes: list[int],
+    inside: npt.NDArray[np.bool_],
+    corners: _Corners,
+    following: list[int],
+    xs: list[int],
     ys: list[int],
-) -> None:  # fmt: skip
+) -> None:
     """Lead the line above each hole down to its upper left corner, around it and back; appends corners."""
     stride = inside.shape[1] + 1
     lefts = corners.y[::2] * stride + corners.x[::2]

@@ -137,9 +137,10 @@ def _folder_photos(folder: Path, output_dir: Path | None) -> list[PhotoFile]:
         for path in _walk(folder, unreadable)
         if path.suffix.lower() in PHOTO_SUFFIXES
         # Hidden files are other programs' litter ("._photo.jpg"); our own results are no photos.
-        and not path.name.startswith(".") and not path.name.endswith(RESULT_SUFFIXES)
+        and not path.name.startswith(".")
+        and not path.name.endswith(RESULT_SUFFIXES)
         and _may_be_read(path)
-    ]  # fmt: skip
+    ]
     photos += [_problem(Path(error.filename), f"folder cannot be read ({error.strerror})") for error in unreadable]
     text = f"no photo in this folder (looked for {', '.join(sorted(PHOTO_SUFFIXES))})"
     return photos or [_problem(folder, text)]

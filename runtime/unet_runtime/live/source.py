@@ -104,11 +104,14 @@ _environment_lock = threading.Lock()
 
 def _open_stream(cv2: Any, address: str, patience: Patience) -> Any:
     parameters = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(patience.open * 1000),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(patience.read * 1000),
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        int(patience.open * 1000),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        int(patience.read * 1000),
         # Each further thread of an H.264 decoder holds one frame back.
-        cv2.CAP_PROP_N_THREADS, 1,
-    ]  # fmt: skip
+        cv2.CAP_PROP_N_THREADS,
+        1,
+    ]
     with _environment_lock:  # the only way to FFmpeg's own options
         set_by_user = _OPTIONS in os.environ
         os.environ.setdefault(_OPTIONS, _LOW_LATENCY)

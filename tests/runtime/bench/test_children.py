@@ -59,9 +59,13 @@ def test_a_model_that_its_engine_refuses_is_an_error_in_its_own_words(
     ],
 )
 def test_a_broken_engine_is_an_error_that_says_how(
-    source: str, message: str, combination: Combination, sample_photo: Path, tmp_path: Path,
+    source: str,
+    message: str,
+    combination: Combination,
+    sample_photo: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     engine(tmp_path, monkeypatch, source)
     with pytest.raises(BackendError, match=message):
         children.time_photos(combination, [sample_photo], "mask")

@@ -34,9 +34,7 @@ def served(sample_photo: Path) -> Iterator[MjpegCamera]:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=ENVIRONMENT
-    )  # fmt: skip
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
 
 
 def test_a_live_view_without_a_window_records_and_says_how_it_went(served: MjpegCamera, tmp_path: Path) -> None:
@@ -78,8 +76,11 @@ def test_a_signal_while_the_camera_is_waited_for_is_no_error(served: MjpegCamera
     served.mode = "stall"
     with subprocess.Popen(
         [*COMMAND, "--webcam", served.url, "--view", "none"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
         wait_for(lambda: served.connections, 30)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)

@@ -196,7 +196,7 @@ def test_keys_are_reported_once_and_in_order(view: WebView) -> None:
         ({"Content_Length": "-1"}, "/keys", "q", 413),
         ({}, "/", "q", 404),
     ],
-)  # fmt: skip
+)
 def test_no_other_page_presses_keys(view: WebView, headers: dict[str, str], path: str, body: str, code: int) -> None:
     assert ask(view, path, "POST", body, **headers)[0] == code
     assert view.keys() == ""
@@ -218,7 +218,7 @@ def test_no_other_page_presses_keys(view: WebView, headers: dict[str, str], path
         ({}, "/frame?after=-1", 400),
         ({}, "/frame?after=%C2%B2", 400),
     ],
-)  # fmt: skip
+)
 def test_no_other_page_reads_anything(view: WebView, headers: dict[str, str], path: str, code: int) -> None:
     view.show(plain(10), Status())
     assert ask(view, path, **headers)[0] == code

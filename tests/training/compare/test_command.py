@@ -24,8 +24,20 @@ TINY = ("--preset", "demo", "--size", 32, "--epochs", 1, "--batch-size", 4)
 
 
 def test_networks_are_trained_exported_timed_once(pictures: Path, tmp_path: Path) -> None:
-    words = [PROGRAM, "compare", "edge-fast:2:1", "--data", pictures, "--output", tmp_path / "out", *TINY,
-             "--parity-count", 64, "--rounds", 1]  # fmt: skip
+    words = [
+        PROGRAM,
+        "compare",
+        "edge-fast:2:1",
+        "--data",
+        pictures,
+        "--output",
+        tmp_path / "out",
+        *TINY,
+        "--parity-count",
+        64,
+        "--rounds",
+        1,
+    ]
     first, second = (subprocess.run([*map(str, words)], capture_output=True, text=True, check=False) for _ in range(2))
     for done in (first, second):
         assert done.returncode in (0, 4), done.stderr  # a network trained for five steps may fail a gate
@@ -42,11 +54,14 @@ def test_networks_are_trained_exported_timed_once(pictures: Path, tmp_path: Path
         assert picture.width > 1000
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("unet:x",), "expected NAME[:WIDTH[:DEPTH]][@SIZE]"),
-    (("unet2015:4",), "architecture unet2015: input size 160x160, expected"),
-    (("unet:4", "--epochs", 0), "--epochs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("unet:x",), "expected NAME[:WIDTH[:DEPTH]][@SIZE]"),
+        (("unet2015:4",), "architecture unet2015: input size 160x160, expected"),
+        (("unet:4", "--epochs", 0), "--epochs"),
+    ],
+)
 def test_wrong_usage_is_told_before_anything_is_trained(
     arguments: tuple[object, ...], words: str, pictures: Path, tmp_path: Path
 ) -> None:

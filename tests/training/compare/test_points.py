@@ -9,13 +9,16 @@ from unet_training.compare.points import FAMILY, Point, parse
 from unet_training.errors import RecipeError
 
 
-@pytest.mark.parametrize(("text", "point"), [
-    ("unet", Point("unet")),
-    ("edge-fast:24", Point("edge-fast", 24)),
-    ("dense:12:3", Point("dense", 12, 3)),
-    ("unet2015:8:3@212", Point("unet2015", 8, 3, 212)),
-    ("ladder@96", Point("ladder", size=96)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("unet", Point("unet")),
+        ("edge-fast:24", Point("edge-fast", 24)),
+        ("dense:12:3", Point("dense", 12, 3)),
+        ("unet2015:8:3@212", Point("unet2015", 8, 3, 212)),
+        ("ladder@96", Point("ladder", size=96)),
+    ],
+)
 def test_a_point_is_read_and_written_alike(text: str, point: Point) -> None:
     assert parse(text) == point
     assert point.label == text

@@ -29,8 +29,14 @@ def proven(name: str, precision: str, change: float, **more: Any) -> dict[str, A
     engines = [
         {"backend": backend, "figures": {"iou_change": change, "agreement": 0.995}} for backend in ("onnx", "openvino")
     ]
-    return {"file": name, "precision": precision, "bytes": 2_000_000, "passed": True, "quantization": {},
-            "engines": engines} | more  # fmt: skip
+    return {
+        "file": name,
+        "precision": precision,
+        "bytes": 2_000_000,
+        "passed": True,
+        "quantization": {},
+        "engines": engines,
+    } | more
 
 
 def timed(path: Path, backend: str, milliseconds: float) -> dict[str, Any]:
@@ -41,9 +47,12 @@ def timed(path: Path, backend: str, milliseconds: float) -> dict[str, Any]:
 def compared(tmp_path: Path) -> Row:
     full, small = tmp_path / "a.float32.onnx", tmp_path / "a.int8.onnx"
     quantization = {"method": "percentile", "equalized": True, "precise": ["stem", "logits"], "finetune_steps": 0}
-    parity = {"artifacts": [
-        proven(full.name, "float32", 0.0), proven(small.name, "int8", -0.25, quantization=quantization),
-    ]}  # fmt: skip
+    parity = {
+        "artifacts": [
+            proven(full.name, "float32", 0.0),
+            proven(small.name, "int8", -0.25, quantization=quantization),
+        ]
+    }
     other = timed(tmp_path / "other.onnx", "onnx", 1.0)
     failed = {"model": {"file": str(small)}, "backend": "openvino", "stages": {}}
     bench = {
@@ -56,8 +65,10 @@ def test_a_row_has_its_own_artifacts_each_in_each_engine_that_ran(compared: Row)
     assert (compared.label, compared.size, compared.parameters) == ("unet:16", 160, 1_947_027)
     assert (compared.mean_iou, compared.border_iou, compared.loss) == (0.71, 0.43, 0.3)
     assert [(one.way, one.milliseconds, one.iou_change) for one in compared.artifacts] == [
-        ("onnx float32", 20.0, 0.0), ("openvino float32", 18.0, 0.0), ("onnx int8", 9.5, -0.25),
-    ]  # fmt: skip
+        ("onnx float32", 20.0, 0.0),
+        ("openvino float32", 18.0, 0.0),
+        ("onnx int8", 9.5, -0.25),
+    ]
     assert [one.repair for one in compared.artifacts] == [
         "",
         "",
@@ -92,9 +103,13 @@ def test_the_plot_has_a_panel_for_each_engine_and_names_each_network(compared: R
     rows = [replace(compared, label=f"net:{number}", mean_iou=0.6 + number / 50) for number in range(8)]
     panels = plot._panels(rows)
     assert list(panels) == [
-        "ONNX Runtime float32, ms", "OpenVINO float32, ms", "ONNX Runtime int8, ms", "file, float32, MB",
-        "file, int8, MB", "parameters, millions",
-    ]  # fmt: skip
+        "ONNX Runtime float32, ms",
+        "OpenVINO float32, ms",
+        "ONNX Runtime int8, ms",
+        "file, float32, MB",
+        "file, int8, MB",
+        "parameters, millions",
+    ]
     assert all(len(dots) == 8 for dots in panels.values())
     # What integers lost is lost in their panel.
     assert panels["ONNX Runtime int8, ms"][0].accuracy == pytest.approx(0.6 - 0.0025)

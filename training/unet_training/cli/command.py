@@ -94,12 +94,24 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     help="Folder of logs for TensorBoard, which needs its extra.",
 )
 @click.version_option(__version__)
-@click.pass_context  # fmt: skip
+@click.pass_context
 def command(
-    context: click.Context, /, data: str, preset: str | None, output: Path, seed: int, synthetic_count: int,
-    cache: Path | None, no_cache: bool, weights: Path | None, teacher: Path | None, resume: bool, distribute: str,
-    tensorboard: Path | None, **changes: Any,
-) -> int:  # fmt: skip
+    context: click.Context,
+    /,
+    data: str,
+    preset: str | None,
+    output: Path,
+    seed: int,
+    synthetic_count: int,
+    cache: Path | None,
+    no_cache: bool,
+    weights: Path | None,
+    teacher: Path | None,
+    resume: bool,
+    distribute: str,
+    tensorboard: Path | None,
+    **changes: Any,
+) -> int:
     """Train the U-Net, choose its best epoch, measure it, and write one model.keras that carries its spec.
 
     Options that are not given come from the preset. Ctrl-C after the first epoch keeps the best one so far.
@@ -117,10 +129,19 @@ def command(
     try:
         folder = _draw(output, synthetic_count, seed) if synthetic else _ensure(Path(data))
         result = _train(
-            recipe, folder, output, cache=None if no_cache else cache or output / "cache",
-            data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet", command=_canonical(context),
-            seed=seed, weights=weights, teacher=teacher, resume=resume, distribute=distribute, tensorboard=tensorboard,
-        )  # fmt: skip
+            recipe,
+            folder,
+            output,
+            cache=None if no_cache else cache or output / "cache",
+            data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet",
+            command=_canonical(context),
+            seed=seed,
+            weights=weights,
+            teacher=teacher,
+            resume=resume,
+            distribute=distribute,
+            tensorboard=tensorboard,
+        )
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
     _say_result(result, output, synthetic)
@@ -137,9 +158,7 @@ def download(folder: Path) -> int:
 
 
 @command.command()
-@click.argument(
-    "data", type=click.Path(path_type=Path, file_okay=False), envvar="PETS_DIR", default=DEFAULT_DATA
-)  # fmt: skip
+@click.argument("data", type=click.Path(path_type=Path, file_okay=False), envvar="PETS_DIR", default=DEFAULT_DATA)
 @click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write every name there.")
 def check(data: Path, report: Path | None) -> int:
     """Read every photo and trimap in DATA, and name each oddity and what training does about it."""

@@ -45,11 +45,19 @@ if TYPE_CHECKING:
     help="Test photos that each export is held against its model on.",
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of the timing.")
-@click.pass_context  # fmt: skip
+@click.pass_context
 def compare(
-    context: click.Context, /, points: tuple[str, ...], data: Path, preset: str, output: Path, seed: int,
-    parity_count: int, rounds: int, **changes: Any,
-) -> int:  # fmt: skip
+    context: click.Context,
+    /,
+    points: tuple[str, ...],
+    data: Path,
+    preset: str,
+    output: Path,
+    seed: int,
+    parity_count: int,
+    rounds: int,
+    **changes: Any,
+) -> int:
     """Train networks alike, export, prove and time them, and draw accuracy against what it costs.
 
     Without names: every architecture. A name is followed by the filters of the first stage, the stages, and the

@@ -16,8 +16,16 @@ from unet_training.recipes import PRESETS, Recipe
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 REGION_LOSSES = ("none", "dice", "lovasz")
 ARCHITECTURE_NAMES = (
-    "unet", "unet2015", "attention", "residual", "recurrent-residual", "dense", "ladder", "canet", "edge-fast",
-)  # fmt: skip
+    "unet",
+    "unet2015",
+    "attention",
+    "residual",
+    "recurrent-residual",
+    "dense",
+    "ladder",
+    "canet",
+    "edge-fast",
+)
 """Those of ``models.ARCHITECTURES``, which takes seconds to import."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
@@ -58,16 +66,22 @@ _NETWORK = (
 
 _TRAINING = (
     _option(
-        "--split", click.STRING, "Which photos train and which are kept for the test.",
-        callback=_split, metavar="official|article|random:SEED",
+        "--split",
+        click.STRING,
+        "Which photos train and which are kept for the test.",
+        callback=_split,
+        metavar="official|article|random:SEED",
     ),
     _option("--epochs", click.IntRange(min=1), "Times to see every photo."),
     _option("--batch-size", click.IntRange(min=1), "Photos a step."),
     _option("--accumulation", click.IntRange(min=1), "Steps whose gradients are summed into one."),
     _option("--size", click.IntRange(min=1), "Input height and width, pixels."),
     _option(
-        "--sizes", click.STRING, "Progressive training: sizes in equal shares of the epochs, ending with --size.",
-        callback=_sizes, metavar="S,S,...",
+        "--sizes",
+        click.STRING,
+        "Progressive training: sizes in equal shares of the epochs, ending with --size.",
+        callback=_sizes,
+        metavar="S,S,...",
     ),
     _option("--augment/--no-augment", None, "Show photos flipped, scaled, shifted, in other colours.", default=None),
     _option("--activation", click.Choice(("softmax", "sigmoid")), "Of the head; the article has sigmoid."),
@@ -76,14 +90,15 @@ _TRAINING = (
     _option("--region-weight", click.FloatRange(min=0), "Of the region loss; the cross-entropy has 1."),
     _option("--border-weight", click.FloatRange(min=0, min_open=True), "Of a border pixel; others have 1."),
     _option(
-        "--outline-weight", click.FloatRange(min=0),
+        "--outline-weight",
+        click.FloatRange(min=0),
         "Added to a pixel's weight between outlines, as in the U-Net's paper (there 10).",
     ),
     _option("--outline-sigma", click.FloatRange(min=0, min_open=True), "Pixels over which that fades."),
     _option("--distillation-weight", click.FloatRange(min=0), "Of the teacher's answer; the cross-entropy has 1."),
     _option("--ema", click.FloatRange(min=0, max=1, max_open=True), "Momentum of averaged weights; 0: none."),
     _option("--precision", click.Choice(PRECISIONS), "While training; the saved model is float32 always."),
-)  # fmt: skip
+)
 
 
 def recipe_options(command: Command) -> Command:

@@ -14,9 +14,19 @@ if TYPE_CHECKING:
 
 _COLUMNS = 3
 _PLACES = (
-    (6, 0, "left"), (-6, 0, "right"), (5, 8, "left"), (-5, 8, "right"), (5, -8, "left"), (-5, -8, "right"),
-    (0, 12, "center"), (0, -12, "center"), (5, 18, "left"), (5, -18, "left"), (-5, 18, "right"), (-5, -18, "right"),
-)  # fmt: skip
+    (6, 0, "left"),
+    (-6, 0, "right"),
+    (5, 8, "left"),
+    (-5, 8, "right"),
+    (5, -8, "left"),
+    (-5, -8, "right"),
+    (0, 12, "center"),
+    (0, -12, "center"),
+    (5, 18, "left"),
+    (5, -18, "left"),
+    (-5, 18, "right"),
+    (-5, -18, "right"),
+)
 """Where a name may be, in points from its dot, the best first, and which of its ends is there."""
 _BACKENDS = {"onnx": "ONNX Runtime", "tflite": "LiteRT", "openvino": "OpenVINO"}
 
@@ -58,10 +68,16 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[_Dot]]:
         backend, precision = way.split(" ", 1)
         result[f"{_BACKENDS.get(backend, backend)} {precision}, ms"] = [
             _Dot(row.label, one.milliseconds, row.mean_iou + (one.iou_change or 0.0) / 100)
-            for row in rows for one in row.artifacts if one.way == way
-        ]  # fmt: skip
-    files = {(one.precision, row.label): _Dot(row.label, one.bytes / 1e6, row.mean_iou)
-             for row in rows for one in row.artifacts if one.backend != "openvino"}  # fmt: skip
+            for row in rows
+            for one in row.artifacts
+            if one.way == way
+        ]
+    files = {
+        (one.precision, row.label): _Dot(row.label, one.bytes / 1e6, row.mean_iou)
+        for row in rows
+        for one in row.artifacts
+        if one.backend != "openvino"
+    }
     for precision in dict.fromkeys(precision for precision, _ in files):
         result[f"file, {precision}, MB"] = [dot for (kind, _), dot in files.items() if kind == precision]
     result["parameters, millions"] = [_Dot(row.label, row.parameters / 1e6, row.mean_iou) for row in rows]

@@ -11,9 +11,18 @@ from unet_training.errors import RecipeError
 _POINT = re.compile(r"(?P<architecture>[^:@]+)(:(?P<width>\d+))?(:(?P<depth>\d+))?(@(?P<size>\d+))?", re.ASCII)
 
 FAMILY = (
-    "unet:16", "unet:8", "edge-fast:24", "edge-fast:12", "attention:8", "residual:8", "recurrent-residual:4",
-    "dense:4:3", "ladder:8", "canet:32", "unet2015:8:3@212",
-)  # fmt: skip
+    "unet:16",
+    "unet:8",
+    "edge-fast:24",
+    "edge-fast:12",
+    "attention:8",
+    "residual:8",
+    "recurrent-residual:4",
+    "dense:4:3",
+    "ladder:8",
+    "canet:32",
+    "unet2015:8:3@212",
+)
 """Every architecture, at widths that a small CPU bears; the U-Net and its fast relative at two."""
 
 

@@ -51,9 +51,13 @@ class Row:
 
 
 def row(
-    point: Point, spec: ModelSpec, parameters: int, paths: Sequence[Path], parity: Mapping[str, Any],
+    point: Point,
+    spec: ModelSpec,
+    parameters: int,
+    paths: Sequence[Path],
+    parity: Mapping[str, Any],
     bench: Mapping[str, Any],
-) -> Row:  # fmt: skip
+) -> Row:
     """Put together what the commands said of one network."""
     measured = spec.provenance.metrics
     proven = {path.resolve(): entry for path, entry in zip(paths, parity["artifacts"], strict=True)}
@@ -63,19 +67,29 @@ def row(
         if (path := Path(timed["model"]["file"]).resolve()) in proven and timed["stages"]
     ]
     return Row(
-        label=point.label, size=spec.input.height, parameters=parameters, mean_iou=measured["mean_iou"],
-        border_iou=measured["iou"]["border"], loss=measured["loss"], artifacts=tuple(artifacts),
-    )  # fmt: skip
+        label=point.label,
+        size=spec.input.height,
+        parameters=parameters,
+        mean_iou=measured["mean_iou"],
+        border_iou=measured["iou"]["border"],
+        loss=measured["loss"],
+        artifacts=tuple(artifacts),
+    )
 
 
 def _artifact(proven: Mapping[str, Any], timed: Mapping[str, Any]) -> Artifact:
     engines = [entry for entry in proven["engines"] if entry["backend"] == timed["backend"]]
     figures = engines[0]["figures"] if engines else {}
     return Artifact(
-        precision=proven["precision"], backend=timed["backend"], milliseconds=timed["stages"]["inference"]["p50"],
-        bytes=proven["bytes"], iou_change=figures.get("iou_change"), agreement=figures.get("agreement"),
-        passed=proven["passed"], repair=_repair(proven["quantization"]),
-    )  # fmt: skip
+        precision=proven["precision"],
+        backend=timed["backend"],
+        milliseconds=timed["stages"]["inference"]["p50"],
+        bytes=proven["bytes"],
+        iou_change=figures.get("iou_change"),
+        agreement=figures.get("agreement"),
+        passed=proven["passed"],
+        repair=_repair(proven["quantization"]),
+    )
 
 
 _METHOD, _PHOTOS = "minmax", 200
@@ -110,8 +124,15 @@ def as_json(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Any]:
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of a Markdown table, the most accurate network first."""
     known = ways(rows)
-    head = ["network", "input", "parameters", "mean IoU", "border IoU", *(f"{way}, ms" for way in known),
-            *(f"{way}, points" for way in known if "int8" in way)]  # fmt: skip
+    head = [
+        "network",
+        "input",
+        "parameters",
+        "mean IoU",
+        "border IoU",
+        *(f"{way}, ms" for way in known),
+        *(f"{way}, points" for way in known if "int8" in way),
+    ]
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for entry in sorted(rows, key=lambda entry: -entry.mean_iou):

@@ -20,8 +20,11 @@ from unet_training.files import replacing
 
 EXPORT_FORMATS = "onnx,onnx-int8,tflite-int8"
 
-_PACKAGES = {"unet-train": "unet-edge-training", "unet-export": "unet-edge-export",
-             "unet-bench": 'unet-edge-runtime[bench]'}  # fmt: skip
+_PACKAGES = {
+    "unet-train": "unet-edge-training",
+    "unet-export": "unet-edge-export",
+    "unet-bench": "unet-edge-runtime[bench]",
+}
 
 
 class StepError(TrainingError):
@@ -56,8 +59,17 @@ class Steps:
             BackendError: the command is not installed.
         """
         model = folder / "model.keras"
-        words = ["unet-train", "--data", str(self.data), "--output", str(folder), *self.training, *options,
-                 "--cache", str(self.output / "cache")]  # fmt: skip
+        words = [
+            "unet-train",
+            "--data",
+            str(self.data),
+            "--output",
+            str(folder),
+            *self.training,
+            *options,
+            "--cache",
+            str(self.output / "cache"),
+        ]
         if not (_done(folder / "trained.json", words) and model.is_file()):
             _run([*words, "--resume"])
             _note(folder / "trained.json", words)
@@ -74,8 +86,21 @@ class Steps:
         """
         exported = folder / "export"
         model = read_artifact(folder / "model.keras")
-        words = ["unet-export", "model", str(model.path), "--formats", EXPORT_FORMATS, "--output", str(exported),
-                 "--data", str(self.data), "--parity-count", str(self.parity_count), "--repair", "auto"]  # fmt: skip
+        words = [
+            "unet-export",
+            "model",
+            str(model.path),
+            "--formats",
+            EXPORT_FORMATS,
+            "--output",
+            str(exported),
+            "--data",
+            str(self.data),
+            "--parity-count",
+            str(self.parity_count),
+            "--repair",
+            "auto",
+        ]
         stamp = [*words, model.spec.provenance.weights_sha256]
         if not _done(folder / "exported.json", stamp):
             shutil.rmtree(exported, ignore_errors=True)  # an older export beside one that fails would pass for it
@@ -95,8 +120,18 @@ class Steps:
             StepError, BackendError: as ``train``.
         """
         result = self.output / "bench.json"
-        words = ["unet-bench", *map(str, artifacts), "--threads", "all", "--rounds", str(self.rounds),
-                 "--output", str(self.output), "--json", str(result)]  # fmt: skip
+        words = [
+            "unet-bench",
+            *map(str, artifacts),
+            "--threads",
+            "all",
+            "--rounds",
+            str(self.rounds),
+            "--output",
+            str(self.output),
+            "--json",
+            str(result),
+        ]
         _run(words)
         content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return content

@@ -64,7 +64,7 @@ def ensure_dataset(root: Path) -> None:
             pooch.retrieve(
                 BASE_URL + archive, known_hash=checksum, fname=archive, path=download,
                 processor=pooch.Untar(extract_dir=unpacked.name), progressbar=True,
-            )  # fmt: skip
+            )
         if root.is_dir():
             root.rmdir()
         unpacked.replace(root)
@@ -174,7 +174,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def __init__(
         self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0,
         weigh: OutlineWeights | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self._data, self._batch_size, self._seed, self._augment = data, batch_size, seed, augment
         self._weigh = weigh

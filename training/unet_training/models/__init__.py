@@ -16,16 +16,23 @@ from unet_training.models import (
     residual,
     unet,
     unet2015,
-)  # fmt: skip
+)
 
 
 class Build(Protocol):
     """``build`` of every architecture."""
 
     def __call__(
-        self, height: int | None, width: int | None, classes: int, *, filters: int = ..., depth: int = ...,
-        activation: str = ..., norm_momentum: float = ...,
-    ) -> keras.Model:  # fmt: skip
+        self,
+        height: int | None,
+        width: int | None,
+        classes: int,
+        *,
+        filters: int = ...,
+        depth: int = ...,
+        activation: str = ...,
+        norm_momentum: float = ...,
+    ) -> keras.Model:
         """Build the network.
 
         Args:

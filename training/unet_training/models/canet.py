@@ -27,9 +27,15 @@ _LEAST = sum(strides > 1 for strides in _HALVED)
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``.
 
     Raises:
@@ -45,9 +51,13 @@ def build(
         for index in range(blocks):
             first = not index
             x = _bottleneck(
-                x, inner, f"encoder{stage + 1}_{index + 1}", norm_momentum,
-                strides=strides if first else 1, project=first,
-            )  # fmt: skip
+                x,
+                inner,
+                f"encoder{stage + 1}_{index + 1}",
+                norm_momentum,
+                strides=strides if first else 1,
+                project=first,
+            )
         stages.append(x)
     context = _context(stages[-1], filters, norm_momentum)  # (n, h / 4, w / 4, filters / 2)
     details = _global_convolution(stages[0], max(1, filters // 2))  # of the same size

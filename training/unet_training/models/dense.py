@@ -21,9 +21,15 @@ DROPOUT = 0.2
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 48, depth: int = 5,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 48,
+    depth: int = 5,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``.
 
     Raises:

@@ -17,9 +17,15 @@ from unet_training.models.blocks import concatenate, conv, double_conv, finish, 
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 24, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 24,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``. ``filters`` and ``depth`` are those at half resolution and below."""
     image, photo = photo_input(height, width, 2 ** (depth + 1))
     block = partial(double_conv, momentum=norm_momentum)

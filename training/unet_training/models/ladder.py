@@ -18,9 +18,15 @@ DROPOUT = 0.25
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 16, depth: int = 3,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 16,
+    depth: int = 3,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``. There is nothing that ``norm_momentum`` could be of."""
     image, x = photo_input(height, width, 2**depth)
     x = layers.Conv2D(filters, 3, padding="same", activation="relu", name="stem_conv")(x)

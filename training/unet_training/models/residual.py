@@ -16,9 +16,15 @@ from unet_training.models.blocks import concatenate, finish, norm_relu, photo_in
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 3,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 3,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``."""
     image, x = photo_input(height, width, 2**depth)
     skips = []

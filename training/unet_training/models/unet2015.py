@@ -27,9 +27,15 @@ def margin(depth: int = 4) -> int:
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``. There is nothing that ``norm_momentum`` could be of.
 
     Raises:

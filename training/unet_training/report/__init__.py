@@ -83,6 +83,10 @@ def _write(result: Result, output: Path, say: Say) -> None:
             with writing(path):
                 path.unlink(missing_ok=True)
     page.write(
-        output / REPORT, result=result, evaluation=evaluation, gaps=curves.gaps(result.history, epoch),
-        pictures=pictures, network_lacks=lacking,
-    )  # fmt: skip
+        output / REPORT,
+        result=result,
+        evaluation=evaluation,
+        gaps=curves.gaps(result.history, epoch),
+        pictures=pictures,
+        network_lacks=lacking,
+    )

@@ -55,9 +55,12 @@ def _run(program: str, source: str) -> bytes | str:
     """The PNG, or why there is none."""
     try:
         ended = subprocess.run(
-            [program, "-Tpng", f"-Gdpi={_DPI}"], input=source.encode(), capture_output=True, timeout=_SECONDS,
+            [program, "-Tpng", f"-Gdpi={_DPI}"],
+            input=source.encode(),
+            capture_output=True,
+            timeout=_SECONDS,
             check=False,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program} failed ({error}): try apt-get install --reinstall graphviz"
     if ended.returncode or not ended.stdout:

@@ -46,9 +46,14 @@ class Picture:
 
 
 def write(
-    path: Path, *, result: Result, evaluation: Evaluation, gaps: Sequence[Gap],
-    pictures: Mapping[str, Picture | None], network_lacks: str,
-) -> None:  # fmt: skip
+    path: Path,
+    *,
+    result: Result,
+    evaluation: Evaluation,
+    gaps: Sequence[Gap],
+    pictures: Mapping[str, Picture | None],
+    network_lacks: str,
+) -> None:
     """Write the page.
 
     Args:
@@ -63,16 +68,26 @@ def write(
     """
     # Photos, folders and commands are named by others: whatever their names hold is text.
     environment = Environment(
-        loader=PackageLoader("unet_training"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("unet_training"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {"figure": _figure, "signed": _signed, "setting": _setting}
     text = environment.get_template(_TEMPLATE).render(
-        spec=result.spec, provenance=result.spec.provenance, interrupted=result.interrupted, evaluation=evaluation,
-        rows=tables.overall(evaluation), gaps=gaps, epochs=max(map(len, result.history.values()), default=0),
-        epoch=result.spec.provenance.metrics["epoch"], pictures=pictures, network_lacks=network_lacks,
+        spec=result.spec,
+        provenance=result.spec.provenance,
+        interrupted=result.interrupted,
+        evaluation=evaluation,
+        rows=tables.overall(evaluation),
+        gaps=gaps,
+        epochs=max(map(len, result.history.values()), default=0),
+        epoch=result.spec.provenance.metrics["epoch"],
+        pictures=pictures,
+        network_lacks=network_lacks,
         model_file=result.model.name,
-    )  # fmt: skip
+    )
     with replacing(path) as temporary:
         # A folder's name need not be Unicode text.
         temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -71,7 +71,7 @@ def choose(scores: Sequence[float], seed: int, count: int = _PHOTOS) -> dict[str
 
 def pictures(
     model: Model, photos: Labelled, scores: Sequence[float], seed: int, paths: Mapping[str, Path]
-) -> dict[str, Picture | None]:  # fmt: skip
+) -> dict[str, Picture | None]:
     """Draw the panels ``best``, ``worst`` and ``random``.
 
     Args:
@@ -146,6 +146,5 @@ def _legend(spec: ModelSpec) -> list[Patch]:
     from matplotlib.patches import Patch
 
     return [
-        Patch(color="#{:02x}{:02x}{:02x}".format(*entry.color), label=plots.plain(entry.name))
-        for entry in spec.classes
-    ]  # fmt: skip
+        Patch(color="#{:02x}{:02x}{:02x}".format(*entry.color), label=plots.plain(entry.name)) for entry in spec.classes
+    ]
