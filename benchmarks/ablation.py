@@ -71,10 +71,10 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
     """One training; None if it was interrupted."""
     import keras
 
-    from unet_training.checkpoint import CHECKPOINT
     from unet_training.data.cache import PhotoCache
+    from unet_training.fit.checkpoint import CHECKPOINT
+    from unet_training.pipeline import train
     from unet_training.recipes import PRESETS
-    from unet_training.train import train
 
     changes = dict(parts(options.size)[name])
     teacher = options.teacher if changes.pop("teacher", False) else None
@@ -91,9 +91,8 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
         data_name="Oxford-IIIT Pet",
         seed=seed,
         command="benchmarks/ablation.py",
-        say=lambda line: print(f"  {line}", flush=True),
         teacher=teacher,
-        cache=PhotoCache(options.output / "cache", print),
+        cache=PhotoCache(options.output / "cache"),
         resume=True,
     )
     if result.interrupted:

@@ -29,7 +29,7 @@ import numpy as np
 
 from unet_runtime.core.datasets.oxford_pets import evenly
 from unet_runtime.core.spec import InputSpec
-from unet_training.build import build_trainee, compile_model, make_optimizer, objective, resolve_precision
+from unet_training.build import build_training_model, compile_model, make_objective, make_optimizer, resolve_precision
 from unet_training.data.augment import Augmenter
 from unet_training.data.dataset import TrainingBatches, load, split_dataset
 from unet_training.data.pairs import Labelled
@@ -89,7 +89,7 @@ def watch_waiting(model: keras.Model, watch: Watch) -> None:
 
 
 def network(recipe: Recipe) -> keras.Model:
-    model = build_trainee(recipe, recipe.precision, objective(recipe, None))
+    model = build_training_model(recipe, recipe.precision, make_objective(recipe, None))
     compile_model(model, make_optimizer(recipe, 200))
     return model
 

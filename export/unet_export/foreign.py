@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from unet_export.errors import ExportError
 from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME
 from unet_export.keras_model import check_activation, import_keras, load_bare
 from unet_runtime.core.spec import ROLES, ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.weights import weights_sha256
 
 PIXELS = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}
 """What the model expects of a pixel -> scale and offset that bring 0..255 there."""
@@ -105,7 +106,7 @@ def load_foreign(path: Path, description: Description) -> tuple[Any, ModelSpec]:
         input=InputSpec(height, width, description.fit),
         output=OutputSpec(height, width, activation=activation),
         classes=description.classes,
-        provenance=Provenance(split=description.split, weights_sha256=_weights_sha256(model)),
+        provenance=Provenance(split=description.split, weights_sha256=weights_sha256(_weights(model))),
     )
     check_activation(wrapped, spec, path)
     return wrapped, spec
@@ -149,8 +150,6 @@ def _under_contract(model: Any, size: tuple[int, int], description: Description)
     return keras.Model(image, x, name=model.name)
 
 
-def _weights_sha256(model: Any) -> str:
-    digest = hashlib.sha256()
-    for array in model.get_weights():
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _weights(model: Any) -> Iterator[tuple[str, Any]]:
+    for variable in model.weights:
+        yield variable.path, variable.numpy()

@@ -22,9 +22,9 @@ from tests.training.conftest import TINY, Trained, unet_train
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.metrics import confusion, iou
+from unet_training.build import model_sha256
 from unet_training.data.dataset import load
 from unet_training.recipes import PRESETS
-from unet_training.train import weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artif
     assert {layer.dtype_policy.name for layer in model.layers} <= {"float32", "uint8"}
     assert artifact.spec.precision == "float32"
     assert artifact.spec.provenance.recipe["precision"] == "mixed_bfloat16"
-    assert artifact.spec.provenance.weights_sha256 == weights_sha256(model)
+    assert artifact.spec.provenance.weights_sha256 == model_sha256(model)
 
 
 def test_the_spec_tells_the_training(artifact: Artifact) -> None:

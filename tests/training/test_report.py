@@ -29,9 +29,9 @@ from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingInterruptedError
 from unet_training.evaluate import Evaluation, Model, evaluate, evaluate_decoded, load_model
 from unet_training.models.unet import build
+from unet_training.pipeline import Result
 from unet_training.report import curves, network, panels, plots
 from unet_training.report.stages import stages
-from unet_training.train import Result
 
 DRAWN = {file for name, file in report.PICTURES.items() if name != "network" or shutil.which("dot")}
 """Of eight photos of three breeds."""

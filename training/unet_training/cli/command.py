@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
+from unet_runtime.cli.shared import setup_logging
 from unet_runtime.core.datasets.oxford_pets import PARTS
 from unet_runtime.core.errors import BackendError
 from unet_runtime.engines import ENGINES
@@ -26,7 +27,7 @@ from unet_training.errors import DatasetError, TrainingInterruptedError
 from unet_training.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
-    from unet_training.train import Result
+    from unet_training.pipeline import Result
 
 SYNTHETIC = "synthetic"
 DEFAULT_DATA = "data/oxford-iiit-pet"
@@ -118,6 +119,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return exits.OK
+    setup_logging(0)
     synthetic = data == SYNTHETIC
     if not synthetic and context.get_parameter_source("synthetic_count") is not ParameterSource.DEFAULT:
         raise click.UsageError(f"--synthetic-count goes with --data {SYNTHETIC}, here --data is {data}")
@@ -226,12 +228,12 @@ def _draw(output: Path, count: int, seed: int) -> Path:
 
 def _train(recipe: Recipe, data: Path, output: Path, *, cache: Path | None, **settings: Any) -> Result:
     from unet_training.data.cache import PhotoCache
+    from unet_training.pipeline import train
     from unet_training.report import write_report
-    from unet_training.train import train
 
-    kept = None if cache is None else PhotoCache(cache, click.echo)
-    terminal = sys.stdout if sys.stdout.isatty() else None
-    result = train(recipe, data, output, cache=kept, say=click.echo, terminal=terminal, **settings)
+    kept = None if cache is None else PhotoCache(cache)
+    terminal = sys.stderr if sys.stderr.isatty() else None
+    result = train(recipe, data, output, cache=kept, terminal=terminal, **settings)
     write_report(result, output, click.echo)
     return result
 

@@ -11,22 +11,11 @@ from click.core import ParameterSource
 
 from unet_runtime.core.datasets.oxford_pets import check_split
 from unet_runtime.core.errors import SourceError
+from unet_training.models import ARCHITECTURES
 from unet_training.recipes import PRESETS, Recipe
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 REGION_LOSSES = ("none", "dice", "lovasz")
-ARCHITECTURE_NAMES = (
-    "unet",
-    "unet2015",
-    "attention",
-    "residual",
-    "recurrent-residual",
-    "dense",
-    "ladder",
-    "canet",
-    "edge-fast",
-)
-"""Those of ``models.ARCHITECTURES``, which takes seconds to import."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
 
@@ -59,7 +48,7 @@ def _option(name: str, kind: Any, explanation: str, field: str = "", **more: Any
 
 
 _NETWORK = (
-    _option("--architecture", click.Choice(ARCHITECTURE_NAMES), "Of the network."),
+    _option("--architecture", click.Choice(list(ARCHITECTURES)), "Of the network."),
     _option("--width", click.IntRange(min=1), "Filters of the first stage; each below has more.", field="filters"),
     _option("--depth", click.IntRange(min=1), "Stages above the bridge (default: the architecture's own)."),
 )

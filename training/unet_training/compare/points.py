@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from unet_training.cli.options import ARCHITECTURE_NAMES
 from unet_training.errors import RecipeError
+from unet_training.models import ARCHITECTURES
 
 _POINT = re.compile(r"(?P<architecture>[^:@]+)(:(?P<width>\d+))?(:(?P<depth>\d+))?(@(?P<size>\d+))?", re.ASCII)
 
@@ -54,10 +54,10 @@ def parse(text: str) -> Point:
         RecipeError: nothing of that form, or no such architecture.
     """
     found = _POINT.fullmatch(text)
-    if found is None or found["architecture"] not in ARCHITECTURE_NAMES:
+    if found is None or found["architecture"] not in ARCHITECTURES:
         raise RecipeError(
             f"{text!r}: expected NAME[:WIDTH[:DEPTH]][@SIZE], as edge-fast:24 or unet2015:8:3@212, where NAME is one "
-            f"of {', '.join(ARCHITECTURE_NAMES)}"
+            f"of {', '.join(ARCHITECTURES)}"
         )
     width, depth, size = (int(found[name]) if found[name] else None for name in ("width", "depth", "size"))
     if 0 in (width, depth, size):

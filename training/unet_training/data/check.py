@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from unet_runtime.core.errors import SourceError
 from unet_runtime.core.datasets.oxford_pets import PARTS, SPLITS, LabelledPhoto, read_split
-from unet_training.errors import DatasetError, Fault, UnusableError
+from unet_runtime.core.errors import SourceError
 from unet_training.data.pairs import open_pair
+from unet_training.errors import DatasetError, Fault, UnusableError
 
 _PET = 0  # class id
 

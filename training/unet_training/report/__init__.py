@@ -17,9 +17,9 @@ from unet_training import keras_backend
 from unet_training.errors import TrainingInterruptedError
 from unet_training.evaluate import Model, evaluate_decoded
 from unet_training.files import writing
+from unet_training.pipeline import Result
 from unet_training.report import curves, network, page, panels, plots
 from unet_training.report.page import Picture
-from unet_training.train import Result
 
 REPORT = "report.html"
 PICTURES = {

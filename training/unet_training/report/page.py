@@ -16,8 +16,8 @@ from unet_training.evaluate import Evaluation
 from unet_training.files import replacing, writing
 
 if TYPE_CHECKING:
+    from unet_training.pipeline import Result
     from unet_training.report.curves import Gap
-    from unet_training.train import Result
 
 _TEMPLATE = "report.html.j2"
 

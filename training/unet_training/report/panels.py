@@ -11,7 +11,7 @@ import numpy as np
 
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.spec import ModelSpec
-from unet_training.data.pairs import Labelled, answered
+from unet_training.data.pairs import Labelled, without_margin
 from unet_training.evaluate import Model
 from unet_training.figures import Labels
 from unet_training.report import plots
@@ -98,7 +98,7 @@ def _shown(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequ
     masks = model.backend.run(images).argmax(axis=-1).astype(np.uint8)  # (n, h', w')
     return [
         _Shown(photos.names[index], image, photos.truths[index], mask, scores[index])
-        for index, image, mask in zip(chosen, answered(images, photos.margin), masks, strict=True)
+        for index, image, mask in zip(chosen, without_margin(images, photos.margin), masks, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""A training on disk after each epoch: where it is, and the best weights so far.
+"""A training on disk after each epoch: its state, and the best weights so far.
 
 One file, replaced whole: whenever a process is killed, what lies there belongs together.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from unet_runtime.core.files import replacing
 from unet_training.errors import TrainingError
-from unet_training.files import replacing
 
 CHECKPOINT = "checkpoint.npz"
 """Name of the file in a training's folder."""
 
-_BEST, _NOW, _OPTIMIZER, _ABOUT = "best/", "now/", "optimizer/", "about"
+_BEST, _CURRENT, _OPTIMIZER, _STATE = "best/", "now/", "optimizer/", "about"
+"""What the names of its arrays begin with; the last is JSON."""
+
+Arrays = dict[str, np.ndarray]
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -29,9 +32,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         path: replaced after each epoch; an earlier training's file stays until this one's first epoch ended.
-        monitor: the figure that chooses the best epoch: ``val_loss`` (lowest) or ``val_mean_iou`` (highest).
-        identity: what makes the training what it is, as JSON takes it; a checkpoint of another one is not gone on with.
-        averages: where given, the weights' moving averages are what is best: they are what was validated.
+        monitor: the metric that chooses the best epoch: ``val_loss`` (lowest) or ``val_mean_iou`` (highest).
+        identity: what makes the training what it is, as JSON takes it; only a checkpoint of the same is resumed.
+        averages: puts the weights' moving averages in the model's place for a validation; then they are kept as best.
 
     Raises:
         TrainingError: a loss is no longer a finite number.
@@ -46,15 +49,17 @@ class Checkpoint(keras.callbacks.Callback):
         averages: keras.callbacks.SwapEMAWeights | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.monitor, self._averages = path, monitor, averages
+        self.path = path
+        self.monitor = monitor
+        self._averages = averages
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))  # tuples to lists, as they come back
         self.history: dict[str, list[float]] = {}
-        """One figure an epoch for each name."""
+        """One value per epoch for each name."""
         self.epoch = 0
         """Number of the best epoch, from 1; 0 before the first one ended."""
         self.best: float | None = None
-        """The monitored figure of that epoch."""
-        self._best_weights: dict[str, np.ndarray] = {}
+        """The monitored metric of that epoch."""
+        self._best_weights: Arrays = {}
 
     @property
     def epochs(self) -> int:
@@ -62,42 +67,47 @@ class Checkpoint(keras.callbacks.Callback):
         return len(self.history.get("loss", ()))
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """For ``fit``: the averages' first, which a validation begins with."""
+        """Callbacks for ``fit``: the averages' first, with which a validation begins."""
         return [self] if self._averages is None else [self._averages, self]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        figures = {name: float(value) for name, value in (logs or {}).items()}
+        values = dict(logs or {})
         # The losses whatever is monitored: the mean IoU of NaN probabilities is a number like any other.
         for name in ("loss", "val_loss"):
-            if not np.isfinite(figures[name]):
+            if not np.isfinite(values[name]):
                 raise TrainingError(
-                    f"{name} is {figures[name]} after epoch {epoch + 1}, expected a finite number: "
-                    f"lower --learning-rate ({self.kept()})"
+                    f"{name} is {values[name]} after epoch {epoch + 1}, expected a finite number: "
+                    f"lower --learning-rate ({self.recovery_hint()})"
                 )
-        value = figures[self.monitor]
-        higher = not self.monitor.endswith("loss")
-        best, chosen, weights = self.best, self.epoch, self._best_weights
-        if best is None or (value > best if higher else value < best):
+        state: dict[str, Any] = {"best": self.best, "epoch": self.epoch}
+        weights = self._best_weights
+        if self._is_best(float(values[self.monitor])):
+            state = {"best": float(values[self.monitor]), "epoch": epoch + 1}
             with self._validated_weights():
-                best, chosen, weights = value, epoch + 1, _values(self.model.weights)
-        history = {name: [*self.history.get(name, ()), figure] for name, figure in figures.items()}
-        self._write(history, best, chosen, weights)
+                weights = _values(self.model.weights)
+        history = {name: [*self.history.get(name, ()), float(value)] for name, value in values.items()}
+        state |= {"identity": self._identity, "history": history}
+        arrays = {_STATE: np.array(json.dumps(state))}
+        arrays |= _prefixed(_BEST, weights)
+        arrays |= _prefixed(_CURRENT, _values(self.model.variables))
+        arrays |= _prefixed(_OPTIMIZER, _numbered_values(self.model.optimizer.variables))
+        # Not Keras' HDF5: on a full disk h5py breaks its own state, and the process crashes later
+        # (https://github.com/h5py/h5py/issues/914).
+        with replacing(self.path, "choose another --output, or make room") as file:
+            np.savez(file, allow_pickle=False, **arrays)
         # After the file: an interruption in between must not claim what is not there.
-        self.history, self.best, self.epoch, self._best_weights = history, best, chosen, weights
+        self._adopt(state, weights)
 
-    def _write(
-        self, history: dict[str, list[float]], best: float | None, epoch: int, weights: Mapping[str, np.ndarray]
-    ) -> None:
-        about = {"identity": self._identity, "history": history, "best": best, "epoch": epoch}
-        arrays = {
-            _ABOUT: np.array(json.dumps(about)),
-            **_prefixed(_BEST, weights),
-            **_prefixed(_NOW, _values(self.model.variables)),
-            **_prefixed(_OPTIMIZER, _numbered(self.model.optimizer.variables)),
-        }
-        # Not Keras' HDF5: on a full disk that library breaks its own state, and the process crashes later.
-        with replacing(self.path) as temporary:
-            np.savez(temporary, allow_pickle=False, **arrays)
+    def _is_best(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if self.monitor.endswith("loss") else value > self.best
+
+    def _adopt(self, state: Mapping[str, Any], best_weights: Arrays) -> None:
+        self.history = state["history"]
+        self.best = state["best"]
+        self.epoch = state["epoch"]
+        self._best_weights = best_weights
 
     @contextmanager
     def _validated_weights(self) -> Iterator[None]:
@@ -119,34 +129,32 @@ class Checkpoint(keras.callbacks.Callback):
         """
         if not self.path.exists():
             return False
-        about, arrays = self._read()
-        self._compare(about["identity"])
+        state, arrays = self._read()
+        self._compare(state["identity"])
         model.optimizer.build(model.trainable_variables)
         for variable in model.variables:
-            variable.assign(arrays[_NOW + variable.path])
-        for name, variable in _named(model.optimizer.variables).items():
-            variable.assign(arrays[_OPTIMIZER + name])
-        self.history, self.best, self.epoch = about["history"], about["best"], about["epoch"]
-        self._best_weights = {name.removeprefix(_BEST): a for name, a in arrays.items() if name.startswith(_BEST)}
+            variable.assign(arrays[_CURRENT + variable.path])
+        for number, variable in enumerate(model.optimizer.variables):
+            variable.assign(arrays[_OPTIMIZER + _number(number)])
+        self._adopt(state, {name.removeprefix(_BEST): a for name, a in arrays.items() if name.startswith(_BEST)})
         return True
 
-    def _read(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _read(self) -> tuple[dict[str, Any], Arrays]:
         try:
             # Opened here: np.load leaves a damaged file open.
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            return json.loads(str(arrays.pop(_ABOUT))), arrays
+                arrays = dict(stored)
+            return json.loads(str(arrays.pop(_STATE))), arrays
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TrainingError(
                 f"{self.path}: damaged ({error}): nothing can be resumed from it; delete it, or train without --resume"
             ) from error
 
     def _compare(self, found: Mapping[str, Any]) -> None:
-        differences = [
-            f"{name} {found.get(name)!r} there, {value!r} here"
-            for name, value in self._identity.items()
-            if found.get(name) != value
-        ]
+        differences = []
+        for name, value in self._identity.items():
+            if found.get(name) != value:
+                differences.append(f"{name} {found.get(name)!r} there, {value!r} here")
         if differences:
             raise TrainingError(
                 f"{self.path} is of another training ({'; '.join(differences)}): give --resume the command that it was "
@@ -157,26 +165,30 @@ class Checkpoint(keras.callbacks.Callback):
         """Give ``model``, another build of the same network, the weights of the best epoch."""
         model.set_weights([self._best_weights[variable.path] for variable in model.weights])
 
-    def kept(self) -> str:
+    def recovery_hint(self) -> str:
         """What an error leaves behind, in words."""
         if not self.epoch:
             return "nothing was kept"
         return f"the weights of epoch {self.epoch} and all that --resume needs are in {self.path}"
 
 
-def _values(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
+def _value(variable: keras.Variable) -> np.ndarray:
     # Copied: the CPU's arrays may be views of memory that the next step writes to.
-    return {variable.path: np.array(keras.ops.convert_to_numpy(variable)) for variable in variables}
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
-def _named(variables: list[keras.Variable]) -> dict[str, keras.Variable]:
-    """By number: the optimizer's variables carry no names that are theirs alone."""
-    return {f"{number:05}": variable for number, variable in enumerate(variables)}
+def _values(variables: Sequence[keras.Variable]) -> Arrays:
+    return {variable.path: _value(variable) for variable in variables}
 
 
-def _numbered(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
-    return {name: np.array(keras.ops.convert_to_numpy(variable)) for name, variable in _named(variables).items()}
+def _number(number: int) -> str:
+    return f"{number:05}"
 
 
-def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _numbered_values(variables: Sequence[keras.Variable]) -> Arrays:
+    """Values by number: names of an optimizer's variables are not unique."""
+    return {_number(number): _value(variable) for number, variable in enumerate(variables)}
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
     return {prefix + name: array for name, array in arrays.items()}
