@@ -159,7 +159,7 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         machine.EngineState("onnx", (".onnx",), True, "pip install onnx", 4, states),
         machine.EngineState("tflite", (".tflite",), True, "", 4, (machine.DeviceState("cpu", False, "it crashes"),)),
     ]
-    monkeypatch.setattr(machine, "engines", lambda: engines)
+    monkeypatch.setattr(machine, "engine_states", lambda: engines)
     code, text, _ = invoke()
     assert code == 0
     lines = [line.strip() for line in text.splitlines()]
@@ -174,7 +174,7 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         "unet-run takes onnx on cuda if no option says otherwise",
     ):
         assert expected in lines, text
-    monkeypatch.setattr(machine, "engines", lambda: engines[1:])
+    monkeypatch.setattr(machine, "engine_states", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
 
 
