@@ -102,7 +102,7 @@ def description() -> dict[str, str | int]:
         "processor": processor(),
         "python": platform.python_version(),
         "logical_cores": os.cpu_count() or 1,
-        "usable_cores": cores.physical_cores() if cores.limit() is None else cores.limit() or 1,
+        "usable_cores": cores.usable_cores(),
     }
 
 
