@@ -41,12 +41,12 @@ class InputSpec:
     resample: str = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
     margin: int = 0
-    """Pixels on each side that have no answer (unpadded convolutions): the photo lies inside of them, and is mirrored
-    into them. 0 for padded convolutions."""
+    """Pixels on each side that have no output pixel (unpadded convolutions): the photo lies inside of them, and is
+    mirrored into them. 0 for padded convolutions."""
 
     @property
-    def answered(self) -> tuple[slice, slice]:
-        """Rows and columns of the input that the model answers for."""
+    def valid(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that have an output pixel: all but the margin."""
         margin = self.margin
         return slice(margin, self.height - margin), slice(margin, self.width - margin)
 
