@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "bytes": len(artifact.content),
-        "sha256": artifact.content[-64:].decode(),
+        "sha256": artifact.digest,
         "undamaged": True,
         "spec": artifact.spec,
     }
