@@ -76,7 +76,7 @@ def test_unpadded_convolutions_in_tiles_are_the_whole_picture_s(
 @pytest.mark.parametrize(("side", "overlap"), [(160, 0.25), (164, 0.25), (388, 0.1), (64, 0.5), (20, 0), (7, 0.3)])
 @pytest.mark.parametrize("length", [165, 400, 1999])
 def test_tiles_begin_where_pooling_does_and_are_no_more_than_needed(side: int, overlap: float, length: int) -> None:
-    starts = [start for start, _ in tiling._axis(length, side, overlap)]
+    starts = [tile.start for tile in tiling.axis_tiles(length, side, overlap)]
     steps = {*np.diff(starts).tolist()}
     assert starts[0] == 0
     if len(starts) > 1:
