@@ -19,7 +19,7 @@ from unet_training.keras_backend import accelerated, load_model
 from unet_training.losses import Objective, TrainingModel, cross_entropy
 from unet_training.metrics import metrics
 from unet_training.models import builder
-from unet_training.recipes import Recipe
+from unet_training.recipes import Precision, Recipe
 
 PET_CLASSES = (
     ClassSpec("pet", (230, 60, 90), "foreground"),
@@ -145,7 +145,7 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **shared)
 
 
-def resolve_precision(precision: str) -> str:
+def resolve_precision(precision: Precision) -> Precision:
     """``auto``: half precision where the hardware gains by it, else ``float32``.
 
     bfloat16, which needs no loss scaling, on an accelerator or a CPU with bfloat16 matrix units. Without those a CPU

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from unet_training.recipes import RegionLoss
+
 Tensor = Any
 """Tensor of whichever backend Keras runs on."""
 
@@ -33,7 +35,7 @@ class Objective:
     def __init__(
         self,
         class_weights: Sequence[float],
-        region: str = "none",
+        region: RegionLoss = "none",
         region_weight: float = 1.0,
         teacher: keras.Model | None = None,
         teacher_weight: float = 1.0,

@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -66,7 +66,7 @@ class Result:
 
     model: Path
     spec: ModelSpec
-    history: dict[str, list[float]]
+    history: dict[str, list[float]] = field(repr=False)
     """Keras' history: one value per epoch for each name."""
     test: Labelled
     """The photos that the model was measured on."""
@@ -153,7 +153,7 @@ def train(
             seed=seed,
             weights_sha256=model_sha256(final),
             tools=tool_versions(),
-            metrics=measured,
+            metrics=measured | {"epoch": checkpoint.epoch},
             recipe=settings,
         )
         spec = _model_spec(recipe, photos.input, data_name, provenance)
@@ -245,12 +245,11 @@ def _best_model(
         with suppress(KeyboardInterrupt):
             test = photos.read_test()
             _log_problems(test.problems)
-            return model, test, _measure(model, test, "test", recipe) | {"epoch": checkpoint.epoch}
+            return model, test, _measure(model, test, "test", recipe)
     logger.warning(
         f"interrupted: keeping the best epoch so far ({checkpoint.epoch}), measured on the validation photos only"
     )
-    measured = _measure(model, photos.validation, "validation", recipe)
-    return model, photos.validation, measured | {"epoch": checkpoint.epoch}
+    return model, photos.validation, _measure(model, photos.validation, "validation", recipe)
 
 
 def _measure(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -> dict[str, Any]:
@@ -259,8 +258,7 @@ def _measure(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -
     compile_model(measured)
     with InterruptBetweenSteps() as steps:
         values = measured.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
-    class_names = [entry.name for entry in PET_CLASSES]
-    return {"split": split, "photos": len(photos)} | as_recorded(values, class_names)
+    return {"split": split, "photos": len(photos)} | as_recorded(values, [entry.name for entry in PET_CLASSES])
 
 
 def _model_spec(recipe: Recipe, source: InputSpec, data_name: str, provenance: Provenance) -> ModelSpec:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from unet_runtime.core.spec import Activation
+
+Monitor = Literal["val_loss", "val_mean_iou"]
+Optimizer = Literal["rmsprop", "adamw"]
+Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+RegionLoss = Literal["none", "dice", "lovasz"]
 
 
 @dataclass(frozen=True)
@@ -25,16 +31,16 @@ class Recipe:
     """Photos of trainval that choose the checkpoint (the article's split has none to spare and ignores it)."""
     batch_size: int
     epochs: int
-    optimizer: str
+    optimizer: Optimizer
     """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
     learning_rate: float
     """Peak, after warm-up."""
     weight_decay: float
     warmup_epochs: float
     augment: bool
-    monitor: str
+    monitor: Monitor
     """Metric that chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
-    precision: str
+    precision: Precision
     """Keras dtype policy while training; the saved model is float32 always."""
     depth: int | None = None
     """Stages above the bridge; None: the architecture's own number."""
@@ -43,7 +49,7 @@ class Recipe:
     their initial values. 0.99 is Keras' default; a training of few steps needs less."""
     activation: Activation = "softmax"
     """Activation of the head: ``softmax``, or the article's ``sigmoid``."""
-    region_loss: str = "none"
+    region_loss: RegionLoss = "none"
     """Loss added to the cross-entropy: ``dice``, ``lovasz`` or ``none``."""
     region_weight: float = 1.0
     """Weight of the region loss, the cross-entropy having 1."""

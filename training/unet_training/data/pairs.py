@@ -43,6 +43,10 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        _, height, width = self.masks.shape
+        return f"Labelled({len(self)} photos of {width}x{height}, {len(self.problems)} left out)"
+
 
 def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
     """Photos or masks (n, h, w, ...) -> (n, h', w', ...): without ``margin`` pixels on each side."""

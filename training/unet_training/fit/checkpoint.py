@@ -17,6 +17,7 @@ import numpy as np
 
 from unet_runtime.core.files import replacing
 from unet_training.errors import TrainingError
+from unet_training.recipes import Monitor
 
 CHECKPOINT = "checkpoint.npz"
 """Name of the file in a training's folder."""
@@ -44,7 +45,7 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(
         self,
         path: Path,
-        monitor: str,
+        monitor: Monitor,
         identity: Mapping[str, Any],
         averages: keras.callbacks.SwapEMAWeights | None = None,
     ) -> None:
@@ -84,13 +85,12 @@ class Checkpoint(keras.callbacks.Callback):
         if self._is_best(float(values[self.monitor])):
             state = {"best": float(values[self.monitor]), "epoch": epoch + 1}
             with self._validated_weights():
-                weights = _values(self.model.weights)
+                weights = _values(_BEST, self.model.weights)
         history = {name: [*self.history.get(name, ()), float(value)] for name, value in values.items()}
         state |= {"identity": self._identity, "history": history}
-        arrays = {_STATE: np.array(json.dumps(state))}
-        arrays |= _prefixed(_BEST, weights)
-        arrays |= _prefixed(_CURRENT, _values(self.model.variables))
-        arrays |= _prefixed(_OPTIMIZER, _numbered_values(self.model.optimizer.variables))
+        arrays = {_STATE: np.array(json.dumps(state))} | weights | _values(_CURRENT, self.model.variables)
+        for number, variable in enumerate(self.model.optimizer.variables):  # their names are not unique
+            arrays[f"{_OPTIMIZER}{number:05}"] = _value(variable)
         # Not Keras' HDF5: on a full disk h5py breaks its own state, and the process crashes later
         # (https://github.com/h5py/h5py/issues/914).
         with replacing(self.path, "choose another --output, or make room") as file:
@@ -135,8 +135,8 @@ class Checkpoint(keras.callbacks.Callback):
         for variable in model.variables:
             variable.assign(arrays[_CURRENT + variable.path])
         for number, variable in enumerate(model.optimizer.variables):
-            variable.assign(arrays[_OPTIMIZER + _number(number)])
-        self._adopt(state, {name.removeprefix(_BEST): a for name, a in arrays.items() if name.startswith(_BEST)})
+            variable.assign(arrays[f"{_OPTIMIZER}{number:05}"])
+        self._adopt(state, {name: array for name, array in arrays.items() if name.startswith(_BEST)})
         return True
 
     def _read(self) -> tuple[dict[str, Any], Arrays]:
@@ -163,7 +163,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, model: keras.Model) -> None:
         """Give ``model``, another build of the same network, the weights of the best epoch."""
-        model.set_weights([self._best_weights[variable.path] for variable in model.weights])
+        model.set_weights([self._best_weights[_BEST + variable.path] for variable in model.weights])
 
     def recovery_hint(self) -> str:
         """What an error leaves behind, in words."""
@@ -177,18 +177,5 @@ def _value(variable: keras.Variable) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(variable))
 
 
-def _values(variables: Sequence[keras.Variable]) -> Arrays:
-    return {variable.path: _value(variable) for variable in variables}
-
-
-def _number(number: int) -> str:
-    return f"{number:05}"
-
-
-def _numbered_values(variables: Sequence[keras.Variable]) -> Arrays:
-    """Values by number: names of an optimizer's variables are not unique."""
-    return {_number(number): _value(variable) for number, variable in enumerate(variables)}
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    return {prefix + name: array for name, array in arrays.items()}
+def _values(prefix: str, variables: Sequence[keras.Variable]) -> Arrays:
+    return {prefix + variable.path: _value(variable) for variable in variables}
