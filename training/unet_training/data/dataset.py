@@ -62,8 +62,12 @@ def ensure_dataset(root: Path) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run: its last file may be half a file
         for archive, checksum in ARCHIVES.items():
             pooch.retrieve(
-                BASE_URL + archive, known_hash=checksum, fname=archive, path=download,
-                processor=pooch.Untar(extract_dir=unpacked.name), progressbar=True,
+                BASE_URL + archive,
+                known_hash=checksum,
+                fname=archive,
+                path=download,
+                processor=pooch.Untar(extract_dir=unpacked.name),
+                progressbar=True,
             )
         if root.is_dir():
             root.rmdir()
@@ -172,7 +176,12 @@ class TrainingBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0,
+        self,
+        data: Labelled,
+        batch_size: int,
+        seed: int,
+        augment: Augmenter | None = None,
+        first_epoch: int = 0,
         weigh: OutlineWeights | None = None,
     ) -> None:
         super().__init__()
