@@ -21,9 +21,9 @@ from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
-from unet_training.errors import DatasetError
 from unet_training.data.outlines import OutlineWeights
 from unet_training.data.pairs import Labelled, answered, decode
+from unet_training.errors import DatasetError
 
 BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = {
