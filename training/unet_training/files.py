@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unet_runtime.core.errors import OutputError
-from unet_runtime.core.files import publish, temporary_sibling
 
 
 @contextmanager
@@ -23,20 +22,3 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}): choose another folder, or make room"
         ) from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to (same suffix); it takes the place of ``path`` once the block is done.
-
-    Raises:
-        OutputError: as ``writing``; ``path`` is as it was.
-    """
-    temporary = temporary_sibling(path, path.suffix)
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
