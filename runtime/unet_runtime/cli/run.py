@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import click
 from unet_runtime import __version__
 from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.report import Done, Report, choice
+from unet_runtime.cli.report import Done, Report, describe
+from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError
 from unet_runtime.core.files import replacing
-from unet_runtime.core.photo import open_photo
+from unet_runtime.core.photo import open_photo, photo_size
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.coco import areas_by_name, class_areas, require_contours
 from unet_runtime.io.jobs import Checkpoint, Plan, Pool, Room, copies, in_order, plan
@@ -27,18 +29,23 @@ from unet_runtime.io.sinks import About, encode, is_current, result_path, save, 
 from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 from unet_runtime.segmenter import Segmenter
 
+logger = logging.getLogger(__name__)
+
 _VIDEO_RESULTS = ("overlay", "mask", "cutout")
 
 _SWITCH_SECONDS = 0.0005
-"""Python lets a thread run for ten times as long before another may: a quarter of an inference that waits to begin."""
+"""Python's default is ten times as long: an inference that is ready to begin would wait for a quarter of its time."""
+
+_QUIET, _VERBOSE = -1, 1  # of ``verbosity``
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=options.EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=options.EXAMPLES)
 @click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 @options.result_options
 @options.many_options
 @options.model_options
 @options.live_options
+@verbosity
 @click.version_option(__version__)
 def command(**given: Any) -> int:
     """Segment PHOTOS: files, folders (searched recursively), patterns, videos, or - for standard input.
@@ -47,8 +54,9 @@ def command(**given: Any) -> int:
     PHOTO.probabilities.npz (float16, height x width x classes, for numpy.load) and PHOTO.json (COCO: areas, bounding
     boxes, outlines). A video becomes VIDEO.overlay.mp4 (or .mask, .cutout), without sound.
 
-    Ends with 0: all done, 1: some photos failed, 2: wrong usage, 3: model or engine, 130: interrupted, 143: terminated.
+    Exit codes: 0 all done, 1 some photos failed, 2 wrong usage, 3 model or engine, 130 interrupted, 143 terminated.
     """
+    setup_logging(given["verbosity"])
     options.check(given)
     if given["webcam"] is not None:
         return _webcam(given)
@@ -56,17 +64,17 @@ def command(**given: Any) -> int:
         require_contours(given["contours"])
     files = find_photos(given["photos"], given["output_dir"], strict=False)
     if given["output"] is not None and (len(files) > 1 or files[0].is_video):
-        raise click.UsageError("--output is the result of one photo: for folders and videos give --output-dir.")
+        raise click.UsageError(f"--output {given['output']} is a file, for the result of one photo: give a folder.")
     return _run(files, given)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for, for every photo."""
+    """The user's choices, for every photo."""
 
     kinds: tuple[str, ...]
     output: Path | None
-    """File of the one result; ``-``: standard output."""
+    """File of the one result; ``-``: standard output; None: files in each photo's folder of results."""
     video_kinds: tuple[str, ...]
     max_pixels: int | None
     tile: float | None
@@ -76,7 +84,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: dict[str, Any], segmenter: Segmenter) -> Settings:
-        """From the command's parameters; reads standard input where it is among the photos."""
+        """Read them from the command's parameters, and the photo from standard input where it is named."""
         default = ("cutout",) if given["output"] is not None else options.DEFAULT_RESULTS
         about = About(
             engine=segmenter.backend.engine,
@@ -96,7 +104,7 @@ class Settings:
         )
 
     def paths(self, file: PhotoFile) -> list[Path]:
-        """Where the results of one photo or video go."""
+        """List the files that one photo or video results in."""
         if file.is_video:
             return [file.output_dir / f"{file.stem}.{kind}.mp4" for kind in self.video_kinds]
         return [result_path(kind, file.output_dir, file.stem) for kind in self.kinds]
@@ -107,16 +115,17 @@ class Settings:
 
 
 def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
-    """Photos first, several at a time where there are several; then videos, one by one."""
+    """Segment the photos, several at a time where there are several, and then the videos, one by one."""
     shares = plan(sum(not file.is_video for file in files), given["threads"])
     segmenter = _load(given, shares.threads)
     settings = Settings.of(given, segmenter)
     done = {file for file in files if given["resume"] and settings.is_done(file)}
     report = Report(
         len(files) - len(done),
+        segmenter,
         as_json=given["as_json"],
         quiet_stdout=given["output"] == options.STDOUT,
-        segmenter=segmenter,
+        progress=given["verbosity"] != _QUIET,
     )
     try:
         report.begin()
@@ -133,11 +142,13 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
                 report.add(outcome.item.path, outcome.result, outcome.error)
                 if outcome.error is not None and given["on_error"] == "stop":
                     return report.end()
-        for file in files:
-            if file.is_video and file not in done:
-                _video(file, given, settings, report)
-                if report.failed and given["on_error"] == "stop":
-                    break
+        videos = [file for file in files if file not in done and file.is_video]
+        if videos:
+            segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
+        for file in videos:
+            _video(segmenter, file, settings, report)
+            if report.failed and given["on_error"] == "stop":
+                break
     except KeyboardInterrupt:
         report.interrupted()
         raise
@@ -145,7 +156,7 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
 
 
 def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
-    """One for each run at a time; several of them may be the same segmenter."""
+    """A segmenter for each run at a time; several of them may be the same one."""
     count = copies(segmenter.backend, shares.runs)
     loaded = [segmenter, *(_load(given, shares.threads) for _ in range(count - 1))]
     return Pool(loaded * (shares.runs // count))
@@ -154,10 +165,10 @@ def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[
 def segment(
     file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], room: Room | None
 ) -> Done:
-    """The way of one photo.
+    """Segment one photo and write its results.
 
     Raises:
-        SourceError, ImageError, OutputError: of this photo.
+        SourceError, ImageError, OutputError: this photo's problem.
         BackendError: the engine failed.
         StoppedError: the run has ended.
     """
@@ -170,51 +181,43 @@ def segment(
             with engines.one() as segmenter:
                 result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
             checkpoint()
-            return _write(result, file, settings, checkpoint)
+            return _save_results(result, file, settings, checkpoint)
     except MemoryError as error:
         raise ImageError(f"{file.path}: too large for this machine's memory") from error
 
 
 def _place(file: PhotoFile, room: Room | None) -> AbstractContextManager[None]:
-    """Wait until a photo of this size may be decoded; a single one need not ask."""
+    """Wait until a photo of this size may be decoded; a single photo need not wait."""
     if room is None or not file.path.is_file():
         return nullcontext()
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # --max-pixels decides, and nothing is decoded here
-    try:
-        with Image.open(file.path) as image:
-            return room.hold(image.width * image.height)
-    except Exception:  # decoders raise anything; what is wrong is said by whoever opens it next
-        return nullcontext()
+    size = photo_size(file.path)
+    return nullcontext() if size is None else room.hold(size[0] * size[1])
 
 
-def _write(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
-    about, written, piped = settings.about, [], b""
-    about = About(file.path.name, about.engine, about.contours, about.stamp)
+def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
+    about = replace(settings.about, file_name=file.path.name)
+    written: list[Path] = []
+    piped = b""
     if settings.output is None:
         written = save(result, settings.kinds, file.output_dir, file.stem, about, checkpoint)
     elif settings.output == options.STDOUT:
         piped = encode(result, settings.kinds[0], about)
     else:
-        with replacing(settings.output) as target:
+        with replacing(settings.output, "see --output", durable=False) as target:
             target.write(encode(result, settings.kinds[0], about))
         written = [settings.output]
     areas = areas_by_name(result, class_areas(result.mask, len(result.spec.classes)))
-    shown = ", ".join(
-        f"{entry.name} {areas[entry.name]['share']:.0%}" for entry in result.spec.classes if entry.role != "background"
-    )
-    return Done(written, result.photo.size, areas, shown, piped)
+    shares = [f"{known.name} {areas[known.name]['share']:.0%}" for known in result.spec.classes if known.role != "background"]
+    return Done(written, result.photo.size, areas, ", ".join(shares), piped)
 
 
-def _video(file: PhotoFile, given: dict[str, Any], settings: Settings, report: Report) -> None:
+def _video(segmenter: Segmenter, file: PhotoFile, settings: Settings, report: Report) -> None:
     from unet_runtime.cli.live import run_video  # photos need nothing of it
 
     try:
         wrong = [kind for kind in settings.video_kinds if kind not in _VIDEO_RESULTS]
         if wrong:
             raise OutputError(f"{file.path}: a video has no {wrong[0]}, expected some of {','.join(_VIDEO_RESULTS)}")
-        segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
         paths = settings.paths(file)
         for kind, path in zip(settings.video_kinds, paths, strict=True):
             run_video(segmenter, file.path, path, kind)
@@ -228,17 +231,17 @@ def _webcam(given: dict[str, Any]) -> int:
 
     chosen = {name: given[name] for name in options.LIVE_OPTIONS if given[name] is not None}
     segmenter = _load(given, given["threads"])
-    click.echo(choice(segmenter))
+    logger.info("%s", describe(segmenter))
     return run_webcam(segmenter, LiveOptions(source=given["webcam"], output_dir=given["output_dir"], **chosen))
 
 
 def _load(given: dict[str, Any], threads: int | None) -> Segmenter:
-    with engines_quiet():
+    with engines_quiet(given["verbosity"] != _VERBOSE):
         return Segmenter(given["model"], backend=given["backend"], device=given["device"], threads=threads)
 
 
 def main() -> None:
-    if not sys.warnoptions:  # Pillow's, of odd metadata in photos that it reads all the same
+    if not sys.warnoptions:  # Pillow warns of odd metadata in photos that it reads all the same
         warnings.simplefilter("ignore")
     exits.stop_once()
     exits.run(command, quick=True)

@@ -76,6 +76,18 @@ def open_photo(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | Non
         raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 
+def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """(width, height) of a photo as its file has it, before it is turned upright; None if it cannot be read.
+
+    Nothing is decoded, and there is no limit of pixels.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _identify(file, os.fspath(path)).size
+    except Exception:  # decoders raise anything; open_photo says what is wrong
+        return None
+
+
 class _TooManyPixelsError(Exception):
     pass
 
