@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from unet_runtime.core.stream import Stream
     from unet_runtime.core.tiling import TiledSegmentation
 
-_MODELS = Path(__file__).parent / "models"
-_DEFAULT_MODELS = {
-    "onnx": _MODELS / "pets-edge-160.float32.onnx",
-    "tflite": _MODELS / "pets-edge-160.int8.tflite",
-    "openvino": _MODELS / "pets-edge-160.float32.onnx",
-}
-"""The bundled model in each engine's format."""
-
 
 class Prepared(NamedTuple):
     """A photo that is ready for the model."""
@@ -70,7 +62,7 @@ class Segmenter:
         model: str | os.PathLike[str] | None = None,
         *,
         backend: str = "auto",
-        device: str = "auto",
+        device: engines.Device = "auto",
         threads: int | None = None,
     ) -> None:
         name, path = _choose(model, backend)
@@ -261,11 +253,5 @@ def _choose(model: str | os.PathLike[str] | None, backend: str) -> tuple[str, Pa
     if model is not None:
         path = Path(model)
         return (engines.engine_for(path.suffix) if backend == "auto" else backend), path
-    if backend == "auto":
-        there = [name for name in engines.ENGINES if engines.installed(name)]
-        if not there:
-            raise BackendError(f"no engine is installed: {engines.install_hint('onnx')} (or [tflite], [openvino])")
-        backend = there[0]
-    if backend not in _DEFAULT_MODELS:
-        raise BackendError(f"backend {backend!r}, expected one of {', '.join(_DEFAULT_MODELS)}")
-    return backend, _DEFAULT_MODELS[backend]
+    name = engines.default_engine() if backend == "auto" else backend
+    return name, engines.find(name).default_model

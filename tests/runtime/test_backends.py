@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,12 @@ import pytest
 from unet_runtime import BackendError
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact, read_artifact
-from unet_runtime.engines import ENGINES, import_engine, installed, load, onnxruntime, package_file, wheels
-
-MODELS = Path(onnxruntime.__file__).parents[1] / "models"
-FILES = {"onnx": "pets-edge-160.float32.onnx", "tflite": "pets-edge-160.int8.tflite"}
-ENGINE_NAMES = ("onnx", "tflite", "openvino")
+from unet_runtime.engines import ENGINES, MODELS, import_engine, installed, load, package_file, wheels
+from unet_runtime.engines.onnxruntime_cpu import session_options
 
 
 def artifact(engine: str) -> Artifact:
-    return read_artifact(MODELS / FILES.get(engine, FILES["onnx"]))
+    return read_artifact(ENGINES[engine].default_model)
 
 
 def pictures(count: int) -> np.ndarray:
@@ -51,7 +49,7 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_answer_belongs_to_the_caller(engine: str) -> None:
     """A later run does not write into an earlier answer, nor does any thread's into another's."""
     backend = load(engine, artifact(engine), threads=1)
@@ -90,10 +88,9 @@ def test_onnx_runtime_does_not_keep_the_files_bytes() -> None:
 
 
 def test_threads_are_those_that_were_asked_for() -> None:
-    options = onnxruntime.session_options
-    assert options(3).intra_op_num_threads == 3
-    assert options(3).get_session_config_entry("session.force_spinning_stop") == "1"
-    assert options(None).intra_op_num_threads == (cores.limit() or 0)
+    assert session_options(3).intra_op_num_threads == 3
+    assert session_options(3).get_session_config_entry("session.force_spinning_stop") == "1"
+    assert session_options(None).intra_op_num_threads == (cores.limit() or 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="needs cores to do without")
@@ -172,7 +169,7 @@ def test_what_an_uninstalled_wheel_leaves_behind_is_no_engine(tmp_path: Path, mo
     """A folder without code; Python would import it as a namespace."""
     (tmp_path / "leftover").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(ENGINES, "tflite", ENGINES["tflite"]._replace(package="leftover"))
+    monkeypatch.setitem(ENGINES, "tflite", replace(ENGINES["tflite"], package="leftover"))
     assert not installed("tflite")
     with pytest.raises(BackendError, match=r"not installed: pip install \"unet-edge-runtime\[tflite\]\""):
         import_engine("tflite")

@@ -174,7 +174,7 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         "unet-run takes onnx on cuda if no option says otherwise",
     ):
         assert expected in lines, text
-    monkeypatch.setattr(machine, "engines", lambda: engines[1:])
+    monkeypatch.setattr(machine, "engine_states", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
 
 

@@ -22,8 +22,7 @@ import pytest
 from tests.conftest import colour_model_bytes, colour_spec
 from unet_runtime import BackendError, ModelFileError
 from unet_runtime.core.artifact import Artifact, append_to_onnx, read_artifact
-from unet_runtime.engines import load, onnxruntime_gpu
-from unet_runtime.engines import onnxruntime as onnxruntime_backend
+from unet_runtime.engines import ENGINES, load, onnxruntime_cpu, onnxruntime_gpu
 
 CPU, CUDA, TENSORRT = onnxruntime_gpu.CPU, onnxruntime_gpu.CUDA, onnxruntime_gpu.TENSORRT
 
@@ -106,7 +105,7 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with an NVIDIA GPU and the wheel that has both providers."""
     here = Machine(tmp_path, [TENSORRT, CUDA])
-    for module in (onnxruntime_backend, onnxruntime_gpu):
+    for module in (onnxruntime_cpu, onnxruntime_gpu):
         monkeypatch.setattr(module, "ort", here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
@@ -267,7 +266,7 @@ def test_a_provider_whose_library_does_not_load(
     machine: Machine, artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The loader's own words, an explicit device an error, ``auto`` the CPU with a note; nothing is printed."""
-    onnxruntime_gpu._library(CUDA).write_bytes(b"no library")
+    onnxruntime_gpu._library("cuda").write_bytes(b"no library")
     with pytest.raises(BackendError, match=r"CUDA provider does not start \(libonnxruntime_providers_cuda"):
         load("onnx", artifact, device="cuda")
     backend = load("onnx", artifact, device="auto")
@@ -321,16 +320,15 @@ def test_a_wheel_without_the_provider(
     assert load("onnx", artifact, device="auto").note == ""  # no GPU, nothing to say
     driver = tmp_path / "version"
     driver.touch()
-    monkeypatch.setattr(onnxruntime_backend, "_NVIDIA_DRIVER", (str(driver),))
+    monkeypatch.setattr(onnxruntime_cpu, "_NVIDIA_DRIVER", (str(driver),))
     note = load("onnx", artifact, device="auto").note
     assert note.startswith("an NVIDIA driver is installed")
     assert 'pip install "unet-edge-runtime[cuda]"' in note
 
 
 def test_other_engines_have_no_gpu(artifact: Artifact) -> None:
-    tflite = read_artifact(Path(onnxruntime_gpu.__file__).parents[1] / "models" / "pets-edge-160.int8.tflite")
+    tflite = read_artifact(ENGINES["tflite"].default_model)
     for device in ("cuda", "tensorrt"):
-        with pytest.raises(BackendError, match=r"CPU only.*--backend onnx"):
-            load("tflite", tflite, device=device)
-        with pytest.raises(BackendError, match="does not run on NVIDIA GPUs"):
-            load("openvino", artifact, device=device)
+        for name, model in (("tflite", tflite), ("openvino", artifact)):
+            with pytest.raises(BackendError, match=rf"device {device}: .* expected auto, cpu: .*--backend onnx"):
+                load(name, model, device=device)

@@ -10,6 +10,7 @@ import numpy as np
 from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.report import Report, label
 from unet_runtime.bench.worker import STAGES
+from unet_runtime.engines import ENGINES
 
 # Okabe and Ito's palette: colour-blind readers can tell its colours apart too.
 _COLOURS = dict(zip(STAGES, ("#56B4E9", "#009E73", "#D55E00", "#F0E442", "#999999"), strict=True))
@@ -19,7 +20,7 @@ _BAR_HEIGHT = 0.42  # inches per bar
 _POINTS_HEIGHT = 4  # inches of the panel of points
 _LEAST_IOU_RANGE = 0.02  # a smaller one would show rounding as if it were a gap
 
-_MARKERS = {"onnx": "o", "tflite": "s", "openvino": "^"}
+_MARKERS = dict(zip(ENGINES, "os^Dv<>", strict=False))
 
 
 def available() -> bool:

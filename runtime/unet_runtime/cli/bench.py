@@ -200,8 +200,8 @@ def _check_writable(folder: Path) -> None:
 
 def _check_is_no_model(path: Path, files: list[Path]) -> None:
     """``--json model.onnx`` names the file to write, although the user may have meant the model to measure."""
-    if path in files or (path.exists() and path.suffix != ".json"):
-        raise click.UsageError(f"--json {path} would replace this file: name models before --json, or give --json -")
+    if path in files or path.suffix in (".onnx", ".tflite"):
+        raise click.UsageError(f"--json {path} would replace a model: name models before --json, or give --json -")
 
 
 def _write(report: Report, json_path: Path, plot_path: Path) -> None:
