@@ -8,7 +8,8 @@ from unet_runtime.bench.machine import Machine
 from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.plan import thread_count
 from unet_runtime.bench.report import label
-from unet_runtime.engines import ENGINES, install_hint, installed
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, installed
 
 _NOISE = 1.05
 """Times as long that are called slower: medians of two runs of one model differ by some per cent."""
@@ -21,9 +22,9 @@ def advise(rows: Sequence[Row], machine: Machine) -> tuple[str, ...]:
     measured = [row for row in rows if row.stages]
     sentences = [*_best(measured), *_int8(measured, machine)]
     tried = {row.combination.backend for row in rows}
-    for engine in ENGINES:
-        if engine not in tried and not installed(engine):
-            sentences.append(f"Not installed, so not measured: {engine} ({install_hint(engine)})")
+    for name, engine in ENGINES.items():
+        if name not in tried and not installed(name):
+            sentences.append(f"Not installed, so not measured: {name} ({pip_command(engine.extra)})")
     return tuple(sentences)
 
 

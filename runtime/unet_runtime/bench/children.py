@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from unet_runtime.bench.plan import Combination
 from unet_runtime.core.errors import BackendError
 
 LIMIT = 600.0
-"""Seconds that a process may take, and ``LIMIT_PER_PHOTO`` more for each photo: an engine that hangs is ended."""
-
 LIMIT_PER_PHOTO = 10.0
-"""Seconds."""
+"""Seconds that a process may take, and more for each photo: an engine that hangs is ended."""
 
 
 def run_worker(
@@ -27,6 +24,7 @@ def run_worker(
     photos: Sequence[Path],
     kind: str = "mask",
     pairs: Sequence[tuple[Path, Path]] = (),
+    limit: float | None = None,
 ) -> dict[str, Any]:
     """Measure the cold start; then time each photo once, or compare predictions with trimaps.
 
@@ -35,6 +33,7 @@ def run_worker(
         photos: at least one; the first is the cold start's.
         kind: picture that is made of each photo, one of ``worker.KINDS``.
         pairs: photos and their trimaps; if there are any, they are compared, and no photo is timed.
+        limit: seconds until the process is ended; None: ``LIMIT``, and ``LIMIT_PER_PHOTO`` for each photo.
 
     Returns:
         What ``worker`` writes.
@@ -42,7 +41,7 @@ def run_worker(
     Raises:
         BackendError: the process failed; the message says how.
     """
-    limit = LIMIT + LIMIT_PER_PHOTO * (len(photos) + len(pairs))
+    limit = limit or LIMIT + LIMIT_PER_PHOTO * (len(photos) + len(pairs))
     job = {
         "model": combination.model.path,
         "backend": combination.backend,
@@ -70,26 +69,19 @@ def run_worker(
     try:
         result: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
-        how = describe_end(done.returncode, done.stderr)
+        how = _describe_end(done.returncode, done.stderr)
         raise BackendError(f"the process ended without a result: {how}") from error
     if "error" in result:
         raise BackendError(result["error"])
     return result
 
 
-def describe_end(code: int, errors: str) -> str:
-    """Say how a process ended: its signal or exit status, and the last line that it wrote to standard error.
-
-    Args:
-        code: its return code; below 0 the number of a signal.
-        errors: all that it wrote to standard error.
-    """
+def _describe_end(code: int, errors: str) -> str:
+    """Say how a process ended: its signal or exit status, and the last line that it wrote to standard error."""
     description = f"exit status {code}"
     if code < 0:
-        description = f"signal {-code}"
-        with suppress(ValueError):  # a signal without a name
-            description = f"signal {-code} ({signal.Signals(-code).name})"
-    lines = errors.strip().splitlines()
-    if lines:
-        description += f": {lines[-1][:300]}"
-    return description
+        description = f"signal {-code} ({signal.strsignal(-code)})"
+        if -code == signal.SIGILL:
+            description += ": is its wheel made for this processor?"
+    last = errors.strip().splitlines()[-1:]
+    return ": ".join([description, *last])[:300]

@@ -123,8 +123,8 @@ def measure(combinations: Sequence[Combination], settings: Settings) -> list[Row
             except BackendError as error:
                 errors[place] = str(error)
     rows = []
-    for combination, rounds, error in zip(combinations, results, errors, strict=True):
-        rows.append(Row(combination, error=error) if error else _row(combination, rounds))
+    for combination, rounds, problem in zip(combinations, results, errors, strict=True):
+        rows.append(Row(combination, error=problem) if problem else _row(combination, rounds))
     return rows
 
 

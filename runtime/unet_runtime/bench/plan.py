@@ -89,7 +89,7 @@ def plan(
     refusals: list[Refusal] = []
     for path in files:
         try:
-            model = _read(path)
+            model = read_model(path)
             engines = _engines(path, backends)
         except UnetRuntimeError as error:
             refusals.append(Refusal(path, str(error)))
@@ -99,7 +99,12 @@ def plan(
     return combinations, refusals
 
 
-def _read(path: Path) -> Model:
+def read_model(path: Path) -> Model:
+    """Read a model file whole and verify it.
+
+    Raises:
+        ModelFileError: it is missing, damaged or carries no spec.
+    """
     artifact = read_artifact(path)
     return Model(path, artifact.spec, len(artifact.content), hashlib.sha256(artifact.content).hexdigest())
 

@@ -1,27 +1,4 @@
-"""The measurements as text for a terminal, and as JSON.
-
-The JSON is one object; times are milliseconds unless the name says otherwise, and what is unknown is null:
-
-    schema       1
-    version      of unet-edge-runtime
-    machine      system, architecture, cpu, cores (usable by this process), features (instructions that matter),
-                 memory (bytes), load (average before the measurement), busy (whether that is too much), python
-    settings     rounds, photos_a_round, picture (what is drawn and encoded), photos (timed ones: path of each),
-                 truth (how many photos with trimaps accuracy was measured on), stages (their names, in order)
-    rows         one per combination, in the order in which they took turns:
-        model        file, bytes, sha256 (of the file), name, precision, weights_sha256 (of the trained weights)
-        backend, threads, device_wanted     what was asked for
-        device, engine, note                what runs: engine with its version; why no faster device
-        error        why the combination or its accuracy could not be measured; empty if all is well
-        photos       how many were timed
-        stages       by stage, and "total": p50, p95, p99
-        photos_a_second   one after another, median of the rounds
-        cold_start   total (process start to first result), load, first; medians of the rounds
-        peak_memory  bytes
-        accuracy     photos, mean_iou, class_iou (by class), left_out (why, one text per photo); or null
-    refused      models that cannot be measured at all: file, reason
-    advice       sentences: the fastest, int8 against float32, what is not installed
-"""
+"""The measurements as text for a terminal, and as JSON (docs/commands.md says what its keys mean)."""
 
 from __future__ import annotations
 
@@ -110,10 +87,8 @@ def to_text(report: Report) -> str:
         parts.append("Intersection over union, on the model's own grid:\n" + table(scores))
     failures = [f"failed: {label(row, report.rows)}: {row.error}" for row in report.rows if row.error]
     failures += [f"failed: {refusal.reason}" for refusal in report.refused]
-    for lines in (failures, report.advice):
-        if lines:
-            parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    parts += ["\n".join(failures), "\n".join(report.advice)]
+    return "\n\n".join(filter(None, parts))
 
 
 def label(row: Row, rows: Sequence[Row], *, threads: bool = True) -> str:
@@ -148,29 +123,25 @@ def _machine_line(machine: Machine) -> str:
 
 
 def _main_cells(rows: Sequence[Row]) -> list[list[str]]:
-    head = "model,engine,device,threads,ms per photo,inference,photos/s,cold start,memory,file".split(",")
-    cells = [head]
+    lines = []
     for row in rows:
         assert row.cold_start
-        cells.append(
-            [
-                _file(row, rows),
-                row.engine,
-                row.device,
-                str(row.combination.threads),
-                f"{row.stages[TOTAL].p50:.1f}",
-                f"{row.stages['inference'].p50:.1f}",
-                f"{row.photos_a_second:.1f}",
-                f"{row.cold_start.total:.0f} ms",
-                f"{row.peak_memory / 1e6:.0f} MB" if row.peak_memory else "?",
-                f"{row.combination.model.bytes / 1e6:.1f} MB",
-            ]
-        )
-    if any(row.accuracy for row in rows):
-        head.append("mean IoU")
-        for row, line in zip(rows, cells[1:], strict=True):
-            line.append(f"{row.accuracy.mean_iou:.4f}" if row.accuracy else "")
-    return cells
+        line = {
+            "model": _file(row, rows),
+            "engine": row.engine,
+            "device": row.device,
+            "threads": str(row.combination.threads),
+            "ms per photo": f"{row.stages[TOTAL].p50:.1f}",
+            "inference": f"{row.stages['inference'].p50:.1f}",
+            "photos/s": f"{row.photos_a_second:.1f}",
+            "cold start": f"{row.cold_start.total:.0f} ms",
+            "memory": f"{row.peak_memory / 1e6:.0f} MB" if row.peak_memory else "?",
+            "file": f"{row.combination.model.bytes / 1e6:.1f} MB",
+        }
+        if any(other.accuracy for other in rows):
+            line["mean IoU"] = f"{row.accuracy.mean_iou:.4f}" if row.accuracy else ""
+        lines.append(line)
+    return [list(lines[0]), *(list(line.values()) for line in lines)]
 
 
 def _stage_cells(rows: Sequence[Row]) -> list[list[str]]:
@@ -186,10 +157,11 @@ def _stage_cells(rows: Sequence[Row]) -> list[list[str]]:
 
 def _accuracy_cells(rows: Sequence[Row]) -> list[list[str]]:
     """One line for each model and engine: the number of threads changes no prediction."""
-    cells: dict[tuple[str, str, str], list[str]] = {}
+    cells: dict[str, list[str]] = {}
     for row in rows:
         if row.accuracy:
-            by_class = [f"{name} {value:.4f}" for name, value in row.accuracy.class_iou.items()]
-            key = (_file(row, rows), row.engine, row.device)
-            cells[key] = [*key[:2], f"mean {row.accuracy.mean_iou:.4f}", *by_class, f"{row.accuracy.photos} photos"]
+            line = [_file(row, rows), row.engine, f"mean {row.accuracy.mean_iou:.4f}"]
+            for name, value in row.accuracy.class_iou.items():
+                line.append(f"{name} {value:.4f}")
+            cells[label(row, rows, threads=False)] = [*line, f"{row.accuracy.photos} photos"]
     return list(cells.values())

@@ -101,7 +101,7 @@ def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tupl
 def peak_memory() -> int | None:
     """The most memory that this process has had, in bytes; None where the system does not say."""
     try:
-        # Not getrusage: after fork and exec the kernel counts the parent's peak in (github.com/oven-sh/bun/issues/43304).
+        # Not getrusage: it begins with the parent's peak (https://github.com/oven-sh/bun/issues/43304).
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

@@ -36,9 +36,7 @@ Examples:
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[MODEL]...")
 @option_group(
     "Results",
-    click.option(
-        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead."
-    ),
+    click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
 )
 @verbosity

@@ -2,25 +2,23 @@
 
 The process is needed because a broken engine may end it: a wheel built for another processor raises an illegal
 instruction, which no Python code can catch.
-
-    python -m unet_runtime.cli.machine ENGINE    what the process does: it prints one line of JSON per device
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
-import subprocess
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from unet_runtime import engines
-from unet_runtime.bench.children import describe_end
+from unet_runtime.bench.children import run_worker
 from unet_runtime.bench.machine import processor
+from unet_runtime.bench.photos import SAMPLE
+from unet_runtime.bench.plan import Combination, read_model
 from unet_runtime.core.cores import usable_cores
+from unet_runtime.core.errors import UnetRuntimeError
 from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, Device, Engine, import_engine, installed
 
 _SECONDS = 120
 """After that time an engine counts as hanging: the slowest opens a model in seconds on a Raspberry Pi."""
@@ -84,13 +82,13 @@ class ExtraState:
 
 
 def engine_states() -> list[EngineState]:
-    """Every engine that unet-edge knows; those that are installed are tried (about a second each)."""
+    """Every engine that unet-edge knows; those that are installed are tried (about a second per device)."""
     states = []
-    for name, engine in engines.ENGINES.items():
-        installed = engines.installed(name)
-        devices = tuple(_try_apart(name)) if installed else ()
+    for name, engine in ENGINES.items():
+        there = installed(name)
+        devices = tuple(_try_devices(engine)) if there else ()
         install = pip_command(engine.extra)
-        states.append(EngineState(name, engine.suffixes, installed, install, engine.default_threads(), devices))
+        states.append(EngineState(name, engine.suffixes, there, install, engine.default_threads(), devices))
     return states
 
 
@@ -98,8 +96,8 @@ def extras() -> list[ExtraState]:
     """The libraries that single features need; none is imported."""
     states = []
     for name, (module, purpose) in EXTRAS.items():
-        installed = importlib.util.find_spec(module) is not None
-        states.append(ExtraState(name, purpose, installed, pip_command(name)))
+        there = importlib.util.find_spec(module) is not None
+        states.append(ExtraState(name, purpose, there, pip_command(name)))
     return states
 
 
@@ -114,52 +112,33 @@ def description() -> dict[str, str | int]:
     }
 
 
-def _try_apart(name: str) -> list[DeviceState]:
-    """Try an engine's devices in another process; where that ends early, the remaining devices do not run."""
-    command = [sys.executable, "-m", "unet_runtime.cli.machine", name]
+def _try_devices(engine: Engine) -> list[DeviceState]:
+    states: list[DeviceState] = []
+    for device in engine.devices:
+        if states and not states[0].runs:  # not even on the CPU
+            states.append(DeviceState(device, False, states[0].reason))
+        elif device in engine.slow_start:
+            states.append(_look_at(engine, device))
+        else:
+            states.append(_try(engine, device))
+    return states
+
+
+def _try(engine: Engine, device: Device) -> DeviceState:
+    """Run the bundled model on the bundled photo, in a process of its own."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-        output = done.stdout
-        end = f"its process ended early: {describe_end(done.returncode, done.stderr.decode(errors='replace'))}"
-        if done.returncode < 0:
-            end += ": is its wheel made for this processor?"
-    except subprocess.TimeoutExpired as error:
-        output, end = error.stdout or b"", f"it hangs: no result in {_SECONDS} s"
-    states = {}
-    for line in output.decode(errors="replace").splitlines():
-        if line.startswith('{"device"'):
-            state = DeviceState(**json.loads(line))
-            states[state.device] = state
-    for device in engines.ENGINES[name].devices:
-        states.setdefault(device, DeviceState(device, False, end))
-    return list(states.values())
-
-
-def _try(name: str, device: engines.Device) -> DeviceState:
-    """Run the bundled model once."""
-    import numpy as np
-
-    from unet_runtime.core.errors import UnetRuntimeError
-    from unet_runtime.segmenter import Segmenter
-
-    try:
-        slow_start = engines.ENGINES[name].slow_start
-        if device in slow_start:
-            engines.import_engine(name)
-            reason = slow_start[device]()
-            return DeviceState(device, False if reason else None, reason or _NOT_TRIED)
-        segmenter = Segmenter(backend=name, device=device)
-        size = segmenter.spec.input
-        segmenter.infer(np.zeros((1, size.height, size.width, 3), np.uint8))
-        return DeviceState(device, True, segmenter.backend.note, segmenter.backend.engine)
+        combination = Combination(read_model(engine.default_model), engine.name, device, engine.default_threads())
+        result = run_worker(combination, [SAMPLE], limit=_SECONDS)
     except UnetRuntimeError as error:
         return DeviceState(device, False, str(error).removeprefix(f"device {device}: "))
+    return DeviceState(device, True, result["note"], result["engine"])
 
 
-def main(name: str) -> None:
-    for device in engines.ENGINES[name].devices:
-        print(json.dumps(asdict(_try(name, device))), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def _look_at(engine: Engine, device: Device) -> DeviceState:
+    """Say what is missing for a device whose first start takes minutes; the engine itself is known to work."""
+    try:
+        import_engine(engine.name)
+        problem = engine.slow_start[device]()
+    except UnetRuntimeError as error:
+        problem = str(error)
+    return DeviceState(device, False if problem else None, problem or _NOT_TRIED)

@@ -195,7 +195,7 @@ def _check_output(given: dict[str, Any]) -> None:
     if given["resume"]:
         raise click.UsageError("--resume looks for results in a folder: it has no meaning with --output FILE.")
     if output in given["photos"] and output != STDOUT:
-        raise click.UsageError(f"--output {output} would replace the photo itself: name another file.")
+        raise click.UsageError(f"-o {output} would replace the photo itself: name another file.")
     if output == STDOUT and sys.stdout.isatty():
         raise click.UsageError("--output - writes a PNG to standard output, which is a terminal: pipe it somewhere.")
     if output == STDOUT and given["as_json"]:

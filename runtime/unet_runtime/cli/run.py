@@ -207,7 +207,9 @@ def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoin
             target.write(encode(result, settings.kinds[0], about))
         written = [settings.output]
     areas = areas_by_name(result, class_areas(result.mask, len(result.spec.classes)))
-    shares = [f"{known.name} {areas[known.name]['share']:.0%}" for known in result.spec.classes if known.role != "background"]
+    shares = [
+        f"{known.name} {areas[known.name]['share']:.0%}" for known in result.spec.classes if known.role != "background"
+    ]
     return Done(written, result.photo.size, areas, ", ".join(shares), piped)
 
 
