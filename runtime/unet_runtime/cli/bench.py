@@ -19,7 +19,7 @@ from unet_runtime.bench.plan import model_files, plan
 from unet_runtime.bench.report import Report, to_json, to_text
 from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
-from unet_runtime.cli.shared import GroupedCommand, NameList, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, NameList, option_group, setup_logging, verbosity
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.errors import INPUTS_FAILED, MODEL, OK, OutputError
 from unet_runtime.core.files import replacing, write_text
@@ -55,7 +55,7 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
-@click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=PATH, metavar="[MODEL]...")
 @option_group(
     "Engines and devices",
     click.option(
@@ -71,7 +71,6 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
         "devices",
         type=NameList(DEVICES),
         default="auto",
-        show_default=True,
         metavar="LIST",
         help=f"Devices, some of {','.join(DEVICES)}.",
     ),
@@ -79,7 +78,6 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
         "--threads",
         type=_ThreadList(),
         default="1,all",
-        show_default=True,
         metavar="LIST",
         help="Numbers of CPU threads; all: every core that this process may use.",
     ),
@@ -88,54 +86,30 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     "Photos",
     click.option(
         "--photos",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Folder of photos to time; with images/ and annotations/trimaps/ in it, accuracy on all of them.",
     ),
     click.option(
         "--data",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Dataset in Oxford-IIIT Pet's layout: accuracy on the test part of each model's own split.",
     ),
     click.option(
-        "--count",
-        type=click.IntRange(min=1),
-        default=200,
-        show_default=True,
-        help="Number of photos that accuracy is measured on, spread evenly.",
+        "--count", type=COUNT, default=200, help="Number of photos that accuracy is measured on, spread evenly."
     ),
-    click.option(
-        "--rounds",
-        type=click.IntRange(min=1),
-        default=5,
-        show_default=True,
-        help="Turns of each combination, each in a new process.",
-    ),
-    click.option(
-        "--photos-a-round",
-        type=click.IntRange(min=1),
-        default=20,
-        show_default=True,
-        help="Photos timed in each turn.",
-    ),
+    click.option("--rounds", type=COUNT, default=5, help="Turns of each combination, each in a new process."),
+    click.option("--photos-a-round", type=COUNT, default=20, help="Photos timed in each turn."),
     click.option(
         "--save",
         "picture",
         type=click.Choice(list(KINDS)),
         default="mask",
-        show_default=True,
         help="Picture that is made of each photo and encoded.",
     ),
 )
 @option_group(
     "Results",
-    click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path),
-        default="unet-bench",
-        show_default=True,
-        help="Folder of bench.json and bench.png.",
-    ),
+    click.option("-o", "--output", type=PATH, default="unet-bench", help="Folder of bench.json and bench.png."),
     click.option(
         "--json",
         "json_path",

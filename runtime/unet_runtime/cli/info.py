@@ -12,7 +12,7 @@ import click
 
 from unet_runtime import __version__
 from unet_runtime.cli import exits, machine
-from unet_runtime.cli.shared import GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import PATH, GroupedCommand, option_group, setup_logging, verbosity
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import MODEL, OK, ModelFileError
 from unet_runtime.core.files import write_text
@@ -33,7 +33,7 @@ Examples:
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
-@click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=PATH, metavar="[MODEL]...")
 @option_group(
     "Results",
     click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead."),

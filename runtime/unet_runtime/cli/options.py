@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import NameList, option_group
+from unet_runtime.cli.shared import COUNT, PATH, NameList, option_group
 from unet_runtime.engines import DEVICES, ENGINES
 from unet_runtime.io.coco import CONTOURS
 from unet_runtime.io.sinks import RESULTS
@@ -62,7 +62,6 @@ result_options = option_group(
         "--contours",
         type=click.Choice(CONTOURS),
         default=CONTOURS[0],
-        show_default=True,
         help="Outlines in PHOTO.json; rle needs the package pycocotools.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per photo instead of text."),
@@ -80,31 +79,28 @@ many_options = option_group(
         "--on-error",
         type=click.Choice(["skip", "stop"]),
         default="skip",
-        show_default=True,
         help="After a photo that fails: go on with the next, or stop.",
     ),
 )
 
 model_options = option_group(
     "Model and device",
-    click.option("--model", type=click.Path(path_type=Path), help="Model file (default: the bundled pets model)."),
+    click.option("--model", type=PATH, help="Model file (default: the bundled pets model)."),
     click.option(
         "--backend",
         type=click.Choice(["auto", *ENGINES]),
         default="auto",
-        show_default=True,
         help="Engine that runs the model; auto: the first installed one that reads it.",
     ),
     click.option(
         "--device",
         type=click.Choice(DEVICES),
         default="auto",
-        show_default=True,
         help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
     ),
     click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=COUNT,
         help="CPU threads of the engine; with many photos, how many run at a time (default: one for each core).",
     ),
     click.option(
@@ -120,7 +116,6 @@ model_options = option_group(
         "--max-pixels",
         type=click.IntRange(min=0),
         default=MAX_PIXELS,
-        show_default=True,
         help="Refuse photos of more pixels, against decompression bombs; 0: no limit.",
     ),
 )
@@ -140,7 +135,7 @@ live_options = option_group(
         type=click.Choice(["auto", "window", "web", "none"]),
         help="Where to show the camera: a window, a web page on 127.0.0.1, or nowhere.  [default: auto]",
     ),
-    click.option("--record", type=click.Path(path_type=Path), help="Video file of what is shown."),
+    click.option("--record", type=PATH, help="Video file of what is shown."),
     click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="End after this time."),
     click.option(
         "--smooth",

@@ -7,17 +7,20 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {"help_option_names": ["-h", "--help"], "show_default": True}
 """For ``context_settings``."""
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")
 
@@ -57,6 +60,8 @@ class CommandGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # a millisecond that only an error needs
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             if not near or "Did you mean" in error.message:
                 raise
