@@ -14,7 +14,7 @@ from PIL import Image
 from unet_runtime import engines
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.core.geometry import model_input
+from unet_runtime.core.geometry import Placement, fill_input, place
 from unet_runtime.core.photo import Photo, any_photo
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.engines.base import Backend
@@ -31,6 +31,7 @@ class Prepared(NamedTuple):
     """RGB, upright, at its own size (W, H)."""
     images: npt.NDArray[np.uint8]
     """(1, h, w, 3) RGB in 0..255, as the model wants it."""
+    placement: Placement
 
 
 class Segmenter:
@@ -191,7 +192,8 @@ class Segmenter:
         """
         image = any_photo(photo)
         try:
-            return Prepared(image, model_input(image, self.spec.input))
+            placement = place(image.size, self.spec)
+            return Prepared(image, fill_input(image, placement.box, self.spec.input), placement)
         except (MemoryError, OverflowError, ValueError) as error:  # a spec may say anything
             size = self.spec.input
             raise ModelFileError(
@@ -226,7 +228,7 @@ class Segmenter:
 
     def finish(self, prepared: Prepared, probabilities: npt.NDArray[np.float32]) -> Segmentation:
         """Probabilities float32 (h', w', C) of one photo -> its result: the third step."""
-        return Segmentation(prepared.photo, probabilities, self.spec)
+        return Segmentation(prepared.photo, probabilities, self.spec, prepared.placement)
 
     def _segment(self, prepared: Prepared) -> Segmentation:
         return self.finish(prepared, self.infer(prepared.images)[0])

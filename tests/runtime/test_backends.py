@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unet_runtime import BackendError
+from unet_runtime import MissingDependencyError
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact, read_artifact
+from unet_runtime.core.install import pip_command
 from unet_runtime.engines import ENGINES, MODELS, import_engine, installed, load, package_file, wheels
 from unet_runtime.engines.onnxruntime_cpu import session_options
 
@@ -31,7 +32,7 @@ def fake(folder: Path, package: str, source: str) -> dict[str, str]:
     """An environment in which ``package`` is a module of one file with ``source``."""
     (folder / package).mkdir(parents=True)
     (folder / package / "__init__.py").write_text(source)
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 def in_process(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -145,7 +146,7 @@ def test_both_wheels_are_refused_before_they_are_imported(tmp_path: Path) -> Non
         (tmp_path / f"{name}-{version}.dist-info").mkdir()
     done = in_process(LOAD, environment)
     assert done.stdout.startswith("BackendError onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are both installed")
-    remedy = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "unet-edge-runtime[cuda]"'
+    remedy = f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_command('cuda')}"
     assert done.stdout.strip().endswith(remedy), done.stderr
     (tmp_path / "photo.jpg").write_bytes((MODELS.parent / "samples" / "chelsea.jpg").read_bytes())
     command = f"import sys; sys.argv = ['unet-run', {str(tmp_path / 'photo.jpg')!r}]"
@@ -162,7 +163,7 @@ def test_both_wheels_are_refused_before_they_are_imported(tmp_path: Path) -> Non
 def test_a_broken_engine_is_an_error_that_says_how_to_mend_it(source: str, tmp_path: Path) -> None:
     done = in_process(LOAD, fake(tmp_path, "onnxruntime", source))
     assert done.stdout.startswith("BackendError backend onnx: onnxruntime is installed but cannot be imported"), done
-    assert 'pip install "unet-edge-runtime[onnx]" --force-reinstall' in done.stdout
+    assert f"{pip_command('onnx')} --force-reinstall" in done.stdout
 
 
 def test_what_an_uninstalled_wheel_leaves_behind_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,5 +172,5 @@ def test_what_an_uninstalled_wheel_leaves_behind_is_no_engine(tmp_path: Path, mo
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(ENGINES, "tflite", replace(ENGINES["tflite"], package="leftover"))
     assert not installed("tflite")
-    with pytest.raises(BackendError, match=r"not installed: pip install \"unet-edge-runtime\[tflite\]\""):
+    with pytest.raises(MissingDependencyError, match=f"LiteRT, which is not installed: {pip_command('tflite')}"):
         import_engine("tflite")

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from tests.conftest import colour_spec
 from unet_runtime.cli import info, machine
 from unet_runtime.core.artifact import write_keras, write_saved_model_spec
+from unet_runtime.core.install import pip_command
 from unet_runtime.engines import ENGINES, MODELS
 
 MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
@@ -60,7 +61,7 @@ def test_this_machine_for_programs() -> None:
         assert cpu["engine"][-1].isdigit()
     cuda = engines["onnx"]["devices"][1]
     assert (cuda["device"], cuda["runs"]) == ("cuda", False)
-    assert 'pip install "unet-edge-runtime[cuda]"' in cuda["reason"]
+    assert pip_command("cuda") in cuda["reason"]
     assert report["default_engine"] == "onnx"
     assert 1 <= report["machine"]["usable_cores"] <= report["machine"]["logical_cores"]
 

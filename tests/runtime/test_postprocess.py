@@ -11,8 +11,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.core.masks import class_mask, opacity, probability_bands, shares
+from unet_runtime.core import masks
+from unet_runtime.core.geometry import place
+from unet_runtime.core.masks import shares
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
+
+
+def planes(probabilities: np.ndarray, size: tuple[int, int], spec: ModelSpec) -> np.ndarray:
+    return masks.photo_planes(probabilities, place(size, spec), spec)
+
+
+def class_mask(probabilities: np.ndarray, size: tuple[int, int], spec: ModelSpec) -> np.ndarray:
+    return masks.class_mask(planes(probabilities, size, spec), size)
+
+
+def opacity(probabilities: np.ndarray, size: tuple[int, int], spec: ModelSpec) -> np.ndarray:
+    return masks.opacity(planes(probabilities, size, spec), size, spec)
 
 
 def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
@@ -108,7 +122,7 @@ def test_a_grid_of_few_points(grid: int, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [*SIZES, (5000, 3)])
 def test_bands_of_probabilities_are_the_definition_s(size: tuple[int, int]) -> None:
     probabilities = random_probabilities(32)
-    bands = list(probability_bands(probabilities, size, colour_spec()))
+    bands = list(masks.probability_bands(planes(probabilities, size, colour_spec()), size))
     assert [top for top, _ in bands] == np.cumsum([0, *(len(band) for _, band in bands[:-1])]).tolist()
     rows = np.concatenate([band for _, band in bands])
     assert (rows.dtype, rows.shape) == (np.float32, (*size[::-1], 3))
@@ -118,7 +132,8 @@ def test_bands_of_probabilities_are_the_definition_s(size: tuple[int, int]) -> N
 
 def test_bands_stay_small() -> None:
     """Of 100 megapixels: 1.2 GB of probabilities, 3 MB at a time."""
-    bands = probability_bands(random_probabilities(32), (10_000, 10_000), colour_spec())
+    size = (10_000, 10_000)
+    bands = masks.probability_bands(planes(random_probabilities(32), size, colour_spec()), size)
     first = next(bands)[1]
     second_top, second = next(bands)
     assert second_top == len(first)

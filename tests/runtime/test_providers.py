@@ -6,6 +6,7 @@ buffer lies. Sessions, bindings and buffers are ONNX Runtime's own, so the numbe
 
 from __future__ import annotations
 
+import re
 import stat
 import sys
 import time
@@ -22,6 +23,7 @@ import pytest
 from tests.conftest import colour_model_bytes, colour_spec
 from unet_runtime import BackendError, ModelFileError
 from unet_runtime.core.artifact import Artifact, append_to_onnx, read_artifact
+from unet_runtime.core.install import pip_command
 from unet_runtime.engines import ENGINES, load, onnxruntime_cpu, onnxruntime_gpu
 
 CPU, CUDA, TENSORRT = onnxruntime_gpu.CPU, onnxruntime_gpu.CUDA, onnxruntime_gpu.TENSORRT
@@ -271,7 +273,7 @@ def test_a_provider_whose_library_does_not_load(
         load("onnx", artifact, device="cuda")
     backend = load("onnx", artifact, device="auto")
     assert backend.device == "cpu"
-    assert 'pip install "unet-edge-runtime[cuda]"' in backend.note
+    assert pip_command("cuda") in backend.note
     assert capsys.readouterr().out == ""
 
 
@@ -302,8 +304,8 @@ def test_tensorrt_is_loaded_from_its_wheel(
         ("libcuda.so.1: cannot open shared object file: No such file or directory", "nvidia-smi"),
         ("libnvinfer.so.10: cannot open shared object file: No such file", 'pip install "tensorrt-cu13==10.*"'),
         ("libnvonnxparser.so.11: cannot open shared object file: No such file", 'pip install "tensorrt-cu13==11.*"'),
-        ("libcudnn.so.9: cannot open shared object file: No such file", 'pip install "unet-edge-runtime[cuda]"'),
-        ("libcublasLt.so.13: cannot open shared object file: No such file", 'pip install "unet-edge-runtime[cuda]"'),
+        ("libcudnn.so.9: cannot open shared object file: No such file", pip_command("cuda")),
+        ("libcublasLt.so.13: cannot open shared object file: No such file", pip_command("cuda")),
     ],
 )
 def test_the_remedy_is_for_the_library_that_is_missing(message: str, remedy: str) -> None:
@@ -315,7 +317,7 @@ def test_a_wheel_without_the_provider(
 ) -> None:
     machine.available = [CPU]
     for device in ("cuda", "tensorrt"):
-        with pytest.raises(BackendError, match=rf"no NVIDIA driver.*pip install \"unet-edge-runtime\[{device}\]\""):
+        with pytest.raises(BackendError, match=rf"no NVIDIA driver.*{re.escape(pip_command(device))}"):
             load("onnx", artifact, device=device)
     assert load("onnx", artifact, device="auto").note == ""  # no GPU, nothing to say
     driver = tmp_path / "version"
@@ -323,7 +325,7 @@ def test_a_wheel_without_the_provider(
     monkeypatch.setattr(onnxruntime_cpu, "_NVIDIA_DRIVER", (str(driver),))
     note = load("onnx", artifact, device="auto").note
     assert note.startswith("an NVIDIA driver is installed")
-    assert 'pip install "unet-edge-runtime[cuda]"' in note
+    assert pip_command("cuda") in note
 
 
 def test_other_engines_have_no_gpu(artifact: Artifact) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import gc
 import io
+import re
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,7 @@ from tests.runtime.test_tiling import convolution_spec, write_convolution
 from unet_runtime import BackendError, ImageError, ModelFileError, Segmenter
 from unet_runtime import segmenter as segmenter_module
 from unet_runtime.core.artifact import append_to_onnx, append_to_tflite
+from unet_runtime.core.install import pip_command
 from unet_runtime.core.spec import InputSpec
 
 ENGINES = ["onnx", "openvino"]
@@ -235,7 +237,7 @@ def test_engine_refuses_an_undamaged_file(tmp_path: Path) -> None:
 
 def test_cuda_is_never_pretended(colour_model: Path) -> None:
     """Here the CPU wheel is installed: an explicit cuda is an error that says what to install."""
-    with pytest.raises(BackendError, match=r"CUDA provider.*pip install \"unet-edge-runtime\[cuda\]\""):
+    with pytest.raises(BackendError, match=f"CUDA provider.*{re.escape(pip_command('cuda'))}"):
         Segmenter(colour_model, device="cuda")
     with pytest.raises(BackendError, match="LiteRT does not run on it, expected auto, cpu"):
         Segmenter(backend="tflite", device="cuda")

@@ -241,7 +241,7 @@ def _read(item: LabelledPhoto, spec: ModelSpec) -> _Sample | str:
             f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    return _Sample(model_input(photo, spec.input), model_labels(labels, spec.input)[spec.input.answered], labels)
+    return _Sample(model_input(photo, spec.input), model_labels(labels, spec.input)[spec.input.valid], labels)
 
 
 def _answers(model: Model, samples: Sequence[_Sample]) -> Probabilities:

@@ -88,7 +88,7 @@ def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tupl
     problems = []
     for photo, trimap in pairs:
         try:
-            truth = model_labels(open_trimap(trimap), spec.input)[spec.input.answered]
+            truth = model_labels(open_trimap(trimap), spec.input)[spec.input.valid]
             prepared = segmenter.prepare(photo)
         except ImageError as error:
             problems.append(str(error))

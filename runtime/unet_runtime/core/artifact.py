@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.files import temporary_sibling, write_bytes, write_text
 from unet_runtime.core.spec import ModelSpec
 
 SPEC_NAME = "unet_edge.json"
@@ -193,13 +194,13 @@ def _zip_spec(content: bytes) -> bytes | None:
 def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> None:
     """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), then put spec and digest in.
 
-    The file appears whole or not at all.
+    Raises:
+        OutputError: the file cannot be written; whatever ``save`` raises. The file appears whole or not at all.
     """
-    temporary = path.with_name("new." + path.name)
+    temporary = temporary_sibling(path, ".keras")
     try:
         save(os.fspath(temporary))
-        temporary.write_bytes(_with_zip_entry(temporary.read_bytes(), spec))
-        os.replace(temporary, path)
+        write_bytes(path, _with_zip_entry(temporary.read_bytes(), spec))
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -214,11 +215,14 @@ _SPEC_READERS: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 def write_saved_model_spec(folder: Path, spec: ModelSpec) -> None:
-    """Put the spec and the SHA-256 of every file into ``folder/assets.extra``."""
+    """Put the spec and the SHA-256 of every file into ``folder/assets.extra``.
+
+    Raises:
+        OutputError: one of the two cannot be written.
+    """
     extra = folder / "assets.extra"
-    extra.mkdir(exist_ok=True)
-    (extra / SPEC_NAME).write_text(spec.to_json(), encoding="utf-8")
-    (extra / _SUMS_NAME).write_text(json.dumps(_sums(folder), indent=1), encoding="utf-8")
+    write_text(extra / SPEC_NAME, spec.to_json())
+    write_text(extra / _SUMS_NAME, json.dumps(_sums(folder), indent=1))
 
 
 def read_saved_model_spec(folder: str | os.PathLike[str]) -> ModelSpec:

@@ -18,12 +18,12 @@ from PIL import Image
 Planes = npt.NDArray[np.float32]
 """float32 (C, ...), one plane a channel."""
 
-Corners = Callable[[Planes], tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]
-"""Planes -> their answers uint8 (...), and bool (...): whether it is far enough from any other for all pixels between
-four such corners of the same answer to have it too."""
+Label = Callable[[Planes], npt.NDArray[np.uint8]]
+"""Planes -> label of each pixel, uint8 (...)."""
 
-Answer = Callable[[Planes], npt.NDArray[np.uint8]]
-"""Planes -> uint8 (...)."""
+CertainLabel = Callable[[Planes], tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]
+"""Planes -> labels uint8 (...), and bool (...): whether a label is far enough from any other for all pixels between
+four such corners of the same label to have it too."""
 
 _Indices = npt.NDArray[np.intp]
 
@@ -72,8 +72,14 @@ def rows_of_plane(
     return np.array(Image.fromarray(plane).resize((size[0], bottom - top), Image.Resampling.BILINEAR, box=box))
 
 
-def answers(planes: Planes, size: tuple[int, int], corners: Corners, answer: Answer) -> npt.NDArray[np.uint8]:
-    """``answer`` of each pixel of ``planes`` (C, h, w) resampled to ``size`` (width, height).
+def label(planes: Planes, size: tuple[int, int], at_corners: CertainLabel, of_pixels: Label) -> npt.NDArray[np.uint8]:
+    """Label of each pixel of ``planes`` (C, h, w) resampled to ``size`` (width, height).
+
+    Args:
+        planes: of the model's grid.
+        size: of the result.
+        at_corners: labels the points of the grid.
+        of_pixels: labels the pixels of the cells that the corners do not decide.
 
     Returns:
         uint8 (height, width).
@@ -81,9 +87,9 @@ def answers(planes: Planes, size: tuple[int, int], corners: Corners, answer: Ans
     _, rows, columns = planes.shape
     reduced = size[0] < columns or size[1] < rows
     if reduced or size[0] * size[1] > _BAND_PIXELS * rows * columns:  # or its cells are larger than bands
-        return _every_pixel(planes, size, answer)
+        return _every_pixel(planes, size, of_pixels)
     down, across = _axis(rows, size[1]), _axis(columns, size[0])
-    at_points, certain = corners(planes)
+    at_points, certain = at_corners(planes)
     # mode="clip": with the default NumPy copies the result once more
     wide = np.take(at_points, across.node, axis=1, mode="clip")
     result: npt.NDArray[np.uint8] = np.take(wide, down.node, axis=0, mode="clip")
@@ -91,14 +97,14 @@ def answers(planes: Planes, size: tuple[int, int], corners: Corners, answer: Ans
     is_open &= (np.diff(down.begin) > 0)[:, np.newaxis] & (np.diff(across.begin) > 0)
     cells = np.flatnonzero(is_open)
     for row, column, pixels in _pixels(planes, cells, down, across):
-        result.reshape(-1)[row * size[0] + column] = answer(pixels)
+        result.reshape(-1)[row * size[0] + column] = of_pixels(pixels)
     return result
 
 
-def _every_pixel(planes: Planes, size: tuple[int, int], answer: Answer) -> npt.NDArray[np.uint8]:
+def _every_pixel(planes: Planes, size: tuple[int, int], of_pixels: Label) -> npt.NDArray[np.uint8]:
     result = np.empty((size[1], size[0]), np.uint8)
     for top, bottom in bands(size):
-        result[top:bottom] = answer(rows_of(planes, size, top, bottom))
+        result[top:bottom] = of_pixels(rows_of(planes, size, top, bottom))
     return result
 
 

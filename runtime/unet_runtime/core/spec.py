@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from unet_runtime.core.errors import ModelFileError
 
@@ -19,12 +19,16 @@ input; whatever 1 and 2 say can be said in it."""
 
 _READABLE = (1, 2, SCHEMA)
 
-FITS = ("stretch", "letterbox")
-RESAMPLES = ("bilinear",)
-ACTIVATIONS = ("softmax", "sigmoid")
-ROLES = ("foreground", "background", "neutral")
-PRECISIONS = ("float32", "float16", "dynamic-range", "int8", "int16x8")
+Fit = Literal["stretch", "letterbox"]
+Resample = Literal["bilinear"]
+Activation = Literal["softmax", "sigmoid"]
+Role = Literal["foreground", "background", "neutral"]
+Precision = Literal["float32", "float16", "dynamic-range", "int8", "int16x8"]
 """``dynamic-range``: int8 weights, float32 activations; ``int16x8``: int8 weights, int16 activations."""
+
+FITS: tuple[Fit, ...] = get_args(Fit)
+ROLES: tuple[Role, ...] = get_args(Role)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -35,18 +39,18 @@ class InputSpec:
     """Pixels."""
     width: int
     """Pixels."""
-    fit: str = "stretch"
+    fit: Fit = "stretch"
     """How a photo is brought to (height, width): ``stretch``, or ``letterbox`` (keeps the aspect
     ratio, fills the rest with black)."""
-    resample: str = "bilinear"
+    resample: Resample = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
     margin: int = 0
-    """Pixels on each side that have no answer (unpadded convolutions): the photo lies inside of them, and is mirrored
-    into them. 0 for padded convolutions."""
+    """Pixels on each side that have no output pixel (unpadded convolutions): the photo lies inside of them, and is
+    mirrored into them. 0 for padded convolutions."""
 
     @property
-    def answered(self) -> tuple[slice, slice]:
-        """Rows and columns of the input that the model answers for."""
+    def valid(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that have an output pixel: all but the margin."""
         margin = self.margin
         return slice(margin, self.height - margin), slice(margin, self.width - margin)
 
@@ -59,7 +63,7 @@ class OutputSpec:
     """Pixels."""
     width: int
     """Pixels."""
-    activation: str = "softmax"
+    activation: Activation = "softmax"
     """``softmax`` (channels sum to 1) or ``sigmoid`` (each in 0..1 by itself; ``postprocess.shares`` brings them to
     sum 1)."""
 
@@ -71,7 +75,7 @@ class ClassSpec:
     name: str
     color: tuple[int, int, int]
     """RGB, 0..255, in masks' palettes and in overlays."""
-    role: str
+    role: Role
     """In a cut-out: ``foreground`` is kept, ``background`` removed, ``neutral`` (a border nobody
     labelled) goes to whichever of the two is likelier beside it."""
 
@@ -116,7 +120,7 @@ class ModelSpec:
     input: InputSpec
     output: OutputSpec
     classes: tuple[ClassSpec, ...]
-    precision: str = "float32"
+    precision: Precision = "float32"
     provenance: Provenance = field(default_factory=Provenance)
     schema: int = SCHEMA
 
@@ -130,8 +134,8 @@ class ModelSpec:
         ):
             _check(name, size, isinstance(size, int) and size > 0, "a positive number of pixels")
         _check_one_of("input.fit", self.input.fit, FITS)
-        _check_one_of("input.resample", self.input.resample, RESAMPLES)
-        _check_one_of("output.activation", self.output.activation, ACTIVATIONS)
+        _check_one_of("input.resample", self.input.resample, get_args(Resample))
+        _check_one_of("output.activation", self.output.activation, get_args(Activation))
         _check_one_of("precision", self.precision, PRECISIONS)
         margin, side = self.input.margin, min(self.input.height, self.input.width)
         _check(
@@ -154,11 +158,11 @@ class ModelSpec:
     def class_names(self) -> tuple[str, ...]:
         return tuple(entry.name for entry in self.classes)
 
-    def roles(self, role: str) -> tuple[int, ...]:
+    def roles(self, role: Role) -> tuple[int, ...]:
         """Ids of the classes with ``role``."""
         return tuple(index for index, entry in enumerate(self.classes) if entry.role == role)
 
-    def with_precision(self, precision: str, **provenance: Any) -> ModelSpec:
+    def with_precision(self, precision: Precision, **provenance: Any) -> ModelSpec:
         """This spec for another precision, with ``provenance`` fields replaced."""
         return replace(self, precision=precision, provenance=replace(self.provenance, **provenance))
 

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime.core import masks, render
+from unet_runtime.core import masks
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.geometry import mirrored
+from unet_runtime.core.segmentation import Pictures
 from unet_runtime.core.spec import ModelSpec
 
 OVERLAP = 0.25
@@ -44,9 +45,9 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class TiledSegmentation:
-    """As ``Segmentation``, of a photo that the model saw in tiles."""
+@dataclass(frozen=True, eq=False, repr=False)
+class TiledSegmentation(Pictures):
+    """As ``Segmentation``, for a photo that the model saw in tiles."""
 
     photo: Image.Image
     """RGB, upright, at its own size."""
@@ -63,18 +64,6 @@ class TiledSegmentation:
     def probability_bands(self) -> Iterator[tuple[int, Floats]]:
         """As ``Segmentation.probability_bands``. They have not been kept: the model runs again, band by band."""
         return blended_bands(self.photo, self.spec, self.run, self.overlap)
-
-    def mask_image(self) -> Image.Image:
-        """Mode P: pixel value = class id."""
-        return render.palette_image(self.mask, self.spec)
-
-    def overlay(self) -> Image.Image:
-        """RGB: the photo, its classes tinted."""
-        return render.overlay(self.photo, self.mask, self.spec)
-
-    def cutout(self) -> Image.Image:
-        """RGBA: the foreground alone, with a soft edge."""
-        return render.cutout(self.photo, self.opacity)
 
 
 def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVERLAP) -> TiledSegmentation:

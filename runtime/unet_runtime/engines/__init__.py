@@ -7,8 +7,9 @@ import importlib.util
 from pathlib import Path
 from typing import cast, get_args
 
+from unet_runtime.core import install
 from unet_runtime.core.artifact import Artifact
-from unet_runtime.core.errors import BackendError
+from unet_runtime.core.errors import BackendError, MissingDependencyError
 from unet_runtime.engines import wheels
 from unet_runtime.engines.base import MODELS, Backend, Device, Engine
 
@@ -46,7 +47,7 @@ def installed(name: str) -> bool:
 
 def install_hint(name: str) -> str:
     """The pip command that installs an engine."""
-    return f'pip install "unet-edge-runtime[{ENGINES[name].extra}]"'
+    return install.pip_command(ENGINES[name].extra)
 
 
 def readers(suffix: str) -> list[str]:
@@ -71,7 +72,7 @@ def engine_for(suffix: str) -> str:
         raise BackendError(f"no engine reads {suffix!r} files, expected .onnx or .tflite")
     for name in filter(installed, able):
         return name
-    raise BackendError(f"no engine for {suffix} files is installed: {install_hint(able[0])}")
+    raise MissingDependencyError(f"no engine for {suffix} files is installed: {install_hint(able[0])}")
 
 
 def default_engine() -> str:
@@ -82,7 +83,8 @@ def default_engine() -> str:
     """
     for name in filter(installed, ENGINES):
         return name
-    raise BackendError(f"no engine is installed: {install_hint('onnx')} (or [tflite], [openvino])")
+    hints = " or ".join(map(install_hint, ENGINES))
+    raise MissingDependencyError(f"no engine is installed, so no model runs: {hints}")
 
 
 def find(name: str) -> Engine:
@@ -130,7 +132,7 @@ def import_engine(name: str) -> None:
     engine = ENGINES[name]
     package = package_file(name)
     if package is None:
-        raise BackendError(f"backend {name} needs {engine.package}, which is not installed: {install_hint(name)}")
+        raise install.missing(f"backend {name}", engine.label, engine.extra)
     if engine.rival_wheels:
         wheels.refuse_several(package.parent, engine.rival_wheels)
     try:

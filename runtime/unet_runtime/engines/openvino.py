@@ -81,6 +81,6 @@ ENGINE = Engine(
     extra="openvino",
     suffixes=(".onnx",),
     default_model=MODELS / "pets-edge-160.float32.onnx",
-    default_threads=lambda: cores.limit() or cores.physical_cores(),
+    default_threads=cores.usable_cores,
     load=load,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from unet_runtime.core import install
 from unet_runtime.core.errors import BackendError
 
 ONNXRUNTIME = (
@@ -54,4 +55,4 @@ def refuse_several(package: Path, names: tuple[str, ...]) -> None:
 
 def replace_by(extra: str, names: tuple[str, ...] = ("onnxruntime", "onnxruntime-gpu")) -> str:
     """Commands that leave exactly one wheel, that of ``extra``: ``onnx``, ``cuda`` or ``tensorrt``."""
-    return f'pip uninstall -y {" ".join(names)} && pip install "unet-edge-runtime[{extra}]"'
+    return f"pip uninstall -y {' '.join(names)} && {install.pip_command(extra)}"
