@@ -6,7 +6,7 @@ import io
 import sys
 import warnings
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from unet_runtime.core.errors import ImageError, OutputError, SourceError
 from unet_runtime.core.files import replacing
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.segmentation import Result
-from unet_runtime.io.coco import areas_by_name, class_areas, require_contours
-from unet_runtime.io.jobs import Checkpoint, Plan, Pool, Room, copies, in_order, plan
-from unet_runtime.io.sinks import About, encode, is_current, result_path, save, stamp
+from unet_runtime.io.coco import areas_by_name, require_contours
+from unet_runtime.io.jobs import PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
+from unet_runtime.io.kind import Checkpoint, Metadata
+from unet_runtime.io.sinks import encode, is_current, result_path, save, stamp
 from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 from unet_runtime.segmenter import Segmenter
-
-_VIDEO_RESULTS = ("overlay", "mask", "cutout")
 
 _SWITCH_SECONDS = 0.0005
 """Python lets a thread run for ten times as long before another may: a quarter of an inference that waits to begin."""
@@ -70,7 +69,7 @@ class Settings:
     video_kinds: tuple[str, ...]
     max_pixels: int | None
     tile: float | None
-    about: About
+    metadata: Metadata
     stdin: bytes = b""
     """The photo that came through standard input."""
 
@@ -78,7 +77,7 @@ class Settings:
     def of(cls, given: dict[str, Any], segmenter: Segmenter) -> Settings:
         """From the command's parameters; reads standard input where it is among the photos."""
         default = ("cutout",) if given["output"] is not None else options.DEFAULT_RESULTS
-        about = About(
+        metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
             stamp=stamp(segmenter.spec.to_json(), tile=given["tile"], contours=given["contours"]),
@@ -88,10 +87,10 @@ class Settings:
         return cls(
             given["kinds"] or default,
             given["output"],
-            given["kinds"] or _VIDEO_RESULTS[:1],
+            given["kinds"] or ("overlay",),
             given["max_pixels"] or None,
             given["tile"],
-            about,
+            metadata,
             stdin,
         )
 
@@ -103,7 +102,7 @@ class Settings:
 
     def is_done(self, file: PhotoFile) -> bool:
         """Whether ``--resume`` may leave it out; a video is done when its results are there."""
-        return is_current(file.path, self.paths(file), "" if file.is_video else self.about.stamp)
+        return is_current(file.path, self.paths(file), "" if file.is_video else self.metadata.stamp)
 
 
 def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
@@ -124,20 +123,22 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
             if file in done:
                 report.skip(file.path, settings.paths(file))
         engines = _engines(segmenter, shares, given)
-        room = Room() if shares.workers > 1 else None
-        work = partial(segment, settings=settings, engines=engines, room=room)
+        budget = PixelBudget() if shares.workers > 1 else None
+        work = partial(segment, settings=settings, engines=engines, budget=budget)
         sys.setswitchinterval(_SWITCH_SECONDS)
         photos = [file for file in files if file not in done and not file.is_video]
-        with closing(in_order(work, photos, workers=shares.workers)) as outcomes:
+        with closing(map_in_order(work, photos, workers=shares.workers)) as outcomes:
             for outcome in outcomes:
                 report.add(outcome.item.path, outcome.result, outcome.error)
                 if outcome.error is not None and given["on_error"] == "stop":
                     return report.end()
-        for file in files:
-            if file.is_video and file not in done:
-                _video(file, given, settings, report)
-                if report.failed and given["on_error"] == "stop":
-                    break
+        videos = [file for file in files if file not in done and file.is_video]
+        if videos and shares.threads != given["threads"]:
+            segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
+        for file in videos:
+            _video(file, segmenter, settings, report)
+            if report.failed and given["on_error"] == "stop":
+                break
     except KeyboardInterrupt:
         report.interrupted()
         raise
@@ -146,13 +147,13 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
 
 def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
     """One for each run at a time; several of them may be the same segmenter."""
-    count = copies(segmenter.backend, shares.runs)
+    count = models_to_load(segmenter.backend, shares.runs)
     loaded = [segmenter, *(_load(given, shares.threads) for _ in range(count - 1))]
     return Pool(loaded * (shares.runs // count))
 
 
 def segment(
-    file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], room: Room | None
+    file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], budget: PixelBudget | None
 ) -> Done:
     """The way of one photo.
 
@@ -164,10 +165,10 @@ def segment(
     if file.problem:
         raise SourceError(file.problem)
     try:
-        with _place(file, room):
+        with _reserved(file, budget):
             photo = open_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
             checkpoint()
-            with engines.one() as segmenter:
+            with engines.borrow() as segmenter:
                 result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
             checkpoint()
             return _write(result, file, settings, checkpoint)
@@ -175,49 +176,45 @@ def segment(
         raise ImageError(f"{file.path}: too large for this machine's memory") from error
 
 
-def _place(file: PhotoFile, room: Room | None) -> AbstractContextManager[None]:
+def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextManager[None]:
     """Wait until a photo of this size may be decoded; a single one need not ask."""
-    if room is None or not file.path.is_file():
+    if budget is None or not file.path.is_file():
         return nullcontext()
     from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None  # --max-pixels decides, and nothing is decoded here
     try:
         with Image.open(file.path) as image:
-            return room.hold(image.width * image.height)
+            return budget.reserve(image.width * image.height)
     except Exception:  # decoders raise anything; what is wrong is said by whoever opens it next
         return nullcontext()
 
 
 def _write(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
-    about, written, piped = settings.about, [], b""
-    about = About(file.path.name, about.engine, about.contours, about.stamp)
+    written: list[Path] = []
+    piped = b""
+    metadata = replace(settings.metadata, photo=file.path.name)
     if settings.output is None:
-        written = save(result, settings.kinds, file.output_dir, file.stem, about, checkpoint)
+        written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint)
     elif settings.output == options.STDOUT:
-        piped = encode(result, settings.kinds[0], about)
+        piped = encode(result, settings.kinds[0], metadata)
     else:
         with replacing(settings.output) as target:
-            target.write(encode(result, settings.kinds[0], about))
+            target.write(encode(result, settings.kinds[0], metadata))
         written = [settings.output]
-    areas = areas_by_name(result, class_areas(result.mask, len(result.spec.classes)))
+    areas = areas_by_name(result)
     shown = ", ".join(
         f"{entry.name} {areas[entry.name]['share']:.0%}" for entry in result.spec.classes if entry.role != "background"
     )
     return Done(written, result.photo.size, areas, shown, piped)
 
 
-def _video(file: PhotoFile, given: dict[str, Any], settings: Settings, report: Report) -> None:
+def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:
     from unet_runtime.cli.live import run_video  # photos need nothing of it
 
     try:
-        wrong = [kind for kind in settings.video_kinds if kind not in _VIDEO_RESULTS]
-        if wrong:
-            raise OutputError(f"{file.path}: a video has no {wrong[0]}, expected some of {','.join(_VIDEO_RESULTS)}")
-        segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
         paths = settings.paths(file)
-        for kind, path in zip(settings.video_kinds, paths, strict=True):
-            run_video(segmenter, file.path, path, kind)
+        run_video(segmenter, file.path, dict(zip(settings.video_kinds, paths, strict=True)))
         report.add(file.path, Done(paths))
     except (SourceError, OutputError) as error:
         report.add(file.path, None, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ class Reader:
         finally:
             self._capture.release()
 
-    def check_complete(self, target: Path) -> None:
-        """After the last frame.
+    def check_complete(self, targets: Iterable[Path]) -> None:
+        """After the last frame, which is in ``targets``.
 
         Raises:
             SourceError: many frames fewer than promised.
@@ -86,7 +86,7 @@ class Reader:
         if missing > max(_MISSING_FRAMES, _MISSING_SHARE * self.promised):
             raise SourceError(
                 f"{self.path}: damaged or truncated: {self.count} of its {self.promised} frames could be read; they "
-                f"are in {target}"
+                f"are in {', '.join(map(str, targets))}"
             )
 
 
