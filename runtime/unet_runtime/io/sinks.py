@@ -70,7 +70,7 @@ def save(
         path = result_path(name, output_dir, stem)
         if KINDS[name].is_common_name:
             _refuse_foreign(path)
-        with replacing(path) as file:
+        with replacing(path, "see --output-dir", durable=False) as file:
             KINDS[name].write(result, file, metadata or Metadata(), checkpoint)
         paths.append(path)
     return paths
