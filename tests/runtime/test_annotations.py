@@ -150,5 +150,5 @@ def test_run_lengths_without_pycocotools_name_the_extra(tmp_path: Path, sample_p
     command = [sys.executable, "-c", script, str(sample_photo), "--save", "json", "--contours", "rle"]
     done = subprocess.run([*command, "-o", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
-    assert 'pip install "unet-edge-runtime[coco]"' in done.stderr
+    assert 'pip install "pycocotools' in done.stderr
     assert not list(tmp_path.iterdir())

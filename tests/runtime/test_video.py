@@ -18,8 +18,9 @@ from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
 from tests.runtime.live.test_record import numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError
 from unet_runtime.io.pictures import GREEN
+from unet_runtime.io.sources import VIDEO_SUFFIXES
 from unet_runtime.io.video.opencv import load_opencv
-from unet_runtime.io.video.reader import VIDEO_SUFFIXES, plausible_rate
+from unet_runtime.io.video.reader import plausible_rate
 from unet_runtime.io.video.segment import _Clock, segment_video
 from unet_runtime.io.video.writer import CODECS, VideoFile
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.core.errors import BackendError
+from unet_runtime.core.install import missing
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 
@@ -25,7 +25,6 @@ CONTOURS = ("polygons", "rle", "none")
 PHOTO_ID = 1
 
 _BAND_PIXELS = 1 << 18
-COCO_HINT = 'pip install "unet-edge-runtime[coco]"'
 
 
 def class_areas(mask: npt.NDArray[np.uint8], count: int) -> list[int]:
@@ -52,7 +51,7 @@ def require_contours(contours: str) -> None:
     """Fail before the first photo, not at it.
 
     Raises:
-        BackendError: ``rle`` without pycocotools.
+        MissingDependencyError: ``rle`` without pycocotools.
     """
     if contours == "rle":
         _coco_mask()
@@ -62,7 +61,7 @@ def coco_document(result: Result, metadata: Metadata) -> dict[str, Any]:
     """The document described above, ready for ``json.dumps``.
 
     Raises:
-        BackendError: ``rle`` without pycocotools.
+        MissingDependencyError: ``rle`` without pycocotools.
     """
     spec = result.spec
     height, width = result.mask.shape
@@ -137,5 +136,5 @@ def _coco_mask() -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise BackendError(f"run lengths need pycocotools, which is not installed: {COCO_HINT}") from error
+        raise missing("--contours rle", "pycocotools", "coco") from error
     return mask

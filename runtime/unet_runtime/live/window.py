@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.errors import BackendError
+from unet_runtime.core.install import pip_command
 from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.live.picture import with_status
 from unet_runtime.live.view import KEYS, Status
@@ -48,7 +49,7 @@ class Window:
     def __init__(self) -> None:
         if _needs_x_server() and not os.environ.get("DISPLAY"):
             raise BackendError("there is no display (DISPLAY is not set): use --view web")
-        self._cv2 = load_opencv("a window")
+        self._cv2 = load_opencv("a window", extra="window")
         _check_toolkit(self._cv2.currentUIFramework(), Path(self._cv2.__file__).parent)
         self._is_open = self._is_closed = False
         self._pressed = ""
@@ -121,7 +122,7 @@ def _check_toolkit(framework: str, package: Path) -> None:
     if not framework:
         raise BackendError(
             "this OpenCV (opencv-python-headless?) cannot open a window: pip uninstall opencv-python-headless, "
-            'then pip install "unet-edge-runtime[window]", or use --view web'
+            f"then {pip_command('window')}, or use --view web"
         )
     if not _needs_x_server():
         return

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.live.conftest import start_xvfb, stop
-from unet_runtime.core.errors import BackendError
+from unet_runtime.core.errors import BackendError, MissingDependencyError
 from unet_runtime.live import window
 from unet_runtime.live.views import open_view
 
@@ -259,7 +259,7 @@ def test_an_opencv_without_windows_is_an_error_that_names_the_one_with(
 ) -> None:
     monkeypatch.setenv("DISPLAY", screen)
     monkeypatch.setattr("cv2.currentUIFramework", lambda: "")  # what opencv-python-headless answers
-    with pytest.raises(BackendError, match=r'pip install "unet-edge-runtime\[window\]"'):
+    with pytest.raises(BackendError, match=r'pip install "opencv-python>='):
         open_view("window")
     view = open_view("auto", port=0)
     view.close()
@@ -269,7 +269,7 @@ def test_an_opencv_without_windows_is_an_error_that_names_the_one_with(
 def test_a_missing_opencv_is_an_error_that_names_the_command(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", screen)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(BackendError, match=r"not installed: pip install .*--view web"):
+    with pytest.raises(MissingDependencyError, match='OpenCV, which is not installed: pip install "opencv-python>='):
         open_view("window")
 
 

@@ -13,11 +13,6 @@ import numpy.typing as npt
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.video.opencv import load_opencv
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
-)
-"""Files that are taken for videos."""
-
 _UNKNOWN_RATE, _HIGHEST_RATE = 30.0, 240.0  # frames a second; some files give their clock's rate, 1000 or 90000
 
 _COUNTED = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
