@@ -22,6 +22,7 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.core.timings import Timings
 from unet_runtime.live.camera import Camera, Frame
+from unet_runtime.live.newest import Newest, Numbered
 from unet_runtime.live.picture import BACKGROUNDS, compose
 from unet_runtime.live.record import Recorder
 from unet_runtime.live.smooth import Smoother
@@ -80,32 +81,29 @@ class Inference:
         self._camera = camera
         self._smoother = smoother
         self._timings = timings
-        self._changed = threading.Condition()
         self._closed = threading.Event()
-        self._newest: SegmentedFrame | None = None
+        self._results: Newest[SegmentedFrame] = Newest()
         self._error: Exception | None = None
-        self.ended = False
-        """Of a video file that is over, every frame has its result."""
         self._thread = threading.Thread(target=self._run, name="inference")
 
     def start(self) -> None:
         self._thread.start()
 
-    def newest(self, after: int, timeout: float) -> SegmentedFrame | None:
-        """The newest frame with a result whose number is above ``after``; None if there is none in time.
+    @property
+    def ended(self) -> bool:
+        """Of a video file that is over, every frame has its result."""
+        return self._results.ended
+
+    def newest(self, after: int, timeout: float) -> Numbered[SegmentedFrame] | None:
+        """The newest result, once its number is another than ``after``; None if it is not within ``timeout`` seconds.
 
         Raises:
             UnetRuntimeError: the engine failed, or the model's output is not what its spec says.
         """
-
-        def is_newer() -> bool:
-            return self._newest is not None and self._newest.frame.number > after
-
-        with self._changed:
-            self._changed.wait_for(lambda: is_newer() or self.ended, timeout)
-            if self._error is not None:
-                raise self._error
-            return self._newest if is_newer() else None
+        newest = self._results.get(after, timeout)
+        if self._error is not None:
+            raise self._error
+        return newest
 
     def close(self) -> None:
         """Returns when the inference under way is done."""
@@ -119,9 +117,7 @@ class Inference:
         except Exception as error:  # raised again where the results are fetched
             self._error = error
         finally:
-            with self._changed:
-                self.ended = True
-                self._changed.notify_all()
+            self._results.end()
 
     def _segment_frames(self) -> None:
         first = self._camera.newest()
@@ -133,10 +129,7 @@ class Inference:
             frame = self._camera.newest(after=number, timeout=0.1)
             if frame is not None:
                 number = frame.number
-                segmented = SegmentedFrame(frame, self._segment(frame))
-                with self._changed:
-                    self._newest = segmented
-                    self._changed.notify_all()
+                self._results.put(SegmentedFrame(frame, self._segment(frame)))
             elif ended:
                 return
 
@@ -200,12 +193,14 @@ class Live:
             OutputError: the recording cannot be written.
         """
         start = time.perf_counter()
+        number = 0
         self._inference.start()
         try:
             while not stop.is_set() and (max_seconds is None or time.perf_counter() - start < max_seconds):
-                segmented = self._inference.newest(self._number, _WAIT)
-                if segmented is not None:
-                    self._show_new(segmented)
+                newest = self._inference.newest(number, _WAIT)
+                if newest is not None:
+                    number = newest.number
+                    self._show_new(newest.value)
                 elif self._inference.ended:
                     break
                 else:
@@ -220,12 +215,8 @@ class Live:
         return Session(seconds, self._shown, self._dropped, self._camera.reconnects, self._timings, self._saved)
 
     @property
-    def _number(self) -> int:
-        return self._on_show.frame.number if self._on_show else 0
-
-    @property
     def _dropped(self) -> int:
-        return self._number - self._shown
+        return self._on_show.frame.number - self._shown if self._on_show else 0
 
     def _show_new(self, segmented: SegmentedFrame) -> None:
         result = segmented.result
