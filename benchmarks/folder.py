@@ -28,7 +28,7 @@ import numpy.typing as npt
 from unet_runtime import Segmenter
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
-from unet_runtime.io.jobs import copies, plan
+from unet_runtime.io.jobs import models_to_load, plan
 
 INPUTS = 64  # different ones: more need no more of the engine
 
@@ -83,7 +83,7 @@ def main() -> None:
     segmenter = Segmenter(backend=options.backend, threads=total)
     inputs = [model_input(open_photo(path), segmenter.spec.input) for path in photos[:INPUTS]]
     first = Segmenter(backend=options.backend, threads=shares.threads)
-    count = copies(first.backend, shares.runs)
+    count = models_to_load(first.backend, shares.runs)
     loaded = [first, *(Segmenter(backend=options.backend, threads=shares.threads) for _ in range(count - 1))]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "photos"

@@ -23,15 +23,14 @@ from unet_runtime.core.errors import ImageError, OutputError, SourceError
 from unet_runtime.core.files import replacing
 from unet_runtime.core.photo import open_photo, photo_size
 from unet_runtime.core.segmentation import Result
-from unet_runtime.io.coco import areas_by_name, class_areas, require_contours
-from unet_runtime.io.jobs import Checkpoint, Plan, Pool, Room, copies, in_order, plan
-from unet_runtime.io.sinks import About, encode, is_current, result_path, save, stamp
+from unet_runtime.io.coco import areas_by_name, require_contours
+from unet_runtime.io.jobs import PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
+from unet_runtime.io.kind import Checkpoint, Metadata
+from unet_runtime.io.sinks import encode, is_current, result_path, save, stamp
 from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 from unet_runtime.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
-
-_VIDEO_RESULTS = ("overlay", "mask", "cutout")
 
 _SWITCH_SECONDS = 0.0005
 """Python's default is ten times as long: an inference that is ready to begin would wait for a quarter of its time."""
@@ -78,7 +77,7 @@ class Settings:
     video_kinds: tuple[str, ...]
     max_pixels: int | None
     tile: float | None
-    about: About
+    metadata: Metadata
     stdin: bytes = b""
     """The photo that came through standard input."""
 
@@ -86,7 +85,7 @@ class Settings:
     def of(cls, given: dict[str, Any], segmenter: Segmenter) -> Settings:
         """Read them from the command's parameters, and the photo from standard input where it is named."""
         default = ("cutout",) if given["output"] is not None else options.DEFAULT_RESULTS
-        about = About(
+        metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
             stamp=stamp(segmenter.spec.to_json(), tile=given["tile"], contours=given["contours"]),
@@ -96,10 +95,10 @@ class Settings:
         return cls(
             given["kinds"] or default,
             given["output"],
-            given["kinds"] or _VIDEO_RESULTS[:1],
+            given["kinds"] or ("overlay",),
             given["max_pixels"] or None,
             given["tile"],
-            about,
+            metadata,
             stdin,
         )
 
@@ -111,7 +110,7 @@ class Settings:
 
     def is_done(self, file: PhotoFile) -> bool:
         """Whether ``--resume`` may leave it out; a video is done when its results are there."""
-        return is_current(file.path, self.paths(file), "" if file.is_video else self.about.stamp)
+        return is_current(file.path, self.paths(file), "" if file.is_video else self.metadata.stamp)
 
 
 def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
@@ -133,20 +132,20 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
             if file in done:
                 report.skip(file.path, settings.paths(file))
         engines = _engines(segmenter, shares, given)
-        room = Room() if shares.workers > 1 else None
-        work = partial(segment, settings=settings, engines=engines, room=room)
+        budget = PixelBudget() if shares.workers > 1 else None
+        work = partial(segment, settings=settings, engines=engines, budget=budget)
         sys.setswitchinterval(_SWITCH_SECONDS)
         photos = [file for file in files if file not in done and not file.is_video]
-        with closing(in_order(work, photos, workers=shares.workers)) as outcomes:
+        with closing(map_in_order(work, photos, workers=shares.workers)) as outcomes:
             for outcome in outcomes:
                 report.add(outcome.item.path, outcome.result, outcome.error)
                 if outcome.error is not None and given["on_error"] == "stop":
                     return report.end()
         videos = [file for file in files if file not in done and file.is_video]
-        if videos:
+        if videos and shares.threads != given["threads"]:
             segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
         for file in videos:
-            _video(segmenter, file, settings, report)
+            _video(file, segmenter, settings, report)
             if report.failed and given["on_error"] == "stop":
                 break
     except KeyboardInterrupt:
@@ -157,13 +156,13 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
 
 def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
     """A segmenter for each run at a time; several of them may be the same one."""
-    count = copies(segmenter.backend, shares.runs)
+    count = models_to_load(segmenter.backend, shares.runs)
     loaded = [segmenter, *(_load(given, shares.threads) for _ in range(count - 1))]
     return Pool(loaded * (shares.runs // count))
 
 
 def segment(
-    file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], room: Room | None
+    file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], budget: PixelBudget | None
 ) -> Done:
     """Segment one photo and write its results.
 
@@ -175,10 +174,10 @@ def segment(
     if file.problem:
         raise SourceError(file.problem)
     try:
-        with _place(file, room):
+        with _reserved(file, budget):
             photo = open_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
             checkpoint()
-            with engines.one() as segmenter:
+            with engines.borrow() as segmenter:
                 result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
             checkpoint()
             return _save_results(result, file, settings, checkpoint)
@@ -186,43 +185,40 @@ def segment(
         raise ImageError(f"{file.path}: too large for this machine's memory") from error
 
 
-def _place(file: PhotoFile, room: Room | None) -> AbstractContextManager[None]:
+def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextManager[None]:
     """Wait until a photo of this size may be decoded; a single photo need not wait."""
-    if room is None or not file.path.is_file():
+    if budget is None or not file.path.is_file():
         return nullcontext()
     size = photo_size(file.path)
-    return nullcontext() if size is None else room.hold(size[0] * size[1])
+    return nullcontext() if size is None else budget.reserve(size[0] * size[1])
 
 
 def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
-    about = replace(settings.about, file_name=file.path.name)
     written: list[Path] = []
     piped = b""
+    metadata = replace(settings.metadata, photo=file.path.name)
     if settings.output is None:
-        written = save(result, settings.kinds, file.output_dir, file.stem, about, checkpoint)
+        written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint)
     elif settings.output == options.STDOUT:
-        piped = encode(result, settings.kinds[0], about)
+        piped = encode(result, settings.kinds[0], metadata)
     else:
         with replacing(settings.output, "see --output", durable=False) as target:
-            target.write(encode(result, settings.kinds[0], about))
+            target.write(encode(result, settings.kinds[0], metadata))
         written = [settings.output]
-    areas = areas_by_name(result, class_areas(result.mask, len(result.spec.classes)))
-    shares = [
-        f"{known.name} {areas[known.name]['share']:.0%}" for known in result.spec.classes if known.role != "background"
-    ]
+    areas = areas_by_name(result)
+    shares = []
+    for known in result.spec.classes:
+        if known.role != "background":
+            shares.append(f"{known.name} {areas[known.name]['share']:.0%}")
     return Done(written, result.photo.size, areas, ", ".join(shares), piped)
 
 
-def _video(segmenter: Segmenter, file: PhotoFile, settings: Settings, report: Report) -> None:
+def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:
     from unet_runtime.cli.live import run_video  # photos need nothing of it
 
     try:
-        wrong = [kind for kind in settings.video_kinds if kind not in _VIDEO_RESULTS]
-        if wrong:
-            raise OutputError(f"{file.path}: a video has no {wrong[0]}, expected some of {','.join(_VIDEO_RESULTS)}")
         paths = settings.paths(file)
-        for kind, path in zip(settings.video_kinds, paths, strict=True):
-            run_video(segmenter, file.path, path, kind)
+        run_video(segmenter, file.path, dict(zip(settings.video_kinds, paths, strict=True)))
         report.add(file.path, Done(paths))
     except (SourceError, OutputError) as error:
         report.add(file.path, None, error)
