@@ -1,4 +1,4 @@
-"""Milliseconds a photo, side by side in one run: Keras, SavedModel, the runtime's engines, the whole Segmenter.
+"""Milliseconds per photo, side by side in one run: Keras, SavedModel, the runtime's engines, the whole Segmenter.
 
     python benchmarks/latency.py [--model training/unet_training/weights/pets-edge.keras] [--rounds 15]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from unet_runtime.bench.machine import Machine
 from unet_runtime.bench.measure import TOTAL, Row
@@ -19,7 +20,7 @@ _ARM = ("aarch64", "arm64", "armv7l", "armv6l")
 
 def advise(rows: Sequence[Row], machine: Machine) -> tuple[str, ...]:
     """Sentences about the rows; none about rows without measurements."""
-    measured = [row for row in rows if row.stages]
+    measured = list(filter(attrgetter("stages"), rows))
     sentences = [*_best(measured), *_int8(measured, machine)]
     tried = {row.combination.backend for row in rows}
     for name, engine in ENGINES.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,7 @@ class Settings:
     def round_photos(self, index: int) -> list[Path]:
         """Photos of round ``index``, the same for every combination."""
         first = index * self.photos_a_round
-        places = np.arange(first, first + self.photos_a_round) % len(self.photos)
-        return [self.photos[place] for place in places]
+        return list(itertools.islice(itertools.cycle(self.photos), first, first + self.photos_a_round))
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,10 @@ def title(combination: Combination) -> str:
 
 def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
     """Summarise what the workers of all rounds measured."""
-    totals, rates, memory = [], [], []
+    starts, totals, rates, memory = [], [], [], []
     for result in rounds:
         stages = np.array(result["samples"])  # seconds (photos, stages)
+        starts.append(tuple(result["cold_start"].values()))
         totals.append(np.column_stack([stages, stages.sum(axis=1)]))
         rates.append(len(stages) / stages.sum())
         memory.append(result["peak_memory"] or 0)
@@ -146,7 +147,6 @@ def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
     by_stage = {}
     for stage, values in zip((*STAGES, TOTAL), percentiles.T.tolist(), strict=True):
         by_stage[stage] = Percentiles(*values)
-    starts = [tuple(result["cold_start"].values()) for result in rounds]
     return Row(
         combination,
         device=rounds[0]["device"],
@@ -160,27 +160,30 @@ def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
     )
 
 
-def accuracy(combination: Combination, pairs: Sequence[tuple[Path, Path]]) -> Accuracy:
+def add_accuracy(row: Row, pairs: Sequence[tuple[Path, Path]]) -> Row:
     """Compare a combination's predictions with trimaps.
 
     Args:
-        combination: of a model with the trimap's classes.
+        row: its measurements so far.
         pairs: photos and their trimaps, at least one.
 
-    Raises:
-        BackendError: the process failed, the model has other classes, or no photo can be read.
+    Returns:
+        The row with its accuracy, or with the reason why it has none.
     """
-    result = run_worker(combination, [pairs[0][0]], pairs=pairs)
+    logger.info("accuracy: %s", title(row.combination))
+    try:
+        result = run_worker(row.combination, [pairs[0][0]], pairs=pairs)
+    except BackendError as error:
+        return replace(row, error=str(error))
     problems = tuple(result["problems"])
     matrix = np.array(result["matrix"], np.int64)
     if not matrix.any():
-        raise BackendError(f"accuracy: none of {len(pairs)} photos can be used; the first: {problems[0]}")
+        problem = f"accuracy: none of {len(pairs)} photos can be used; the first: {problems[0]}"
+        return replace(row, error=problem)
     present = np.flatnonzero(matrix.sum(axis=1))
     values = iou(matrix)
-    names = combination.model.spec.class_names
-    return Accuracy(
-        photos=len(pairs) - len(problems),
-        mean_iou=float(values[present].mean()),
-        class_iou={names[index]: float(values[index]) for index in present},
-        left_out=problems,
+    names = row.combination.model.spec.class_names
+    by_class = {names[index]: float(values[index]) for index in present}
+    return replace(
+        row, accuracy=Accuracy(len(pairs) - len(problems), float(values[present].mean()), by_class, problems)
     )

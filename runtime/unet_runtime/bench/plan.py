@@ -114,7 +114,7 @@ def _engines(path: Path, wanted: Sequence[str]) -> list[str]:
     able = readers(path.suffix)
     if not wanted:
         engine_for(path.suffix)  # raises where none is installed, and says what to install
-        return [name for name in able if installed(name)]
+        return list(filter(installed, able))
     chosen = [name for name in able if name in wanted]
     if not chosen:
         raise BackendError(f"{path}: none of {', '.join(wanted)} reads {path.suffix} files, {', '.join(able)} do")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from operator import attrgetter
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,7 +39,7 @@ def draw(report: Report, file: BinaryIO) -> None:
     from matplotlib.figure import Figure  # not pyplot: it looks for a display
 
     rows = sorted(report.measured, key=lambda row: row.stages[TOTAL].p50)
-    scored = [row for row in rows if row.accuracy]
+    scored = list(filter(attrgetter("accuracy"), rows))
     heights = [_BAR_HEIGHT * len(rows) + 1.3, _POINTS_HEIGHT if scored else 0]
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
     # Two subfigures: in one, the long names of the bars would squeeze the panel below too.

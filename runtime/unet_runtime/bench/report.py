@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from unet_runtime import __version__
@@ -29,12 +30,12 @@ class Report:
 
     @property
     def measured(self) -> list[Row]:
-        return [row for row in self.rows if row.stages]
+        return list(filter(attrgetter("stages"), self.rows))
 
     @property
     def failed(self) -> int:
         """Number of combinations and models that something is wrong with."""
-        return sum(bool(row.error) for row in self.rows) + len(self.refused)
+        return len(list(filter(attrgetter("error"), self.rows))) + len(self.refused)
 
 
 def to_json(report: Report) -> str:
@@ -85,8 +86,12 @@ def to_text(report: Report) -> str:
     scores = _accuracy_cells(rows)
     if scores:
         parts.append("Intersection over union, on the model's own grid:\n" + table(scores))
-    failures = [f"failed: {label(row, report.rows)}: {row.error}" for row in report.rows if row.error]
-    failures += [f"failed: {refusal.reason}" for refusal in report.refused]
+    failures = []
+    for row in report.rows:
+        if row.error:
+            failures.append(f"failed: {label(row, report.rows)}: {row.error}")
+    for refusal in report.refused:
+        failures.append(f"failed: {refusal.reason}")
     parts += ["\n".join(failures), "\n".join(report.advice)]
     return "\n\n".join(filter(None, parts))
 
@@ -123,7 +128,8 @@ def _machine_line(machine: Machine) -> str:
 
 
 def _main_cells(rows: Sequence[Row]) -> list[list[str]]:
-    lines = []
+    cells = []
+    scored = any(map(attrgetter("accuracy"), rows))
     for row in rows:
         assert row.cold_start
         line = {
@@ -138,10 +144,10 @@ def _main_cells(rows: Sequence[Row]) -> list[list[str]]:
             "memory": f"{row.peak_memory / 1e6:.0f} MB" if row.peak_memory else "?",
             "file": f"{row.combination.model.bytes / 1e6:.1f} MB",
         }
-        if any(other.accuracy for other in rows):
+        if scored:
             line["mean IoU"] = f"{row.accuracy.mean_iou:.4f}" if row.accuracy else ""
-        lines.append(line)
-    return [list(lines[0]), *(list(line.values()) for line in lines)]
+        cells.append(list(line.values()))
+    return [list(line), *cells]
 
 
 def _stage_cells(rows: Sequence[Row]) -> list[list[str]]:

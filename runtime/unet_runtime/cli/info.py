@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,9 @@ from unet_runtime.core.errors import MODEL, OK, ModelFileError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.install import pip_command
 from unet_runtime.core.spec import ModelSpec
-from unet_runtime.engines import MODELS
+from unet_runtime.engines import ENGINES, MODELS, readers
+
+logger = logging.getLogger(__name__)
 
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
@@ -50,17 +53,19 @@ def command(models: tuple[Path, ...], output: Path | None, as_json: bool, verbos
     described = list(map(_describe, models or sorted(MODELS.glob("*.*"))))
     engines = machine.engine_states()
     if as_json:
-        text = json.dumps(_report(described, engines), ensure_ascii=False)
+        text = json.dumps(_report(described, engines), ensure_ascii=False, default=asdict)
     else:
         text = "\n".join(_lines(described, engines))
     if output is None:
         click.echo(text)
     else:
         write_text(output, text + "\n")
-    failed = [entry["error"] for entry in described if "error" in entry]
-    for message in failed:
-        click.echo(f"error: {message}", err=True)
-    return MODEL if failed else OK
+    code = OK
+    for entry in described:
+        if "error" in entry:
+            logger.error("%s", entry["error"])
+            code = MODEL
+    return code
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -79,14 +84,14 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _report(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> dict[str, Any]:
-    """What --json prints."""
+    """What --json prints; its dataclasses become objects."""
     default = _default(engines)
     return {
         "version": __version__,
         "machine": machine.description(),
-        "models": [entry | {"spec": asdict(entry["spec"])} if "spec" in entry else entry for entry in described],
-        "engines": list(map(asdict, engines)),
-        "extras": list(map(asdict, machine.extras())),
+        "models": described,
+        "engines": engines,
+        "extras": machine.extras(),
         "default_engine": default.name if default else None,
     }
 
@@ -135,9 +140,8 @@ def _metrics(spec: ModelSpec) -> str:
     if "mean_iou" not in metrics:
         return ""
     text = f"mean IoU {metrics['mean_iou']:.4f}"
-    by_class = ", ".join(f"{name} {value:.4f}" for name, value in metrics.get("iou", {}).items())
-    if by_class:
-        text += f" ({by_class})"
+    if "iou" in metrics:
+        text += f" ({', '.join(f'{name} {value:.4f}' for name, value in metrics['iou'].items())})"
     if "photos" in metrics:
         text += f" on {metrics['photos']} {metrics.get('split', '')} photos"
     return f"{text}, in float32"
@@ -150,11 +154,14 @@ def _quantization(spec: ModelSpec) -> str:
 
 
 def _engines_for(path: Path, engines: list[machine.EngineState]) -> str:
-    able = [engine for engine in engines if path.suffix in engine.reads]
+    able = readers(path.suffix)
     if not able:
         return "no engine of this package: unet-export makes .onnx and .tflite files"
-    running = [f"{engine.name} ({', '.join(engine.running)})" for engine in able if engine.running]
-    return ", ".join(running) or f"nothing yet: {able[0].install}"
+    running = []
+    for engine in engines:
+        if engine.name in able and engine.running:
+            running.append(f"{engine.name} ({', '.join(engine.running)})")
+    return ", ".join(running) or f"nothing yet: {pip_command(ENGINES[able[0]].extra)}"
 
 
 def _engine_lines(engine: machine.EngineState) -> Iterator[str]:

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -25,10 +25,8 @@ class Done:
     """What there is to report about a photo, or a video, that has been segmented."""
 
     written: Sequence[Path]
-    size: tuple[int, int] = (0, 0)
-    """(width, height) in pixels; unknown for a video."""
-    areas: dict[str, dict[str, float]] | None = None
-    """As ``coco.areas_by_name``."""
+    content: dict[str, object] = field(default_factory=dict)
+    """What is known of it, for JSON: width and height in pixels, and the area of each class."""
     summary: str = ""
     """Areas of all classes but the background, for people."""
     piped: bytes = b""
@@ -137,12 +135,9 @@ class Report:
             summary = f"{done.summary} " if done.summary else ""
             click.echo(f"{path}: {summary}-> {', '.join(results) or 'standard output'}", err=self._to_stderr)
             return
-        content: dict[str, object] = {"photo": str(path)}
-        if done.areas is not None:
-            content |= {"width": done.size[0], "height": done.size[1], "classes": done.areas}
         spec, backend = self._segmenter.spec, self._segmenter.backend
-        content |= {"model": spec.name, "precision": spec.precision}
-        _print_json(content | {"engine": backend.engine, "device": backend.device, "results": results})
+        model = {"model": spec.name, "precision": spec.precision, "engine": backend.engine, "device": backend.device}
+        _print_json({"photo": str(path)} | done.content | model | {"results": results})
 
     def _erase(self) -> None:
         if self._shows_progress:

@@ -210,7 +210,8 @@ def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoin
     for known in result.spec.classes:
         if known.role != "background":
             shares.append(f"{known.name} {areas[known.name]['share']:.0%}")
-    return Done(written, result.photo.size, areas, ", ".join(shares), piped)
+    content = {"width": result.photo.width, "height": result.photo.height, "classes": areas}
+    return Done(written, content, ", ".join(shares), piped)
 
 
 def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:
