@@ -249,7 +249,7 @@ def forged(body: bytes, rng: random.Random) -> Iterator[bytes]:
 
 
 def small_onnx() -> bytes:
-    from tests.runtime.test_tiling import convolution_spec, write_convolution
+    from tests.helpers.convolution import convolution_spec, write_convolution
 
     with tempfile.TemporaryDirectory() as folder:
         return write_convolution(Path(folder) / "model.onnx", convolution_spec(1)).read_bytes()

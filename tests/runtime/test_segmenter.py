@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import colour_model_bytes, colour_spec, write_colour_model
-from tests.runtime.test_tiling import convolution_spec, write_convolution
+from tests.helpers.convolution import convolution_spec, write_convolution
 from unet_runtime import BackendError, ImageError, ModelFileError, Segmenter
 from unet_runtime import segmenter as segmenter_module
 from unet_runtime.core.artifact import append_to_onnx, append_to_tflite

@@ -18,7 +18,7 @@ import numpy as np
 
 from unet_runtime import engines
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, check_split, evenly, read_split
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, check_split, evenly, read_split
 from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
@@ -100,7 +100,7 @@ def load_model(path: Path, backend: str = "auto") -> Model:
     return Model(artifact.spec, engines.load(name, artifact))
 
 
-def evaluate(model: Model, data: Path, *, part: str = "test", count: int | None = None, say: Say) -> Evaluation:
+def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None = None, say: Say) -> Evaluation:
     """Measure ``model`` on photos of its own split.
 
     Args:

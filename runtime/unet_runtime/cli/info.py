@@ -76,7 +76,7 @@ def _describe(path: Path) -> dict[str, Any]:
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         else:
             artifact = read_artifact(path)
-            spec, digest = artifact.spec, artifact.content[-64:].decode()
+            spec, digest = artifact.spec, artifact.digest
             size = len(artifact.content)
     except ModelFileError as error:
         return {"path": str(path), "error": str(error)}

@@ -1,16 +1,15 @@
 """Model files that describe themselves: write and read the spec, refuse a damaged file.
 
-One rule for every format: the file's last 64 bytes are the SHA-256, in lower-case hex, of all bytes
-before them. So damage anywhere is found before an engine sees the file, with the standard library
-alone, and the file stays valid in its own format:
+One rule for every format: the file's last 64 bytes are the SHA-256, in lower-case hex, of all bytes before them. So
+damage anywhere is found before an engine sees the file, with the standard library alone, and the file stays valid in
+its own format:
 
-    .onnx     a protobuf message: fields may be appended. The spec, then the digest, are its last two
-              ``metadata_props``.
-    .tflite   a flatbuffer ignores what follows it: a zip follows, with the spec as its entry and the
-              digest as its comment.
+    .onnx     a protobuf message: fields may be appended. Spec and digest are its last two ``metadata_props``.
+    .tflite   a flatbuffer ignores what follows it: a zip with the spec as its entry and the digest as its comment.
     .keras    a zip already: the spec is one more entry, the digest its comment.
 
-A SavedModel is a folder: ``assets.extra/`` holds the spec and the SHA-256 of every other file.
+A SavedModel is a folder: ``assets.extra/`` holds the spec and the SHA-256 of every other file. A digest finds damage;
+it does not prove who made the file.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unet_runtime.core.errors import ModelFileError
@@ -44,8 +43,13 @@ class Artifact:
 
     path: Path
     spec: ModelSpec
-    content: bytes
+    content: bytes = field(repr=False)
     """The whole file, as the engine takes it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file less its last 64 bytes, which hold it; 64 hex digits."""
+        return self.content[-_DIGEST_LENGTH:].decode()
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -53,6 +57,10 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
     Raises:
         ModelFileError: missing, unreadable, of another suffix, damaged, or without a spec.
+
+    Example:
+        >>> read_artifact("runtime/unet_runtime/models/pets-edge-160.int8.tflite").spec.class_names
+        ('pet', 'background', 'border')
     """
     path = Path(path)
     try:
@@ -96,9 +104,6 @@ def _hex_digest(content: bytes | memoryview) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
 
 
-# --- ONNX ------------------------------------------------------------------------------------------
-
-
 def append_to_onnx(model: bytes, spec: ModelSpec) -> bytes:
     """A serialised ONNX ModelProto with spec and digest as its last two ``metadata_props``."""
     content = model + _metadata_entry(_ONNX_SPEC_KEY, spec.to_json().encode())
@@ -108,8 +113,7 @@ def append_to_onnx(model: bytes, spec: ModelSpec) -> bytes:
 
 
 def _metadata_entry(key: str, value: bytes) -> bytes:
-    entry = _field(1, key.encode()) + _field(2, value)
-    return _field(_ONNX_METADATA_FIELD, entry)
+    return _field(_ONNX_METADATA_FIELD, _field(1, key.encode()) + _field(2, value))
 
 
 def _field(number: int, payload: bytes) -> bytes:
@@ -161,9 +165,6 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     raise ModelFileError("not an ONNX model: it ends inside a protobuf number")
 
 
-# --- TFLite and Keras: zips ------------------------------------------------------------------------
-
-
 def append_to_tflite(model: bytes, spec: ModelSpec) -> bytes:
     """A flatbuffer followed by a zip with the spec; the zip's comment is the digest of all before it."""
     return _with_zip_entry(model, spec)
@@ -210,8 +211,6 @@ _SPEC_READERS: dict[str, Callable[[bytes], bytes | None]] = {
     ".tflite": _zip_spec,
     ".keras": _zip_spec,
 }
-
-# --- SavedModel: a folder --------------------------------------------------------------------------
 
 
 def write_saved_model_spec(folder: Path, spec: ModelSpec) -> None:

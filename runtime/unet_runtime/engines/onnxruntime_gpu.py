@@ -188,8 +188,7 @@ def tensorrt_options(artifact: Artifact) -> dict[str, str]:
         # https://github.com/microsoft/onnxruntime/issues/26029
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     exact = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
-    digest = artifact.content[-64:].decode()  # of the whole file, verified
-    folder = cache_folder() / "tensorrt" / (digest[:16] + ("" if exact else "-tf32"))
+    folder = cache_folder() / "tensorrt" / (artifact.digest[:16] + ("" if exact else "-tf32"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else's: an engine is code
     return {
         "trt_fp16_enable": str(artifact.spec.precision == "float16"),

@@ -1,7 +1,8 @@
 """Which wheels of an engine are installed, read from their metadata's folders: no engine is imported.
 
 ``onnxruntime`` and ``onnxruntime-gpu`` fill one folder with different files. With both installed the one installed
-last decides what runs, and removing either breaks the other: so it is refused before anything is imported.
+last decides what runs, and removing either breaks the other: so it is refused before anything is imported
+(https://github.com/microsoft/onnxruntime/issues/26996).
 """
 
 from __future__ import annotations
@@ -32,24 +33,25 @@ def found(package: Path, names: tuple[str, ...]) -> dict[str, str]:
     """
     versions = {}
     for item in os.scandir(package.parent):  # lists names alone: half the time of pathlib
-        if item.name.endswith(_METADATA):
-            name, _, version = item.name.removesuffix(_METADATA).partition("-")
-            versions[name.replace("_", "-")] = version
-    return {name: versions[name] for name in names if name in versions}
+        name, _, version = item.name.removesuffix(_METADATA).partition("-")
+        name = name.replace("_", "-")
+        if item.name.endswith(_METADATA) and name in names:
+            versions[name] = version
+    return dict(sorted(versions.items()))
 
 
 def refuse_several(package: Path, names: tuple[str, ...]) -> None:
     """Only one of wheels that share a folder may be installed.
 
     Raises:
-        BackendError: several are; the message has the commands that mend it.
+        BackendError: several are; the message has the commands that repair it.
     """
     versions = found(package, names)
     if len(versions) > 1:
+        wheels = " and ".join(map(" ".join, versions.items()))
+        remedy = replace_by("cuda" if "onnxruntime-gpu" in versions else "onnx", tuple(versions))
         raise BackendError(
-            f"{' and '.join(f'{name} {version}' for name, version in versions.items())} are both installed, expected "
-            "one: they overwrite each other's files. Run: "
-            + replace_by("cuda" if "onnxruntime-gpu" in versions else "onnx", tuple(versions))
+            f"{wheels} are both installed, expected one: they overwrite each other's files. Run: {remedy}"
         )
 
 
