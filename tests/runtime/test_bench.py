@@ -214,7 +214,7 @@ def test_a_signal_ends_the_child_and_writes_nothing(number: int, delay: float, c
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     while (alive := Path(f"/proc/{child[0]}").exists()) and time.monotonic() < deadline:
-        time.sleep(0.02)  # one that was just started, and never told what to do, ends by itself
+        time.sleep(0.02)  # one that was just started, and never given a job, ends by itself
     assert not alive
     assert list((tmp_path / "unet-bench").iterdir()) == []
 

@@ -109,6 +109,7 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
         (["a.jpg", "--max-pixels", "1000"], 1, "too many pixels (451x300"),
         (["a.jpg", "--view", "web", "--max-seconds", "3"], 2, "--view, --max-seconds without --webcam"),
         (["--webcam", "0", "a.jpg"], 2, "--webcam together with a.jpg"),
+        (["--webcam", "0", "-o", "x.png"], 2, "--webcam saves in a folder"),
         (["a.jpg", "--output", "x.png", "--output-dir", "out"], 2, "give one of them"),
         (["a.jpg", "--output", "x.png", "--save", "mask,json"], 2, "--save names several"),
         (["a.jpg", "deep", "--output", "x.png"], 2, "--output x.png is a file, for the result of one photo"),

@@ -39,7 +39,7 @@ class Report:
 
 
 def to_json(report: Report) -> str:
-    """One line of JSON in ASCII (a file name need not be Unicode text), as this module's docstring says."""
+    """One line of JSON in ASCII (a file name need not be Unicode text), as docs/commands.md says."""
     content = {
         "schema": SCHEMA,
         "version": __version__,

@@ -166,6 +166,8 @@ def check(given: dict[str, Any]) -> None:
     if given["webcam"] is not None:
         if photos:
             raise click.UsageError(f"--webcam together with {photos[0]}: a camera, or photos, not both.")
+        if given["output"] is not None:
+            raise click.UsageError(f"--output {given['output']} is a file, --webcam saves in a folder: name a folder.")
         return
     live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
     if live:
