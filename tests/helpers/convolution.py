@@ -1,4 +1,4 @@
-"""A network of one convolution, as an ONNX model: its right answer is known for photos of any size."""
+"""A network of one convolution, as an ONNX model: its right output is known for photos of any size."""
 
 from __future__ import annotations
 

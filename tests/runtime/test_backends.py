@@ -1,4 +1,4 @@
-"""Engines: who is chosen, what is refused before it is imported, threads, whose memory an answer is."""
+"""Engines: which one is chosen, what is refused before it is imported, threads, whose memory a result is."""
 
 from __future__ import annotations
 
@@ -51,34 +51,34 @@ except Exception as error:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_answer_belongs_to_the_caller(engine: str) -> None:
-    """A later run does not write into an earlier answer, nor does any thread's into another's."""
+def test_a_result_belongs_to_the_caller(engine: str) -> None:
+    """A later run does not write into an earlier result, nor does any thread's into another's."""
     backend = load(engine, artifact(engine), threads=1)
     images = pictures(4)
     first = backend.run(images[:1])
     kept = first.copy()
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda index: backend.run(images[index % 4 : index % 4 + 1]), range(12)))
+        outputs = list(pool.map(lambda index: backend.run(images[index % 4 : index % 4 + 1]), range(12)))
     assert np.array_equal(first, kept)
-    for index, answer in enumerate(answers):
-        np.testing.assert_allclose(answer, answers[index % 4], atol=1e-6)
-    assert not np.array_equal(answers[0], answers[1])
+    for index, output in enumerate(outputs):
+        np.testing.assert_allclose(output, outputs[index % 4], atol=1e-6)
+    assert not np.array_equal(outputs[0], outputs[1])
     together = backend.run(images)
-    np.testing.assert_allclose(together, np.concatenate(answers[:4]), atol=1e-5)
+    np.testing.assert_allclose(together, np.concatenate(outputs[:4]), atol=1e-5)
     assert together.dtype == np.float32
 
 
 def test_int8_probabilities_are_dequantised() -> None:
-    """By hand from the file's own scale, beside the float model's answer."""
+    """By hand from the file's own scale, beside the float model's output."""
     backend = load("tflite", artifact("tflite"))
     image = pictures(1)
-    answer = backend.run(image)
+    output = backend.run(image)
     details = backend._interpreter.get_output_details()[0]  # type: ignore[attr-defined]
     scale, zero_point = details["quantization"]
     raw = backend._interpreter.get_tensor(details["index"])  # type: ignore[attr-defined]
     assert raw.dtype.kind == "i"
-    np.testing.assert_allclose(answer, (raw.astype(np.float32) - zero_point) * np.float32(scale), atol=1e-7)
-    assert abs(answer - load("onnx", artifact("onnx")).run(image)).mean() < 0.05
+    np.testing.assert_allclose(output, (raw.astype(np.float32) - zero_point) * np.float32(scale), atol=1e-7)
+    assert abs(output - load("onnx", artifact("onnx")).run(image)).mean() < 0.05
 
 
 def test_onnx_runtime_does_not_keep_the_files_bytes() -> None:

@@ -80,7 +80,7 @@ def test_mask_is_the_argmax_of_resampled_probabilities(size: tuple[int, int]) ->
 
 @pytest.mark.parametrize("size", SIZES)
 def test_large_areas_of_one_class_are_the_definition_s_too(size: tuple[int, int]) -> None:
-    """Most of it is copied, not computed: as a model answers, sure of itself but along outlines."""
+    """Most of it is copied, not computed: as in a model's output, which is certain but along outlines."""
     row, column = np.mgrid[:32, :32]
     distance = np.hypot(row - 13.3, column - 17.8)
     logits = np.stack([9 - distance, distance - 9, 1.5 - np.abs(distance - 9)], -1) * 4
@@ -99,7 +99,7 @@ def test_large_areas_of_one_class_are_the_definition_s_too(size: tuple[int, int]
 def test_ties_are_the_definition_s(
     grid: tuple[int, int], size: tuple[int, int], classes: int, levels: int, seed: int
 ) -> None:
-    """Few levels, as int8 models answer: whole areas tie, and so do outlines."""
+    """Few levels, as int8 models have: whole areas tie, and so do outlines."""
     values = np.random.default_rng(seed).integers(0, levels, (*grid, classes)).astype(np.float32) / 4
     spec = colour_spec(grid[0], width=grid[1])
     spec = replace(spec, classes=(spec.classes * 2)[:classes])
@@ -196,7 +196,7 @@ def test_what_a_sigmoid_model_s_sum_is_does_not_matter(scale: float) -> None:
         assert (difference > (0 if make is class_mask else 1)).mean() < 1e-4
 
 
-def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_answers() -> None:
+def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_probabilities() -> None:
     probabilities = np.array([[[8e-4, 2e-4, 1e-5], [0, 0, 0.5], [0, 0, 0], [0.9, 0.9, 0.1]]], np.float32)
     assert opacity(probabilities, (4, 1), sigmoid_spec(1, width=4))[0].tolist() == pytest.approx(
         [204, 128, 128, 128], abs=1

@@ -1,6 +1,6 @@
 """CUDA and TensorRT on a machine without a GPU: the real engine, whose "cuda" is the CPU in these tests.
 
-What is replaced is what cannot exist here: the list of providers, the names a session answers with, and where a
+What is replaced is what cannot exist here: the list of providers, the names a session returns, and where a
 buffer lies. Sessions, bindings and buffers are ONNX Runtime's own, so the numbers are real ones.
 """
 
@@ -56,7 +56,7 @@ class Machine:
         self.sessions: list[Any] = []
         self.runs = 0
         self.running = 0  # runs under way: the buffer on the GPU is one
-        self.registers: list[str] | None = None  # what a session answers, if not what it was asked for
+        self.registers: list[str] | None = None  # what a session returns, if not what it was asked for
         self.nodes: dict[str, int] | None = None
         self.failure: Exception | None = None
         self.OrtValue = type("OrtValue", (Buffer,), {"made": []})
@@ -124,14 +124,14 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
-def test_cuda_gives_the_cpus_answer_through_its_buffers(machine: Machine, artifact: Artifact) -> None:
+def test_cuda_gives_the_cpus_result_through_its_buffers(machine: Machine, artifact: Artifact) -> None:
     on_cpu = load("onnx", artifact, device="cpu")
     backend = load("onnx", artifact, device="cuda")
     assert (backend.device, backend.note) == ("cuda", "")
-    answers = [(pictures(n, n), backend.run(pictures(n, n))) for n in (1, 1, 3, 1, 0)]
-    for images, answer in answers:  # compared at the end: no call has written into another's answer
-        assert answer.dtype == np.float32
-        np.testing.assert_allclose(answer, on_cpu.run(images), atol=1e-6)
+    outputs = [(pictures(n, n), backend.run(pictures(n, n))) for n in (1, 1, 3, 1, 0)]
+    for images, output in outputs:  # compared at the end: no call has written into another's result
+        assert output.dtype == np.float32
+        np.testing.assert_allclose(output, on_cpu.run(images), atol=1e-6)
 
 
 def test_cuda_is_asked_for_float32_as_proven(machine: Machine, artifact: Artifact) -> None:
@@ -157,10 +157,10 @@ def test_threads_share_one_gpu(machine: Machine, artifact: Artifact) -> None:
     backend = load("onnx", artifact, device="cuda")
     expected = [backend.run(pictures(1 + seed % 3, seed)) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        for turn, answer in enumerate(
+        for turn, output in enumerate(
             pool.map(lambda seed: backend.run(pictures(1 + seed % 3, seed)), [*range(8)] * 4)
         ):
-            assert np.array_equal(answer, expected[turn % 8])
+            assert np.array_equal(output, expected[turn % 8])
 
 
 def test_a_provider_that_silently_became_the_cpu_is_an_error(machine: Machine, artifact: Artifact) -> None:
@@ -176,7 +176,7 @@ def test_a_provider_without_nodes_is_not_believed(machine: Machine, artifact: Ar
         load("onnx", artifact, device="tensorrt")
 
 
-def test_nodes_left_to_the_cpu_are_told(machine: Machine, artifact: Artifact) -> None:
+def test_nodes_left_to_the_cpu_are_reported(machine: Machine, artifact: Artifact) -> None:
     machine.nodes = {CUDA: 40, CPU: 9}
     backend = load("onnx", artifact, device="cuda")
     assert (backend.device, backend.note) == ("cuda", "9 of the model's 49 nodes run on the CPU")

@@ -1,4 +1,4 @@
-"""Tiles fit together: with the right answer known from one network as large as the photo."""
+"""Tiles fit together: the right result is known from one network as large as the photo."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_tiles_begin_where_pooling_does_and_are_no_more_than_needed(side: int, o
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_a_photo_as_large_as_the_answer_is_one_tile_called_or_tiled(fit: str, tmp_path: Path) -> None:
+def test_a_photo_as_large_as_the_output_is_one_tile_called_or_tiled(fit: str, tmp_path: Path) -> None:
     spec = convolution_spec(1)
     spec = replace(spec, input=replace(spec.input, fit=fit))
     segmenter = Segmenter(write_convolution(tmp_path / "model.onnx", spec))
@@ -102,7 +102,7 @@ def test_a_photo_as_large_as_the_answer_is_one_tile_called_or_tiled(fit: str, tm
 def test_padded_convolutions_in_tiles_are_the_whole_picture_s_away_from_the_edge(
     overlap: float, padded: Segmenter
 ) -> None:
-    """What a tile answers beside its own edge, where it was fed zeros, has no weight."""
+    """The output of a tile beside its own edge, where its input was padded with zeros, has no weight."""
     photo = noise(120, 95)
     result = all_rows(padded.tiled(photo, overlap=overlap))
     np.testing.assert_allclose(result[1:-1, 1:-1], whole_picture(photo)[1:-1, 1:-1], atol=2e-6)
@@ -116,7 +116,7 @@ def test_without_overlap_padding_shows(padded: Segmenter) -> None:
 
 
 def run_of_tile_numbers(spec: ModelSpec) -> tiling.Run:
-    """A model that answers a different class share for every tile that it is given, the same all over the tile."""
+    """A model with a different class share for every tile, the same all over the tile."""
     seen = iter(range(10_000))
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_the_result_is_used_like_any_other(unpadded: Segmenter, tmp_path: Path) 
 
 
 def test_sigmoid_models_blend_shares(tmp_path: Path) -> None:
-    """Of tiles that answer large or small for the same shares, the shares count."""
+    """Where tiles have large or small outputs for the same shares, the shares count."""
     spec = replace(colour_spec(16), output=OutputSpec(16, 16, activation="sigmoid"))
     scales = iter(np.random.default_rng(0).uniform(0.01, 1, 1000))
 

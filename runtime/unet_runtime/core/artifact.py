@@ -59,8 +59,9 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         ModelFileError: missing, unreadable, of another suffix, damaged, or without a spec.
 
     Example:
-        >>> read_artifact("runtime/unet_runtime/models/pets-edge-160.int8.tflite").spec.class_names
-        ('pet', 'background', 'border')
+        >>> from unet_runtime.engines import ENGINES
+        >>> read_artifact(ENGINES["tflite"].default_model).spec.precision
+        'int8'
     """
     path = Path(path)
     try:

@@ -33,6 +33,17 @@ ENGINES = {engine.name: engine for engine in map(_record, _MODULES)}
 DEVICES: tuple[Device, ...] = get_args(Device)
 
 
+def find(name: str) -> Engine:
+    """The record of the engine ``name``.
+
+    Raises:
+        BackendError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise BackendError(f"backend {name!r}, expected one of {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
 def package_file(name: str) -> Path | None:
     """``__init__.py`` of the engine's package; None where it is not installed. Does not import it."""
     found = importlib.util.find_spec(ENGINES[name].package)
@@ -70,9 +81,7 @@ def engine_for(suffix: str) -> str:
     able = readers(suffix)
     if not able:
         raise BackendError(f"no engine reads {suffix!r} files, expected .onnx or .tflite")
-    for name in filter(installed, able):
-        return name
-    raise MissingDependencyError(f"no engine for {suffix} files is installed: {install_hint(able[0])}")
+    return _first_installed(able, f"no engine for {suffix} files is installed")
 
 
 def default_engine() -> str:
@@ -81,21 +90,13 @@ def default_engine() -> str:
     Raises:
         MissingDependencyError: none is installed.
     """
-    for name in filter(installed, ENGINES):
+    return _first_installed(list(ENGINES), "no engine is installed")
+
+
+def _first_installed(names: list[str], problem: str) -> str:
+    for name in filter(installed, names):
         return name
-    hints = " or ".join(map(install_hint, ENGINES))
-    raise MissingDependencyError(f"no engine is installed, so no model runs: {hints}")
-
-
-def find(name: str) -> Engine:
-    """The record of the engine ``name``.
-
-    Raises:
-        BackendError: there is no such engine.
-    """
-    if name not in ENGINES:
-        raise BackendError(f"backend {name!r}, expected one of {', '.join(ENGINES)}")
-    return ENGINES[name]
+    raise MissingDependencyError(f"{problem}: {' or '.join(dict.fromkeys(map(install_hint, names)))}")
 
 
 def load(name: str, artifact: Artifact, *, device: Device = "auto", threads: int | None = None) -> Backend:
@@ -112,7 +113,7 @@ def load(name: str, artifact: Artifact, *, device: Device = "auto", threads: int
         raise BackendError(f"device {device!r}, expected one of {', '.join(DEVICES)}")
     if artifact.path.suffix not in engine.suffixes:
         raise BackendError(f"{artifact.path}: backend {name} reads {', '.join(engine.suffixes)} files")
-    if device != "auto" and device not in engine.devices:
+    if device not in ("auto", *engine.devices):
         able = [other.name for other in ENGINES.values() if device in other.devices]
         raise BackendError(
             f"device {device}: {engine.label} does not run on it, expected {', '.join(('auto', *engine.devices))}: "

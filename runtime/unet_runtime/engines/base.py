@@ -42,22 +42,13 @@ class Backend(Protocol):
         ...
 
 
-class Load(Protocol):
-    """``load`` of every engine's module; imports the engine's package."""
+Load = Callable[[Artifact, Device, int | None], Backend]
+"""``load(artifact, device, threads)`` of an engine's module: imports the engine and loads a verified model file.
 
-    def __call__(self, artifact: Artifact, device: Device, threads: int | None) -> Backend:
-        """Load a verified model file.
-
-        Args:
-            artifact: the model.
-            device: one of the engine's devices, or ``auto``.
-            threads: CPU threads; None: the cores that this process may use.
-
-        Raises:
-            BackendError: the engine does not run on ``device``.
-            ModelFileError: the engine refuses the model.
-        """
-        ...
+``device`` is ``auto`` or one of the engine's devices; ``threads`` the number of CPU threads, None: the cores that this
+process may use. Raises BackendError where the engine does not run on ``device``, ModelFileError where it refuses the
+model.
+"""
 
 
 @dataclass(frozen=True)

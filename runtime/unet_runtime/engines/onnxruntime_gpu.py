@@ -95,17 +95,7 @@ class GpuBackend:
 
 
 def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
-    """Load a model on a GPU.
-
-    Args:
-        artifact: the model.
-        device: ``cuda``, ``tensorrt``, or ``auto``: CUDA, or else the CPU, with a note that says why.
-        threads: of what runs on the CPU.
-
-    Raises:
-        BackendError: the device that was named does not run the model.
-        ModelFileError: the engine refuses the model.
-    """
+    """See ``base.Load``; ``auto`` takes CUDA, or else the CPU, with a note that says why."""
     if device != "auto":
         return _load_gpu(artifact, device, threads)
     try:
@@ -118,13 +108,15 @@ def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBacken
     reason = missing(device)
     if reason:
         raise BackendError(f"device {device}: {reason}")
+    providers: list[Any] = [(CUDA, CUDA_OPTIONS), CPU]
     options = on_cpu.session_options(threads)
     # Recorded from ONNX Runtime 1.24 on: which provider got which node.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if device == "tensorrt":
         options.add_free_dimension_override_by_name("batch", 1)  # else the engine is built anew for other sizes
+        providers.insert(0, (TENSORRT, tensorrt_options(artifact)))
     try:
-        session = on_cpu.open_session(artifact, options, _providers(artifact, device))
+        session = on_cpu.open_session(artifact, options, providers)
         used, note = assigned(session)
         if used != device:
             raise BackendError(f"device {device}: its provider was given no part of the model, which runs on {used}")
@@ -176,11 +168,6 @@ def assigned(session: Any) -> tuple[str, str]:
     return device, ""
 
 
-def _providers(artifact: Artifact, device: str) -> list[Any]:
-    below: list[Any] = [(CUDA, CUDA_OPTIONS), CPU]
-    return below if device == "cuda" else [(TENSORRT, tensorrt_options(artifact)), *below]
-
-
 def tensorrt_options(artifact: Artifact) -> dict[str, str]:
     """The engine is built once for each model and kept; float16 where the model itself is."""
     if artifact.spec.precision == "float32":
@@ -215,14 +202,10 @@ def _preload(device: str) -> None:
     # It prints each library that it cannot find; what is missing in the end is found by loading the provider.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         ort.preload_dlls()  # from 1.21 on
-    if device == "tensorrt":
-        _preload_tensorrt()
-
-
-def _preload_tensorrt() -> None:
-    """Its wheel has the libraries in its own folder; importing the package loads them, or this does."""
+    if device != "tensorrt":
+        return
     with contextlib.suppress(Exception):  # not installed, or broken: the provider's own error says more
-        folder = Path(importlib.import_module("tensorrt_libs").__path__[0])
+        folder = Path(importlib.import_module("tensorrt_libs").__path__[0])  # importing it loads them, or this does:
         for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
             for library in folder.glob(f"lib{name}.so.*"):
                 ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
