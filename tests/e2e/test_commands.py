@@ -1,4 +1,4 @@
-"""What the README tells people to type, typed."""
+"""What README and docs tell people to type, typed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from unet_training.cli.command import command as training
 from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/training.md", "docs/export.md")
+TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 DEFAULT_MODEL = ENGINES["onnx"].default_model
 
 # The environment that runs the tests is the one that `make setup` made: nothing is installed again.
@@ -32,10 +33,10 @@ MAKE = ["make", f"VENV={BIN.parent}"]
 
 
 def shell_lines() -> list[str]:
-    """Every line of the README's ``sh`` blocks, comments removed."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    """Every different line of the pages' ``sh`` blocks, comments removed."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     lines = [re.sub(r"(^|\s+)#.*", "", line) for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return list(dict.fromkeys(filter(None, lines)))
 
 
 def lines_of(program: str) -> list[str]:
@@ -106,7 +107,7 @@ def test_benchmarks_are_understood(line: str) -> None:
 
 
 def test_python_snippets(things: Path) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert snippets
     for snippet in snippets:
         run([sys.executable, "-c", snippet], cwd=things)
