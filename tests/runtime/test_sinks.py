@@ -14,7 +14,8 @@ from PIL import Image
 
 from unet_runtime import OutputError, Segmentation, Segmenter
 from unet_runtime.core.files import replacing
-from unet_runtime.io.sinks import RESULTS, About, encode, is_current, result_path, save, stamp
+from unet_runtime.io.kind import Metadata
+from unet_runtime.io.sinks import RESULTS, encode, is_current, result_path, save, stamp
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_numpy_loads_the_probabilities(result: Segmentation, tmp_path: Path) -> 
 
 
 def test_json_names_photo_and_engine(result: Segmentation, tmp_path: Path) -> None:
-    (path,) = save(result, ("json",), tmp_path, "cat", About("cat.jpg", "Engine 1", "none"))
+    (path,) = save(result, ("json",), tmp_path, "cat", Metadata("cat.jpg", "Engine 1", "none"))
     document = json.loads(path.read_text())
     assert document["images"][0]["file_name"] == "cat.jpg"
     assert document["info"]["engine"] == "Engine 1"
@@ -130,7 +131,7 @@ def test_current_results(result: Segmentation, tmp_path: Path, sample_photo: Pat
     photo = tmp_path / "cat.jpg"
     photo.write_bytes(sample_photo.read_bytes())
     ours = stamp(result.spec.to_json(), tile=None)
-    paths = save(result, RESULTS, tmp_path, "cat", About(stamp=ours))
+    paths = save(result, RESULTS, tmp_path, "cat", Metadata(stamp=ours))
     assert is_current(photo, paths, ours)
     assert not is_current(photo, [*paths, tmp_path / "more.png"], ours)
     for path in paths:  # each carries the stamp

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
     from unet_runtime.live.loop import Live
     from unet_runtime.live.record import Recorder
     from unet_runtime.live.smooth import Smoother
-    from unet_runtime.live.view import open_view
+    from unet_runtime.live.views import open_view
 
     timings = Timings()
     camera = Camera(options.source, timings=timings)
@@ -146,18 +146,17 @@ def _save(result: Segmentation, folder: Path) -> list[Path]:
     return [photo, *save(result, ("mask", "overlay", "cutout"), folder, stem)]
 
 
-def run_video(segmenter: Segmenter, path: Path, output_path: Path, kind: str) -> None:
-    """Segment a video into another one, with a progress bar where standard error is a terminal.
+def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path]) -> None:
+    """Segment a video into others, with a progress bar where standard error is a terminal.
 
     Args:
         segmenter: the model.
         path: the video.
-        output_path: what to write; see ``video.segment_video``.
-        kind: ``overlay``, ``mask`` or ``cutout``.
+        targets: kind -> the video to write; see ``segment_video``.
 
     Raises:
         SourceError: no video, or a damaged one; what could be read of it is written.
-        OutputError: the result cannot be written.
+        OutputError: a result cannot be written.
         BackendError: the engine failed.
     """
     from unet_runtime.io.video.segment import segment_video
@@ -169,7 +168,7 @@ def run_video(segmenter: Segmenter, path: Path, output_path: Path, kind: str) ->
                 bar.length = max(promised, done)
                 bar.update(done - bar.pos)
 
-        segment_video(segmenter, path, output_path, kind, progress)
+        segment_video(segmenter, path, targets, progress)
 
 
 def _bar(path: Path) -> Any:

@@ -7,21 +7,25 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 """For ``context_settings``."""
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")
 
 _GROUP = "unet_edge_group"
+_OTHER = "Other options"
 
 
 class GroupedCommand(click.Command):
@@ -54,6 +58,8 @@ class CommandGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # a millisecond that only an error needs
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             if not near or "Did you mean" in error.message:
                 raise
@@ -61,12 +67,13 @@ class CommandGroup(click.Group):
 
 
 def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    """A section of the help for each group, in the order of their first options."""
+    """A section of the help for each group, in the order of their first options, those of no group last."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None and not isinstance(parameter, click.Argument):  # those are in the usage line
-            sections.setdefault(getattr(parameter, _GROUP, "Other options"), []).append(record)
+            sections.setdefault(getattr(parameter, _GROUP, _OTHER), []).append(record)
+    sections[_OTHER] = sections.pop(_OTHER)  # --help at least
     for title, records in sections.items():
         with formatter.section(title):
             formatter.write_dl(records)
@@ -114,7 +121,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(
-        "Other options",
+        _OTHER,
         click.option(
             "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Show details, and what engines say."
         ),

@@ -16,6 +16,11 @@ PHOTO_SUFFIXES = frozenset(
 )
 """Files of a folder that are taken for photos; a file named on its own may have any name."""
 
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
+)
+"""Files that are taken for videos."""
+
 FOLDER_RESULTS = "-segmented"
 """Without an output folder, the results of folder ``pets`` go to ``pets-segmented`` beside it."""
 
@@ -96,12 +101,7 @@ def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
 
 
 def _is_video(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in PHOTO_SUFFIXES:
-        return False
-    from unet_runtime.io.video.reader import VIDEO_SUFFIXES  # a photo needs nothing of it
-
-    return suffix in VIDEO_SUFFIXES
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _matching_photos(pattern: Path, output_dir: Path | None) -> list[PhotoFile]:

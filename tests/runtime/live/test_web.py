@@ -250,7 +250,7 @@ def test_no_free_port_is_an_error_that_names_them_and_the_option(
 
 
 def test_an_address_of_another_machine_is_an_error() -> None:
-    with pytest.raises(OutputError, match=r"192\.0\.2\.1.*take 127\.0\.0\.1"):
+    with pytest.raises(OutputError, match=r"192\.0\.2\.1.*use 127\.0\.0\.1"):
         WebView("192.0.2.1", 8080)
 
 

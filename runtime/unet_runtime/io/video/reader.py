@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,6 @@ import numpy.typing as npt
 
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.video.opencv import load_opencv
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
-)
-"""Files that are taken for videos."""
 
 _UNKNOWN_RATE, _HIGHEST_RATE = 30.0, 240.0  # frames a second; some files give their clock's rate, 1000 or 90000
 
@@ -73,8 +68,8 @@ class Reader:
         finally:
             self._capture.release()
 
-    def check_complete(self, target: Path) -> None:
-        """After the last frame.
+    def check_complete(self, targets: Iterable[Path]) -> None:
+        """After the last frame, which is in ``targets``.
 
         Raises:
             SourceError: many frames fewer than promised.
@@ -86,7 +81,7 @@ class Reader:
         if missing > max(_MISSING_FRAMES, _MISSING_SHARE * self.promised):
             raise SourceError(
                 f"{self.path}: damaged or truncated: {self.count} of its {self.promised} frames could be read; they "
-                f"are in {target}"
+                f"are in {', '.join(map(str, targets))}"
             )
 
 
