@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from unet_runtime import engines
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, check_split, evenly, read_split
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, check_split, evenly, read_split
 from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
@@ -160,9 +160,7 @@ def load_model(path: Path, backend: str = "auto") -> Model:
     return Model(artifact.spec, engines.load(name, artifact))
 
 
-def evaluate(
-    model: Model, data: Path, *, part: Literal["trainval", "test"] = "test", count: int | None = None
-) -> Evaluation:
+def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None = None) -> Evaluation:
     """Measure ``model`` on photos of its own split.
 
     Args:
@@ -297,7 +295,7 @@ def _read(spec: ModelSpec, problems: list[str], item: LabelledPhoto) -> _Sample 
             f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    truth = model_labels(labels, spec.input)[spec.input.answered]
+    truth = model_labels(labels, spec.input)[spec.input.valid]
     return _Sample(item.name, model_input(photo, spec.input), truth, labels)
 
 

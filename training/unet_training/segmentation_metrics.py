@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from unet_runtime.core.masks import class_mask, shares
+from unet_runtime.core.geometry import place
+from unet_runtime.core.masks import class_mask, photo_planes, shares
 from unet_runtime.core.metrics import IGNORED, confusion, iou
 from unet_runtime.core.spec import ModelSpec
 
@@ -116,7 +117,8 @@ def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels | Non
     score = boundary_f1(np.isin(truth, foreground), np.isin(prediction, foreground), labelled)
     own_matrix = none.own_matrix
     if own_truth is not None:
-        own_prediction = class_mask(probabilities, (own_truth.shape[1], own_truth.shape[0]), spec)
+        size = (own_truth.shape[1], own_truth.shape[0])
+        own_prediction = class_mask(photo_planes(probabilities, place(size, spec), spec), size)
         own_matrix = confusion([own_truth], [own_prediction], len(spec.classes))
     return Sums(
         photos=1,
