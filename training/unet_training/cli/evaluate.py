@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
-from unet_runtime.core.datasets.oxford_pets import PARTS
+from unet_runtime.core.datasets.oxford_pets import PARTS, Part
 from unet_runtime.core.errors import INPUTS_FAILED, OK, OutputError
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES
@@ -45,7 +45,7 @@ _SHOWN = 5
 def evaluate(
     model: Path,
     data: Path,
-    part: Literal["trainval", "test"],
+    part: Part,
     count: int | None,
     backend: str,
     json_file: Path | None,
