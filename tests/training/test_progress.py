@@ -236,4 +236,4 @@ def test_elsewhere_nothing_is_redrawn(pictures: Path, tmp_path: Path) -> None:
     assert "\r" not in ended.err
     rows = [line.split() for line in ended.err.splitlines() if line.startswith("epoch ") and ":" not in line]
     assert [row[:7] for row in rows] == _rows(tmp_path, 2)
-    assert "epoch 2 to 2: photos of 32x32" in ended.err
+    assert "epochs 2 to 2: photos of 32x32" in ended.err

@@ -67,12 +67,13 @@ def fit(
         shown.append(TensorBoard(events, examples(validation), colors, lambda: progress.photos_per_second))
     try:
         with closing(progress), InterruptBetweenSteps() as steps:
-            progress.write_header()
+            if checkpoint.epochs < recipe.epochs:
+                progress.write_header()
             for size, stage, (first, end) in zip(recipe.sizes, stages, _epoch_ranges(recipe), strict=True):
                 if end < checkpoint.epochs:
                     continue
                 if len(recipe.sizes) > 1:
-                    logger.info(f"epoch {first + 1} to {end}: photos of {size}x{size}")
+                    logger.info(f"epochs {first + 1} to {end}: photos of {size}x{size}")
                 # Keras takes batches of one shape in a fit, and ends it by putting averaged weights in the place of
                 # the last ones: there the next size begins. It does so too where a checkpoint leaves no epoch to do.
                 first = max(first, checkpoint.epochs)
