@@ -256,6 +256,27 @@ def test_an_engine_that_fails_ends_the_view_with_its_error(
     assert not [thread for thread in threading.enumerate() if thread.name in ("camera", "inference")]
 
 
+@pytest.mark.parametrize(("damage", "message"), [("NaN", "NaN or infinity"), ("shape", "its spec says")])
+def test_an_output_that_is_no_probabilities_ends_the_view_whenever_it_comes(
+    damage: str, message: str, served: MjpegCamera, colours: Segmenter, view: Remembering
+) -> None:
+    engine = colours.backend
+
+    class Failing:
+        engine, device = "test", "cpu"
+
+        def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            output = engine.run(images)
+            if len(view.pictures) < 2:
+                return output
+            return output * np.float32("nan") if damage == "NaN" else output[:, 1:]
+
+    colours._backend = Failing()  # type: ignore[assignment]
+    with pytest.raises(BackendError, match=message):
+        run(Camera(served.url), colours, view)
+    assert len(view.pictures) >= 2
+
+
 def test_answers_are_smoothed_where_it_is_asked_for(served: MjpegCamera, view: Remembering) -> None:
     """A model that calls the same picture foreground and background in turn makes no picture blink."""
     segmenter = Segmenter(backend="tflite")
