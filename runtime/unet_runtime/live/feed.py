@@ -33,10 +33,13 @@ class Feed(Newest[Picture]):
         self._encoding = threading.Lock()
         self._encoded: tuple[Numbered[Picture], bytes] | None = None
 
-    def jpeg(self, picture: Numbered[Picture]) -> tuple[Numbered[Picture], bytes]:
-        """``picture``, or one that came meanwhile, with its JPEG file. Each picture is encoded once at most."""
+    def jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[Numbered[Picture], bytes] | None:
+        """As ``get``, with the picture's JPEG file. Each picture is encoded once at most."""
+        newest = self.get(after, timeout)
+        if newest is None:
+            return None
         with self._encoding:
-            newest = self.get() or picture
+            newest = self.get() or newest  # one may have come meanwhile
             if self._encoded is None or self._encoded[0].number != newest.number:
                 file = io.BytesIO()
                 Image.fromarray(newest.value.pixels).save(file, "JPEG", quality=_QUALITY)
