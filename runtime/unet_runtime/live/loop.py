@@ -29,15 +29,9 @@ from unet_runtime.live.smooth import Smoother
 from unet_runtime.live.view import Status, View
 from unet_runtime.segmenter import Segmenter
 
-_WAIT = 0.02
-"""Seconds between two looks at the keyboard while there is no new picture."""
-
-_REPEAT = 0.5
-"""Seconds after which the last picture is shown again, with the current message about the camera."""
-
-_NOTICE = 3.0
-"""Seconds that the outcome of a key is shown."""
-
+_WAIT = 0.02  # seconds between two looks at the keyboard while there is no new picture
+_REPEAT = 0.5  # seconds after which the last picture is shown again, with the current message about the camera
+_NOTICE = 3.0  # seconds that the outcome of a key is shown
 _RATE_OVER = 30
 """Pictures that the frame rate is averaged over."""
 

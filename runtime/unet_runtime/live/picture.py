@@ -31,9 +31,7 @@ _PURPOSE = "the live picture"  # in the message where OpenCV is missing
 _SQUARE = 16  # pixels, of the chequerboard that stands for transparency
 _GREYS = (206, 240)
 
-_BAND_PIXELS = 1 << 15
-"""Pixels tinted at a time: few enough for the processor's cache."""
-
+_BAND_PIXELS = 1 << 15  # pixels tinted at a time: few enough for the processor's cache
 _OPACITY_SIDE = 480  # pixels
 
 _BLUR_ROWS = 120  # the background is blurred at this height: what is blurred needs no pixels

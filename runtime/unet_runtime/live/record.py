@@ -15,9 +15,7 @@ RATES = (30.0, 15.0, 10.0, 5.0)
 """Frames a second of a recording: the first that the machine can afford. A picture shown for longer than one frame is
 repeated, which costs next to no space."""
 
-_SHARE = 0.3
-"""Share of the time for encoding: the rest is the model's."""
-
+_SHARE = 0.3  # share of the time for encoding: the rest is the model's
 _WAITING = 8
 """Pictures that may wait for the encoder; further ones are left out, and the one before is repeated instead."""
 

@@ -8,12 +8,8 @@ from PIL import Image
 
 from unet_runtime.core.spec import ModelSpec
 
-_BLOCK = 4
-"""Pixels of the model's grid, squared, whose mean grey is compared: a camera's noise is averaged away."""
-
-_STILL, _MOVED = 4.0, 16.0
-"""Grey levels of 255. Up to the first a block counts as unchanged, from the second on as new."""
-
+_BLOCK = 4  # pixels of the model's grid, squared, whose mean grey is compared: a camera's noise is averaged away
+_STILL, _MOVED = 4.0, 16.0  # grey levels of 255. Up to the first a block counts as unchanged, from the second on as new
 _CUT = 0.5
 """Share of blocks that are new from which the scene is another one."""
 

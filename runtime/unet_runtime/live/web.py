@@ -36,12 +36,9 @@ from unet_runtime.live.newest import Numbered
 from unet_runtime.live.view import KEYS, Status
 
 _PORTS_TRIED = 20
-_WAIT = 2.0
-"""Seconds that ``/frame`` waits for a new picture before it responds that there is none."""
-_CLIENT_TIMEOUT = 10.0
-"""Seconds after which a client that neither asks nor takes anything is disconnected."""
-_SEND_BUFFER = 1 << 16
-"""Bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past."""
+_WAIT = 2.0  # seconds that ``/frame`` waits for a new picture before it responds that there is none
+_CLIENT_TIMEOUT = 10.0  # seconds after which a client that neither asks nor takes anything is disconnected
+_SEND_BUFFER = 1 << 16  # bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past
 _BOUNDARY = "picture"
 
 _HEADERS = {

@@ -18,9 +18,7 @@ from unet_runtime.live.view import KEYS, Status
 
 TITLE = "unet-run: q quits, s saves, b switches the background"
 
-_LARGEST = (1280, 800)
-"""Pixels, width and height, that a window opens with at most; its user may make it larger."""
-
+_LARGEST = (1280, 800)  # pixels, width and height, that a window opens with at most; its user may make it larger
 _PROBE = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
@@ -30,9 +28,7 @@ sys.exit(not library.XOpenDisplay(None))
 """A program that connects to the X server as Qt will, by the same libraries. Without a connection Qt aborts the whole
 process: https://github.com/opencv/opencv-python/issues/447"""
 
-_PROBE_SECONDS = 5.0
-"""Until the X server counts as silent; one behind a tunnel answers within some tenths."""
-
+_PROBE_SECONDS = 5.0  # until the X server counts as silent; one behind a tunnel answers within some tenths
 _FONTS = ("/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/dejavu", "/usr/share/fonts/TTF", "/usr/share/fonts")
 
 

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from unet_runtime.core.segmentation import Segmentation
     from unet_runtime.segmenter import Segmenter
 
-_AHEAD = 3
-"""Frames that a stage may be ahead of the next: bounds the memory."""
-
+_AHEAD = 3  # frames that a stage may be ahead of the next: bounds the memory
 _MAX_DELAY, _MAX_STILL = 0.1, 60.0
 """Seconds. A result that is ahead of its source's clock by more than the first repeats a frame; a gap longer than the
 second is a broken clock."""
