@@ -1,12 +1,8 @@
 """Many photos at a time: while the engine runs one, others are decoded, encoded and written.
 
-A worker takes a photo all the way, from its file to its results: nothing large is ever handed over or queued, so
-the workers' own photos are all that is in memory. Three limits:
-
-    workers       a few more than the engine runs at a time, so that none of these runs waits for a file
-    runs          of the engine at a time, one for each thread: faster than one run that shares its layers among the
-                  threads and waits for the last of them at every layer
-    PixelBudget   pixels that may be decoded at a time: many small photos, or one large one
+A worker takes a photo all the way, from its file to its results, so the workers' own photos are all that is in memory.
+There are a few more workers than runs of the engine at a time, so that none of these waits for a file. Each run has one
+thread where possible: faster than one run whose threads wait for each other at every layer.
 """
 
 from __future__ import annotations

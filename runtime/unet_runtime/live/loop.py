@@ -60,7 +60,7 @@ class Session:
     saved: list[Path] = field(default_factory=list)
 
 
-class Inference:
+class Inference(Newest[SegmentedFrame]):
     """A thread that segments the camera's newest frame, again and again; keeps the newest result.
 
     Args:
@@ -71,30 +71,25 @@ class Inference:
     """
 
     def __init__(self, segmenter: Segmenter, camera: Camera, smoother: Smoother | None, timings: Timings) -> None:
+        super().__init__()
         self._segmenter = segmenter
         self._camera = camera
         self._smoother = smoother
         self._timings = timings
         self._closed = threading.Event()
-        self._results: Newest[SegmentedFrame] = Newest()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="inference")
 
     def start(self) -> None:
         self._thread.start()
 
-    @property
-    def ended(self) -> bool:
-        """Of a video file that is over, every frame has its result."""
-        return self._results.ended
-
-    def newest(self, after: int, timeout: float) -> Numbered[SegmentedFrame] | None:
-        """The newest result, once its number is another than ``after``; None if it is not within ``timeout`` seconds.
+    def get(self, after: int = 0, timeout: float = 0.0) -> Numbered[SegmentedFrame] | None:
+        """As ``Newest.get``.
 
         Raises:
             UnetRuntimeError: the engine failed, or the model's output is not what its spec says.
         """
-        newest = self._results.get(after, timeout)
+        newest = super().get(after, timeout)
         if self._error is not None:
             raise self._error
         return newest
@@ -111,7 +106,7 @@ class Inference:
         except Exception as error:  # raised again where the results are fetched
             self._error = error
         finally:
-            self._results.end()
+            self.end()
 
     def _segment_frames(self) -> None:
         first = self._camera.newest()
@@ -123,7 +118,7 @@ class Inference:
             frame = self._camera.newest(after=number, timeout=0.1)
             if frame is not None:
                 number = frame.number
-                self._results.put(SegmentedFrame(frame, self._segment(frame)))
+                self.put(SegmentedFrame(frame, self._segment(frame)))
             elif ended:
                 return
 
@@ -191,7 +186,7 @@ class Live:
         self._inference.start()
         try:
             while not stop.is_set() and (max_seconds is None or time.perf_counter() - start < max_seconds):
-                newest = self._inference.newest(number, _WAIT)
+                newest = self._inference.get(number, _WAIT)
                 if newest is not None:
                     number = newest.number
                     self._show_new(newest.value)

@@ -21,7 +21,7 @@ from tests.helpers.mjpeg import MjpegCamera
 from tests.runtime.live.test_camera import closed_port, wait_for, write_video
 from tests.runtime.live.test_record import numbers
 from unet_runtime import Segmenter
-from unet_runtime.cli.live import _save
+from unet_runtime.cli.live import _save_frame
 from unet_runtime.cli.run import command
 
 COMMAND = [str(Path(sys.executable).with_name("unet-run")), "--backend", "tflite"]
@@ -125,7 +125,7 @@ def test_a_stalled_camera_does_not_keep_the_program_from_ending(served: MjpegCam
 
 def test_key_s_saves_four_pictures_named_after_the_time(tmp_path: Path, sample_photo: Path) -> None:
     result = Segmenter(backend="onnx")(sample_photo)
-    first, second = _save(result, tmp_path / "shots"), _save(result, tmp_path / "shots")
+    first, second = _save_frame(result, tmp_path / "shots"), _save_frame(result, tmp_path / "shots")
     assert re.fullmatch(r"live-\d{8}-\d{6}-\d{3}\.png", first[0].name)
     assert sorted((tmp_path / "shots").iterdir()) == sorted(first + second)
     assert len({*first, *second}) == 8
