@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import colour_spec, write_colour_model
 from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
-from tests.runtime.live.test_record import numbers
+from tests.helpers.video import frames_of, numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError
 from unet_runtime.io.pictures import GREEN
 from unet_runtime.io.sinks import VIDEO_KINDS
@@ -49,14 +49,6 @@ def plain(color: tuple[int, int, int] = BLUE, size: tuple[int, int] = SIZE) -> F
 
 def numbered(count: int) -> list[Frame]:
     return [draw_number(plain(), number) for number in range(count)]
-
-
-def frames_of(path: Path) -> list[Frame]:
-    cv2 = load_opencv("a test")
-    reader, frames = cv2.VideoCapture(str(path)), []
-    while (frame := reader.read())[0]:
-        frames.append(frame[1][..., ::-1])
-    return frames
 
 
 def rate_of(path: Path) -> float:

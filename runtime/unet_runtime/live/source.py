@@ -10,21 +10,19 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.video.opencv import load_opencv
-
-KINDS = ("camera", "file", "stream")
 
 
 @dataclass(frozen=True)
 class Source:
     """Where frames come from."""
 
-    kind: str
-    """One of ``KINDS``: a camera of this machine, a video file played as if it were one, an address."""
+    kind: Literal["camera", "file", "stream"]
+    """A camera of this machine, a video file played as if it were one, or an address."""
     target: int | str
     """As OpenCV takes it: a camera's number, a path or an address."""
     name: str

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.live.conftest import start_xvfb, stop
+from tests.helpers.live import start_xvfb, stop
 from unet_runtime.core.errors import BackendError, MissingDependencyError
 from unet_runtime.live import window
 from unet_runtime.live.views import open_view
