@@ -25,7 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PIXELS_IN_WORK = 64_000_000
-"""Of all photos in work; a larger photo is in work alone."""
+"""Limit for all photos in work together; a larger photo is in work alone."""
 
 _PARALLEL = {"onnx"}  # engines of which one session runs several photos at a time, each in its caller's thread
 _MAX_RUNS = 8  # at a time: beyond, memory grows faster than throughput, and each run takes several threads

@@ -1,4 +1,4 @@
-"""What passes between the main thread, which has pictures, and a web view's clients, which want the newest."""
+"""Exchange between the main thread, which has pictures, and a web view's clients, which want the newest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unet_runtime.live.newest import Newest, Numbered
 from unet_runtime.live.view import Status
 
 _QUALITY = 85
-"""Of the JPEG files, 1..95: above it they grow faster than they improve."""
+"""JPEG quality, 1..95: above it files grow faster than they improve."""
 
 
 @dataclass(frozen=True)

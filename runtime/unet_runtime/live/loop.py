@@ -32,8 +32,7 @@ from unet_runtime.segmenter import Segmenter
 _WAIT = 0.02  # seconds between two looks at the keyboard while there is no new picture
 _REPEAT = 0.5  # seconds after which the last picture is shown again, with the current message about the camera
 _NOTICE = 3.0  # seconds that the outcome of a key is shown
-_RATE_OVER = 30
-"""Pictures that the frame rate is averaged over."""
+_RATE_OVER = 30  # pictures that the frame rate is averaged over
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,11 @@ class Live:
 
     Args:
         segmenter: the model.
-        camera: started; closed by whoever started it.
+        camera: started; the caller closes it.
         view: where pictures are shown.
-        timings: of all stages; the camera's too, to be complete.
+        timings: takes the time of each stage; the camera's own goes there too.
         smoother: None leaves the probabilities as they are.
-        recorder: takes every picture that is shown, without the status that the view writes on it.
+        recorder: takes every picture that is shown, without its status.
         background: what is shown first, of ``picture.BACKGROUNDS``.
         save: called with the result of the frame on show when key s is pressed; returns the paths written.
     """

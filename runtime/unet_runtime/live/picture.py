@@ -27,10 +27,8 @@ Frame = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 _PURPOSE = "the live picture"  # in the message where OpenCV is missing
-
 _SQUARE = 16  # pixels, of the chequerboard that stands for transparency
 _GREYS = (206, 240)
-
 _BAND_PIXELS = 1 << 15  # pixels tinted at a time: few enough for the processor's cache
 _OPACITY_SIDE = 480  # pixels
 

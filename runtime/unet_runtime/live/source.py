@@ -34,7 +34,7 @@ class Patience:
     """How long a camera is waited for, in seconds."""
 
     open: float = 5.0
-    """For a stream to answer."""
+    """For a stream to respond."""
     read: float = 3.0
     """For the next frame of a stream, until it counts as lost. (V4L2 cameras: see opencv.py.)"""
     delays: tuple[float, ...] = (0.2, 1, 2, 4, 8, 16, 30)

@@ -15,7 +15,7 @@ def _open_window(host: str, port: int, note: str) -> View:
 
 
 def _open_web_page(host: str, port: int, note: str) -> View:
-    from unet_runtime.live.web import WebView  # an HTTP server takes its time to load
+    from unet_runtime.live.web import WebView  # an HTTP server is slow to import
 
     return WebView(host, port, note)
 
