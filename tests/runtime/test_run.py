@@ -340,7 +340,6 @@ def test_one_photo_imports_no_more_than_it_needs(photos: Path) -> None:
     done = subprocess.run(arguments, cwd=photos, capture_output=True, text=True, timeout=120, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     unwanted = {
-        "concurrent.futures",
         "glob",
         "zipfile",
         "tempfile",
