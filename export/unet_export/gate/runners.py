@@ -13,7 +13,7 @@ from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME, SIGNATURE_N
 from unet_export.gate.gate import EngineResult
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines import ENGINES, install_hint, installed, load
+from unet_runtime.engines import ENGINES, Device, install_hint, installed, load
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 (n, h, w, 3), RGB in 0..255, NHWC -> float32 (n, h', w', classes)."""
@@ -51,7 +51,7 @@ def _open(form: Format, path: Path) -> Iterator[EngineResult | tuple[EngineResul
                 yield _open_cuda(path)
 
 
-def _open_backend(backend: str, path: Path, device: str) -> EngineResult | tuple[EngineResult, Run]:
+def _open_backend(backend: str, path: Path, device: Device) -> EngineResult | tuple[EngineResult, Run]:
     try:
         loaded = load(backend, read_artifact(path), device=device)
     except (BackendError, ModelFileError) as error:

@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from unet_runtime.core import cores
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
-from unet_runtime.engines.base import Backend
+from unet_runtime.engines import ENGINES, Backend
 from unet_runtime.io.kind import Checkpoint
 
 T = TypeVar("T")
@@ -27,7 +27,6 @@ R = TypeVar("R")
 PIXELS_IN_WORK = 64_000_000
 """Limit for all photos in work together; a larger photo is in work alone."""
 
-_PARALLEL = {"onnx"}  # engines of which one session runs several photos at a time, each in its caller's thread
 _MAX_RUNS = 8  # at a time: beyond, memory grows faster than throughput, and each run takes several threads
 _SPARE_WORKERS = 1
 _AHEAD = 4  # photos begun, for each worker, before the first that is not done
@@ -64,7 +63,7 @@ def plan(photos: int, threads: int | None) -> Plan:
 
 def models_to_load(backend: Backend, runs: int) -> int:
     """How many times the model must be loaded so that ``runs`` photos really run at a time."""
-    return 1 if backend.device != "cpu" or backend.name in _PARALLEL else runs
+    return 1 if backend.device != "cpu" or ENGINES[backend.name].parallel else runs
 
 
 class Pool(Generic[T]):

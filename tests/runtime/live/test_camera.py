@@ -255,7 +255,7 @@ def gstreamer() -> str:
 @contextmanager
 def rtsp_server(python: str, photo: Path, folder: Path, port: int) -> Iterator[str]:
     (folder / "frame.rgb").write_bytes(photo_frame(photo).tobytes())
-    script = REPOSITORY / "tests" / "runtime" / "live" / "rtsp_server.py"
+    script = REPOSITORY / "tests" / "helpers" / "rtsp_server.py"
     command = [python, str(script), str(folder / "frame.rgb"), *map(str, SIZE), "30", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None
