@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from unet_runtime import __version__
 from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.report import Done, Report, choice
+from unet_runtime.cli.report import Done, Report, describe
+from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError
 from unet_runtime.core.files import replacing
-from unet_runtime.core.photo import open_photo
+from unet_runtime.core.photo import open_photo, photo_size
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.coco import areas_by_name, require_contours
 from unet_runtime.io.jobs import PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
@@ -28,16 +30,21 @@ from unet_runtime.io.sinks import encode, is_current, result_path, save, stamp
 from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 from unet_runtime.segmenter import Segmenter
 
+logger = logging.getLogger(__name__)
+
 _SWITCH_SECONDS = 0.0005
-"""Python lets a thread run for ten times as long before another may: a quarter of an inference that waits to begin."""
+"""Python's default is ten times as long: an inference that is ready to begin would wait for a quarter of its time."""
+
+_QUIET, _VERBOSE = -1, 1  # of ``verbosity``
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=options.EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=options.EXAMPLES)
 @click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 @options.result_options
 @options.many_options
 @options.model_options
 @options.live_options
+@verbosity
 @click.version_option(__version__)
 def command(**given: Any) -> int:
     """Segment PHOTOS: files, folders (searched recursively), patterns, videos, or - for standard input.
@@ -46,8 +53,9 @@ def command(**given: Any) -> int:
     PHOTO.probabilities.npz (float16, height x width x classes, for numpy.load) and PHOTO.json (COCO: areas, bounding
     boxes, outlines). A video becomes VIDEO.overlay.mp4 (or .mask, .cutout), without sound.
 
-    Ends with 0: all done, 1: some photos failed, 2: wrong usage, 3: model or engine, 130: interrupted, 143: terminated.
+    Exit codes: 0 all done, 1 some photos failed, 2 wrong usage, 3 model or engine, 130 interrupted, 143 terminated.
     """
+    setup_logging(given["verbosity"])
     options.check(given)
     if given["webcam"] is not None:
         return _webcam(given)
@@ -55,17 +63,16 @@ def command(**given: Any) -> int:
         require_contours(given["contours"])
     files = find_photos(given["photos"], given["output_dir"], strict=False)
     if given["output"] is not None and (len(files) > 1 or files[0].is_video):
-        raise click.UsageError("--output is the result of one photo: for folders and videos give --output-dir.")
+        raise click.UsageError(f"--output {given['output']} is a file, for the result of one photo: give a folder.")
     return _run(files, given)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for, for every photo."""
+class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold start
+    """The user's choices, for every photo."""
 
     kinds: tuple[str, ...]
     output: Path | None
-    """File of the one result; ``-``: standard output."""
+    """File of the one result; ``-``: standard output; None: files in each photo's folder of results."""
     video_kinds: tuple[str, ...]
     max_pixels: int | None
     tile: float | None
@@ -75,7 +82,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: dict[str, Any], segmenter: Segmenter) -> Settings:
-        """From the command's parameters; reads standard input where it is among the photos."""
+        """Read them from the command's parameters, and the photo from standard input where it is named."""
         default = ("cutout",) if given["output"] is not None else options.DEFAULT_RESULTS
         metadata = Metadata(
             engine=segmenter.backend.engine,
@@ -95,7 +102,7 @@ class Settings:
         )
 
     def paths(self, file: PhotoFile) -> list[Path]:
-        """Where the results of one photo or video go."""
+        """List the files that one photo or video results in."""
         if file.is_video:
             return [file.output_dir / f"{file.stem}.{kind}.mp4" for kind in self.video_kinds]
         return [result_path(kind, file.output_dir, file.stem) for kind in self.kinds]
@@ -106,16 +113,17 @@ class Settings:
 
 
 def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
-    """Photos first, several at a time where there are several; then videos, one by one."""
+    """Segment the photos, several at a time where there are several, and then the videos, one by one."""
     shares = plan(sum(not file.is_video for file in files), given["threads"])
     segmenter = _load(given, shares.threads)
     settings = Settings.of(given, segmenter)
     done = {file for file in files if given["resume"] and settings.is_done(file)}
     report = Report(
         len(files) - len(done),
+        segmenter,
         as_json=given["as_json"],
         quiet_stdout=given["output"] == options.STDOUT,
-        segmenter=segmenter,
+        progress=given["verbosity"] != _QUIET,
     )
     try:
         report.begin()
@@ -146,7 +154,7 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
 
 
 def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
-    """One for each run at a time; several of them may be the same segmenter."""
+    """A segmenter for each run at a time; several of them may be the same one."""
     count = models_to_load(segmenter.backend, shares.runs)
     loaded = [segmenter, *(_load(given, shares.threads) for _ in range(count - 1))]
     return Pool(loaded * (shares.runs // count))
@@ -155,10 +163,10 @@ def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[
 def segment(
     file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], budget: PixelBudget | None
 ) -> Done:
-    """The way of one photo.
+    """Segment one photo and write its results.
 
     Raises:
-        SourceError, ImageError, OutputError: of this photo.
+        SourceError, ImageError, OutputError: this photo's problem.
         BackendError: the engine failed.
         StoppedError: the run has ended.
     """
@@ -171,26 +179,20 @@ def segment(
             with engines.borrow() as segmenter:
                 result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
             checkpoint()
-            return _write(result, file, settings, checkpoint)
+            return _save_results(result, file, settings, checkpoint)
     except MemoryError as error:
         raise ImageError(f"{file.path}: too large for this machine's memory") from error
 
 
 def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextManager[None]:
-    """Wait until a photo of this size may be decoded; a single one need not ask."""
+    """Wait until a photo of this size may be decoded; a single photo need not wait."""
     if budget is None or not file.path.is_file():
         return nullcontext()
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # --max-pixels decides, and nothing is decoded here
-    try:
-        with Image.open(file.path) as image:
-            return budget.reserve(image.width * image.height)
-    except Exception:  # decoders raise anything; what is wrong is said by whoever opens it next
-        return nullcontext()
+    size = photo_size(file.path)
+    return nullcontext() if size is None else budget.reserve(size[0] * size[1])
 
 
-def _write(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
+def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
     written: list[Path] = []
     piped = b""
     metadata = replace(settings.metadata, photo=file.path.name)
@@ -199,14 +201,16 @@ def _write(result: Result, file: PhotoFile, settings: Settings, checkpoint: Chec
     elif settings.output == options.STDOUT:
         piped = encode(result, settings.kinds[0], metadata)
     else:
-        with replacing(settings.output) as target:
+        with replacing(settings.output, "see --output", durable=False) as target:
             target.write(encode(result, settings.kinds[0], metadata))
         written = [settings.output]
     areas = areas_by_name(result)
-    shown = ", ".join(
-        f"{entry.name} {areas[entry.name]['share']:.0%}" for entry in result.spec.classes if entry.role != "background"
-    )
-    return Done(written, result.photo.size, areas, shown, piped)
+    shares = []
+    for known in result.spec.classes:
+        if known.role != "background":
+            shares.append(f"{known.name} {areas[known.name]['share']:.0%}")
+    content = {"width": result.photo.width, "height": result.photo.height, "classes": areas}
+    return Done(written, content, ", ".join(shares), piped)
 
 
 def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:
@@ -225,17 +229,17 @@ def _webcam(given: dict[str, Any]) -> int:
 
     chosen = {name: given[name] for name in options.LIVE_OPTIONS if given[name] is not None}
     segmenter = _load(given, given["threads"])
-    click.echo(choice(segmenter))
+    logger.info("%s", describe(segmenter))
     return run_webcam(segmenter, LiveOptions(source=given["webcam"], output_dir=given["output_dir"], **chosen))
 
 
 def _load(given: dict[str, Any], threads: int | None) -> Segmenter:
-    with engines_quiet():
+    with engines_quiet(given["verbosity"] != _VERBOSE):
         return Segmenter(given["model"], backend=given["backend"], device=given["device"], threads=threads)
 
 
 def main() -> None:
-    if not sys.warnoptions:  # Pillow's, of odd metadata in photos that it reads all the same
+    if not sys.warnoptions:  # Pillow warns of odd metadata in photos that it reads all the same
         warnings.simplefilter("ignore")
     exits.stop_once()
     exits.run(command, quick=True)

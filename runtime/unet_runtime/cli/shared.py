@@ -7,21 +7,25 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 """For ``context_settings``."""
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")
 
 _GROUP = "unet_edge_group"
+_OTHER = "Other options"
 
 
 class GroupedCommand(click.Command):
@@ -33,11 +37,14 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
+        others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, _GROUP, "Other options"), []).append(record)
-        for title, records in sections.items():
+            if record is None or isinstance(parameter, click.Argument):  # the text above says what arguments are
+                continue
+            title = getattr(parameter, _GROUP, _OTHER)
+            (others if title == _OTHER else sections.setdefault(title, [])).append(record)
+        for title, records in [*sections.items(), (_OTHER, others)]:
             with formatter.section(title):
                 formatter.write_dl(records)
 
@@ -57,6 +64,8 @@ class CommandGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # a millisecond that only an error needs
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             if not near or "Did you mean" in error.message:
                 raise
@@ -105,7 +114,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(
-        "Other options",
+        _OTHER,
         click.option(
             "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Show details, and what engines say."
         ),

@@ -24,7 +24,7 @@ from unet_runtime import Segmenter
 from unet_runtime.cli.live import _save_frame
 from unet_runtime.cli.run import command
 
-COMMAND = [str(Path(sys.executable).with_name("unet-run")), "--backend", "tflite"]
+COMMAND = [str(Path(sys.executable).with_name("unet-run")), "--backend", "tflite", "-q"]
 # A terminal's width and a display are the machine's, not the tests'.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
 
