@@ -11,7 +11,7 @@ from typing import Any
 from unet_export.errors import ExportError
 from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME
 from unet_export.keras_model import check_activation, import_keras, load_bare
-from unet_runtime.core.spec import ROLES, ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import ROLES, Activation, ClassSpec, Fit, InputSpec, ModelSpec, OutputSpec, Provenance, Role
 
 PIXELS = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}
 """What the model expects of a pixel -> scale and offset that bring 0..255 there."""
@@ -31,7 +31,7 @@ class Description:
     """Of ``PIXELS``."""
     head: str = "softmax"
     """Of ``HEADS``."""
-    fit: str = "stretch"
+    fit: Fit = "stretch"
     """As ``InputSpec.fit``."""
     split: str = ""
     """Of the dataset it was trained on, where it was trained on one."""
@@ -48,13 +48,14 @@ def parse_classes(text: str) -> tuple[ClassSpec, ...]:
     parts = [part.strip().partition(":") for part in text.split(",")]
     names = [name for name, _, _ in parts]
     roles = [role or ("background" if name == "background" else "foreground") for name, _, role in parts]
-    if len(names) < 2 or len({*names}) < len(names) or not all(names) or {*roles} - {*ROLES}:
+    known: dict[str, Role] = {role: role for role in ROLES}
+    if len(names) < 2 or len({*names}) < len(names) or not all(names) or {*roles} - {*known}:
         raise ExportError(
             f"classes {text!r}: expected two or more different names by class id, each with an optional role of "
             f"{', '.join(ROLES)}: pet:foreground,background,border:neutral"
         )
     return tuple(
-        ClassSpec(name, _color(index, len(names)), role)
+        ClassSpec(name, _color(index, len(names)), known[role])
         for index, (name, role) in enumerate(zip(names, roles, strict=True))
     )
 
@@ -97,7 +98,7 @@ def load_foreign(path: Path, description: Description) -> tuple[Any, ModelSpec]:
             "--size that it can halve as often as it does, put an upsampling behind it, or train it with unet-train, "
             "which records a margin"
         )
-    activation = "sigmoid" if description.head == "sigmoid" else "softmax"
+    activation: Activation = "sigmoid" if description.head == "sigmoid" else "softmax"
     spec = ModelSpec(
         name=path.stem,
         architecture="unknown",

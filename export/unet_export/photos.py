@@ -17,7 +17,7 @@ import numpy.typing as npt
 from unet_export.calibration import DEFAULT_COUNT
 from unet_export.calibration import MIN_COUNT as MIN_CALIBRATION
 from unet_export.errors import ExportError
-from unet_runtime.core.datasets.oxford_pets import evenly, paired_photos, read_split
+from unet_runtime.core.datasets.oxford_pets import Part, evenly, paired_photos, read_split
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
@@ -104,7 +104,7 @@ def choose_photos(source: PhotoSource, split: str, spec: InputSpec, say: Say) ->
     return PhotoSets(calibration, reserve, parity, "" if source.calibration and source.parity else split)
 
 
-def _part(source: PhotoSource, folder: Path | None, split: str, part: str, purpose: str) -> list[Photo]:
+def _part(source: PhotoSource, folder: Path | None, split: str, part: Part, purpose: str) -> list[Photo]:
     if folder is not None:
         return _folder_photos(folder)
     if source.data is None:

@@ -270,10 +270,10 @@ def test_an_engine_that_is_not_installed_fails(
     result = prove_one(model, onnx_file(exported.folder / ONNX), photos, spec)
     assert [entry.verdict for entry in result.engines] == ["not checked"] * len(result.engines)
     assert len(result.failures) == 1
-    assert "not checked: onnxruntime is not installed" in result.failures[0]
+    assert "not checked: ONNX Runtime is not installed" in result.failures[0]
     assert "pip install" in result.failures[0]
     assert result.checked == ()
-    assert "not checked: openvino: openvino is not installed" in table([result])
+    assert "not checked: OpenVINO: OpenVINO is not installed" in table([result])
 
 
 def test_an_engine_that_is_not_installed_is_no_failure_beside_one_that_is(
@@ -284,7 +284,7 @@ def test_an_engine_that_is_not_installed_is_no_failure_beside_one_that_is(
     assert result.passed
     assert [entry.verdict for entry in result.engines] == ["passed", "not checked", "not checked"]
     assert " passed" in table([result])
-    assert "not checked: openvino: openvino is not installed" in table([result])
+    assert "not checked: OpenVINO: OpenVINO is not installed" in table([result])
 
 
 def test_an_engine_that_breaks_on_the_way_fails(

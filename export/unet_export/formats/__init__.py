@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec, Precision
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Format:
 
     name: str
     """As ``--formats`` takes it."""
-    precision: str
+    precision: Precision
     """Of the artifact's spec."""
     suffix: str
     """Of its file, precision included; a SavedModel's folder has none."""

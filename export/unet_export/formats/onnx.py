@@ -13,7 +13,7 @@ from unet_export.formats.onnx_graph import fold_scales, tidy
 from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME
 from unet_export.keras_model import import_keras
 from unet_runtime.core.artifact import append_to_onnx
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec, Precision
 
 OPSET = 17
 """Not the newest: nothing in these graphs needs one, and 17 is read by every ONNX Runtime since 1.12
@@ -70,13 +70,13 @@ def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = F
     return clean
 
 
-def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: str, **provenance: Any) -> bytes:
+def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: Precision, **provenance: Any) -> bytes:
     """The whole file, spec and digest included.
 
     Args:
         proto: what ``build_onnx`` or ``onnx_reduced`` made.
         spec: of the model.
-        precision: of ``unet_runtime.core.spec.PRECISIONS``.
+        precision: of the file.
         provenance: further fields of the spec's provenance; ``tools`` are added to those known.
     """
     import tensorflow as tf
