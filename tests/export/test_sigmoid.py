@@ -84,8 +84,7 @@ def test_every_engine_measures_what_training_minimised(
 ) -> None:
     expected = float(np.mean(_share_loss(truth, trained(images, training=False).numpy())))
     measured = {
-        path.suffix: evaluate(load_model(path), data, say=lambda line: None)
-        for path in (file, export.folder / ONNX, export.folder / TFLITE)
+        path.suffix: evaluate(load_model(path), data) for path in (file, export.folder / ONNX, export.folder / TFLITE)
     }
     assert [result.overall.photos for result in measured.values()] == [TEST] * 3
     assert measured[".keras"].overall.loss == pytest.approx(expected, abs=1e-5)
