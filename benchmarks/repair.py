@@ -16,10 +16,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tests.helpers.hard_model import DECADES, hard_model
 from unet_export import keras_model
-from unet_export.errors import ParityError
+from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.report.report import table
+from unet_runtime.cli.shared import setup_logging
 from unet_runtime.core.artifact import read_artifact, write_keras
 
 MODEL = Path(__file__).parents[1] / "training/unet_training/weights/pets-edge.keras"
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--parity-count", type=int, default=128)
     options = parser.parse_args()
+    setup_logging(None)
     if options.data is None:
         parser.error("--data or PETS_DIR: Oxford-IIIT Pet's folder")
     artifact = read_artifact(options.model)
@@ -45,7 +47,7 @@ def main() -> None:
         print(f"\n{name}", flush=True)
         settings = ExportOptions(("onnx-int8", "tflite-int8"), repair=repair)
         try:
-            results = export_model(hard, source, options.output / name, settings, lambda line: print(line, flush=True))
+            results = export_model(hard, source, options.output / name, settings)
         except ParityError as error:
             results = error.results
         print(table(results), flush=True)

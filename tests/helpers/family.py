@@ -3,9 +3,9 @@
     python -m tests.helpers.family NAME ...
 
 trains the named architectures and writes ``family/NAME.npz``. What a training ends with differs from CPU to CPU; what
-these weights compute does so by float rounding alone. Measured in int8 TFLite: 99.63 to 99.93 % of pixels agree (gate 99),
-at most 0.14 point of mean IoU and 0.27 of the border's are lost (gates 0.3 and 0.5), the same with oneDNN's kernels and
-without.
+these weights compute does so by float rounding alone. Measured in int8 TFLite: 99.63 to 99.93 % of pixels agree (gate
+99), at most 0.14 point of mean IoU and 0.27 of the border's are lost (gates 0.3 and 0.5), the same with oneDNN's
+kernels and without.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import time
 import tracemalloc
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from PIL import Image
 
 from unet_runtime import OutputError, Segmentation, Segmenter
 from unet_runtime.core.files import replacing
-from unet_runtime.io.kind import Metadata
-from unet_runtime.io.sinks import RESULTS, encode, is_current, result_path, save, stamp
+from unet_runtime.core.segmentation import Result
+from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
+from unet_runtime.io.sinks import KINDS, RESULTS, encode, is_current, result_path, save, stamp
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,23 @@ def test_a_failure_leaves_the_old_file(kind: str, tmp_path: Path, result: Segmen
         write_half(target)
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_new_kind_is_one_entry_of_the_table(
+    result: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
+        file.write(f"{metadata.photo} {result.mask.shape} {STAMP_KEY} {metadata.stamp}".encode())
+
+    monkeypatch.setitem(KINDS, "shape", Kind(".shape.txt", write))
+    metadata = Metadata("cat.jpg", stamp="0123")
+    (path,) = save(result, ("shape",), tmp_path, "cat", metadata)
+    assert path.name == "cat.shape.txt"
+    assert path.read_bytes() == encode(result, "shape", metadata) == b"cat.jpg (300, 451) unet-edge 0123"
+    photo = tmp_path / "cat.jpg"
+    photo.touch()
+    os.utime(photo, (0, 0))
+    assert is_current(photo, [path], "0123")
 
 
 def test_a_folder_that_cannot_be_made(result: Segmentation, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import pytest
 
 from tests.conftest import colour_spec, write_colour_model
 from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
-from tests.runtime.live.test_record import numbers
+from tests.helpers.video import frames_of, numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError
 from unet_runtime.io.pictures import GREEN
+from unet_runtime.io.sinks import VIDEO_KINDS
 from unet_runtime.io.sources import VIDEO_SUFFIXES
 from unet_runtime.io.video.opencv import load_opencv
-from unet_runtime.io.video.reader import plausible_rate
+from unet_runtime.io.video.reader import Reader, plausible_rate
 from unet_runtime.io.video.segment import _Clock, segment_video
 from unet_runtime.io.video.writer import CODECS, VideoFile
 
@@ -48,14 +49,6 @@ def plain(color: tuple[int, int, int] = BLUE, size: tuple[int, int] = SIZE) -> F
 
 def numbered(count: int) -> list[Frame]:
     return [draw_number(plain(), number) for number in range(count)]
-
-
-def frames_of(path: Path) -> list[Frame]:
-    cv2 = load_opencv("a test")
-    reader, frames = cv2.VideoCapture(str(path)), []
-    while (frame := reader.read())[0]:
-        frames.append(frame[1][..., ::-1])
-    return frames
 
 
 def rate_of(path: Path) -> float:
@@ -111,6 +104,45 @@ def test_each_frame_gets_what_the_segmenter_says_of_it(tmp_path: Path, sample_ph
         differences = [np.abs(frame - mask).mean() for mask in masks]
         assert differences[index] < 6
         assert differences[index] == min(differences)
+
+
+def test_a_video_is_decoded_and_inferred_once_whatever_the_number_of_kinds(
+    tmp_path: Path, colours: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "clip.avi", numbered(9))
+    engine, inferred, readers = colours.backend, [], []
+
+    class Counting:
+        def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            inferred.append(len(images))
+            return engine.run(images)
+
+    class Counted(Reader):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            readers.append(self)
+
+    colours._backend = Counting()  # type: ignore[assignment]
+    monkeypatch.setattr("unet_runtime.io.video.segment.Reader", Counted)
+    targets = {kind: tmp_path / f"clip.{kind}.mp4" for kind in VIDEO_KINDS}
+    assert segment_video(colours, source, targets) == 9
+    assert [reader.count for reader in readers] == [9]
+    assert sum(inferred) == 9
+    assert set(targets) == {"mask", "overlay", "cutout"}
+    assert numbers(targets["overlay"]) == list(range(9))
+    assert [len(frames_of(path)) for path in targets.values()] == [9, 9, 9]
+
+
+def test_a_kind_that_no_video_shows_is_refused_before_anything_is_read(tmp_path: Path, colours: Segmenter) -> None:
+    with pytest.raises(OutputError, match=r"a video has no json, expected some of mask, overlay, cutout"):
+        segment_video(colours, tmp_path / "absent.mp4", {"json": tmp_path / "clip.json"})
+
+
+def test_one_target_that_cannot_be_written_leaves_no_other(tmp_path: Path, colours: Segmenter) -> None:
+    source = write(tmp_path / "clip.avi", numbered(3))
+    with pytest.raises(OutputError, match=r"suffix '\.gif'"):
+        segment_video(colours, source, {"overlay": tmp_path / "o.mp4", "mask": tmp_path / "m.gif"})
+    assert set(tmp_path.iterdir()) == {source, tmp_path / "colours.onnx"}
 
 
 def rotate(path: Path) -> Path:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from unet_runtime.cli.quiet import visible_stderr
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -67,14 +69,14 @@ class CommandGroup(click.Group):
 
 
 def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    """A section of the help for each group, in the order of their first options, those of no group last."""
+    """A section of the help for each group, in the order of their first options; those of no group come last."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None and not isinstance(parameter, click.Argument):  # those are in the usage line
             sections.setdefault(getattr(parameter, _GROUP, _OTHER), []).append(record)
-    sections[_OTHER] = sections.pop(_OTHER)  # --help at least
-    for title, records in sections.items():
+    others = sections.pop(_OTHER, [])
+    for title, records in [*sections.items(), (_OTHER, others)]:
         with formatter.section(title):
             formatter.write_dl(records)
 
@@ -149,4 +151,4 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)
+        click.echo(prefix + record.getMessage(), file=visible_stderr(), err=True)

@@ -1,12 +1,8 @@
 """Many photos at a time: while the engine runs one, others are decoded, encoded and written.
 
-A worker takes a photo all the way, from its file to its results: nothing large is ever handed over or queued, so
-the workers' own photos are all that is in memory. Three limits:
-
-    workers       a few more than the engine runs at a time, so that none of these runs waits for a file
-    runs          of the engine at a time, one for each thread: faster than one run that shares its layers among the
-                  threads and waits for the last of them at every layer
-    PixelBudget   pixels that may be decoded at a time: many small photos, or one large one
+A worker takes a photo all the way, from its file to its results, so the workers' own photos are all that is in memory.
+There are a few more workers than runs of the engine at a time, so that none of these waits for a file. Each run has one
+thread where possible: faster than one run whose threads wait for each other at every layer.
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PIXELS_IN_WORK = 64_000_000
-"""Of all photos in work; a larger photo is in work alone."""
+"""Limit for all photos in work together; a larger photo is in work alone."""
 
 _MAX_RUNS = 8  # at a time: beyond, memory grows faster than throughput, and each run takes several threads
 _SPARE_WORKERS = 1

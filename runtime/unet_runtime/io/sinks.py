@@ -25,7 +25,7 @@ VIDEO_KINDS = {name: kind.frame for name, kind in KINDS.items() if kind.frame is
 """What a video can show, by name: see ``Kind.frame``."""
 
 RESULT_SUFFIXES = tuple(kind.suffix for kind in KINDS.values() if kind.suffix.endswith(".png"))
-"""By these, results in a folder of photos are told from photos."""
+"""Show which files in a folder of photos are results."""
 
 STAMP_REACH = 512
 """Bytes at a file's beginning and at its end among which its stamp is."""

@@ -43,10 +43,9 @@ class Camera:
     """Reads a camera in a thread of its own: the newest frame replaces the one before.
 
     A camera that stalls, sends what cannot be decoded or goes away is opened again, after longer and longer pauses; in
-    the meantime ``message`` says so. A video file is played at its own frame rate, once.
-
-    The thread ends within ``patience.open`` seconds of ``close``: a Python program that ends while OpenCV reads in
-    another thread is aborted, so it has to be waited for: https://github.com/python/cpython/issues/87135
+    the meantime ``message`` says so. A video file is played at its own frame rate, once. ``close`` waits for the
+    thread, at most ``patience.open`` seconds: Python aborts if it ends while OpenCV reads in another thread
+    (https://github.com/python/cpython/issues/87135).
 
     Args:
         source: as ``live.source.parse_source`` takes it.

@@ -1,4 +1,4 @@
-"""What passes between the main thread, which has pictures, and a web view's clients, which want the newest."""
+"""Exchange between the main thread, which has pictures, and a web view's clients, which want the newest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unet_runtime.live.newest import Newest, Numbered
 from unet_runtime.live.view import Status
 
 _QUALITY = 85
-"""Of the JPEG files, 1..95: above it they grow faster than they improve."""
+"""JPEG quality, 1..95: above it files grow faster than they improve."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,13 @@ class Feed(Newest[Picture]):
         self._encoding = threading.Lock()
         self._encoded: tuple[Numbered[Picture], bytes] | None = None
 
-    def jpeg(self, picture: Numbered[Picture]) -> tuple[Numbered[Picture], bytes]:
-        """``picture``, or one that came meanwhile, with its JPEG file. Each picture is encoded once at most."""
+    def jpeg(self, after: int = 0, timeout: float = 0.0) -> tuple[Numbered[Picture], bytes] | None:
+        """As ``get``, with the picture's JPEG file. Each picture is encoded once at most."""
+        newest = self.get(after, timeout)
+        if newest is None:
+            return None
         with self._encoding:
-            newest = self.get() or picture
+            newest = self.get() or newest  # one may have come meanwhile
             if self._encoded is None or self._encoded[0].number != newest.number:
                 file = io.BytesIO()
                 Image.fromarray(newest.value.pixels).save(file, "JPEG", quality=_QUALITY)

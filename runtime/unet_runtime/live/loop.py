@@ -29,17 +29,10 @@ from unet_runtime.live.smooth import Smoother
 from unet_runtime.live.view import Status, View
 from unet_runtime.segmenter import Segmenter
 
-_WAIT = 0.02
-"""Seconds between two looks at the keyboard while there is no new picture."""
-
-_REPEAT = 0.5
-"""Seconds after which the last picture is shown again, with the current message about the camera."""
-
-_NOTICE = 3.0
-"""Seconds that the outcome of a key is shown."""
-
-_RATE_OVER = 30
-"""Pictures that the frame rate is averaged over."""
+_WAIT = 0.02  # seconds between two looks at the keyboard while there is no new picture
+_REPEAT = 0.5  # seconds after which the last picture is shown again, with the current message about the camera
+_NOTICE = 3.0  # seconds that the outcome of a key is shown
+_RATE_OVER = 30  # pictures that the frame rate is averaged over
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Session:
     saved: list[Path] = field(default_factory=list)
 
 
-class Inference:
+class Inference(Newest[SegmentedFrame]):
     """A thread that segments the camera's newest frame, again and again; keeps the newest result.
 
     Args:
@@ -77,30 +70,25 @@ class Inference:
     """
 
     def __init__(self, segmenter: Segmenter, camera: Camera, smoother: Smoother | None, timings: Timings) -> None:
+        super().__init__()
         self._segmenter = segmenter
         self._camera = camera
         self._smoother = smoother
         self._timings = timings
         self._closed = threading.Event()
-        self._results: Newest[SegmentedFrame] = Newest()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="inference")
 
     def start(self) -> None:
         self._thread.start()
 
-    @property
-    def ended(self) -> bool:
-        """Of a video file that is over, every frame has its result."""
-        return self._results.ended
-
-    def newest(self, after: int, timeout: float) -> Numbered[SegmentedFrame] | None:
-        """The newest result, once its number is another than ``after``; None if it is not within ``timeout`` seconds.
+    def get(self, after: int = 0, timeout: float = 0.0) -> Numbered[SegmentedFrame] | None:
+        """As ``Newest.get``.
 
         Raises:
             UnetRuntimeError: the engine failed, or the model's output is not what its spec says.
         """
-        newest = self._results.get(after, timeout)
+        newest = super().get(after, timeout)
         if self._error is not None:
             raise self._error
         return newest
@@ -117,7 +105,7 @@ class Inference:
         except Exception as error:  # raised again where the results are fetched
             self._error = error
         finally:
-            self._results.end()
+            self.end()
 
     def _segment_frames(self) -> None:
         first = self._camera.newest()
@@ -129,7 +117,7 @@ class Inference:
             frame = self._camera.newest(after=number, timeout=0.1)
             if frame is not None:
                 number = frame.number
-                self._results.put(SegmentedFrame(frame, self._segment(frame)))
+                self.put(SegmentedFrame(frame, self._segment(frame)))
             elif ended:
                 return
 
@@ -148,11 +136,11 @@ class Live:
 
     Args:
         segmenter: the model.
-        camera: started; closed by whoever started it.
+        camera: started; the caller closes it.
         view: where pictures are shown.
-        timings: of all stages; the camera's too, to be complete.
+        timings: takes the time of each stage; the camera's own goes there too.
         smoother: None leaves the probabilities as they are.
-        recorder: takes every picture that is shown, without the status that the view writes on it.
+        recorder: takes every picture that is shown, without its status.
         background: what is shown first, of ``picture.BACKGROUNDS``.
         save: called with the result of the frame on show when key s is pressed; returns the paths written.
     """
@@ -197,7 +185,7 @@ class Live:
         self._inference.start()
         try:
             while not stop.is_set() and (max_seconds is None or time.perf_counter() - start < max_seconds):
-                newest = self._inference.newest(number, _WAIT)
+                newest = self._inference.get(number, _WAIT)
                 if newest is not None:
                     number = newest.number
                     self._show_new(newest.value)

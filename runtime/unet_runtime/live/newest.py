@@ -1,4 +1,4 @@
-"""What one thread makes and others want the newest of: frames, results, pictures."""
+"""The newest value that one thread makes and others wait for: a frame, a result, a picture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Newest(Generic[T]):
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Wake up whoever waits: there will be no more."""
+        """Wake up all threads that wait: there will be no more."""
         with self._changed:
             self.ended = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What every view of the live picture offers, and what it is told; see views.py for the views there are."""
+"""The interface of a view of the live picture; views.py lists the views."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def _open_window(host: str, port: int, note: str) -> View:
 
 
 def _open_web_page(host: str, port: int, note: str) -> View:
-    from unet_runtime.live.web import WebView  # an HTTP server takes its time to load
+    from unet_runtime.live.web import WebView  # an HTTP server is slow to import
 
     return WebView(host, port, note)
 
@@ -38,13 +38,14 @@ def open_view(kind: str = "auto", *, port: int = 8080, host: str = "127.0.0.1") 
     """Open a view, to be closed by the caller.
 
     Args:
-        kind: ``window``, ``web``, ``none``, or ``auto``: a window where one can be opened, else the web page.
+        kind: of ``VIEWS``; ``auto`` is a window where one can be opened, else the web page.
         port: of the web page; if it is taken, the next free one. 0 lets the system choose.
-        host: address that the web page is served at; only this machine reaches the default.
+        host: address of the web page; only this machine reaches the default.
 
     Raises:
         BackendError: no window can be opened here; the message says why and what to do.
         OutputError: no web page can be served at ``host`` and ``port``.
+        MissingDependencyError: a window needs OpenCV, which is not installed.
     """
     if kind not in VIEWS:
         raise BackendError(f"view {kind!r}, expected one of {', '.join(VIEWS)}")

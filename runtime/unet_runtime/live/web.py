@@ -36,12 +36,9 @@ from unet_runtime.live.newest import Numbered
 from unet_runtime.live.view import KEYS, Status
 
 _PORTS_TRIED = 20
-_WAIT = 2.0
-"""Seconds that ``/frame`` waits for a new picture before it responds that there is none."""
-_CLIENT_TIMEOUT = 10.0
-"""Seconds after which a client that neither asks nor takes anything is disconnected."""
-_SEND_BUFFER = 1 << 16
-"""Bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past."""
+_WAIT = 2.0  # seconds that ``/frame`` waits for a new picture before it responds that there is none
+_CLIENT_TIMEOUT = 10.0  # seconds after which a client that neither asks nor takes anything is disconnected
+_SEND_BUFFER = 1 << 16  # bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past
 _BOUNDARY = "picture"
 
 _HEADERS = {
@@ -113,8 +110,8 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 class _Server(ThreadingHTTPServer):
-    # On Windows the option means that two programs share the port.
-    allow_reuse_address = sys.platform != "win32"
+    allow_reuse_address = sys.platform != "win32"  # where it means that two programs share the port
+    daemon_threads = True  # a program that ends without ``close`` ends
 
     def __init__(self, address: tuple[str, int], feed: Feed) -> None:
         self.feed = feed
@@ -126,16 +123,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the name service, maybe for seconds, for a name that nobody needs.
+        # Not HTTPServer's, which asks the name service for a name that nobody needs, maybe for seconds.
         socketserver.TCPServer.server_bind(self)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        # Daemons, so that a program that ends without close() ends; known, so that close() can end them.
-        arguments = (request, client_address)
-        thread = threading.Thread(target=self.process_request_thread, args=arguments, name="web client", daemon=True)
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            self._clients[request] = thread
-        thread.start()
+            self._clients[request] = threading.current_thread()  # so that ``server_close`` can end it
+        threading.current_thread().name = "web client"
+        super().process_request_thread(request, client_address)
 
     def close_request(self, request: Any) -> None:
         with self._lock:
@@ -154,7 +149,7 @@ class _Server(ThreadingHTTPServer):
             thread.join(1)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error; anything else is one of ours, and its thread shows it."""
+        """Ignore clients that went away; report anything else."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -198,10 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._respond(204)
 
     def _is_from_here(self, *, is_page: bool = False) -> bool:
-        """Whether neither another web page has sent this request, nor one whose name was made to point here.
+        """Whether this request comes from our own page, not from another web page, also not by DNS rebinding.
 
-        Browsers say so themselves: Host is the name they believe to talk to (a number cannot be made to point
-        elsewhere), Origin and Sec-Fetch-Site whose page it is. A link to our page may stand anywhere.
+        Browsers send what shows it: Host is the name they believe to talk to (a number cannot be rebound), Origin and
+        Sec-Fetch-Site say whose page asks. A link to our page may stand anywhere.
         """
         host = self.headers.get("Host", "")
         if not _is_address(host, self.server.names):
@@ -216,11 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not (after.isascii() and after.isdecimal()):
             self._respond(400, b"expected after=NUMBER\n")
             return
-        picture = self.server.feed.get(int(after), _WAIT)
-        if picture is None:
+        newest = self.server.feed.jpeg(int(after), _WAIT)
+        if newest is None:
             self._respond(204)
             return
-        picture, jpeg = self.server.feed.jpeg(picture)
+        picture, jpeg = newest
         headers = {"X-Frame": str(picture.number), "X-Status": _status_json(picture)}
         self._respond(200, jpeg, "image/jpeg", headers)
 
@@ -232,10 +227,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(separator)
         number = 0
         while not self.server.feed.ended:
-            picture = self.server.feed.get(number, _WAIT)
-            if picture is None:
+            newest = self.server.feed.jpeg(number, _WAIT)
+            if newest is None:
                 continue
-            picture, jpeg = self.server.feed.jpeg(picture)
+            picture, jpeg = newest
             number = picture.number
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
             # The separator behind the picture, not before the next, so that browsers know it is complete and show it:

@@ -18,9 +18,7 @@ from unet_runtime.live.view import KEYS, Status
 
 TITLE = "unet-run: q quits, s saves, b switches the background"
 
-_LARGEST = (1280, 800)
-"""Pixels, width and height, that a window opens with at most; its user may make it larger."""
-
+_LARGEST = (1280, 800)  # pixels, width and height, that a window opens with at most; its user may make it larger
 _PROBE = """
 import ctypes, sys
 library = ctypes.CDLL(sys.argv[1])
@@ -30,9 +28,7 @@ sys.exit(not library.XOpenDisplay(None))
 """A program that connects to the X server as Qt will, by the same libraries. Without a connection Qt aborts the whole
 process: https://github.com/opencv/opencv-python/issues/447"""
 
-_PROBE_SECONDS = 5.0
-"""Until the X server counts as silent; one behind a tunnel answers within some tenths."""
-
+_PROBE_SECONDS = 5.0  # until the X server counts as silent; one behind a tunnel answers within some tenths
 _FONTS = ("/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/dejavu", "/usr/share/fonts/TTF", "/usr/share/fonts")
 
 
@@ -40,7 +36,8 @@ class Window:
     """A resizable window that keeps the picture's aspect ratio.
 
     Raises:
-        BackendError: there is no display, or no OpenCV that can open a window.
+        BackendError: there is no display, or this OpenCV cannot open a window.
+        MissingDependencyError: OpenCV is not installed.
     """
 
     name = "window"
@@ -51,7 +48,8 @@ class Window:
             raise BackendError("there is no display (DISPLAY is not set): use --view web")
         self._cv2 = load_opencv("a window", extra="window")
         _check_toolkit(self._cv2.currentUIFramework(), Path(self._cv2.__file__).parent)
-        self._is_open = self._is_closed = False
+        self._is_open = False
+        self._is_closed = False
         self._pressed = ""
 
     def show(self, picture: npt.NDArray[np.uint8], status: Status) -> None:
@@ -68,7 +66,8 @@ class Window:
         if self._is_open:
             self._poll()
             self._notice_closing()
-        pressed, self._pressed = self._pressed, ""
+        pressed = self._pressed
+        self._pressed = ""
         return pressed
 
     def close(self) -> None:
@@ -95,7 +94,8 @@ class Window:
     def _notice_closing(self) -> None:
         # imshow would open a new window in a closed one's place.
         if self._is_open and not self._is_visible():
-            self._is_open, self._is_closed = False, True
+            self._is_open = False
+            self._is_closed = True
             self._pressed += "q"
 
     def _is_visible(self) -> bool:
@@ -110,14 +110,11 @@ def _needs_x_server() -> bool:
 
 
 def _check_toolkit(framework: str, package: Path) -> None:
-    """Check that this OpenCV can open a window here, and prepare its Qt.
+    """Raise ``BackendError`` where this OpenCV cannot open a window, and prepare its Qt.
 
     Args:
         framework: ``QT...``, ``GTK...``, ``WIN32``, ``COCOA``, or empty for an OpenCV without windows.
         package: folder of cv2; the wheels for Linux bring their own Qt in it.
-
-    Raises:
-        BackendError: it cannot.
     """
     if not framework:
         raise BackendError(
@@ -127,10 +124,7 @@ def _check_toolkit(framework: str, package: Path) -> None:
     if not _needs_x_server():
         return
     plugin = package / "qt" / "plugins" / "platforms" / "libqxcb.so"
-    if not plugin.is_file():
-        _check_display("libX11.so.6")
-        return
-    _check_display(str(plugin))
+    _check_display(str(plugin) if plugin.is_file() else "libX11.so.6")
     # The wheels bring this one plugin, and Qt aborts if the desktop's variables ask for another ("wayland"):
     # https://github.com/opencv/opencv-python/issues/729
     os.environ["QT_QPA_PLATFORM"] = "xcb"
@@ -141,23 +135,15 @@ def _check_toolkit(framework: str, package: Path) -> None:
 
 
 def _check_display(library: str) -> None:
-    """Connect to the X server in a child process.
-
-    Args:
-        library: file of a shared library that is, or depends on, libX11.
-
-    Raises:
-        BackendError: there is no connection, or the library cannot be loaded.
-    """
+    """Raise ``BackendError`` where a child process, with a library that is or uses libX11, finds no X server."""
     command = [sys.executable, "-I", "-S", "-c", _PROBE, library]
     try:
         probe = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS)
+        if probe.returncode == 0:
+            return
         reason = (probe.stderr.strip() or "no X server answers").splitlines()[-1]
     except subprocess.TimeoutExpired:
         reason = f"no X server answers within {_PROBE_SECONDS:g} s"
-    else:
-        if probe.returncode == 0:
-            return
     raise BackendError(
         f"no window can be opened on DISPLAY={os.environ.get('DISPLAY', '')} ({reason}): are DISPLAY and XAUTHORITY "
         "right? Or use --view web"

@@ -1,1 +1,1 @@
-"""Datasets: read, prepared, augmented, drawn."""
+"""Photos and label masks -> batches for training."""

@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unet_runtime.core.errors import OutputError, SourceError
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.core.stream import Stream
 from unet_runtime.io.sinks import VIDEO_KINDS
 from unet_runtime.io.video.reader import Frame, Reader
+from unet_runtime.io.video.writer import VideoFile
+from unet_runtime.segmenter import Segmenter
 
-if TYPE_CHECKING:
-    from unet_runtime.core.segmentation import Segmentation
-    from unet_runtime.segmenter import Segmenter
-
-_AHEAD = 3
-"""Frames that a stage may be ahead of the next: bounds the memory."""
-
-_MAX_DELAY, _MAX_STILL = 0.1, 60.0
-"""Seconds. A result that is ahead of its source's clock by more than the first repeats a frame; a gap longer than the
-second is a broken clock."""
+_AHEAD = 3  # frames that a stage may be ahead of the next: bounds the memory
+_MAX_DELAY = 0.1  # seconds. A result that is ahead of its source's clock by more repeats a frame
+_MAX_STILL = 60.0  # seconds. A longer gap is a broken clock
 
 
 class _Clock:
@@ -68,9 +64,6 @@ def segment_video(
         OutputError: a target cannot be written, is ``source``, or is of a kind that no video shows.
         BackendError: the engine failed.
     """
-    from unet_runtime.core.stream import Stream
-    from unet_runtime.io.video.writer import VideoFile
-
     for kind in targets:
         if kind not in VIDEO_KINDS:
             raise OutputError(f"{source}: a video has no {kind}, expected some of {', '.join(VIDEO_KINDS)}")

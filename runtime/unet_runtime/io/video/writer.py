@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ _TRIAL_FRAMES = 5
 class VideoFile:
     """Takes pictures, one after the other, into a file of constant frame rate, without sound.
 
-    As a context manager it is put into its place at the end, or removed when an error ends the block.
+    As a context manager it is closed at the end, or discarded when an error ends the block.
 
     Args:
         path: its suffix, of ``CODECS``, chooses the container.
@@ -53,7 +52,7 @@ class VideoFile:
     def __enter__(self) -> VideoFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -96,14 +95,14 @@ class VideoFile:
         """Finish the file and move it into place; without a picture there is no file.
 
         Raises:
-            OutputError: the file is not what was written, because the disk was full for instance.
+            OutputError: the file is incomplete, for instance because the disk is full.
         """
         if self._writer is None:
             return
         self._writer.release()
         self._writer = None
         try:
-            # OpenCV's writer reports no error: https://github.com/opencv/opencv/issues/24287. The file shows them.
+            # OpenCV's writer reports no error (https://github.com/opencv/opencv/issues/24287), so frames are counted.
             found = self._frames_in_file()
             if found != self.count:
                 raise OutputError(
@@ -114,7 +113,7 @@ class VideoFile:
             self._temporary.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
