@@ -17,7 +17,8 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import ONNX, SIZE, TFLITE, TRAIN, Export
+from tests.export.conftest import ONNX, TFLITE, Export
+from tests.helpers.tiny import SIZE, TRAIN
 from unet_export.calibration import calibration_images, sha256
 from unet_export.formats.onnx import export_onnx
 from unet_export.formats.saved_model import write_graph
@@ -177,7 +178,7 @@ from unet_export import keras_model
 from unet_export.formats.onnx import export_onnx
 from unet_export.formats.saved_model import write_graph
 from unet_export.photos import Photo, inputs
-from unet_runtime.artifact import read_artifact
+from unet_runtime.core.artifact import read_artifact
 artifact = read_artifact(sys.argv[1])
 print(hashlib.sha256(export_onnx(keras_model.load(artifact), artifact.spec)).hexdigest())
 """

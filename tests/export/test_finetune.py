@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from tests.export.conftest import SIZE, SPEC, draw
 from tests.helpers.hard_model import hard_model
 from tests.helpers.int8_answers import calibration, int8_masks, onnx_int8_masks
+from tests.helpers.tiny import SIZE, SPEC, draw
 from unet_export.quantization import DEFAULTS
 from unet_export.transforms.finetune import finetune
 from unet_export.transforms.twin import FakeQuantized

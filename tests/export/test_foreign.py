@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.foreign import Description, load_foreign, parse_classes
 from unet_export.photos import PhotoSource

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats.onnx import build_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of

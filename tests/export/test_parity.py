@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.export.conftest import ONNX, SIZE, TEST, Export
+from tests.export.conftest import ONNX, Export
+from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
 from unet_export.formats.onnx import export_onnx

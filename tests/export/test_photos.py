@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import SPEC, TEST, TRAIN
+from tests.helpers.tiny import SPEC, TEST, TRAIN
 from unet_export.calibration import calibration_images
 from unet_export.errors import ExportError
 from unet_export.photos import PhotoSets, PhotoSource, choose_photos, inputs

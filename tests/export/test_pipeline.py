@@ -15,7 +15,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import FORMATS, ONNX, SIZE, TEST, TFLITE, TRAIN, Export
+from tests.export.conftest import FORMATS, ONNX, TFLITE, Export
+from tests.helpers.tiny import SIZE, TEST, TRAIN
 from unet_export import keras_model, staging
 from unet_export.errors import ExportError, ParityError
 from unet_export.formats import FORMATS as ALL

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.export.conftest import SIZE
 from tests.helpers.hard_model import hard_model
+from tests.helpers.tiny import SIZE
 from unet_export.diagnosis.examine import examine
 from unet_export.errors import ParityError
 from unet_export.formats import FORMATS

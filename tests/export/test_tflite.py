@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.calibration import sha256
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
