@@ -5,15 +5,14 @@
     │   └── PipError  a wheel for a device's bundle that cannot be had (bundle/wheels.py)
     └── ParityError   an artifact that is not equal enough to the trained model
 
-Each carries the exit code of its kind, as ``unet_runtime.cli.exits`` reads it.
+Each carries the exit code of its kind.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from unet_runtime.cli import exits
-from unet_runtime.core.errors import UnetRuntimeError
+from unet_runtime.core.errors import GATE, MODEL, UnetRuntimeError
 
 if TYPE_CHECKING:
     from unet_export.gate.gate import ParityResult
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class ExportError(UnetRuntimeError):
     """The model cannot be exported, or what came out breaks the contract."""
 
-    exit_code = exits.MODEL
+    exit_code = MODEL
 
 
 class ParityError(UnetRuntimeError):
@@ -32,7 +31,7 @@ class ParityError(UnetRuntimeError):
         results: of every artifact, those that passed too.
     """
 
-    exit_code = exits.GATE
+    exit_code = GATE
 
     def __init__(self, message: str, results: list[ParityResult]) -> None:
         super().__init__(message)

@@ -32,10 +32,13 @@ _DEFAULT_MODELS = {
 """The bundled model in each engine's format."""
 
 
-class _Ready(NamedTuple):
+class Prepared(NamedTuple):
+    """A photo that is ready for the model."""
+
     photo: Image.Image
+    """RGB, upright, at its own size (W, H)."""
     images: npt.NDArray[np.uint8]
-    """(1, h, w, 3), as the model wants it."""
+    """(1, h, w, 3) RGB in 0..255, as the model wants it."""
 
 
 class Segmenter:
@@ -98,7 +101,7 @@ class Segmenter:
             ImageError: no readable photo.
             BackendError: the engine failed, or the segmenter is closed.
         """
-        return self._finish(self._prepare(photo))
+        return self._segment(self.prepare(photo))
 
     def batch(self, photos: Iterable[Photo]) -> list[Segmentation]:
         """Segment several photos in one call of the engine, where the model file's batch is free; else one by one.
@@ -116,13 +119,13 @@ class Segmenter:
             >>> [result.mask.shape for result in Segmenter().batch(photos)]
             [(40, 60), (60, 40)]
         """
-        ready = [self._prepare(photo) for photo in photos]
+        ready = [self.prepare(photo) for photo in photos]
         if not ready:
             return []
-        answers = self._run(np.concatenate([item.images for item in ready]))  # float32 (n, h, w, C)
-        return [Segmentation(item.photo, answer, self.spec) for item, answer in zip(ready, answers, strict=True)]
+        outputs = self.infer(np.concatenate([item.images for item in ready]))  # float32 (n, h, w, C)
+        return [self.finish(item, output) for item, output in zip(ready, outputs, strict=True)]
 
-    def stream(self, photos: Iterable[Photo], ahead: int = 2) -> Stream[Photo, _Ready, Segmentation]:
+    def stream(self, photos: Iterable[Photo], ahead: int = 2) -> Stream[Photo, Prepared, Segmentation]:
         """Segment photos one after the other, in order, while a thread decodes the next ones.
 
         Nothing is read before the first result is asked for, and at most ``ahead`` photos (1 or more) are in memory
@@ -152,7 +155,7 @@ class Segmenter:
         """
         from unet_runtime.core.stream import Stream  # with what threads need, which one photo does not
 
-        return Stream(photos, self._prepare, self._finish, ahead)
+        return Stream(photos, self.prepare, self._segment, ahead)
 
     def tiled(self, photo: Photo, overlap: float = 0.25) -> TiledSegmentation:
         """Segment a photo at its own resolution, in overlapping tiles of the model's input size.
@@ -175,7 +178,7 @@ class Segmenter:
         """
         from unet_runtime.core import tiling  # what few need
 
-        return tiling.segment(any_photo(photo), self.spec, self._run, overlap)
+        return tiling.segment(any_photo(photo), self.spec, self.infer, overlap)
 
     def close(self) -> None:
         """Free the model. Calls that are under way end as usual, later ones raise ``BackendError``."""
@@ -187,43 +190,70 @@ class Segmenter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, photo: Photo) -> _Ready:
+    def prepare(self, photo: Photo) -> Prepared:
+        """Open a photo and bring it to the model's input: the first of three steps, of which the engine has no part.
+
+        Raises:
+            ImageError: no readable photo.
+            ModelFileError: an input of that size cannot be made.
+        """
         image = any_photo(photo)
         try:
-            return _Ready(image, model_input(image, self.spec.input))
+            return Prepared(image, model_input(image, self.spec.input))
         except (MemoryError, OverflowError, ValueError) as error:  # a spec may say anything
-            fed = self.spec.input
+            size = self.spec.input
             raise ModelFileError(
-                f"{self.spec.name}: its spec asks for an input of {fed.width}x{fed.height} pixels, which cannot be "
+                f"{self.spec.name}: its spec asks for an input of {size.width}x{size.height} pixels, which cannot be "
                 f"made ({error}): export it again"
             ) from error
 
-    def _finish(self, ready: _Ready) -> Segmentation:
-        return Segmentation(ready.photo, self._run(ready.images)[0], self.spec)
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Run the model, and check what it returns: the second step.
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 (n, h, w, 3) -> float32 (n, h', w', C), of the shape that the spec says."""
+        Args:
+            images: uint8 (n, h, w, 3) RGB in 0..255, n photos as ``prepare`` makes them.
+
+        Returns:
+            float32 probabilities (n, h', w', C), of the shape that the spec says, all finite.
+
+        Raises:
+            BackendError: the engine failed, the output is not what the spec says, or the segmenter is closed.
+        """
         backend = self.backend
         if len(images) > 1 and self._one_by_one:
-            return np.concatenate([self._run(image[np.newaxis]) for image in images])
+            return np.concatenate([self.infer(image[np.newaxis]) for image in images])
         try:
-            answers = backend.run(images)
+            outputs = backend.run(images)
         except BackendError:
             if len(images) == 1:
                 raise
             self._one_by_one = True  # if that is not why, the first photo alone says so
-            return self._run(images)
-        expected = (len(images), self.spec.output.height, self.spec.output.width, len(self.spec.classes))
-        if answers.shape != expected:
-            raise BackendError(f"the model answers {answers.shape[1:]}, its spec says {expected[1:]}: export it again")
-        with np.errstate(all="ignore"):
-            sound = np.isfinite(answers.sum())
-        if not sound:  # a float16 that overflows, or a quantisation gone wrong
+            return self.infer(images)
+        self._check_outputs(outputs, len(images))
+        return outputs
+
+    def finish(self, prepared: Prepared, probabilities: npt.NDArray[np.float32]) -> Segmentation:
+        """Probabilities float32 (h', w', C) of one photo -> its result: the third step."""
+        return Segmentation(prepared.photo, probabilities, self.spec)
+
+    def _segment(self, prepared: Prepared) -> Segmentation:
+        return self.finish(prepared, self.infer(prepared.images)[0])
+
+    def _check_outputs(self, outputs: npt.NDArray[np.float32], count: int) -> None:
+        expected = (count, self.spec.output.height, self.spec.output.width, len(self.spec.classes))
+        if outputs.shape != expected:
             raise BackendError(
-                f"the model answers NaN or infinity, expected probabilities: {self.spec.name} {self.spec.precision} "
-                f"does not work on {backend.engine}, {backend.device}: take another precision, engine or device"
+                f"the model's output is {outputs.shape[1:]}, its spec says {expected[1:]}: export it again"
             )
-        return answers
+        with np.errstate(all="ignore"):
+            sound = np.isfinite(outputs.sum())
+        if not sound:  # a float16 that overflows, or a quantisation gone wrong
+            backend = self.backend
+            raise BackendError(
+                f"the model's output has NaN or infinity, expected probabilities: {self.spec.name} "
+                f"{self.spec.precision} does not work on {backend.engine}, {backend.device}: take another precision, "
+                "engine or device"
+            )
 
 
 def _choose(model: str | os.PathLike[str] | None, backend: str) -> tuple[str, Path]:

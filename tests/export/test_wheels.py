@@ -189,7 +189,7 @@ def test_a_full_disk_is_no_missing_wheel(wheel: MakeWheel, tmp_path: Path) -> No
     script = f"""
 from pathlib import Path
 from unet_export.bundle.wheels import Wheelhouse
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 try:
     Wheelhouse(Path({str(place)!r}), "linux-aarch64", "3.11", print).fetch("big")
 except OutputError as error:

@@ -101,7 +101,7 @@ def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
     """As under taskset; the engines themselves would start a thread for every core of the machine."""
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import numpy as np\n"
-        "from unet_runtime import Segmenter; from unet_runtime.engines import cores\n"
+        "from unet_runtime import Segmenter; from unet_runtime.core import cores\n"
         "assert (cores.limit(), cores.default_threads()) == (1, 1)\n"
         "import onnxruntime; before = len(os.listdir('/proc/self/task'))\n"
         "backend = Segmenter(backend='onnx').backend; backend.run(np.zeros((1, 160, 160, 3), np.uint8))\n"

@@ -159,7 +159,7 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         machine.EngineState("onnx", (".onnx",), True, "pip install onnx", 4, states),
         machine.EngineState("tflite", (".tflite",), True, "", 4, (machine.DeviceState("cpu", False, "it crashes"),)),
     ]
-    monkeypatch.setattr(machine, "engines", lambda: engines)
+    monkeypatch.setattr(machine, "engine_states", lambda: engines)
     code, text, _ = invoke()
     assert code == 0
     lines = [line.strip() for line in text.splitlines()]

@@ -174,7 +174,7 @@ def test_a_model_that_answers_no_numbers(
 
     monkeypatch.setattr(segmenter.backend, "run", broken)
     for call in (segmenter, segmenter.tiled):
-        with pytest.raises(BackendError, match=r"answers NaN or infinity, .* colours float32 does not work on ONNX"):
+        with pytest.raises(BackendError, match=r"output has NaN or infinity, .* colours float32 does not work on ONNX"):
             call(stripes)
 
 
@@ -247,7 +247,7 @@ def test_spec_and_model_disagree(tmp_path: Path, stripes: np.ndarray) -> None:
     right = colour_spec()
     wrong = replace(right, classes=right.classes[:2])
     (tmp_path / "wrong.onnx").write_bytes(append_to_onnx(colour_model_bytes(right), wrong))
-    with pytest.raises(BackendError, match=r"answers \(32, 32, 3\), its spec says \(32, 32, 2\)"):
+    with pytest.raises(BackendError, match=r"output is \(32, 32, 3\), its spec says \(32, 32, 2\)"):
         Segmenter(tmp_path / "wrong.onnx")(stripes)
 
 

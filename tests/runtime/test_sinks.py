@@ -71,7 +71,7 @@ def test_names_as_long_as_a_file_system_takes(result: Segmentation, tmp_path: Pa
 
 
 def write_half(target: Path) -> None:
-    with replacing(target) as file:
+    with replacing(target, "see --output-dir") as file:
         file.write(b"half")
         raise OSError(28, "No space left on device")
 

@@ -200,8 +200,8 @@ def test_a_folder_that_cannot_be_is_a_warning(photos: list[LabelledPhoto], tmp_p
 LOAD = """
 import sys, time
 from pathlib import Path
-from unet_runtime.labelled import read_split
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.spec import InputSpec
 from unet_training import cache
 if sys.argv[3] == "hang":  # once the arrays are written, before they have their name
     write = cache._write

@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_runtime.bench.plan import usable_cores
+from unet_runtime.core.cores import usable_cores
 
 FEATURES = {
     # x86

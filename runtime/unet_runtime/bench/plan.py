@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_runtime.core import cores
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
 from unet_runtime.core.spec import ModelSpec
@@ -51,11 +49,6 @@ class Refusal:
 def thread_count(count: int) -> str:
     """``1 thread``, ``2 threads``."""
     return f"{count} thread{'s' if count > 1 else ''}"
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use: fewer than the machine has in a container or under taskset."""
-    return cores.limit() or os.cpu_count() or 1
 
 
 def model_files(named: Sequence[Path], backends: Sequence[str] = ()) -> list[Path]:

@@ -16,10 +16,11 @@ from unet_runtime.bench import photos as photo_files
 from unet_runtime.bench import plot
 from unet_runtime.bench.benchmark import bench
 from unet_runtime.bench.measure import Settings
-from unet_runtime.bench.plan import model_files, plan, usable_cores
+from unet_runtime.bench.plan import model_files, plan
 from unet_runtime.bench.report import Report, to_json, to_text
 from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
+from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import replacing
 from unet_runtime.engines import DEVICES, ENGINES

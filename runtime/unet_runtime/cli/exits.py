@@ -15,19 +15,24 @@ from typing import NoReturn
 
 import click
 
-from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
+from unet_runtime.core.errors import GATE, INPUTS_FAILED, INTERRUPTED, MODEL, OK, TERMINATED, USAGE, UnetRuntimeError
 
-OK, INPUTS_FAILED, USAGE, MODEL, GATE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
+__all__ = [
+    "GATE",
+    "INPUTS_FAILED",
+    "INTERRUPTED",
+    "MODEL",
+    "OK",
+    "TERMINATED",
+    "USAGE",
+    "Terminated",
+    "run",
+    "stop_once",
+]
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: whatever cleans up after Ctrl-C cleans up after it."""
-
-
-def exit_code(error: UnetRuntimeError) -> int:
-    """An error's own ``exit_code`` where its class has one, 3 for models and backends, else 1."""
-    default = MODEL if isinstance(error, (ModelFileError, BackendError)) else INPUTS_FAILED
-    return int(getattr(error, "exit_code", default))
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -101,7 +106,7 @@ def _run(command: click.Command) -> int:
         if _came:  # an engine that is interrupted while it loads says that it is broken
             return _interrupted(_came[0][0] == signal.SIGTERM)
         click.echo(f"error: {error}", err=True)
-        return exit_code(error)
+        return error.exit_code
     except BrokenPipeError:  # the reader of a pipe is gone, as after "| head"
         return INPUTS_FAILED
     return code if isinstance(code, int) else OK

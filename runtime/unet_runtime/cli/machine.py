@@ -102,12 +102,12 @@ def description() -> dict[str, str | int]:
         "processor": processor(),
         "python": platform.python_version(),
         "logical_cores": os.cpu_count() or 1,
-        "usable_cores": cores.physical_cores() if cores.limit() is None else cores.limit() or 1,
+        "usable_cores": cores.usable_cores(),
     }
 
 
 def _threads(name: str) -> int:
-    return cores.default_threads() if name == "tflite" else cores.limit() or cores.physical_cores()
+    return cores.default_threads() if name == "tflite" else cores.usable_cores()
 
 
 def _there(module: str) -> bool:

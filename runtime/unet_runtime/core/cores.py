@@ -12,9 +12,14 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
+def usable_cores() -> int:
+    """Physical cores that this process may use: fewer than the machine has under taskset or a container's quota."""
+    return min(physical_cores(), limit() or physical_cores())
+
+
 def default_threads() -> int:
-    """Threads for an engine that does not choose well by itself: physical cores of this process, ``MOST`` at most."""
-    return min(physical_cores(), limit() or MOST, MOST)
+    """Threads for an engine that does not choose well by itself: ``usable_cores``, ``MOST`` at most."""
+    return min(usable_cores(), MOST)
 
 
 def limit() -> int | None:

@@ -175,7 +175,7 @@ def save(
         checkpoint()
         if kind == "json":
             _refuse_foreign(path)
-        with replacing(path) as file:
+        with replacing(path, "see --output-dir", durable=False) as file:
             _KINDS[kind].write(result, file, about or About(), checkpoint)
     return paths
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from unet_runtime.bench import plan as plans
-from unet_runtime.bench.plan import MODELS, model_files, plan, usable_cores
+from unet_runtime.bench.plan import MODELS, model_files, plan
+from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.engines import ENGINES, installed
 

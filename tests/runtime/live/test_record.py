@@ -144,7 +144,7 @@ def test_a_full_disk_is_an_error_though_opencv_reports_none(tmp_path: Path) -> N
 import resource, sys
 import numpy as np
 from pathlib import Path
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 from unet_runtime.live.record import Recorder, affordable_rate
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 recorder = Recorder(Path({str(tmp_path)!r}) / sys.argv[1])

@@ -1,0 +1,136 @@
+"""What the commands of the three packages share: option groups, lists, verbosity, suggestions.
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
+@option_group("Results", click.option("--save"), click.option("--output-dir"))
+@verbosity
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HELP = {"help_option_names": ["-h", "--help"]}
+"""For ``context_settings``."""
+
+PACKAGES = ("unet_runtime", "unet_export", "unet_training")
+
+_GROUP = "unet_edge_group"
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under the titles of their groups."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", HELP)
+        super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, _GROUP, "Other options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class CommandGroup(click.Group):
+    """A group of commands that proposes the nearest name for one that does not exist."""
+
+    command_class = GroupedCommand
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", HELP)
+        super().__init__(*args, **kwargs)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not near or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+
+
+def option_group(title: str, *options: Callable[[F], F]) -> Callable[[F], F]:
+    """A decorator that puts options on a command, in this order, under one title of its help."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+            parameters = getattr(function, "__click_params__", None) or getattr(function, "params", [])
+            setattr(parameters[-1], _GROUP, title)
+        return function
+
+    return decorate
+
+
+class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Names separated by commas, each known: ``mask,overlay`` -> ``("mask", "overlay")``.
+
+    Args:
+        known: the names.
+        all_word: a word that stands for all of them; empty for none.
+    """
+
+    name = "list"
+
+    def __init__(self, known: Sequence[str], all_word: str = "") -> None:
+        self.known = tuple(known)
+        self.all_word = all_word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        if self.all_word and value == self.all_word:
+            return self.known
+        names = tuple(dict.fromkeys(part.strip() for part in str(value).split(",")))
+        for name in names:
+            if name not in self.known:
+                self.fail(f"{name!r}, expected some of {','.join(self.known)}", param, ctx)
+        return names
+
+
+def verbosity(function: F) -> F:
+    """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
+    options = option_group(
+        "Other options",
+        click.option(
+            "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Show details, and what engines say."
+        ),
+        click.option("-q", "--quiet", "verbosity", flag_value=-1, type=int, help="Show warnings and errors alone."),
+    )
+    return options(function)
+
+
+def setup_logging(level: int | None) -> None:
+    """Send what the three packages log to standard error, one plain line each.
+
+    Args:
+        level: 1 for details, 0 or None for progress, -1 for warnings alone: the parameter of ``verbosity``.
+    """
+    levels = {1: logging.DEBUG, -1: logging.WARNING}
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        logger.handlers[:] = [_Handler()]
+        logger.setLevel(levels.get(level or 0, logging.INFO))
+        logger.propagate = False
+
+
+class _Handler(logging.Handler):
+    """Prints through click, which knows a closed or redirected standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        click.echo(prefix + record.getMessage(), err=True)
