@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from unet_export import keras_model
 from unet_export.calibration import calibration_images
-from unet_export.formats import tflite
-from unet_export.formats.saved_model import INPUT_NAME, SIGNATURE_NAME, write_graph
+from unet_export.formats.saved_model import SIGNATURE_NAME, write_graph
+from unet_export.formats.tflite_convert import export_tflite
 from unet_export.quantization import Quantization
+from unet_export.source_model import INPUT_NAME, copy_with_input, load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
 from unet_runtime.core.geometry import model_input, model_labels
@@ -77,13 +77,13 @@ def contenders(model: Any, spec: Any, images: Images, work: Path, chosen: bool) 
 
     def package(precision: str, method: str = "minmax") -> bytes:
         quantization = Quantization(method=method, photos=len(images))
-        return tflite.export_tflite(model, precision, spec, images, quantization, work)
+        return export_tflite(model, precision, spec, images, quantization, work)
 
     files = {"float32": package("float32"), "int8, as exported": package("int8")}
     if chosen:
         return files
     folder = work / "float_input"
-    write_graph(tflite._with_float_input(model), folder, batch=1, dtype="float32")
+    write_graph(copy_with_input(model, model.inputs[0].shape[1:], "float32"), folder, batch=1, dtype="float32")
     rows: dict[str, Callable[[], bytes]] = {
         "int8, TensorFlow": lambda: by_tensorflow(folder, images),
         "int8, ai-edge-quantizer as it comes": lambda: by_ai_edge_quantizer(folder, images),
@@ -158,7 +158,7 @@ def main() -> None:
     calibration = evenly(read_split(options.data, split, "trainval"), options.calibration)
     images = calibration_images(np.concatenate([model_input(open_photo(e.photo), spec.input) for e in calibration]))
     with tempfile.TemporaryDirectory() as work:
-        files = contenders(keras_model.load(artifact), spec, images, Path(work), options.chosen)
+        files = contenders(load_model(options.model)[0], spec, images, Path(work), options.chosen)
     rows = [Row(name, content, len(spec.classes)) for name, content in files.items()]
     photos = evenly(read_split(options.data, split, "test"), options.photos)
     measure(rows, photos, spec)

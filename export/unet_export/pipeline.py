@@ -9,22 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_export import foreign, keras_model
-from unet_export.builder import Builder, GraphOptions
-from unet_export.errors import ExportError, ParityError
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.errors import ParityError
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, GraphOptions
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, ParityResult
-from unet_export.gate.runners import Run
+from unet_export.gate.runners import Run, Say
 from unet_export.gate.study import calibration_study
-from unet_export.photos import PhotoSource, Say, choose_photos
-from unet_export.quantization import DEFAULTS, Quantization
+from unet_export.photos import PhotoSource, choose_photos
 from unet_export.repair import MORE_PHOTOS, repaired
 from unet_export.report.report import Report, write_report
+from unet_export.source_model import Description, load_model
 from unet_export.staging import accept, reject, staging_folder
-from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import check_split
-from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import ModelSpec
 
 
@@ -40,7 +35,7 @@ class ExportOptions:
     study: bool = False
     """Whether the report shows what fewer calibration photos would have cost."""
     graph: GraphOptions = field(default_factory=GraphOptions)
-    description: foreign.Description | None = None
+    description: Description | None = None
     """Of a model without a spec."""
     command: str = ""
     """For the report: what the user typed."""
@@ -76,7 +71,7 @@ def export_model(
     keras, spec = load_model(model, options.description)
     if options.repair:
         source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
-    photos = choose_photos(source, spec.provenance.split, spec.input, say)
+    photos = choose_photos(source, spec.provenance.split, spec.input)
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", options.graph)
         candidates = _write(builder, spec, folder, options, say)
@@ -102,38 +97,14 @@ def export_model(
     return [replace(result, path=output / result.path.name) for result in results]
 
 
-def load_model(path: Path, description: foreign.Description | None) -> tuple[Any, ModelSpec]:
-    """(Keras model, spec) of a file that says everything of itself, or of one that ``description`` describes.
-
-    Raises:
-        ModelFileError, ExportError: missing, damaged, or not to be exported.
-    """
-    if path.suffix != ".keras" and path.exists():
-        raise ExportError(f"{path}: suffix {path.suffix}, expected a .keras file")
-    if description is not None and path.exists():
-        model, spec = foreign.load_foreign(path, description)
-    else:
-        artifact = read_artifact(path)
-        model, spec = keras_model.load(artifact), artifact.spec
-    if Path(spec.name).name != spec.name:  # it becomes a file's name
-        raise ExportError(f"{path}: the model's name is {spec.name!r}, expected one without folders")
-    if spec.provenance.split:
-        try:
-            check_split(spec.provenance.split)
-        except SourceError as error:
-            raise ExportError(f"{path}: its spec names {error}: train it again") from error
-    return model, spec
-
-
 def _write(builder: Builder, spec: ModelSpec, folder: Path, options: ExportOptions, say: Say) -> list[parity.Candidate]:
     """Every artifact, complete with spec and digest, in ``folder``."""
     candidates = []
     for name in options.formats:
         form = FORMATS[name]
-        path = folder / form.file_name(spec, dynamic=options.graph.dynamic and name.startswith("onnx"))
+        path = folder / form.file_name(spec, dynamic=options.graph.dynamic)
         say(f"exporting {path.name}")
-        quantization = DEFAULTS[name] if form.quantized else Quantization()
-        builder.write(form, path, quantization)
+        builder.write(form, path, form.quantization)
         candidates.append(parity.Candidate(form, path, options.gates[form.precision]))
     return candidates
 
@@ -153,7 +124,7 @@ def _with_study(report: Report, builder: Builder, run: Run, options: ExportOptio
     for form in (FORMATS[name] for name in options.formats):
         if form.quantized:
             points = calibration_study(
-                form, DEFAULTS[form.name], builder, run, report.photos.parity, report.spec, folder, say
+                form, form.quantization, builder, run, report.photos.parity, report.spec, folder, say
             )
             return replace(report, calibration_study=points, study_artifact=form.file_name(report.spec))
     return report

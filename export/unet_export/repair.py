@@ -7,15 +7,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from unet_export.builder import Builder
 from unet_export.diagnosis.diagnose import diagnose, guilty_layers
 from unet_export.errors import ExportError
-from unet_export.formats import FORMATS, Format, tflite_quantize
+from unet_export.formats import FORMATS, Builder, Format
 from unet_export.gate.gate import ParityResult
 from unet_export.gate.parity import Candidate, prove
-from unet_export.gate.runners import Run
-from unet_export.photos import Photo, Say
-from unet_export.quantization import DEFAULTS, METHODS, Quantization
+from unet_export.gate.runners import Run, Say
+from unet_export.photos import Photo
+from unet_export.quantization import Quantization
 from unet_runtime.core.spec import ModelSpec
 
 MORE_PHOTOS = 4
@@ -69,7 +68,7 @@ def _guilty(form: Format, path: Path, builder: Builder, made: Quantization) -> l
     """Keras layers of the file as it was just ``made``, those that add most noise first; none where it cannot be
     taken apart."""
     layers = [layer.name for layer in builder.model(made).layers]
-    twin = builder.float_twin(form, made)
+    twin = builder.baseline(form, made)
     with suppress(ExportError):
         return guilty_layers(diagnose(twin, path.read_bytes(), builder.images(_DIAGNOSED), path.suffix, layers))
     return []
@@ -77,8 +76,8 @@ def _guilty(form: Format, path: Path, builder: Builder, made: Quantization) -> l
 
 def cures(form: Format, guilty: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
     """What to try, in order of cost: (in words, settings). What costs a device nothing is kept for those after."""
-    start = DEFAULTS[form.name]
-    for method in METHODS if form.suffix.endswith(".onnx") else tflite_quantize.METHODS:
+    start = form.quantization
+    for method in form.methods:
         if method != start.method:
             yield f"calibration by {method}", replace(start, method=method)
     yield f"{MORE_PHOTOS} times the calibration photos", replace(start, photos=start.photos * MORE_PHOTOS)

@@ -14,11 +14,11 @@ import pytest
 
 from tests.helpers import tiny
 from tests.helpers.tiny import SIZE, SPEC
-from unet_export import keras_model
 from unet_export.gate.gate import ParityResult
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_runtime.core.artifact import read_artifact, write_keras
+from unet_export.source_model import load_model
+from unet_runtime.core.artifact import write_keras
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
@@ -56,7 +56,7 @@ def images(data: Path) -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def model() -> Any:
     """A U-Net that is sure of most pixels; its BatchNormalization statistics are far from 0 and 1."""
-    return keras_model.load(read_artifact(tiny.SOFTMAX_FILE))
+    return load_model(tiny.SOFTMAX_FILE)[0]
 
 
 @pytest.fixture(scope="session")

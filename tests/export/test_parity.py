@@ -17,7 +17,7 @@ from tests.export.conftest import ONNX, Export
 from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
-from unet_export.formats.onnx import export_onnx
+from unet_export.formats.onnx_convert import export_onnx
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Figures, Gate, ParityResult, changed_gates, judge, smallest_gate
 from unet_export.gate.parity import Candidate

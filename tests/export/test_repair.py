@@ -18,7 +18,6 @@ from unet_export.formats import FORMATS
 from unet_export.gate.gate import changed_gates
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.quantization import DEFAULTS
 from unet_export.repair import MORE_PHOTOS, cures
 from unet_runtime.core.artifact import read_artifact
 
@@ -73,7 +72,7 @@ def test_what_no_cure_helps_is_rejected_as_it_first_failed(
 def test_a_float_file_that_fails_is_not_cured(
     model_file: Path, other_model: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unet_export.formats import onnx
+    from unet_export.formats import onnx_convert as onnx
 
     build = onnx.build_onnx
     monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
@@ -87,7 +86,7 @@ def test_a_float_file_that_fails_is_not_cured(
 
 @pytest.mark.parametrize("name", [*INTEGERS, "tflite-int16x8"])
 def test_cures_come_in_order_of_cost(name: str) -> None:
-    start = DEFAULTS[name]
+    start = FORMATS[name].quantization
     tried = [settings for _, settings in cures(FORMATS[name], lambda made: ["a", "b", "c", "d"])]
     methods = [settings.method for settings in tried if settings.method != start.method]
     assert methods == (["percentile", "entropy"] if name == "onnx-int8" else ["percentile"])

@@ -16,7 +16,8 @@ from tests.helpers.tiny import SIZE
 from unet_export.calibration import sha256
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
-from unet_export.formats.tflite import export_int8, export_tflite
+from unet_export.formats.tflite_check import check
+from unet_export.formats.tflite_convert import export_tflite
 from unet_export.formats.tflite_quantize import sample
 from unet_export.quantization import Quantization
 from unet_runtime.core.artifact import read_artifact
@@ -105,7 +106,9 @@ def test_the_spec_says_how_it_was_quantised(int8: bytes, images: Any, tmp_path: 
 def test_equal_models_and_photos_give_equal_bytes(
     int8: bytes, model: Any, spec: ModelSpec, images: Any, tmp_path: Path
 ) -> None:
-    assert export_int8(model, spec, images, tmp_path) == int8  # another folder, which TensorFlow's own metadata names
+    assert (
+        export_tflite(model, "int8", spec, images, None, tmp_path) == int8
+    )  # TensorFlow's own metadata names the folder
 
 
 def test_photos_without_black_and_white_give_the_same_input(export: Export, images: Any) -> None:
@@ -178,7 +181,7 @@ def test_a_layer_that_litert_lacks_is_named(spec: ModelSpec, tmp_path: Path) -> 
 def test_a_layer_that_stays_float_is_named(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
     network = small_model(keras.layers.Activation("elu", name="bend"))
     with pytest.raises(ExportError, match=r"not int8: .* are not integer, the first: .*bend.*ELU"):
-        export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path)
+        check(export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path), "int8")
 
 
 def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_the_same(

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import Flatbuffer, layers_in
-from unet_export.formats.saved_model import write_graph
-from unet_export.formats.tflite import export_tflite, layer_names
+from unet_export.formats.saved_model import layer_names, write_graph
 from unet_export.formats.tflite_check import check
+from unet_export.formats.tflite_convert import export_tflite
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines.litert import load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from unet_runtime.core import digest
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ClassSpec, InputSpec
 from unet_training.data.outlines import OutlineWeights
@@ -220,8 +220,4 @@ def start_from(model: keras.Model, other: Other) -> None:
 
 def weights_sha256(model: keras.Model) -> str:
     """SHA-256 of all weights' names, shapes and float32 bytes, in the model's order."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
-        digest.update(f"{variable.path} {value.shape}".encode() + value.tobytes())
-    return digest.hexdigest()
+    return digest.weights_sha256((variable.path, keras.ops.convert_to_numpy(variable)) for variable in model.weights)

@@ -13,7 +13,7 @@ from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
 from unet_export.cli.options import FOLDER, Formats, description, model_options, photo_options, photo_source, words
 from unet_export.errors import ParityError
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, GraphOptions
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
 
@@ -94,7 +94,6 @@ def export(
     """
     with engines_quiet(not verbose):
         # Here and not above: --help must not wait for TensorFlow.
-        from unet_export.builder import GraphOptions
         from unet_export.gate.gate import changed_gates
         from unet_export.pipeline import ExportOptions, export_model
         from unet_export.report.report import table

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from unet_export import calibration
-from unet_export.foreign import HEADS, PIXELS, Description, parse_classes
 from unet_export.formats import FORMATS
 from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
 from unet_runtime.core.spec import FITS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)

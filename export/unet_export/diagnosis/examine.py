@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unet_export.builder import Builder, GraphOptions
 from unet_export.diagnosis.diagnose import diagnose
 from unet_export.diagnosis.heat_maps import heat_maps
 from unet_export.diagnosis.layer_errors import LayerError
-from unet_export.foreign import Description
-from unet_export.formats import FORMATS
-from unet_export.gate.runners import first_runner
-from unet_export.photos import PhotoSource, Say, choose_photos, inputs
-from unet_export.pipeline import load_model, reference
-from unet_export.quantization import DEFAULTS
+from unet_export.formats import FORMATS, Builder, GraphOptions
+from unet_export.gate.runners import Say, first_runner
+from unet_export.photos import PhotoSource, choose_photos, inputs
+from unet_export.pipeline import reference
+from unet_export.source_model import Description, load_model
 from unet_export.staging import staging_folder
 
 REPORT_NAME = "diagnosis.json"
@@ -62,15 +60,16 @@ def examine(
         As ``pipeline.export_model``.
     """
     keras, spec = load_model(model, description)
-    photos = choose_photos(source, spec.provenance.split, spec.input, say)
-    form, quantization = FORMATS[format_name], DEFAULTS[format_name]
+    photos = choose_photos(source, spec.provenance.split, spec.input)
+    form = FORMATS[format_name]
+    quantization = form.quantization
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", GraphOptions())
         path = folder / form.file_name(spec)
         say(f"exporting {path.name} and its float32 twin")
         builder.write(form, path, quantization)
         say(f"comparing every layer on {min(MEASURED, len(photos.calibration))} photos")
-        twin = builder.float_twin(form, quantization)
+        twin = builder.baseline(form, quantization)
         errors = diagnose(
             twin, path.read_bytes(), builder.images(MEASURED), path.suffix, [layer.name for layer in keras.layers]
         )

@@ -22,9 +22,9 @@ from unet_export.errors import ExportError
 from unet_export.formats import Format
 from unet_export.gate.gate import EngineResult, Gate, ParityResult, judge
 from unet_export.gate.panels import PanelCollector
-from unet_export.gate.runners import Run, open_runners
+from unet_export.gate.runners import Run, Say, open_runners
 from unet_export.gate.tally import Tally
-from unet_export.photos import Photo, Say, inputs
+from unet_export.photos import Photo, inputs
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import open_trimap
 from unet_runtime.core.errors import ModelFileError

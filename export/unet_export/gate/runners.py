@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.formats import Format
-from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME, SIGNATURE_NAME
+from unet_export.formats.saved_model import SIGNATURE_NAME
 from unet_export.gate.gate import EngineResult
+from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines import ENGINES, install_hint, installed, load
+
+Say = Callable[[str], object]
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 (n, h, w, 3), RGB in 0..255, NHWC -> float32 (n, h', w', classes)."""

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unet_export.builder import Builder
-from unet_export.formats import Format
+from unet_export.formats import Builder, Format
 from unet_export.gate.gate import Gate
 from unet_export.gate.parity import Candidate, prove
-from unet_export.gate.runners import Run
-from unet_export.photos import Photo, Say
+from unet_export.gate.runners import Run, Say
+from unet_export.photos import Photo
 from unet_export.quantization import Quantization
 from unet_runtime.core.spec import ModelSpec
 

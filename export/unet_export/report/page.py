@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unet_export.formats import SAVED_MODEL
 from unet_export.formats.flatbuffer import Flatbuffer
+from unet_export.formats.saved_model import SAVED_MODEL
 from unet_export.gate.gate import EngineResult, ParityResult, smallest_gate
 from unet_export.report import page_figures
 
@@ -77,7 +77,7 @@ def baselines(results: Iterable[ParityResult]) -> list[tuple[str, float]]:
         for entry in result.engines
         for name, key in (
             ("ONNX Runtime float32", ("onnx", "onnx", "cpu")),
-            ("TensorFlow on the SavedModel", (SAVED_MODEL, "tensorflow", "cpu")),
+            ("TensorFlow on the SavedModel", (SAVED_MODEL.name, "tensorflow", "cpu")),
         )
         if key == (result.format, entry.backend, entry.device) and entry.milliseconds
     }

@@ -2,7 +2,7 @@
 
 Where all layers in between are positively homogeneous, f(s x) = s f(x) for s > 0, a channel may be multiplied by s in
 the layer that makes it and divided by s in every layer that reads it. int8 gains where channels of one tensor come to
-similar ranges (``equalize.py``), float16 where biases come to values that it holds (``formats/rounding.py``).
+similar ranges (``equalize.py``), float16 where biases come to values that it holds (``rounding.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.keras_model import import_keras
+from unet_export.source_model import import_keras
 from unet_export.transforms.keras_graph import NORM, Graph, Reader
 
 _AXES = {"Conv2D": (2, 3), "Conv2DTranspose": (3, 2), "DepthwiseConv2D": (2, 2)}
@@ -53,8 +53,8 @@ def rescale(model: Any, factors: Mapping[str, npt.NDArray[np.float64]]) -> Any:
     Raises:
         ValueError: a layer whose channels cannot be rescaled.
     """
-    twin = clone(model)
-    sources, skipped = rescalable(twin)
+    copy = clone(model)
+    sources, skipped = rescalable(copy)
     able = {source.layer.name: source for source in sources}
     if unable := sorted(set(factors) - set(able)):
         reasons = dict.fromkeys(factors, "makes no channels of its own") | dict(skipped)
@@ -64,7 +64,7 @@ def rescale(model: Any, factors: Mapping[str, npt.NDArray[np.float64]]) -> Any:
         )
     for name, scale in factors.items():
         rescale_channels(able[name], scale)
-    return twin
+    return copy
 
 
 def clone(model: Any) -> Any:
@@ -77,13 +77,13 @@ def clone(model: Any) -> Any:
             config["scale"] = True
         return type(layer).from_config(config)
 
-    twin = keras.models.clone_model(model, clone_function=with_gamma)
-    for old, new in zip(model.layers, twin.layers, strict=True):
+    copy = keras.models.clone_model(model, clone_function=with_gamma)
+    for old, new in zip(model.layers, copy.layers, strict=True):
         weights = old.get_weights()
         if isinstance(old, keras.layers.BatchNormalization) and not old.scale:
             weights.insert(0, new.gamma.numpy())  # ones, so far
         new.set_weights(weights)
-    return twin
+    return copy
 
 
 def rescalable(model: Any) -> tuple[list[Source], list[tuple[str, str]]]:
