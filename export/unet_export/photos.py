@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,13 @@ def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets
     proof = _part(source, source.parity, split, "test", "parity")
     proof = _spread(proof, source.parity_count, MIN_PARITY, "proving")
     chosen = _spread(pool, source.calibration_count, MIN_CALIBRATION, "calibrating")
-    taken = set(chosen)
-    rest = [photo for photo in pool if photo not in taken]
-    reader = _Reader(spec)
-    parity = reader.read(proof)
-    proven = set(reader.digests.values())
-    calibration = reader.read(chosen)
-    reserve = reader.read(evenly(rest, source.reserve))
-    shared = {photo for photo in (*calibration, *reserve) if reader.digests[photo] in proven}
+    rest = list(filterfalse(set(chosen).__contains__, pool))
+    digests: dict[Photo, bytes] = {}
+    parity = _decoded(proof, spec, digests)
+    proven = set(digests.values())
+    calibration = _decoded(chosen, spec, digests)
+    reserve = _decoded(evenly(rest, source.reserve), spec, digests)
+    shared = {photo for photo in (*calibration, *reserve) if digests[photo] in proven}
     if shared:
         names = sorted(photo.name for photo in shared)
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -112,8 +112,8 @@ def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets
             )
         # A dataset's own duplicates are not the user's fault.
         logger.warning("%d calibration photos are left out, the test part has the same pixels: %s", len(names), listed)
-        calibration = [photo for photo in calibration if photo not in shared]
-        reserve = [photo for photo in reserve if photo not in shared]
+        calibration = list(filterfalse(shared.__contains__, calibration))
+        reserve = list(filterfalse(shared.__contains__, reserve))
     return PhotoSets(calibration, reserve, parity, "" if source.calibration and source.parity else split)
 
 
@@ -130,27 +130,15 @@ def _pixels(photo: Photo, spec: InputSpec) -> npt.NDArray[np.uint8]:
     return model_input(open_photo(photo.path), spec)[0] if photo.pixels is None else photo.pixels
 
 
-class _Reader:
-    """Decodes photos, and keeps what the model sees of them as far as ``KEPT_BYTES`` allow.
-
-    Attributes:
-        digests: SHA-256 of the model's input, by photo.
-    """
-
-    def __init__(self, spec: InputSpec) -> None:
-        self._spec = spec
-        self._free = KEPT_BYTES
-        self.digests: dict[Photo, bytes] = {}
-
-    def read(self, photos: Sequence[Photo]) -> list[Photo]:
-        """The photos, with their pixels where these are kept."""
-        return list(map(self._read, photos))
-
-    def _read(self, photo: Photo) -> Photo:
-        pixels = _pixels(photo, self._spec)
-        self.digests[photo] = hashlib.sha256(pixels.tobytes()).digest()
-        self._free -= pixels.nbytes
-        return replace(photo, pixels=pixels) if self._free >= 0 else photo
+def _decoded(photos: Sequence[Photo], spec: InputSpec, digests: dict[Photo, bytes]) -> list[Photo]:
+    """The photos with their pixels, as far as ``KEPT_BYTES`` allow; the SHA-256 of these goes into ``digests``."""
+    decoded = []
+    for photo in photos:
+        pixels = _pixels(photo, spec)
+        digests[photo] = hashlib.sha256(pixels.tobytes()).digest()
+        fits = len(digests) * pixels.nbytes <= KEPT_BYTES
+        decoded.append(replace(photo, pixels=pixels) if fits else photo)
+    return decoded
 
 
 def _part(source: PhotoSource, folder: Path | None, split: str, part: str, purpose: str) -> list[Photo]:

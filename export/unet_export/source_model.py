@@ -44,15 +44,15 @@ _SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Description:
-    """What a ``.keras`` file without a spec does not say of itself."""
+    """What a ``.keras`` file without a spec leaves open."""
 
     classes: tuple[ClassSpec, ...]
     size: tuple[int, int] | None = None
-    """Height and width of the input, pixels; None: as the model itself says."""
+    """Height and width of the input, pixels; None: the model's own."""
     pixels: Pixels = "0..255"
     head: Head = "softmax"
     fit: str = "stretch"
-    """As ``InputSpec.fit``."""
+    """How photos are brought to the input's size, as ``InputSpec.fit``."""
     split: str = ""
     """Split of the dataset that the model was trained on, where it was trained on one."""
 

@@ -38,9 +38,9 @@ class Format:
     """One kind of artifact: its name, its file, and how that is written and checked."""
 
     name: str
-    """As ``--formats`` takes it."""
+    """Its name for ``--formats``."""
     precision: str
-    """As the artifact's spec has it."""
+    """Precision in the artifact's spec."""
     suffix: str
     """Suffix of its file, precision included; a SavedModel's folder has none."""
     engines: tuple[str, ...]
@@ -124,7 +124,7 @@ class Builder:
         return path.read_bytes()
 
     def images(self, count: int) -> npt.NDArray[np.uint8]:
-        """That many calibration photos as the model sees them, or all there are: uint8 (n, h, w, 3)."""
+        """The first ``count`` calibration photos as the model sees them, or all of fewer: uint8 (n, h, w, 3)."""
         return calibration_images(self._inputs[:count])
 
     @cached_property

@@ -50,7 +50,7 @@ class Operator:
     """One operator of the main graph; tensors by their index."""
 
     kind: str
-    """As in the schema: ``CONV_2D``; a custom operator by its own name."""
+    """Name in the schema, such as ``CONV_2D``; a custom operator's own name."""
     custom: bool
     inputs: tuple[int, ...]
     """Without those left out."""

@@ -124,7 +124,7 @@ def _resized(model: Any, height: int | None, width: int | None) -> Any:
     _, *own, channels = model.inputs[0].shape
     try:
         return copy_with_input(model, (height, width, channels), model.inputs[0].dtype)
-    except Exception as error:  # a layer that needs its size raises whatever it likes
+    except Exception as error:  # layers that need their size raise errors of all kinds
         raise ExportError(
             f"the model cannot be built for any height and width ({one_line(error)}): export it with its own, "
             f"{own[0]}x{own[1]}"
@@ -173,7 +173,7 @@ def check(proto: onnx.ModelProto) -> None:
 
 
 def _problems(graph: onnx.GraphProto) -> Iterator[str]:
-    """What engines would run, but nobody wants."""
+    """Properties of the graph that engines accept and that cost time or break the contract."""
     inputs, outputs = list(map(attrgetter("name"), graph.input)), list(map(attrgetter("name"), graph.output))
     if inputs != [INPUT_NAME] or outputs not in ([OUTPUT_NAME], [OUTPUT_NAME, LABELS_NAME]):
         yield f"inputs {inputs} and outputs {outputs}, expected {INPUT_NAME} and {OUTPUT_NAME}"

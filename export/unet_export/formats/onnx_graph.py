@@ -39,7 +39,8 @@ def tidy(graph: onnx.GraphProto, name: str, layer_of: LayerOf) -> onnx.GraphProt
     nodes = in_order(graph)
     weights = initializers(graph)
     layers = {node.name: _layer(node, weights, layer_of) for node in nodes}
-    names = _rename(nodes, output_names(graph) | {value.name for value in graph.input}, layers)
+    ends = set(map(attrgetter("name"), [*graph.input, *graph.output]))
+    names = _rename(nodes, ends, layers)
     used = []
     for old, new in names.items():  # in order of first use
         if old in weights:
@@ -97,16 +98,16 @@ def nodes_of(proto: onnx.ModelProto, layers: Iterable[str]) -> list[str]:
     Raises:
         ExportError: a layer without a node.
     """
-    wanted = set(layers)
+    names = set(layers)
     known: set[str] = set()
     found = []
     for node in proto.graph.node:
         layer = layer_of_node(node.name)
         known.add(layer)
-        if layer in wanted:
+        if layer in names:
             found.append(node.name)
     known.discard("")
-    if unknown := sorted(wanted - known):
+    if unknown := sorted(names - known):
         raise ExportError(
             f"layers {', '.join(unknown)}: no node of the ONNX graph belongs to them, expected some of "
             f"{', '.join(sorted(known))}"

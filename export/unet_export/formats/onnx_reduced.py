@@ -13,6 +13,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Collection
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,8 @@ import onnx
 from onnx import numpy_helper
 
 from unet_export.errors import ExportError
-from unet_export.formats.onnx_graph import (
-    in_order,
-    initializers,
-    layer_of_node,
-    makers,
-    nodes_of,
-    output_names,
-    readers,
-    redirect,
-    scales,
-)
+from unet_export.formats import onnx_graph
+from unet_export.formats.onnx_graph import initializers, layer_of_node, makers, nodes_of, readers, redirect
 from unet_export.quantization import Quantization
 from unet_export.source_model import INPUT_NAME
 from unet_export.transforms.rounding import diffused
@@ -100,7 +92,7 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
     ONNX Runtime removes such Casts for another entry point: https://github.com/microsoft/onnxruntime/pull/12871
     """
     made_by = makers(graph)
-    outputs = output_names(graph)
+    outputs = onnx_graph.output_names(graph)
     for node in graph.node:
         down = made_by.get(node.input[0]) if node.op_type == "Cast" else None
         if down is None or not down.name.endswith("_cast_to_fp16_node"):
@@ -142,7 +134,7 @@ def _tail(graph: onnx.GraphProto) -> list[str]:
         weighted = node.op_type not in _SHAPING and weights & set(node.input)
         followers: set[str] = set()
         for tensor in node.output:
-            followers.update(reader.name for reader in read_by.get(tensor, []))
+            followers.update(map(attrgetter("name"), read_by.get(tensor, [])))
         if not weighted and followers.issubset(tail):
             tail.append(node.name)
     return tail
@@ -191,7 +183,12 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
     onnx.helper.set_model_props(source, _PREPROCESSED)
     chain, factor = _input_chain(proto.graph)
     precise = (*head_layers(proto), *quantization.precise)
-    excluded = [*(node.name for node in chain), *scales(proto.graph), *_tail(proto.graph), *nodes_of(proto, precise)]
+    excluded = [
+        *map(attrgetter("name"), chain),
+        *onnx_graph.scales(proto.graph),
+        *_tail(proto.graph),
+        *nodes_of(proto, precise),
+    ]
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints
             path = Path(folder) / "int8.onnx"
@@ -305,11 +302,12 @@ def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _clean(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
     """The new graph with the ends of the old, its nodes in order, and nothing that no output needs."""
-    nodes = in_order(made.graph)
+    nodes = onnx_graph.in_order(made.graph)
     used: set[str] = set()
     for node in nodes:
         used.update(node.input)
-    weights = [entry for name, entry in sorted(initializers(made.graph).items()) if name in used]
+    constants = initializers(made.graph)
+    weights = list(map(constants.__getitem__, sorted(used & constants.keys())))
     graph = onnx.helper.make_graph(nodes, proto.graph.name, proto.graph.input, proto.graph.output, weights)
     return onnx.helper.make_model(
         graph, producer_name=proto.producer_name, opset_imports=proto.opset_import, ir_version=proto.ir_version

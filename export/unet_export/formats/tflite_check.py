@@ -41,7 +41,7 @@ _CONTENTS = {
     ),
     "int16x8": _Contents(("UINT8", "INT8", "INT16", *_INDICES), "integer", "INT8", 0, ("INT16",), ("INT16",)),
 }
-"""By precision. Every file takes the photo as uint8."""
+"""Contents by precision. Every file takes the photo as uint8."""
 
 
 def check(content: bytes, precision: str) -> None:

@@ -59,8 +59,8 @@ def quantize(
         layers: names of all Keras layers.
 
     Raises:
-        ExportError: a layer that cannot be told apart, values that are not finite, or a model that ai-edge-quantizer
-            refuses.
+        ExportError: a precise layer without an operator, values that are not finite, or a model that
+            ai-edge-quantizer refuses.
     """
     flatbuffer = Flatbuffer(content)
     wide = precision == "int16x8"
@@ -89,10 +89,10 @@ def quantize(
 
 
 def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
-    """Ask before the model is converted whether it can be quantised as wanted.
+    """Check the settings before the model is converted.
 
     Raises:
-        ExportError: a method that there is not, or a precise layer that the model, of these ``layers``, does not have.
+        ExportError: an unknown method, or a precise layer that is none of the model's ``layers``.
     """
     if quantization.method not in TFLITE_METHODS:
         raise ExportError(
@@ -105,7 +105,7 @@ def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
 
 
 def head(flatbuffer: Flatbuffer) -> list[Operator]:
-    """From the probabilities back to the last operator with weights, where one operator feeds the next."""
+    """The operators from the probabilities back to the last with weights, where one operator feeds the next."""
     operators: list[Operator] = []
     (index,) = flatbuffer.graph.outputs
     while (entry := flatbuffer.producers.get(int(index))) is not None:
@@ -258,9 +258,9 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _precise(flatbuffer: Flatbuffer, wanted: tuple[str, ...], layers: set[str]) -> Iterator[Operator]:
-    """Operators of the Keras layers ``wanted``."""
-    for name in wanted:
+def _precise(flatbuffer: Flatbuffer, names: tuple[str, ...], layers: set[str]) -> Iterator[Operator]:
+    """Operators of the Keras layers ``names``."""
+    for name in names:
         found = False
         for entry in flatbuffer.operators:
             if name in layers_in(flatbuffer.name(entry.outputs[0]), layers):

@@ -12,6 +12,7 @@ what it costs is that ranges meet within a factor of sqrt(2) to either side, hal
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def equalize(model: Any, images: npt.NDArray[np.uint8]) -> Any:
 
     Args:
         model: a Keras functional model of float32 layers, NHWC; it is left as it is. A layer whose channels
-            cannot be rescaled (an addition reads them, say) keeps its weights.
+            cannot be rescaled (because an addition reads them, for example) keeps its weights.
         images: calibration photos as the model is fed, uint8 (n, h, w, 3), at least one.
 
     Returns:
@@ -41,7 +42,7 @@ def equalize(model: Any, images: npt.NDArray[np.uint8]) -> Any:
     """
     copy = clone(model)
     sources, _ = rescalable(copy)
-    measured = channel_ranges(copy, [source.tensor for source in sources], images)
+    measured = channel_ranges(copy, list(map(attrgetter("tensor"), sources)), images)
     ranges = [np.maximum(-low, high) for low, high in measured]  # of |x|, as low <= high
     for source, channels, target in zip(sources, ranges, _targets(sources, ranges), strict=True):
         rescale_channels(source, _factors(channels, target))

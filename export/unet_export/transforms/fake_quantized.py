@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class FakeQuantized:
     def __call__(self, images: Any) -> Any:
         """uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes), which themselves are not rounded."""
         trainable = list(map(self._rounded, self.trainable))
-        fixed = [variable.value for variable in self._model.non_trainable_variables]
+        fixed = list(map(attrgetter("value"), self._model.non_trainable_variables))
         outputs, _ = self._model.stateless_call(trainable, fixed, images, training=False)
         return outputs
 
@@ -70,7 +71,7 @@ class FakeQuantized:
         return {layer.name: layer.get_weights() for layer in self._layers()}
 
     def _layers(self) -> list[Any]:
-        return [layer for layer in self._model.layers if layer.weights]
+        return list(filter(attrgetter("weights"), self._model.layers))
 
     def _rounded(self, variable: Any) -> Any:
         kind = self._kinds.get(id(variable))

@@ -1,4 +1,4 @@
-"""Quantisation-aware fine-tuning: a few steps that move the weights to where int8 rounding does least harm.
+"""Quantisation-aware fine-tuning: a few steps that move the weights to where int8 rounding changes least.
 
 B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR
 2018: the forward pass rounds weights and activations as the int8 file will, the backward pass takes the rounding for
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ class _Score(NamedTuple):
     """How far the quantised model is from the float one: less is better, the first counts first."""
 
     disagreement: float
-    """Share of pixels with another class: what the gate judges."""
+    """Share of pixels with another class, which the gate limits."""
     divergence: float
 
 
@@ -160,7 +161,7 @@ class _Trainer:
         target = self._teacher(images, training=False)
         with tf.GradientTape() as tape:
             loss = _divergence(target, self._student(images))
-        self._optimizer.apply(tape.gradient(loss, [variable.value for variable in self._student.trainable]))
+        self._optimizer.apply(tape.gradient(loss, list(map(attrgetter("value"), self._student.trainable))))
 
     def _compare(self, images: Any) -> tuple[Any, Any]:
         import tensorflow as tf

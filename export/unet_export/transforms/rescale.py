@@ -7,7 +7,7 @@ similar ranges (``equalize.py``), float16 where biases come to values that it ho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,30 +43,6 @@ class Source:
         return bias
 
 
-def rescale(model: Any, factors: Mapping[str, npt.NDArray[np.float64]]) -> Any:
-    """A clone of ``model`` that computes the same, with output channels of some layers multiplied.
-
-    Args:
-        model: as ``equalize`` takes it.
-        factors: (channels,) by the name of the layer; above 0. The layers that read the channels are divided by them.
-
-    Raises:
-        ValueError: a layer whose channels cannot be rescaled.
-    """
-    copy = clone(model)
-    sources, skipped = rescalable(copy)
-    able = {source.layer.name: source for source in sources}
-    if unable := sorted(set(factors) - set(able)):
-        reasons = dict.fromkeys(factors, "makes no channels of its own") | dict(skipped)
-        raise ValueError(
-            f"layers {', '.join(f'{name} ({reasons[name]})' for name in unable)} cannot be rescaled, "
-            f"expected some of {', '.join(able)}"
-        )
-    for name, scale in factors.items():
-        rescale_channels(able[name], scale)
-    return copy
-
-
 def clone(model: Any) -> Any:
     """The same network and weights, where every BatchNormalization has a gamma to carry the factors."""
     keras = import_keras()
@@ -87,7 +63,7 @@ def clone(model: Any) -> Any:
 
 
 def rescalable(model: Any) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Of a model made by ``clone``: what may be rescaled, in the network's order, and what not, with the reason."""
+    """Sources of a model made by ``clone``, in the network's order, and (layer, reason) where rescaling is impossible."""
     graph = Graph(model)
     found, skipped = [], []
     for layer in model.layers:
@@ -153,5 +129,5 @@ def _multiply(variable: Any, factors: npt.NDArray[np.float64]) -> None:
 
 
 def _values(variable: Any, channels: int = 0) -> npt.NDArray[np.float64]:
-    """As float64; zeros for a layer without bias or beta."""
+    """Values in float64; zeros for a layer without bias or beta."""
     return np.zeros(channels) if variable is None else variable.numpy().astype(np.float64)
