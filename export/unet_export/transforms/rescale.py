@@ -63,7 +63,7 @@ def clone(model: Any) -> Any:
 
 
 def rescalable(model: Any) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Sources of a model made by ``clone``, in the network's order, and (layer, reason) where rescaling is impossible."""
+    """Sources of a model made by ``clone``, in order, and (layer, reason) of the layers that cannot be rescaled."""
     graph = Graph(model)
     found, skipped = [], []
     for layer in model.layers:
