@@ -36,7 +36,6 @@ class Export:
 
     folder: Path
     results: list[ParityResult]
-    said: list[str]
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +79,7 @@ def model_file(model: Any, write_model: Callable[..., Path]) -> Path:
 def exported(model_file: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """One accepted export. Tests read it; one that changes files takes a copy."""
     folder = tmp_path_factory.mktemp("exported") / "export"
-    said: list[str] = []
-    options = ExportOptions(FORMATS)
-    return Export(folder, export_model(model_file, PhotoSource(data), folder, options, said.append), said)
+    return Export(folder, export_model(model_file, PhotoSource(data), folder, ExportOptions(FORMATS)))
 
 
 @pytest.fixture(scope="session")

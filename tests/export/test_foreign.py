@@ -98,7 +98,7 @@ def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -
         f"someone-s-{SIZE}.float32.onnx",
         f"someone-s-{SIZE}.float32.tflite",
     ]
-    assert all(entry.figures.mean_iou is None for result in results for entry in result.checked if entry.figures)
+    assert all(entry.metrics.mean_iou is None for result in results for entry in result.checked if entry.metrics)
     photo = next((tmp_path / "test").iterdir())
     masks = [Segmenter(result.path)(photo).mask for result in results]
     assert (masks[0] == masks[1]).mean() > 0.999

@@ -41,7 +41,7 @@ def truth(data: Path) -> Any:
 @pytest.fixture(scope="module")
 def export(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     folder = tmp_path_factory.mktemp("sigmoid") / "export"
-    return Export(folder, export_model(SIGMOID_FILE, PhotoSource(data), folder, ExportOptions(FORMATS)), [])
+    return Export(folder, export_model(SIGMOID_FILE, PhotoSource(data), folder, ExportOptions(FORMATS)))
 
 
 def test_its_probabilities_do_not_sum_to_1(trained: Any, images: Any) -> None:
@@ -52,9 +52,9 @@ def test_its_probabilities_do_not_sum_to_1(trained: Any, images: Any) -> None:
 
 def test_all_formats_pass_the_gate(export: Export) -> None:
     assert [(result.format, result.failures) for result in export.results] == [(name, ()) for name in FORMATS]
-    figures = [entry.figures for result in export.results for entry in result.checked]
-    assert len(figures) >= len(FORMATS)
-    assert all(entry is not None and (entry.mean_iou or 0) > 0.5 for entry in figures)
+    metrics = [entry.metrics for result in export.results for entry in result.checked]
+    assert len(metrics) >= len(FORMATS)
+    assert all(entry is not None and (entry.mean_iou or 0) > 0.5 for entry in metrics)
 
 
 def test_every_engine_measures_what_training_minimised(

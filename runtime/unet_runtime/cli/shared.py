@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+from unet_runtime.cli.quiet import visible_stderr
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -133,4 +135,4 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)
+        click.echo(prefix + record.getMessage(), file=visible_stderr(), err=True)

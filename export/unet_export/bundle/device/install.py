@@ -34,11 +34,11 @@ def main() -> None:
         sys.exit(f"error: {error}: free space, or choose another place with --venv or --target")
     except KeyboardInterrupt:
         sys.exit(130)
-    _say_how(about, scripts, options.target)
+    _print_usage(about, scripts, options.target)
 
 
 def _install(about: dict[str, Any], options: argparse.Namespace) -> Path:
-    """Where it was told to, or in the active environment, or in a new one beside this file.
+    """Install where the options say, or in the active environment, or in a new one beside this file.
 
     Returns:
         The folder that holds unet-run now.
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
 
 
 def _check_files() -> None:
-    """Every file as it was bundled."""
+    """Check that every file is as it was bundled."""
     if not (HERE / "SHA256SUMS").is_file():
         sys.exit("error: SHA256SUMS is missing: unpack the whole bundle again")
     for line in (HERE / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
@@ -87,7 +87,7 @@ def _check_files() -> None:
 
 
 def _check_device(about: dict[str, Any]) -> None:
-    """The wheels run here: pip would only say that none of them is supported."""
+    """Check that the wheels run here: pip would only say that none of them is supported."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}
     here = platform.system(), machine.get(platform.machine().lower(), platform.machine().lower())
     wanted = about["system"], machine.get(about["machine"].lower(), about["machine"].lower())
@@ -107,7 +107,7 @@ def _check_device(about: dict[str, Any]) -> None:
 
 
 def _glibc() -> str:
-    """Its version; empty on a system with another C library, such as Alpine's musl."""
+    """Version of glibc; empty on a system with another C library, such as Alpine's musl."""
     name, version = platform.libc_ver()
     return version if name == "glibc" else ""
 
@@ -125,7 +125,8 @@ def _install_in_new(folder: Path, about: dict[str, Any]) -> Path:
     existed = folder.exists()
     scripts = folder / ("Scripts" if ON_WINDOWS else "bin")
     try:
-        # Without pip of its own: Debian's python3 cannot give it one, and the bundle has brought pip.
+        # Without a pip of its own: Debian's python3 has no ensurepip (https://github.com/pypa/packaging.python.org/issues/399),
+        # and the bundle brings pip.
         venv.EnvBuilder(symlinks=not ON_WINDOWS).create(str(folder))
         _pip(about, str(scripts / ("python.exe" if ON_WINDOWS else "python")))
     except BaseException:
@@ -140,13 +141,13 @@ def _pip(about: dict[str, Any], python: str, *place: str) -> None:
     command = [python, str(HERE / about["pip"] / "pip"), "--isolated", "--disable-pip-version-check"]
     command += ["install", "--quiet", "--root-user-action=ignore", "--no-index", "--find-links", str(HERE / "wheels")]
     command += ["--require-hashes", "--requirement", str(HERE / "requirements.txt")]
-    # No configuration of the device's may name another source or another place.
+    # The device's own configuration of pip must not add another source or another place.
     code = subprocess.call([*command, *place], env=dict(os.environ, PIP_CONFIG_FILE=os.devnull))
     if code:
         sys.exit(f"error: pip failed with exit code {code}, its reason is above")
 
 
-def _say_how(about: dict[str, Any], scripts: Path, target: Path | None) -> None:
+def _print_usage(about: dict[str, Any], scripts: Path, target: Path | None) -> None:
     command = [str(scripts / "unet-run"), "--model", str(HERE / about["models"][0])]
     line = subprocess.list2cmdline(command) if ON_WINDOWS else " ".join(map(shlex.quote, command))
     if target and ON_WINDOWS:
