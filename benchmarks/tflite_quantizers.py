@@ -4,7 +4,7 @@
 
 A row is one file, and each test photo goes through all of them in turn, so that a busy machine is busy for each.
 Drops are percentage points of IoU at the model's size against the float32 file; agreement is the share of pixels of the
-same class. ``--chosen`` leaves the others away: the float32 file and the int8 file that ``unet-export`` writes.
+same class. ``--chosen`` compares only the float32 and the int8 file that ``unet-export`` writes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Images = npt.NDArray[np.uint8]
 
 
 def by_tensorflow(folder: Path, images: Images) -> bytes:
-    """Its full-integer conversion: ranges are the extremes of all photos, probabilities uint8."""
+    """TensorFlow's full-integer conversion: ranges are the extremes of all photos, probabilities uint8."""
     import tensorflow as tf
 
     def representative() -> Iterator[list[npt.NDArray[np.float32]]]:
@@ -59,7 +59,7 @@ def by_tensorflow(folder: Path, images: Images) -> bytes:
 
 
 def by_ai_edge_quantizer(folder: Path, images: Images) -> bytes:
-    """Its recipe for int8 as it comes: ranges are its moving average of each photo's extremes, probabilities int8."""
+    """The quantiser's own recipe for int8: ranges are moving averages of each photo's extremes, probabilities int8."""
     import tensorflow as tf
     from ai_edge_quantizer import quantizer, recipe
 
@@ -94,7 +94,7 @@ def contenders(model: Any, spec: Any, images: Images, work: Path, chosen: bool) 
 
 
 class Row:
-    """One file, its engine, and what was seen of it."""
+    """One file, its engine, and what was measured of it."""
 
     def __init__(self, name: str, content: bytes, classes: int) -> None:
         self.name, self.size = name, len(content)
@@ -115,14 +115,14 @@ class Row:
         fed = fed.clip(limits.min, limits.max).astype(self._source["dtype"])
         self._interpreter.set_tensor(self._source["index"], fed)
         self._interpreter.invoke()
-        answer = self._interpreter.get_tensor(self._result["index"])
+        prediction = self._interpreter.get_tensor(self._result["index"])
         self.seconds.append(time.perf_counter() - started)
-        ids: Images = answer.argmax(axis=-1).astype(np.uint8)
+        ids: Images = prediction.argmax(axis=-1).astype(np.uint8)
         return ids
 
     def line(self, reference: Row) -> str:
         own, theirs = iou(self.confusion), iou(reference.confusion)
-        figures = (
+        metrics = (
             f"{self.size / 1e6:.2f}",
             f"{statistics.median(self.seconds) * 1e3:.1f}",
             f"{own.mean() * 100:.3f}",
@@ -131,7 +131,7 @@ class Row:
             f"{(theirs[BORDER] - own[BORDER]) * 100:+.3f}",
             f"{self.agreeing / self.pixels:.3%}",
         )
-        return f"| {self.name} | {' | '.join(figures)} |"
+        return f"| {self.name} | {' | '.join(metrics)} |"
 
 
 def measure(rows: list[Row], photos: list[LabelledPhoto], spec: Any) -> None:

@@ -1,4 +1,4 @@
-"""Equalised, a model answers the same in float32, and int8 keeps its channels."""
+"""Equalised, a model predicts the same in float32, and int8 keeps its channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from tests.helpers.hard_model import hard_model
-from tests.helpers.int8_answers import int8_masks
+from tests.helpers.int8_predictions import int8_masks
 from unet_export.transforms.equalize import equalize
 from unet_export.transforms.ranges import channel_ranges
 from unet_export.transforms.rescale import clone, rescalable
@@ -29,7 +29,7 @@ def equalized(hard: Any, images: Any) -> Any:
     return equalize(hard, images)
 
 
-def answer(model: Any, images: Any) -> Any:
+def predict(model: Any, images: Any) -> Any:
     return model(images, training=False).numpy()
 
 
@@ -80,14 +80,14 @@ def equalized_factors(model: Any, images: Any) -> dict[str, float]:
     """Equalise ``model``, check that its predictions are the same, and return the factors."""
     small = images[:4, :16, :16]
     copy = equalize(model, small)
-    np.testing.assert_array_equal(answer(copy, small), answer(model, small))
+    np.testing.assert_array_equal(predict(copy, small), predict(model, small))
     return largest_factors(ranges(model, small), ranges(copy, small))
 
 
-def test_an_equalised_model_answers_the_same_to_the_last_bit(model: Any, images: Any) -> None:
+def test_an_equalised_model_predicts_the_same_to_the_last_bit(model: Any, images: Any) -> None:
     before = [weight.copy() for weight in model.get_weights()]
     copy = equalize(model, images)
-    np.testing.assert_array_equal(answer(copy, images), answer(model, images))
+    np.testing.assert_array_equal(predict(copy, images), predict(model, images))
     assert max(largest_factors(ranges(model, images), ranges(copy, images)).values()) > 1  # something was done
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)  # and not to the model given
@@ -96,10 +96,10 @@ def test_an_equalised_model_answers_the_same_to_the_last_bit(model: Any, images:
 def test_a_hard_model_passes_equalized(
     model: Any, hard: Any, equalized: Any, images: Any, spec: ModelSpec, tmp_path: Path
 ) -> None:
-    truth = answer(model, images).argmax(axis=-1)
+    truth = predict(model, images).argmax(axis=-1)
     agreement = {}
     for name, network in (("plain", model), ("hard", hard), ("equalized", equalized)):
-        np.testing.assert_allclose(answer(network, images), answer(model, images), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(predict(network, images), predict(model, images), rtol=0, atol=1e-5)
         agreement[name] = (int8_masks(network, spec, images, tmp_path / name) == truth).mean()
     assert agreement["hard"] < 0.9
     assert agreement["equalized"] > 0.99

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.hard_model import hard_model
-from tests.helpers.int8_answers import calibration, int8_masks, onnx_int8_masks
+from tests.helpers.int8_predictions import calibration, int8_masks, onnx_int8_masks
 from tests.helpers.tiny import SIZE, SPEC, draw
 from unet_export.formats import FORMATS
 from unet_export.transforms.fake_quantized import FakeQuantized

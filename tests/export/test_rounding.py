@@ -46,7 +46,7 @@ def rounding_error(model: Any) -> dict[str, float]:
     }
 
 
-def test_biases_become_values_of_float16_in_a_model_that_answers_the_same(model: Any, images: Any) -> None:
+def test_biases_become_values_of_float16_in_a_model_that_predicts_the_same(model: Any, images: Any) -> None:
     copy = with_biases_of_float16(model)
     np.testing.assert_allclose(copy(images, training=False), model(images, training=False), atol=1e-5)
     assert max(rounding_error(model).values()) > 5e-5

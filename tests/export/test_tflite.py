@@ -1,4 +1,4 @@
-"""An int8 file is integer throughout, fed with the photo's own bytes, and fine enough where classes are told apart."""
+"""An int8 file is integer throughout, fed with the photo's own bytes, and its head tells classes apart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def small_model(*layers: Any, size: int = 32) -> keras.Model:
 
 
 def activation_types(content: bytes) -> dict[str, str]:
-    """Type of what each operator with weights answers, by the first of its names."""
+    """Type of the output of each operator with weights, by the first of its names."""
     flatbuffer = Flatbuffer(content)
     weighted = [entry.outputs[0] for entry in flatbuffer.operators if entry.kind in WEIGHTED]
     return {flatbuffer.name(index): flatbuffer.type(index) for index in weighted}
@@ -78,19 +78,19 @@ def test_no_tensor_is_float(int8: bytes) -> None:
 
 def test_only_the_head_works_on_int16(int8: bytes) -> None:
     types = activation_types(int8)
-    fine = [name for name, kind in types.items() if kind == "INT16"]
-    assert len(fine) == 1
-    assert "logits" in fine[0]
+    wide = [name for name, kind in types.items() if kind == "INT16"]
+    assert len(wide) == 1
+    assert "logits" in wide[0]
     assert set(types.values()) == {"INT8", "INT16"}
 
 
 def test_masks_are_those_of_the_trained_model(int8: bytes, model: Any, images: Any, tmp_path: Path) -> None:
     path = tmp_path / "tiny.int8.tflite"
     path.write_bytes(int8)
-    answer = load(read_artifact(path), "cpu", None).run(images)
+    prediction = load(read_artifact(path), "cpu", None).run(images)
     expected = model(images, training=False).numpy()
-    assert (answer.argmax(-1) == expected.argmax(-1)).mean() > 0.99
-    assert len(np.unique(answer)) > 256  # more levels than 8 bits have
+    assert (prediction.argmax(-1) == expected.argmax(-1)).mean() > 0.99
+    assert len(np.unique(prediction)) > 256  # more levels than 8 bits have
 
 
 def test_the_spec_says_how_it_was_quantised(int8: bytes, images: Any, tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_photos_without_black_and_white_give_the_same_input(export: Export, imag
 
 def test_a_precise_layer_gets_int16_activations(export: Export) -> None:
     types = activation_types(export(precise=("bridge_conv_a", "probabilities")))
-    fine = [name for name, kind in types.items() if kind == "INT16"]
-    assert len(fine) == 2
-    assert any("bridge_conv_a" in name for name in fine)
+    wide = [name for name, kind in types.items() if kind == "INT16"]
+    assert len(wide) == 2
+    assert any("bridge_conv_a" in name for name in wide)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_t
     content = export_tflite(network, "int8", spec, images, Quantization(photos=len(images)), tmp_path)
     path = tmp_path / "dead.tflite"
     path.write_bytes(content)
-    answers = load(read_artifact(path), "cpu", None).run(images[:8])
+    prediction = load(read_artifact(path), "cpu", None).run(images[:8])
     expected = network(images[:8], training=False).numpy()
-    assert np.abs(answers - expected).max() < 0.05
+    assert np.abs(prediction - expected).max() < 0.05
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,6 @@ def test_a_channel_that_training_left_only_a_bias_keeps_it(
     content = export_tflite(network, precision, spec, images, Quantization(photos=len(images)), tmp_path)
     path = tmp_path / "faded.tflite"
     path.write_bytes(content)
-    answers = load(read_artifact(path), "cpu", None).run(images[:8])
+    prediction = load(read_artifact(path), "cpu", None).run(images[:8])
     expected = network(images[:8], training=False).numpy()
-    assert np.abs(answers - expected).max() < 0.05
+    assert np.abs(prediction - expected).max() < 0.05

@@ -1,4 +1,4 @@
-"""Float and int8 files of a model, and what they answer."""
+"""Float and int8 files of a model, and the masks that they predict."""
 
 from __future__ import annotations
 
