@@ -19,7 +19,7 @@ import numpy as np
 
 from unet_runtime import Segmenter
 from unet_runtime.core import masks
-from unet_runtime.core.geometry import model_input
+from unet_runtime.core.geometry import model_input, place
 from unet_runtime.core.photo import open_photo
 
 PHOTO = Path(__file__).parents[1] / "runtime/unet_runtime/samples/chelsea.jpg"
@@ -38,8 +38,8 @@ def calls(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
     small, large = photo.resize(SMALL), photo.resize(LARGE)
     array = np.asarray(small)
     batch = model_input(small, segmenter.spec.input)
-    probabilities = segmenter(small).probabilities
     spec = segmenter.spec
+    planes = masks.photo_planes(segmenter(small).probabilities, place(LARGE, spec), spec)
     return {
         BASE: lambda: segmenter.backend.run(batch),
         "640x480 array": lambda: segmenter(array),
@@ -48,8 +48,8 @@ def calls(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
         "640x480 image, .mask": lambda: segmenter(small).mask,
         "12 MP image, .mask": lambda: segmenter(large).mask,
         "  of it: model_input": lambda: model_input(large, spec.input),
-        "  of it: class_mask": lambda: masks.class_mask(probabilities, LARGE, spec),
-        "  beside: opacity": lambda: masks.opacity(probabilities, LARGE, spec),
+        "  of it: class_mask": lambda: masks.class_mask(planes, LARGE),
+        "  beside: opacity": lambda: masks.opacity(planes, LARGE, spec),
     }
 
 

@@ -40,7 +40,7 @@ ROWS = (
 def options_of(row: str) -> Any:
     import onnxruntime as ort
 
-    from unet_runtime.engines.onnxruntime import session_options
+    from unet_runtime.engines.onnxruntime_cpu import session_options
 
     options = ort.SessionOptions() if row == "engine's defaults" else session_options(None)
     levels = ort.GraphOptimizationLevel

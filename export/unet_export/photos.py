@@ -18,7 +18,7 @@ import numpy.typing as npt
 from unet_export.calibration import DEFAULT_COUNT
 from unet_export.calibration import MIN_COUNT as MIN_CALIBRATION
 from unet_export.errors import ExportError
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, paired_photos, read_split
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, evenly, paired_photos, read_split
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
@@ -141,7 +141,7 @@ def _decoded(photos: Sequence[Photo], spec: InputSpec, digests: dict[Photo, byte
     return decoded
 
 
-def _part(source: PhotoSource, folder: Path | None, split: str, part: str, purpose: str) -> list[Photo]:
+def _part(source: PhotoSource, folder: Path | None, split: str, part: Part, purpose: str) -> list[Photo]:
     if folder is not None:
         return _folder_photos(folder)
     if source.data is None:

@@ -21,7 +21,7 @@ from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import check_split
 from unet_runtime.core.digest import weights_sha256
 from unet_runtime.core.errors import SourceError
-from unet_runtime.core.spec import ROLES, ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import ROLES, ClassSpec, Fit, InputSpec, ModelSpec, OutputSpec, Provenance, Role
 from unet_runtime.core.text import one_line
 
 INPUT_NAME = "image"
@@ -51,7 +51,7 @@ class Description:
     """Height and width of the input, pixels; None: the model's own."""
     pixels: Pixels = "0..255"
     head: Head = "softmax"
-    fit: str = "stretch"
+    fit: Fit = "stretch"
     """How photos are brought to the input's size, as ``InputSpec.fit``."""
     split: str = ""
     """Split of the dataset that the model was trained on, where it was trained on one."""
@@ -65,20 +65,23 @@ def parse_classes(text: str) -> tuple[ClassSpec, ...]:
     Raises:
         ExportError: fewer than two names, a name twice, or an unknown role.
     """
-    roles: dict[str, str] = {}
+    known: dict[str, Role] = {role: role for role in ROLES}
+    roles: dict[str, Role] = {}
     parts = text.split(",")
     for part in parts:
         name, _, role = part.strip().partition(":")
-        roles[name] = role or ("background" if name == "background" else "foreground")
-    if len(roles) < 2 or len(roles) < len(parts) or "" in roles or set(roles.values()).difference(ROLES):
+        role = role or ("background" if name == "background" else "foreground")
+        if name and role in known:
+            roles[name] = known[role]
+    if len(roles) < max(2, len(parts)):
         raise ExportError(
             f"classes {text!r}: expected two or more different names by class id, each with an optional role of "
             f"{', '.join(ROLES)}: pet:foreground,background,border:neutral"
         )
     classes = []
-    for index, (name, role) in enumerate(roles.items()):
+    for index, name in enumerate(roles):
         red, green, blue = colorsys.hsv_to_rgb(index / len(roles), 0.75, 0.9)
-        classes.append(ClassSpec(name, (round(255 * red), round(255 * green), round(255 * blue)), role))
+        classes.append(ClassSpec(name, (round(255 * red), round(255 * green), round(255 * blue)), roles[name]))
     return tuple(classes)
 
 

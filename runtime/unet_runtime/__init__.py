@@ -5,6 +5,7 @@ from __future__ import annotations
 from unet_runtime.core.errors import (
     BackendError,
     ImageError,
+    MissingDependencyError,
     ModelFileError,
     OutputError,
     SourceError,
@@ -17,6 +18,7 @@ from unet_runtime.segmenter import Segmenter
 __all__ = [
     "BackendError",
     "ImageError",
+    "MissingDependencyError",
     "ModelFileError",
     "ModelSpec",
     "OutputError",

@@ -19,15 +19,15 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from unet_export.cli.command import command as exporting
 from unet_runtime.cli.bench import command as benchmark
+from unet_runtime.engines import ENGINES
 from unet_runtime.io.video.writer import VideoFile
-from unet_runtime.segmenter import _DEFAULT_MODELS
 from unet_training.cli.command import command as training
 from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 DEMO_SECONDS = 360
-DEFAULT_MODEL = _DEFAULT_MODELS["onnx"]
+DEFAULT_MODEL = ENGINES["onnx"].default_model
 
 # The environment that runs the tests is the one that `make setup` made: nothing is installed again.
 MAKE = ["make", f"VENV={BIN.parent}"]

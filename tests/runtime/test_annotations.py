@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from tests.conftest import colour_spec
 from unet_runtime import Segmentation, Segmenter
+from unet_runtime.core.geometry import place
 from unet_runtime.io.coco import class_areas, coco
 from unet_runtime.io.contours import polygons
 
@@ -42,7 +43,8 @@ def segmentation(mask: np.ndarray) -> Segmentation:
     height, width = mask.shape
     probabilities = np.eye(3, dtype=np.float32)[mask]
     photo = Image.new("RGB", (width, height))
-    result = Segmentation(photo, probabilities, colour_spec(height, width=width))
+    spec = colour_spec(height, width=width)
+    result = Segmentation(photo, probabilities, spec, place(photo.size, spec))
     assert np.array_equal(result.mask, mask)
     return result
 

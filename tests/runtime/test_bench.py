@@ -17,6 +17,7 @@ from PIL import Image
 from unet_runtime.bench.plan import MODELS
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.cli import bench, exits
+from unet_runtime.core.install import pip_command
 from unet_runtime.engines import ENGINES, installed
 
 COMMAND = [sys.executable, "-c", "from unet_runtime.cli.bench import main; main()"]
@@ -99,7 +100,7 @@ def test_an_engine_that_is_not_installed_is_named_with_the_command(tmp_path: Pat
     for arguments in ([tflite], [tflite, "--backend", "tflite"]):
         done = run(*QUICK, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 3
-        assert 'pip install "unet-edge-runtime[tflite]"' in done.stdout
+        assert pip_command("tflite") in done.stdout
         assert "Traceback" not in done.stderr
 
 

@@ -16,6 +16,7 @@ from tests.conftest import colour_spec
 from unet_runtime import engines
 from unet_runtime.cli import info, machine
 from unet_runtime.core.artifact import write_keras, write_saved_model_spec
+from unet_runtime.core.install import pip_command
 
 MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
 MODELS = Path(info.__file__).parents[1] / "models"
@@ -61,7 +62,7 @@ def test_this_machine_for_programs() -> None:
         assert cpu["engine"][-1].isdigit()
     cuda = engines["onnx"]["devices"][1]
     assert (cuda["device"], cuda["runs"]) == ("cuda", False)
-    assert 'pip install "unet-edge-runtime[cuda]"' in cuda["reason"]
+    assert pip_command("cuda") in cuda["reason"]
     assert report["default_engine"] == "onnx"
     assert 1 <= report["machine"]["usable_cores"] <= report["machine"]["logical_cores"]
 
@@ -79,7 +80,7 @@ def test_a_model_says_what_it_is(no_engine: None) -> None:
         "on 2922 test photos, in float32",
         "method minmax, photos 200",
         "Apache-2.0",
-        'nothing yet: pip install "unet-edge-runtime[tflite]"',
+        f"nothing yet: {pip_command('tflite')}",
     ):
         assert expected in text, text
 
@@ -89,7 +90,7 @@ def test_a_machine_without_an_engine_is_told_what_to_install(no_engine: None) ->
     assert code == 0
     assert "No engine is installed, so nothing runs yet." in text
     for extra in ("onnx", "tflite", "openvino"):
-        assert f'not installed: pip install "unet-edge-runtime[{extra}]"' in text
+        assert f"not installed: {pip_command(extra)}" in text
 
 
 def test_damaged_models_are_exit_code_3_and_the_others_are_told(no_engine: None, tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         "unet-run takes onnx on cuda if no option says otherwise",
     ):
         assert expected in lines, text
-    monkeypatch.setattr(machine, "engines", lambda: engines[1:])
+    monkeypatch.setattr(machine, "engine_states", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
 
 

@@ -186,7 +186,7 @@ def test_labels_lie_where_the_photo_lies_and_are_mirrored_with_it() -> None:
     spec = InputSpec(32, 32, margin=6)
     photo = Image.fromarray(np.repeat(labels[..., np.newaxis], 3, axis=-1))
     assert np.array_equal(model_labels(labels, spec), model_input(photo, spec)[0, ..., 0])
-    assert np.array_equal(model_labels(labels, spec)[spec.answered], labels)
+    assert np.array_equal(model_labels(labels, spec)[spec.valid], labels)
 
 
 def test_iou_by_hand() -> None:

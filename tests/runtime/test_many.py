@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_runtime.segmenter import _DEFAULT_MODELS
+from unet_runtime.engines import ENGINES
 
 PHOTOS, BAD_EVERY = 10_000, 100
 SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="two minutes: set SLOW_TESTS=1")
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("model", ["colours", pytest.param("int8", marks=SLOW)])
 def test_ten_thousand_photos(model: str, folder: Path, colour_model: Path, tmp_path: Path) -> None:
-    chosen = {"colours": colour_model, "int8": _DEFAULT_MODELS["tflite"]}[model]
+    chosen = {"colours": colour_model, "int8": ENGINES["tflite"].default_model}[model]
     command = [str(Path(sys.executable).with_name("unet-run")), str(folder), "--model", str(chosen)]
     command += ["--save", "mask", "--output-dir", str(tmp_path / "masks")]
     with (tmp_path / "out.txt").open("w") as lines, (tmp_path / "err.txt").open("w") as errors:

@@ -18,7 +18,7 @@ import numpy as np
 
 from unet_runtime import engines
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, check_split, evenly, read_split
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, check_split, evenly, read_split
 from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
@@ -100,7 +100,7 @@ def load_model(path: Path, backend: str = "auto") -> Model:
     return Model(artifact.spec, engines.load(name, artifact))
 
 
-def evaluate(model: Model, data: Path, *, part: str = "test", count: int | None = None, say: Say) -> Evaluation:
+def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None = None, say: Say) -> Evaluation:
     """Measure ``model`` on photos of its own split.
 
     Args:
@@ -241,7 +241,7 @@ def _read(item: LabelledPhoto, spec: ModelSpec) -> _Sample | str:
             f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    return _Sample(model_input(photo, spec.input), model_labels(labels, spec.input)[spec.input.answered], labels)
+    return _Sample(model_input(photo, spec.input), model_labels(labels, spec.input)[spec.input.valid], labels)
 
 
 def _answers(model: Model, samples: Sequence[_Sample]) -> Probabilities:

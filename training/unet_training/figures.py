@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.core.masks import class_mask, shares
+from unet_runtime.core.geometry import place
+from unet_runtime.core.masks import class_mask, photo_planes, shares
 from unet_runtime.core.metrics import IGNORED, confusion, iou
 from unet_runtime.core.spec import ModelSpec
 
@@ -123,7 +124,8 @@ def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels | Non
 def _own_confusion(probabilities: Probabilities, truth: Labels | None, spec: ModelSpec) -> npt.NDArray[np.int64]:
     if truth is None:
         return Sums.none(len(spec.classes)).own_matrix
-    mask = class_mask(probabilities, (truth.shape[1], truth.shape[0]), spec)
+    size = (truth.shape[1], truth.shape[0])
+    mask = class_mask(photo_planes(probabilities, place(size, spec), spec), size)
     return confusion([truth], [mask], len(spec.classes))
 
 

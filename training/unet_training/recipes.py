@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unet_runtime.core.spec import Activation
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -39,7 +41,7 @@ class Recipe:
     norm_momentum: float = 0.99
     """Of BatchNormalization's moving averages, which take about ``5 / (1 - norm_momentum)`` steps to forget
     their initial values. 0.99 is Keras' default; a training of few steps needs less."""
-    activation: str = "softmax"
+    activation: Activation = "softmax"
     """Of the head: ``softmax``, or the article's ``sigmoid``."""
     region_loss: str = "none"
     """Added to the cross-entropy: ``dice`` or ``lovasz``, or ``none``."""

@@ -18,7 +18,7 @@ from unet_export.quantization import Method, Quantization
 from unet_export.transforms.equalize import equalize
 from unet_export.transforms.finetune import finetune
 from unet_export.transforms.rounding import with_biases_of_float16
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec, Precision
 
 _T = TypeVar("_T")
 
@@ -39,7 +39,7 @@ class Format:
 
     name: str
     """Its name for ``--formats``."""
-    precision: str
+    precision: Precision
     """Precision in the artifact's spec."""
     suffix: str
     """Suffix of its file, precision included; a SavedModel's folder has none."""

@@ -10,6 +10,7 @@ from unet_export.calibration import sha256
 from unet_export.formats.base import Builder, Format
 from unet_export.quantization import METHODS, Quantization
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _ENGINES = ("onnx", "openvino")
 
 
-def _write(builder: Builder, path: Path, quantization: Quantization, *, precision: str) -> None:
+def _write(builder: Builder, path: Path, quantization: Quantization, *, precision: Precision) -> None:
     from unet_export.formats import onnx_convert, onnx_reduced
 
     proto = _graph(builder, quantization, precision)
@@ -42,7 +43,7 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
 
 
-def _check(path: Path, *, precision: str) -> None:
+def _check(path: Path, *, precision: Precision) -> None:
     import onnx
 
     from unet_export.formats import onnx_convert, onnx_reduced
@@ -55,7 +56,7 @@ def _check(path: Path, *, precision: str) -> None:
         onnx_reduced.check_quantized(proto, (*onnx_reduced.head_layers(proto), *asked))
 
 
-def _format(name: str, precision: str, **settings: Any) -> Format:
+def _format(name: str, precision: Precision, **settings: Any) -> Format:
     return Format(
         name,
         precision,

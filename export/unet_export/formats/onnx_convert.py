@@ -13,7 +13,7 @@ from unet_export.formats import keras_layers
 from unet_export.formats.onnx_graph import fold_scales, tidy
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME, copy_with_input
 from unet_runtime.core.artifact import append_to_onnx
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec, Precision
 from unet_runtime.core.text import one_line
 
 OPSET = 17
@@ -68,13 +68,13 @@ def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = F
     return clean
 
 
-def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: str, **provenance: Any) -> bytes:
+def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: Precision, **provenance: Any) -> bytes:
     """The whole file, spec and digest included.
 
     Args:
         proto: what ``build_onnx`` or ``onnx_reduced`` made.
         spec: spec of the model.
-        precision: one of ``unet_runtime.core.spec.PRECISIONS``.
+        precision: precision of the file.
         provenance: further fields of the spec's provenance; ``tools`` are added to those known.
     """
     import tensorflow as tf

@@ -9,9 +9,10 @@ from typing import Any
 from unet_export.formats.base import Builder, Format
 from unet_export.quantization import TFLITE_METHODS, Quantization
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import Precision
 
 
-def _write(builder: Builder, path: Path, quantization: Quantization, *, form: str, precision: str) -> None:
+def _write(builder: Builder, path: Path, quantization: Quantization, *, form: str, precision: Precision) -> None:
     from unet_export.formats import tflite_convert
 
     images = builder.images(quantization.photos) if precision in tflite_convert.CALIBRATED else None
@@ -20,13 +21,13 @@ def _write(builder: Builder, path: Path, quantization: Quantization, *, form: st
     path.write_bytes(tflite_convert.export_tflite(model, precision, builder.spec, images, quantization, work))
 
 
-def _check(path: Path, *, precision: str) -> None:
+def _check(path: Path, *, precision: Precision) -> None:
     from unet_export.formats import tflite_check
 
     tflite_check.check(read_artifact(path).content, precision)
 
 
-def _format(name: str, precision: str, suffix: str, **settings: Any) -> Format:
+def _format(name: str, precision: Precision, suffix: str, **settings: Any) -> Format:
     write = partial(_write, form=name, precision=precision)
     return Format(name, precision, suffix, ("tflite",), write, partial(_check, precision=precision), **settings)
 

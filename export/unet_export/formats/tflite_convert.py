@@ -23,7 +23,7 @@ from unet_export.quantization import Quantization
 from unet_export.source_model import copy_with_input
 from unet_export.transforms.rounding import diffused
 from unet_runtime.core.artifact import append_to_tflite
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec, Precision
 from unet_runtime.core.text import one_line
 
 CALIBRATED = ("int8", "int16x8")
@@ -37,7 +37,7 @@ _UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither")
 
 def export_tflite(
     model: Any,
-    precision: str,
+    precision: Precision,
     spec: ModelSpec,
     images: npt.NDArray[np.uint8] | None,
     quantization: Quantization | None,

@@ -216,7 +216,7 @@ def _labels(photo: Photo, spec: ModelSpec) -> Images:
             f"{photo.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    return model_labels(labels, spec.input)[spec.input.answered]
+    return model_labels(labels, spec.input)[spec.input.valid]
 
 
 def _quantization(path: Path) -> dict[str, Any]:

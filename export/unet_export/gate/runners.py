@@ -17,7 +17,7 @@ from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_saved_model_spec
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines import ENGINES, install_hint, installed
+from unet_runtime.engines import ENGINES, Device, install_hint, installed
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 (n, h, w, 3), RGB in 0..255, NHWC -> float32 probabilities (n, h', w', classes)."""
@@ -71,7 +71,7 @@ def keras_runner(model: Any) -> Run:
     return run
 
 
-def _open(backend: str, path: Path, device: str) -> Runner:
+def _open(backend: str, path: Path, device: Device) -> Runner:
     package = ENGINES[backend].package
     suffix = " CUDA" if device == "cuda" else ""
     result = EngineResult(backend, device, package + suffix, None)

@@ -10,10 +10,7 @@ from pathlib import Path
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
 from unet_runtime.core.spec import ModelSpec
-from unet_runtime.engines import ENGINES, engine_for, installed
-
-MODELS = Path(__file__).parents[1] / "models"
-"""Folder of the bundled models: what is measured when none is named."""
+from unet_runtime.engines import ENGINES, MODELS, engine_for, installed, readers
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def _read(path: Path) -> Model:
 
 def _engines(path: Path, wanted: Sequence[str]) -> list[str]:
     """Engines to try on a file: one that was named and is not installed too, so that its row says so."""
-    able = [name for name, engine in ENGINES.items() if path.suffix in engine.suffixes]
+    able = readers(path.suffix)
     if not wanted:
         engine_for(path.suffix)  # raises where none is installed, and says what to install
         return [name for name in able if installed(name)]

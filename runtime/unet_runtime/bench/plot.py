@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.report import Report, name
 from unet_runtime.bench.worker import STAGES
+from unet_runtime.engines import ENGINES
 
 INSTALL = 'pip install "unet-edge-runtime[bench]"'
 
@@ -17,7 +18,7 @@ _WIDTH, _BAR, _POINTS = 11, 0.42, 4  # inches: the figure, one bar, the panel of
 
 _LEAST_IOU_RANGE = 0.02  # of that panel: a smaller one would make a gap of what is rounding
 
-_MARKERS = {"onnx": "o", "tflite": "s", "openvino": "^"}
+_MARKERS = "os^Dv<>"  # of the engines, in the order of ``ENGINES``
 
 
 def available() -> bool:
@@ -74,7 +75,7 @@ def _points(axes: Any, rows: list[Row]) -> None:
     for label, group in lines.items():
         times = [row.stages[TOTAL].p50 for row in group]
         heights = [row.accuracy.mean_iou for row in group if row.accuracy]
-        marker = _MARKERS.get(group[0].combination.backend, "D")
+        marker = _MARKERS[list(ENGINES).index(group[0].combination.backend) % len(_MARKERS)]
         axes.plot(times, heights, marker + "-", markersize=8, linewidth=1, alpha=0.8, label=label)
         for row, x, y in zip(group, times, heights, strict=True):
             axes.annotate(

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from unet_runtime.core.errors import ImageError, SourceError, UnetRuntimeError
-from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.geometry import model_input, model_labels, place
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.io.sinks import encode
@@ -50,7 +50,7 @@ def measure(segmenter: Segmenter, path: str, kind: str) -> list[float]:
     moments.append(time.perf_counter())
     probabilities = segmenter.backend.run(batch)[0]  # float32 (h, w, classes)
     moments.append(time.perf_counter())
-    result = Segmentation(photo, probabilities, segmenter.spec)
+    result = Segmentation(photo, probabilities, segmenter.spec, place(photo.size, segmenter.spec))
     getattr(result, KINDS[kind])  # made when first asked for
     moments.append(time.perf_counter())
     encode(result, kind)
@@ -81,7 +81,7 @@ def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tupl
     problems = []
     for photo, trimap in pairs:
         try:
-            truth = model_labels(open_trimap(trimap), spec.input)[spec.input.answered]
+            truth = model_labels(open_trimap(trimap), spec.input)[spec.input.valid]
             answer = segmenter.backend.run(model_input(open_photo(photo), spec.input))[0].argmax(axis=-1)
         except ImageError as error:
             problems.append(str(error))

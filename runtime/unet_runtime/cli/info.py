@@ -14,9 +14,7 @@ from unet_runtime.cli import exits, machine
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.spec import ModelSpec
-from unet_runtime.engines import install_hint
-
-_BUNDLED = Path(__file__).parents[1] / "models"
+from unet_runtime.engines import MODELS, install_hint
 
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
@@ -33,7 +31,7 @@ def command(models: tuple[Path, ...], as_json: bool) -> int:
 
     Each engine that is installed is tried: what is said to run has just run.
     """
-    paths = models or tuple(sorted(_BUNDLED.glob("*.*")))
+    paths = models or tuple(sorted(MODELS.glob("*.*")))
     about = [_read(path) for path in paths]
     engines = machine.engine_states()
     if as_json:
@@ -64,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "bytes": len(artifact.content),
-        "sha256": artifact.content[-64:].decode(),
+        "sha256": artifact.digest,
         "undamaged": True,
         "spec": artifact.spec,
     }

@@ -82,7 +82,7 @@ def engine_states() -> list[EngineState]:
     states = []
     for name, engine in engines.ENGINES.items():
         there = engines.installed(name)
-        state = EngineState(name, engine.suffixes, there, engines.install_hint(name), _threads(name))
+        state = EngineState(name, engine.suffixes, there, engines.install_hint(name), engine.default_threads())
         states.append(replace(state, devices=tuple(_try_apart(name))) if there else state)
     return states
 
@@ -106,10 +106,6 @@ def description() -> dict[str, str | int]:
     }
 
 
-def _threads(name: str) -> int:
-    return cores.default_threads() if name == "tflite" else cores.usable_cores()
-
-
 def _there(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
@@ -124,7 +120,7 @@ def _try_apart(name: str) -> list[DeviceState]:
         output, end = _text(error.stdout), f"it hangs: no answer in {_SECONDS} s"
     states = [DeviceState(**json.loads(line)) for line in output.splitlines() if line.startswith('{"device"')]
     tried = {state.device for state in states}
-    return states + [DeviceState(device, False, end) for device in devices(name) if device not in tried]
+    return states + [DeviceState(device, False, end) for device in engines.ENGINES[name].devices if device not in tried]
 
 
 def _end(code: int, errors: str) -> str:
@@ -139,12 +135,7 @@ def _text(output: str | bytes | None) -> str:
     return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
-def devices(name: str) -> tuple[str, ...]:
-    """The devices that an engine could run on."""
-    return tuple(device for device in engines.DEVICES if device != "auto") if name == "onnx" else ("cpu",)
-
-
-def _try(name: str, device: str) -> DeviceState:
+def _try(name: str, device: engines.Device) -> DeviceState:
     """Run the bundled model once."""
     import numpy as np
 
@@ -152,8 +143,10 @@ def _try(name: str, device: str) -> DeviceState:
     from unet_runtime.segmenter import Segmenter
 
     try:
-        if device == "tensorrt":
-            reason = _tensorrt_missing()
+        slow_start = engines.ENGINES[name].slow_start
+        if device in slow_start:
+            engines.import_engine(name)
+            reason = slow_start[device]()
             return DeviceState(device, False if reason else None, reason or _NOT_TRIED)
         segmenter = Segmenter(backend=name, device=device)
         size = segmenter.spec.input
@@ -163,15 +156,8 @@ def _try(name: str, device: str) -> DeviceState:
         return DeviceState(device, False, str(error).removeprefix(f"device {device}: "))
 
 
-def _tensorrt_missing() -> str:
-    engines.import_engine("onnx")
-    from unet_runtime.engines import onnxruntime_gpu
-
-    return onnxruntime_gpu.missing("tensorrt")
-
-
 def main(name: str) -> None:
-    for device in devices(name):
+    for device in engines.ENGINES[name].devices:
         print(json.dumps(asdict(_try(name, device))), flush=True)
 
 

@@ -1,16 +1,15 @@
 """Model files that describe themselves: write and read the spec, refuse a damaged file.
 
-One rule for every format: the file's last 64 bytes are the SHA-256, in lower-case hex, of all bytes
-before them. So damage anywhere is found before an engine sees the file, with the standard library
-alone, and the file stays valid in its own format:
+One rule for every format: the file's last 64 bytes are the SHA-256, in lower-case hex, of all bytes before them. So
+damage anywhere is found before an engine sees the file, with the standard library alone, and the file stays valid in
+its own format:
 
-    .onnx     a protobuf message: fields may be appended. The spec, then the digest, are its last two
-              ``metadata_props``.
-    .tflite   a flatbuffer ignores what follows it: a zip follows, with the spec as its entry and the
-              digest as its comment.
+    .onnx     a protobuf message: fields may be appended. Spec and digest are its last two ``metadata_props``.
+    .tflite   a flatbuffer ignores what follows it: a zip with the spec as its entry and the digest as its comment.
     .keras    a zip already: the spec is one more entry, the digest its comment.
 
-A SavedModel is a folder: ``assets.extra/`` holds the spec and the SHA-256 of every other file.
+A SavedModel is a folder: ``assets.extra/`` holds the spec and the SHA-256 of every other file. A digest finds damage;
+it does not prove who made the file.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.files import temporary_sibling, write_bytes, write_text
 from unet_runtime.core.spec import ModelSpec
 
 SPEC_NAME = "unet_edge.json"
@@ -43,8 +43,13 @@ class Artifact:
 
     path: Path
     spec: ModelSpec
-    content: bytes
+    content: bytes = field(repr=False)
     """The whole file, as the engine takes it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file less its last 64 bytes, which hold it; 64 hex digits."""
+        return self.content[-_DIGEST_LENGTH:].decode()
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -52,6 +57,11 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
     Raises:
         ModelFileError: missing, unreadable, of another suffix, damaged, or without a spec.
+
+    Example:
+        >>> from unet_runtime.engines import ENGINES
+        >>> read_artifact(ENGINES["tflite"].default_model).spec.precision
+        'int8'
     """
     path = Path(path)
     try:
@@ -95,9 +105,6 @@ def _hex_digest(content: bytes | memoryview) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
 
 
-# --- ONNX ------------------------------------------------------------------------------------------
-
-
 def append_to_onnx(model: bytes, spec: ModelSpec) -> bytes:
     """A serialised ONNX ModelProto with spec and digest as its last two ``metadata_props``."""
     content = model + _metadata_entry(_ONNX_SPEC_KEY, spec.to_json().encode())
@@ -107,8 +114,7 @@ def append_to_onnx(model: bytes, spec: ModelSpec) -> bytes:
 
 
 def _metadata_entry(key: str, value: bytes) -> bytes:
-    entry = _field(1, key.encode()) + _field(2, value)
-    return _field(_ONNX_METADATA_FIELD, entry)
+    return _field(_ONNX_METADATA_FIELD, _field(1, key.encode()) + _field(2, value))
 
 
 def _field(number: int, payload: bytes) -> bytes:
@@ -160,9 +166,6 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     raise ModelFileError("not an ONNX model: it ends inside a protobuf number")
 
 
-# --- TFLite and Keras: zips ------------------------------------------------------------------------
-
-
 def append_to_tflite(model: bytes, spec: ModelSpec) -> bytes:
     """A flatbuffer followed by a zip with the spec; the zip's comment is the digest of all before it."""
     return _with_zip_entry(model, spec)
@@ -193,13 +196,13 @@ def _zip_spec(content: bytes) -> bytes | None:
 def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> None:
     """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), then put spec and digest in.
 
-    The file appears whole or not at all.
+    Raises:
+        OutputError: the file cannot be written; whatever ``save`` raises. The file appears whole or not at all.
     """
-    temporary = path.with_name("new." + path.name)
+    temporary = temporary_sibling(path, ".keras")
     try:
         save(os.fspath(temporary))
-        temporary.write_bytes(_with_zip_entry(temporary.read_bytes(), spec))
-        os.replace(temporary, path)
+        write_bytes(path, _with_zip_entry(temporary.read_bytes(), spec))
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -210,15 +213,16 @@ _SPEC_READERS: dict[str, Callable[[bytes], bytes | None]] = {
     ".keras": _zip_spec,
 }
 
-# --- SavedModel: a folder --------------------------------------------------------------------------
-
 
 def write_saved_model_spec(folder: Path, spec: ModelSpec) -> None:
-    """Put the spec and the SHA-256 of every file into ``folder/assets.extra``."""
+    """Put the spec and the SHA-256 of every file into ``folder/assets.extra``.
+
+    Raises:
+        OutputError: one of the two cannot be written.
+    """
     extra = folder / "assets.extra"
-    extra.mkdir(exist_ok=True)
-    (extra / SPEC_NAME).write_text(spec.to_json(), encoding="utf-8")
-    (extra / _SUMS_NAME).write_text(json.dumps(_sums(folder), indent=1), encoding="utf-8")
+    write_text(extra / SPEC_NAME, spec.to_json())
+    write_text(extra / _SUMS_NAME, json.dumps(_sums(folder), indent=1))
 
 
 def read_saved_model_spec(folder: str | os.PathLike[str]) -> ModelSpec:

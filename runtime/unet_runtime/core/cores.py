@@ -35,7 +35,7 @@ def limit() -> int | None:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use; the two hardware threads of one core count once where Linux tells them."""
+    """Cores that this process may use; the two hardware threads of one core count once where Linux reports them."""
     return len({_core(cpu) for cpu in _allowed()})
 
 

@@ -7,7 +7,6 @@ Every file is written under a random temporary name beside its target, synced, a
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,7 +76,7 @@ def temporary_sibling(path: Path, suffix: str = ".part") -> Path:
     Short and independent of the target's name, which may have all the 255 bytes that a name can have. ``publish`` moves
     the file into place.
     """
-    return path.with_name(f".unet-edge.{secrets.token_hex(8)}{suffix}")
+    return path.with_name(f".unet-edge.{os.urandom(8).hex()}{suffix}")
 
 
 def publish(temporary: Path, path: Path, hint: str = "") -> None:

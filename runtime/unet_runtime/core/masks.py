@@ -2,6 +2,9 @@
 
 Probabilities are resampled, not labels: an outline drawn at 160x160 stays smooth on a large photo.
 The work goes in bands of rows (resample.py), so a 100-megapixel photo needs little more memory than its mask.
+
+    photo_planes    what the model says of the photo, one plane per class: the others take these planes
+    class_mask, opacity, probability_bands
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core import resample
-from unet_runtime.core.geometry import Box, photo_box
+from unet_runtime.core.geometry import Placement
+from unet_runtime.core.resample import Planes
 from unet_runtime.core.spec import ModelSpec
 
-_LEAST = 1e-7  # Keras' epsilon: where no class has any, as an int8 model may answer, all are equally likely
+_LEAST = 1e-7  # Keras' epsilon: where no class has any, as in an int8 model's output, all are equally likely
 
 _LEAD = np.float32(1 - 1e-6)  # several steps of float32
 
@@ -23,17 +27,17 @@ _EVEN = 1e-3  # keeps the odds defined where the neutral class takes all: half f
 
 
 def shares(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:
-    """What the classes' probabilities say of a pixel that has exactly one of them.
+    """Probabilities of a pixel's classes, given that it has exactly one of them.
 
-    A softmax model's are that already. A sigmoid model answers for each class by itself, and what it has been
+    A softmax model's are that already. A sigmoid model estimates each class by itself, and what it has been
     trained for is each class's share of their sum: the sum itself is arbitrary, and may differ from pixel to pixel.
 
     Args:
-        probabilities: float32 (..., C), the model's answer.
+        probabilities: float32 (..., C), the model's output.
         spec: of the model.
 
     Returns:
-        float32 (..., C), sum 1 (of an int8 softmax model nearly); a softmax model's are ``probabilities`` themselves.
+        float32 (..., C), sum 1 (nearly, for an int8 softmax model); ``probabilities`` itself for a softmax model.
     """
     if spec.output.activation == "softmax":
         return probabilities
@@ -42,21 +46,37 @@ def shares(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArr
     return result
 
 
-def class_mask(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
+def photo_planes(probabilities: npt.NDArray[np.float32], placement: Placement, spec: ModelSpec) -> Planes:
+    """The part of the grid that the photo covers, one contiguous plane per class.
+
+    Args:
+        probabilities: float32 (h, w, C), the model's output for one photo.
+        placement: of the photo.
+        spec: of the model.
+
+    Returns:
+        float32 (C, h', w'), as ``shares``.
+    """
+    left, top, width, height = placement.part
+    # Shares before resampling: else a pixel whose probabilities are all large would outvote its neighbours.
+    part = shares(probabilities[top : top + height, left : left + width], spec)
+    return np.ascontiguousarray(part.transpose(2, 0, 1))
+
+
+def class_mask(planes: Planes, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Most probable class of each pixel of the photo.
 
     Args:
-        probabilities: float32 (h, w, C), the model's answer for one photo.
+        planes: as ``photo_planes``.
         size: (width, height) of the photo in pixels.
-        spec: of the model.
 
     Returns:
         uint8 (height, width), class ids.
     """
-    return resample.answers(photo_part(probabilities, size, spec), size, _certain_class, first_of_the_largest)
+    return resample.label(planes, size, _certain_class, first_of_the_largest)
 
 
-def first_of_the_largest(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def first_of_the_largest(planes: Planes) -> npt.NDArray[np.uint8]:
     """Shares float32 (C, ...) -> ids uint8 (...); a tie goes to the lower id, as argmax has it, which is slower."""
     best = planes[0].copy()
     ids = np.zeros(best.shape, np.uint8)
@@ -66,7 +86,7 @@ def first_of_the_largest(planes: npt.NDArray[np.float32]) -> npt.NDArray[np.uint
     return ids
 
 
-def _certain_class(planes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def _certain_class(planes: Planes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Ids, and where the largest leads by more than rounding could make up between two such pixels."""
     best, second = np.maximum(planes[0], planes[1]), np.minimum(planes[0], planes[1])
     ids = (planes[1] > planes[0]).astype(np.uint8)
@@ -77,7 +97,7 @@ def _certain_class(planes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint
     return ids, second < best * _LEAD
 
 
-def opacity(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
+def opacity(planes: Planes, size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
     """Opacity of each pixel in a cut-out: the odds of foreground against background.
 
     Neutral classes (the unlabelled border) have no vote, so the edge runs softly through their middle.
@@ -85,7 +105,7 @@ def opacity(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec:
     Returns:
         uint8 (height, width): 0 background .. 255 foreground.
     """
-    share = foreground_share(photo_part(probabilities, size, spec), spec)
+    share = foreground_share(planes, spec)
     result = np.empty((size[1], size[0]), np.uint8)
     for top, bottom in resample.bands(size):
         band = resample.rows_of_plane(share, size, top, bottom)
@@ -94,51 +114,24 @@ def opacity(probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec:
     return result
 
 
-def probability_bands(
-    probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def probability_bands(planes: Planes, size: tuple[int, int]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """Probabilities at the photo's own size, a band of rows at a time: memory stays bounded whatever the size.
 
-    Args:
-        probabilities: float32 (h, w, C), the model's answer for one photo.
-        size: (width, height) of the photo in pixels.
-        spec: of the model.
-
     Yields:
-        (top, band) from the top down: the band's first row, and float32 (rows, width, C), what ``class_mask`` takes
-        the largest of: sum 1 (``shares``), of an int8 softmax model nearly.
+        (top, band) from the top down: the band's first row, and float32 (rows, width, C), of which ``class_mask`` is
+        the argmax: sum 1 (``shares``), nearly for an int8 softmax model.
     """
-    channels = photo_part(probabilities, size, spec)
     for top, bottom in resample.bands(size):
-        yield top, np.ascontiguousarray(resample.rows_of(channels, size, top, bottom).transpose(1, 2, 0))
+        yield top, np.ascontiguousarray(resample.rows_of(planes, size, top, bottom).transpose(1, 2, 0))
 
 
-def photo_part(
-    probabilities: npt.NDArray[np.float32], size: tuple[int, int], spec: ModelSpec
-) -> npt.NDArray[np.float32]:
-    """(h, w, C) -> (C, h', w'): the part of the grid that the photo covers, one contiguous plane a class."""
-    left, top, width, height = _grid_box(photo_box(size, spec.input), spec)
-    # Shares before resampling: else a pixel whose probabilities are all large would outvote its neighbours.
-    part = shares(probabilities[top : top + height, left : left + width], spec)
-    return np.ascontiguousarray(part.transpose(2, 0, 1))
-
-
-def _grid_box(box: Box, spec: ModelSpec) -> Box:
-    """``box`` of the input, in pixels of the output: shifted by the margin, clipped to what there is."""
-    margin = spec.input.margin
-    left, top = max(0, box.left - margin), max(0, box.top - margin)
-    right = min(spec.output.width, box.left + box.width - margin)
-    bottom = min(spec.output.height, box.top + box.height - margin)
-    return Box(left, top, max(1, right - left), max(1, bottom - top))
-
-
-def foreground_share(channels: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:
+def foreground_share(planes: Planes, spec: ModelSpec) -> npt.NDArray[np.float32]:
     """Shares float32 (C, ...) -> the foreground's odds against the background, float32 (...) in 0..1."""
-    foreground = _total(channels, spec.roles("foreground"))
-    result: npt.NDArray[np.float32] = foreground / (foreground + _total(channels, spec.roles("background")))
+    foreground = _total(planes, spec.roles("foreground"))
+    result: npt.NDArray[np.float32] = foreground / (foreground + _total(planes, spec.roles("background")))
     return result
 
 
-def _total(channels: npt.NDArray[np.float32], ids: Sequence[int]) -> npt.NDArray[np.float32]:
-    total: npt.NDArray[np.float32] = channels[list(ids)].sum(axis=0, initial=_EVEN)
+def _total(planes: Planes, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    total: npt.NDArray[np.float32] = planes[list(ids)].sum(axis=0, initial=_EVEN)
     return total

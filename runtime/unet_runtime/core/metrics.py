@@ -24,7 +24,13 @@ def confusion(
 
 
 def iou(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Intersection over union of each class, from ``confusion``; NaN for a class neither has."""
+    """Intersection over union of each class, from ``confusion``; NaN for a class that neither has.
+
+    Example:
+        >>> truth, mask = np.array([0, 0, 1, 1], np.uint8), np.array([0, 1, 1, 1], np.uint8)
+        >>> iou(confusion([truth], [mask], classes=2)).round(2).tolist()
+        [0.5, 0.67]
+    """
     intersection = np.diag(matrix).astype(np.float64)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - intersection
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ _BAND_PIXELS = 1 << 20
 
 
 def open_photo(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = PILLOW_LIMIT) -> Image.Image:
-    """Read a photo whole; of several frames the first.
+    """Read a photo whole; the first frame where there are several.
 
     Args:
         source: a path or a binary file object.
@@ -49,49 +50,54 @@ def open_photo(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | Non
     Raises:
         ImageError: not an image, truncated, unreadable, or with more than ``max_pixels`` pixels.
     """
-    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "input")
+    is_path = isinstance(source, (str, os.PathLike))
+    name = f"{source if is_path else getattr(source, 'name', 'input')}: "
+    with _image_errors(name), contextlib.ExitStack() as stack:
+        if isinstance(source, (str, os.PathLike)):
+            image = _identify(stack.enter_context(Path(source).open("rb")), os.fspath(source))
+        else:
+            image = _identify(source, "")
+        _check_pixels(image.size, max_pixels)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # in place: a copy would double the peak of memory
+        return _rgb(image)
+
+
+@contextlib.contextmanager
+def _image_errors(name: str) -> Iterator[None]:
+    """Make an ImageError, whose message begins with ``name``, of whatever is raised by opening and decoding."""
     try:
-        with contextlib.ExitStack() as stack:
-            if isinstance(source, (str, os.PathLike)):
-                image = _identify(stack.enter_context(Path(source).open("rb")), os.fspath(source))
-            else:
-                image = _identify(source, "")
-            _check_pixels(image.size, max_pixels)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # in place: a copy would double the peak of memory
-            return _rgb(image)
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file, expected a photo") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image Pillow can read (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)") from error
-    except (Image.DecompressionBombError, _TooManyPixelsError) as error:
-        raise ImageError(f"{name}: too many pixels ({error})") from error
-    except MemoryError as error:
-        raise ImageError(f"{name}: too large for this machine's memory") from error
+        yield
     except ImageError:
         raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}no such file, expected a photo") from error
     except (PermissionError, IsADirectoryError) as error:
-        raise ImageError(f"{name}: cannot be read ({error.strerror}), expected a photo") from error
+        raise ImageError(f"{name}cannot be read ({error.strerror}), expected a photo") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}not an image Pillow can read (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}too many pixels ({error})") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}too large for this machine's memory") from error
     except Exception as error:  # on damaged files decoders raise what they stumble over: struct.error, RuntimeError...
-        raise ImageError(f"{name}: damaged or truncated image ({error})") from error
-
-
-class _TooManyPixelsError(Exception):
-    pass
+        raise ImageError(f"{name}damaged or truncated image ({error})") from error
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int | None) -> None:
     if max_pixels == PILLOW_LIMIT:
         max_pixels = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     if max_pixels is not None and size[0] * size[1] > max_pixels:
-        raise _TooManyPixelsError(
+        raise Image.DecompressionBombError(
             f"{size[0]}x{size[1]}, at most {max_pixels:,} are allowed: raise max_pixels if it is safe"
         )
 
 
 def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """As ``Image.open``, without its check of the size: that one warns from half its limit on, and both the limit and
-    the filter of warnings are the whole process's, not this call's.
+    """As ``Image.open``, without its check of the size.
+
+    That check warns from half its limit on, and both the limit and the filter of warnings are the whole process's, not
+    this call's (https://github.com/python-pillow/Pillow/issues/515).
     """
     try:
         file.seek(0)
@@ -101,16 +107,16 @@ def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
     tried: set[str] = set()
     for load_decoders in (_load_jpeg, Image.preinit, Image.init):  # few, common, all: importing them takes time
         load_decoders()
-        for identifier in [known for known in Image.ID if known not in tried]:
-            tried.add(identifier)
-            image = _try_decoder(identifier, file, name, prefix)
+        for identifier in tuple(Image.ID):
+            image = None if identifier in tried else _try_decoder(identifier, file, name, prefix)
             if image is not None:
                 return image
+            tried.add(identifier)
     raise UnidentifiedImageError(name)
 
 
 def _load_jpeg() -> None:
-    from PIL import JpegImagePlugin  # noqa: F401 - it registers itself
+    from PIL import JpegImagePlugin  # noqa: F401 - importing it registers it
 
 
 def _try_decoder(identifier: str, file: IO[bytes], name: str, prefix: bytes) -> ImageFile.ImageFile | None:
@@ -135,19 +141,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ImageError: a picture without pixels, or one whose file turns out to be damaged when it is decoded.
     """
-    _check_not_empty(image)
-    try:
-        image.load()
+    with _image_errors(f"picture of {image.width}x{image.height} pixels: "):
+        _check_not_empty(image)
+        image.load()  # an image that was opened is decoded only now
         turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
         return _rgb(ImageOps.exif_transpose(image) if turned else image)
-    except MemoryError as error:
-        raise ImageError(
-            f"picture of {image.width}x{image.height} pixels: too large for this machine's memory"
-        ) from error
-    except ImageError:
-        raise
-    except Exception as error:  # as in open_photo: an image that was opened is decoded only now
-        raise ImageError(f"damaged or truncated image ({error})") from error
 
 
 def any_photo(photo: Photo) -> Image.Image:
@@ -202,7 +200,8 @@ def _grey_to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if values.dtype.kind == "f":
         finite = np.nan_to_num(values)
         scale = 255 if finite.max(initial=0) <= 1 else 1
-        result: npt.NDArray[np.uint8] = np.clip(np.rint(finite * scale), 0, 255).astype(np.uint8)
+        levels = np.clip(np.rint(finite * scale), 0, 255)
     else:
-        result = (np.clip(values, 0, 65535).astype(np.uint32) >> 8).astype(np.uint8)
+        levels = np.clip(values, 0, 65535).astype(np.uint32) >> 8
+    result: npt.NDArray[np.uint8] = levels.astype(np.uint8)
     return result

@@ -1,7 +1,7 @@
 """ModelSpec: everything a device must know to use a model.
 
-Training writes it once, export carries it into every format, the runtime reads it. The runtime has
-no default size, mean or class list of its own. docs/model-spec.md describes the JSON form.
+Training writes it once, export carries it into every format, the runtime reads it. The runtime has no default size,
+mean or class list of its own. docs/model-spec.md describes the JSON form.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from unet_runtime.core.errors import ModelFileError
 
@@ -19,49 +19,51 @@ input; whatever 1 and 2 say can be said in it."""
 
 _READABLE = (1, 2, SCHEMA)
 
-FITS = ("stretch", "letterbox")
-RESAMPLES = ("bilinear",)
-ACTIVATIONS = ("softmax", "sigmoid")
-ROLES = ("foreground", "background", "neutral")
-PRECISIONS = ("float32", "float16", "dynamic-range", "int8", "int16x8")
+Fit = Literal["stretch", "letterbox"]
+Resample = Literal["bilinear"]
+Activation = Literal["softmax", "sigmoid"]
+Role = Literal["foreground", "background", "neutral"]
+Precision = Literal["float32", "float16", "dynamic-range", "int8", "int16x8"]
 """``dynamic-range``: int8 weights, float32 activations; ``int16x8``: int8 weights, int16 activations."""
+
+FITS: tuple[Fit, ...] = get_args(Fit)
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What the model is fed: uint8 RGB in 0..255, NHWC. Rescaling is the model's first layer."""
+    """What goes into the model: uint8 RGB in 0..255, NHWC. Rescaling is the model's first layer."""
 
     height: int
     """Pixels."""
     width: int
     """Pixels."""
-    fit: str = "stretch"
-    """How a photo is brought to (height, width): ``stretch``, or ``letterbox`` (keeps the aspect
-    ratio, fills the rest with black)."""
-    resample: str = "bilinear"
+    fit: Fit = "stretch"
+    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black."""
+    resample: Resample = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
     margin: int = 0
-    """Pixels on each side that have no answer (unpadded convolutions): the photo lies inside of them, and is mirrored
-    into them. 0 for padded convolutions."""
+    """Pixels on each side that have no output pixel (unpadded convolutions): the photo lies inside of them, and is
+    mirrored into them. 0 for padded convolutions."""
 
     @property
-    def answered(self) -> tuple[slice, slice]:
-        """Rows and columns of the input that the model answers for."""
+    def valid(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that have an output pixel: all but the margin."""
         margin = self.margin
         return slice(margin, self.height - margin), slice(margin, self.width - margin)
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What the model answers: float32 probabilities, NHWC, one channel a class."""
+    """What comes out of the model: float32 probabilities, NHWC, one channel per class."""
 
     height: int
     """Pixels."""
     width: int
     """Pixels."""
-    activation: str = "softmax"
-    """``softmax`` (channels sum to 1) or ``sigmoid`` (each in 0..1 by itself; ``postprocess.shares`` brings them to
-    sum 1)."""
+    activation: Activation = "softmax"
+    """``softmax``: channels sum to 1; ``sigmoid``: each is in 0..1 by itself, and ``masks.shares`` brings their sum
+    to 1."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ class ClassSpec:
     name: str
     color: tuple[int, int, int]
     """RGB, 0..255, in masks' palettes and in overlays."""
-    role: str
-    """In a cut-out: ``foreground`` is kept, ``background`` removed, ``neutral`` (a border nobody
-    labelled) goes to whichever of the two is likelier beside it."""
+    role: Role
+    """In a cut-out ``foreground`` is kept, ``background`` removed, and ``neutral`` (an unlabelled border) goes to
+    whichever of the two is likelier beside it."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,14 @@ class Provenance:
     data: str = ""
     """Training data, and how many photos of it."""
     split: str = ""
-    """Which photos were held out: ``official``, ``article`` or ``random:SEED``, as ``labelled.read_split``; empty
-    if unknown."""
+    """Which photos were held out, as ``datasets.oxford_pets.read_split`` names it; empty if unknown."""
     command: str = ""
     """The command that trained it."""
     seed: int | None = None
     weights_sha256: str = ""
-    """Of the trained float32 weights: the same in every format exported from one training."""
+    """Digest of the trained float32 weights: the same in every format exported from one training."""
     calibration_sha256: str = ""
-    """Of the photos an int8 file was calibrated on, as fed to the model; empty for other precisions."""
+    """Digest of the photos an int8 file was calibrated on, as fed to the model; empty for other precisions."""
     quantization: Mapping[str, Any] = field(default_factory=dict)
     """How the integers of a quantised file were chosen: method, photos, what was repaired; empty for a float file."""
     tools: Mapping[str, str] = field(default_factory=dict)
@@ -102,12 +103,17 @@ class Provenance:
     """Hyper-parameters of the training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelSpec:
     """The contract between training, export and runtime. Immutable; checked when it is made.
 
     Raises:
         ModelFileError: a field holds what the contract does not allow; the message names the field.
+
+    Example:
+        >>> from unet_runtime import Segmenter
+        >>> Segmenter().spec
+        ModelSpec(pets-edge, unet, float32, 160x160 -> 160x160, pet background border)
     """
 
     name: str
@@ -116,49 +122,42 @@ class ModelSpec:
     input: InputSpec
     output: OutputSpec
     classes: tuple[ClassSpec, ...]
-    precision: str = "float32"
+    precision: Precision = "float32"
     provenance: Provenance = field(default_factory=Provenance)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         _check_schema(self.schema)
-        for name, size in (
-            ("input.height", self.input.height),
-            ("input.width", self.input.width),
-            ("output.height", self.output.height),
-            ("output.width", self.output.width),
-        ):
-            _check(name, size, isinstance(size, int) and size > 0, "a positive number of pixels")
+        for where, grid in (("input", self.input), ("output", self.output)):
+            for side in ("height", "width"):
+                size = getattr(grid, side)
+                _check(f"{where}.{side}", size, isinstance(size, int) and size > 0, "a positive number of pixels")
         _check_one_of("input.fit", self.input.fit, FITS)
-        _check_one_of("input.resample", self.input.resample, RESAMPLES)
-        _check_one_of("output.activation", self.output.activation, ACTIVATIONS)
-        _check_one_of("precision", self.precision, PRECISIONS)
-        margin, side = self.input.margin, min(self.input.height, self.input.width)
-        _check(
-            "input.margin",
-            margin,
-            isinstance(margin, int) and 0 <= 2 * margin < side,
-            f"0 or more pixels, and less than half of {side}",
-        )
+        _check_one_of("input.resample", self.input.resample, get_args(Resample))
+        _check_one_of("output.activation", self.output.activation, get_args(Activation))
+        _check_one_of("precision", self.precision, get_args(Precision))
+        margin, shorter = self.input.margin, min(self.input.height, self.input.width)
+        fits = isinstance(margin, int) and 0 <= 2 * margin < shorter
+        _check("input.margin", margin, fits, f"0 or more pixels, and less than half of {shorter}")
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
         for index, entry in enumerate(self.classes):
             _check_one_of(f"classes[{index}].role", entry.role, ROLES)
-            _check(
-                f"classes[{index}].color",
-                entry.color,
-                len(entry.color) == 3 and all(isinstance(c, int) and 0 <= c <= 255 for c in entry.color),
-                "three integers in 0..255",
-            )
+            _check(f"classes[{index}].color", entry.color, _is_color(entry.color), "three integers in 0..255")
+
+    def __repr__(self) -> str:
+        sizes = f"{self.input.width}x{self.input.height} -> {self.output.width}x{self.output.height}"
+        return f"ModelSpec({self.name}, {self.architecture}, {self.precision}, {sizes}, {' '.join(self.class_names)})"
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """Names by class id."""
         return tuple(entry.name for entry in self.classes)
 
-    def roles(self, role: str) -> tuple[int, ...]:
+    def roles(self, role: Role) -> tuple[int, ...]:
         """Ids of the classes with ``role``."""
         return tuple(index for index, entry in enumerate(self.classes) if entry.role == role)
 
-    def with_precision(self, precision: str, **provenance: Any) -> ModelSpec:
+    def with_precision(self, precision: Precision, **provenance: Any) -> ModelSpec:
         """This spec for another precision, with ``provenance`` fields replaced."""
         return replace(self, precision=precision, provenance=replace(self.provenance, **provenance))
 
@@ -207,23 +206,23 @@ def _build(kind: type[_T], data: Any, where: str) -> _T:
 
 
 def _with_margin_in_input(data: dict[str, Any]) -> dict[str, Any]:
-    """Schemas 1 and 2 had it in the output."""
+    """Schemas 1 and 2 had the margin in the output."""
     source, result = data.get("input"), data.get("output")
     if data.get("schema", SCHEMA) == SCHEMA or not isinstance(source, dict) or not isinstance(result, dict):
         return data
-    rest = {key: value for key, value in result.items() if key != "margin"}
-    return data | {"input": source | {"margin": result.get("margin", 0)}, "output": rest}
+    rest = dict(result)
+    return data | {"input": source | {"margin": rest.pop("margin", 0)}, "output": rest}
 
 
 def _class_specs(data: Any) -> tuple[ClassSpec, ...]:
     if not isinstance(data, list):
         raise ModelFileError(f"model spec: classes is {type(data).__name__}, expected a list")
-    entries = [_build(ClassSpec, entry, f"classes[{index}]") for index, entry in enumerate(data)]
-    return tuple(replace(entry, color=_tuple(entry.color)) for entry in entries)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else ()  # () is refused by ModelSpec's own check
+    classes = []
+    for index, entry in enumerate(data):
+        built = _build(ClassSpec, entry, f"classes[{index}]")
+        color: Any = tuple(built.color) if isinstance(built.color, list) else ()  # () is refused by ModelSpec's check
+        classes.append(replace(built, color=color))
+    return tuple(classes)
 
 
 def _check_schema(schema: object) -> None:
@@ -241,3 +240,7 @@ def _check(name: str, value: object, ok: bool, expected: str) -> None:
 
 def _check_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     _check(name, value, value in allowed, f"one of {', '.join(allowed)}")
+
+
+def _is_color(color: tuple[Any, ...]) -> bool:
+    return len(color) == 3 and all(isinstance(channel, int) and 0 <= channel <= 255 for channel in color)

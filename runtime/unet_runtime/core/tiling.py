@@ -2,27 +2,29 @@
 
 The photo is covered by tiles that overlap; past its edges it is mirrored. A network sees less around a pixel near a
 tile's edge, so tiles are blended: along each axis a tile's weight is 0 in the outer quarter of an overlap, 1 in the
-inner quarter, and straight between; the weights of all tiles sum to 1 in each pixel. Where nothing farther away than a
-quarter of the overlap has a say, the result is that of one network as large as the photo. So it is, whatever the
-overlap, for unpadded convolutions (``spec.input.margin``): their tiles' answers are true up to the edge, and the
-tiles fed overlap by the margin (Ronneberger et al. 2015, overlap-tile strategy).
+inner quarter, and linear between; the weights of all tiles sum to 1 in each pixel. Where no pixel farther away than a
+quarter of the overlap has an influence, the result is that of one network as large as the photo. For unpadded
+convolutions (``spec.input.margin``) it is so whatever the overlap: their outputs are exact up to the edge, and the
+tiles of their input overlap by the margin (Ronneberger et al. 2015, overlap-tile strategy).
 
 One row of tiles at a time is in memory, beside the photo, its mask and its opacity.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime.core import masks, render
+from unet_runtime.core import masks
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.geometry import mirrored
+from unet_runtime.core.segmentation import Pictures
 from unet_runtime.core.spec import ModelSpec
 
 OVERLAP = 0.25
@@ -31,11 +33,11 @@ OVERLAP = 0.25
 MOST_OVERLAP = 0.75
 """More would run the model more than 16 times over each pixel."""
 
-_TILES_A_CALL = 4
+_TILES_PER_CALL = 4
 _OUTER = 0.25  # of an overlap: weight 0
 
 _GRID = 32
-"""Pixels: what a network that halves five times makes one of. Tiles begin at multiples of it, or each would pool other
+"""Pixels that a network that halves five times pools into one. Tiles begin at multiples of it, or each would pool other
 pixels together than its neighbours do."""
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
@@ -44,16 +46,25 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class TiledSegmentation:
-    """As ``Segmentation``, of a photo that the model saw in tiles."""
+class Tile(NamedTuple):
+    """A tile along one axis of a photo."""
+
+    start: int
+    """First pixel."""
+    weights: Floats
+    """float32 (side,); the last tile may reach past the photo's end."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TiledSegmentation(Pictures):
+    """As ``Segmentation``, for a photo that the model saw in tiles."""
 
     photo: Image.Image
     """RGB, upright, at its own size."""
     mask: npt.NDArray[np.uint8]
     """Class ids, uint8 (H, W)."""
     opacity: npt.NDArray[np.uint8]
-    """Of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground."""
+    """Opacity of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground."""
     spec: ModelSpec
     tiles: int
     """How many the model saw."""
@@ -63,18 +74,6 @@ class TiledSegmentation:
     def probability_bands(self) -> Iterator[tuple[int, Floats]]:
         """As ``Segmentation.probability_bands``. They have not been kept: the model runs again, band by band."""
         return blended_bands(self.photo, self.spec, self.run, self.overlap)
-
-    def mask_image(self) -> Image.Image:
-        """Mode P: pixel value = class id."""
-        return render.palette_image(self.mask, self.spec)
-
-    def overlay(self) -> Image.Image:
-        """RGB: the photo, its classes tinted."""
-        return render.overlay(self.photo, self.mask, self.spec)
-
-    def cutout(self) -> Image.Image:
-        """RGBA: the foreground alone, with a soft edge."""
-        return render.cutout(self.photo, self.opacity)
 
 
 def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVERLAP) -> TiledSegmentation:
@@ -98,15 +97,15 @@ def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVER
         mask[top : top + len(band)] = masks.first_of_the_largest(planes)
         share = masks.foreground_share(planes, spec)
         opacity[top : top + len(band)] = np.rint(share * np.float32(255))
-    tiles = len(_axis(height, spec.output.height, overlap)) * len(_axis(width, spec.output.width, overlap))
+    tiles = len(axis_tiles(height, spec.output.height, overlap)) * len(axis_tiles(width, spec.output.width, overlap))
     return TiledSegmentation(photo, mask, opacity, spec, tiles, run, overlap)
 
 
 def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float) -> Iterator[tuple[int, Floats]]:
     """(top, band) from the top down: the band's first row, and shares float32 (rows, W, C); see ``segment``."""
     _check(spec, overlap)
-    rows = _axis(photo.height, spec.output.height, overlap)
-    columns = _axis(photo.width, spec.output.width, overlap)
+    rows = axis_tiles(photo.height, spec.output.height, overlap)
+    columns = axis_tiles(photo.width, spec.output.width, overlap)
     pending = np.zeros((0, photo.width, len(spec.classes)), np.float32)  # rows from ``top`` on, not complete yet
     top = 0
     for index, (start, weights) in enumerate(rows):
@@ -116,24 +115,27 @@ def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float)
         strip = _strip(photo, spec, run, start, columns)[: bottom - start]  # (rows, W, C)
         strip *= weights[: bottom - start, np.newaxis, np.newaxis]
         grown[start - top :] += strip
-        complete = rows[index + 1][0] if index + 1 < len(rows) else photo.height
+        complete = rows[index + 1].start if index + 1 < len(rows) else photo.height
         yield top, grown[: complete - top]
-        pending, top = grown[complete - top :].copy(), complete
+        pending = grown[complete - top :].copy()
+        top = complete
 
 
-def _strip(photo: Image.Image, spec: ModelSpec, run: Run, top: int, columns: list[tuple[int, Floats]]) -> Floats:
+def _strip(photo: Image.Image, spec: ModelSpec, run: Run, top: int, columns: list[Tile]) -> Floats:
     """One row of tiles, whose outputs begin at row ``top`` of the photo: shares float32 (output height, W, C)."""
     margin = spec.input.margin
     picture = _mirrored_rows(photo, top - margin, top - margin + spec.input.height)  # uint8 (h, W, 3)
     strip = np.zeros((spec.output.height, photo.width, len(spec.classes)), np.float32)
-    for first in range(0, len(columns), _TILES_A_CALL):
-        part = columns[first : first + _TILES_A_CALL]
-        lefts = [left - margin for left, _ in part]
-        tiles = np.stack([picture[:, mirrored(left, left + spec.input.width, photo.width)] for left in lefts])
-        answers = masks.shares(run(tiles), spec)  # (n, output height, output width, C)
-        for (left, weights), answer in zip(part, answers, strict=True):
-            right = min(left + spec.output.width, photo.width)
-            strip[:, left:right] += answer[:, : right - left] * weights[: right - left, np.newaxis]
+    for first in range(0, len(columns), _TILES_PER_CALL):
+        part = columns[first : first + _TILES_PER_CALL]
+        images = np.empty((len(part), spec.input.height, spec.input.width, 3), np.uint8)
+        for image, tile in zip(images, part, strict=True):
+            left = tile.start - margin
+            image[:] = picture[:, mirrored(left, left + spec.input.width, photo.width)]
+        outputs = masks.shares(run(images), spec)  # (n, output height, output width, C)
+        for output, tile in zip(outputs, part, strict=True):
+            width = min(spec.output.width, photo.width - tile.start)
+            strip[:, tile.start : tile.start + width] += output[:, :width] * tile.weights[:width, np.newaxis]
     return strip
 
 
@@ -143,55 +145,48 @@ def _mirrored_rows(photo: Image.Image, top: int, bottom: int) -> npt.NDArray[np.
     return np.asarray(photo.crop((0, first, photo.width, last + 1)))[rows - first]
 
 
-def _axis(length: int, side: int, overlap: float) -> list[tuple[int, Floats]]:
-    """Tiles along one axis of a photo: where each begins, and its weights float32 (side,). The last may reach past the
-    photo's end."""
+def axis_tiles(length: int, side: int, overlap: float) -> list[Tile]:
+    """Tiles of ``side`` pixels that cover a line of ``length``, few and evenly spread; their weights sum to 1."""
     if length <= side:
-        return [(0, np.ones(side, np.float32))]
+        return [Tile(0, np.ones(side, np.float32))]
     step = _step(length, side, overlap)
-    starts = list(range(0, length - side + step, step))
-    weights = [_weights(side, before, after) for before, after in _overlaps(starts, side)]
-    total = np.zeros(starts[-1] + side, np.float64)
-    for start, weight in zip(starts, weights, strict=True):
-        total[start : start + side] += weight
-    return [
-        (start, (weight / total[start : start + side]).astype(np.float32))
-        for start, weight in zip(starts, weights, strict=True)
-    ]
+    ramp = _ramp(max(0, side - step))
+    tiles = []
+    for start in range(0, length - side + step, step):
+        weights = np.ones(side)
+        if start > 0:
+            weights[: len(ramp)] *= ramp
+        if start + side < length:
+            weights[side - len(ramp) :] *= ramp[::-1]
+        tiles.append((start, weights))
+    total = np.zeros(tiles[-1][0] + side)
+    for start, weights in tiles:
+        total[start : start + side] += weights
+    return [Tile(start, (weights / total[start : start + side]).astype(np.float32)) for start, weights in tiles]
 
 
 def _step(length: int, side: int, overlap: float) -> int:
-    """Pixels from one tile's begin to the next one's: few tiles, evenly spread, in step with the network's pooling."""
+    """Pixels from one tile's first to the next one's, in step with the network's pooling."""
     most = max(1, side - round(side * overlap))
     grid = min(_GRID, 1 << (most.bit_length() - 1))  # tiles smaller than that are of networks that halve less often
     most -= most % grid
-    even = -(-(length - side) // -(-(length - side) // most))
-    return -(-even // grid) * grid
+    count = math.ceil((length - side) / most)
+    return grid * math.ceil((length - side) / (count * grid))
 
 
-def _overlaps(starts: list[int], side: int) -> list[tuple[int, int]]:
-    """Pixels that each tile has in common with the one before and the one after."""
-    common = [max(0, start + side - following) for start, following in pairwise(starts)]
-    return list(zip([0, *common], [*common, 0], strict=True))
-
-
-def _weights(side: int, before: int, after: int) -> npt.NDArray[np.float64]:
-    weights = np.ones(side)
-    for common, ramp in ((before, weights[:before]), (after, weights[::-1][:after])):
-        position = (np.arange(common) + 0.5) / max(common, 1)
-        ramp *= np.clip((position - _OUTER) / (1 - 2 * _OUTER), 0, 1)
-    return weights
+def _ramp(common: int) -> npt.NDArray[np.float64]:
+    """Weights of a tile in the pixels that it has in common with the tile before it."""
+    position = (np.arange(common) + 0.5) / max(common, 1)
+    return np.clip((position - _OUTER) / (1 - 2 * _OUTER), 0, 1)
 
 
 def _check(spec: ModelSpec, overlap: float) -> None:
     if not 0 <= overlap <= MOST_OVERLAP:
         raise ValueError(f"overlap {overlap}, expected a share of a tile's side, 0 to {MOST_OVERLAP}")
-    for axis, fed, answered in (
-        ("height", spec.input.height, spec.output.height),
-        ("width", spec.input.width, spec.output.width),
-    ):
-        if answered != fed - 2 * spec.input.margin:
+    for axis in ("height", "width"):
+        size, found, margin = getattr(spec.input, axis), getattr(spec.output, axis), spec.input.margin
+        if found != size - 2 * margin:
             raise ModelFileError(
-                f"{spec.name}: output {axis} {answered} for input {axis} {fed} and margin {spec.input.margin}, "
-                f"expected {fed - 2 * spec.input.margin}: this model cannot be run in tiles"
+                f"{spec.name}: output {axis} {found} for input {axis} {size} and margin {margin}, "
+                f"expected {size - 2 * margin}: this model cannot be run in tiles"
             )

@@ -1,4 +1,4 @@
-"""How long each stage of the way takes: the live view shows it, ``unet-bench`` reports it."""
+"""Times of the stages from photo to result: the live view shows them, ``unet-bench`` reports them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 KEPT = 10_000
-"""Newest measurements of each stage that percentiles are taken of: a camera may run for days."""
+"""Newest measurements of each stage that are kept for percentiles: a camera may run for days."""
 
 
 class Timings:
@@ -29,12 +29,13 @@ class Timings:
         self.add(stage, time.perf_counter() - start)
 
     def add(self, stage: str, seconds: float) -> None:
+        """Keep one measurement."""
         with self._lock:
             self._seconds[stage].append(seconds)
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """In the order in which they were first measured."""
+        """Names of the stages, in the order in which they were first measured."""
         with self._lock:
             return tuple(self._seconds)
 
@@ -44,7 +45,7 @@ class Timings:
             return len(self._seconds.get(stage, ()))
 
     def percentiles(self, stage: str, *wanted: float) -> tuple[float, ...]:
-        """Milliseconds; NaN for a stage that was never measured."""
+        """Percentiles (0..100) of a stage in milliseconds; NaN for a stage that was never measured."""
         with self._lock:
             seconds = list(self._seconds.get(stage, ()))
         if not seconds:

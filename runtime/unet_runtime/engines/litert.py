@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import ai_edge_litert
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert.interpreter import Interpreter
 
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.engines.base import MODELS, Backend, Device, Engine
 
 
 class LiteRTBackend:
@@ -22,13 +21,13 @@ class LiteRTBackend:
     device = "cpu"
     note = ""
 
-    def __init__(self, interpreter: Any) -> None:
+    def __init__(self, interpreter: Any, engine: str) -> None:
         self._interpreter = interpreter
         self._input = interpreter.get_input_details()[0]
         self._output = interpreter.get_output_details()[0]
         self._scale, self._zero_point = self._output["quantization"]
         self._lock = threading.Lock()
-        self.engine = f"LiteRT {ai_edge_litert.__version__}"
+        self.engine = engine
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes), dequantised.
@@ -52,16 +51,30 @@ class LiteRTBackend:
         return results
 
 
-def load(artifact: Artifact, device: str, threads: int | None) -> LiteRTBackend:
-    """See ``backends.base.Load``."""
-    if device in ("cuda", "tensorrt"):
-        raise BackendError(
-            f"device {device}: LiteRT runs on the CPU only: take a .onnx model with --backend onnx for a GPU"
-        )
+def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+    """See ``base.Load``."""
+    import ai_edge_litert
+    from ai_edge_litert.interpreter import Interpreter
+
     try:
-        # The engine's own choice would be one thread, whatever the machine has.
-        interpreter: Any = Interpreter(model_content=artifact.content, num_threads=threads or cores.default_threads())
+        # By itself it takes a number of its version's choice, today one thread, whatever the machine has. Compare
+        # https://tensorflow.org/versions/r2.5/api_docs/python/tf/lite/Interpreter
+        count = threads or cores.default_threads()
+        interpreter: Any = Interpreter(model_content=artifact.content, num_threads=count)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:  # undamaged, so a model this engine's version cannot run
         raise ModelFileError(f"{artifact.path}: LiteRT refuses it: {error}") from error
-    return LiteRTBackend(interpreter)
+    return LiteRTBackend(interpreter, f"LiteRT {ai_edge_litert.__version__}")
+
+
+ENGINE = Engine(
+    name="tflite",
+    label="LiteRT",
+    package="ai_edge_litert",
+    entry="ai_edge_litert.interpreter",
+    extra="tflite",
+    suffixes=(".tflite",),
+    default_model=MODELS / "pets-edge-160.int8.tflite",
+    default_threads=cores.default_threads,
+    load=load,
+)

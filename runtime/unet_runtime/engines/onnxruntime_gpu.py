@@ -1,7 +1,8 @@
 """ONNX Runtime's CUDA and TensorRT providers: taken only where they really run, bound to buffers on the GPU.
 
 What was asked for is no proof. The engine lists providers whose libraries are missing, and a session may open with
-a provider that got none of the model's nodes: so the session is asked which provider got which, and then run once.
+a provider that got none of the model's nodes (https://github.com/microsoft/onnxruntime/issues/17801): so the session
+is asked which provider got which, and then run once.
 """
 
 from __future__ import annotations
@@ -23,27 +24,23 @@ import onnxruntime as ort
 
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError
+from unet_runtime.engines import onnxruntime_cpu as on_cpu
 from unet_runtime.engines import wheels
-from unet_runtime.engines.base import Backend
-from unet_runtime.engines.onnxruntime import (
-    CPU,
-    CUDA,
-    ENGINE,
-    TENSORRT,
-    load_cpu,
-    nvidia_driver,
-    open_session,
-    session_options,
-)
+from unet_runtime.engines.base import Backend, Device
+from unet_runtime.engines.onnxruntime_cpu import CPU, CUDA, TITLE
 
-PROVIDERS = {"cuda": CUDA, "tensorrt": TENSORRT}
+TENSORRT = "TensorrtExecutionProvider"
 
-_DEVICES = {provider: device for device, provider in PROVIDERS.items()} | {CPU: "cpu"}
+_PROVIDERS = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+
+_TITLES = {"cuda": "CUDA", "tensorrt": "TensorRT"}
 
 CUDA_OPTIONS = {
-    # TF32 keeps 10 of float32's 23 bits of mantissa: not the model that the parity gate proved to 1e-5.
+    # TF32 keeps 10 of float32's 23 bits of mantissa: not the model that the parity gate proved to 1e-5
+    # (https://github.com/microsoft/onnxruntime/pull/19426).
     "use_tf32": "0",
-    # The default, EXHAUSTIVE, tries every algorithm of every layer again for each new batch size.
+    # The default, EXHAUSTIVE, makes the first run of each new batch size slow
+    # (https://github.com/microsoft/onnxruntime/issues/19838).
     "cudnn_conv_algo_search": "HEURISTIC",
     # The default doubles what it takes: on a Jetson the GPU's memory is everyone's.
     "arena_extend_strategy": "kSameAsRequested",
@@ -61,13 +58,13 @@ class GpuBackend:
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
         output = artifact.spec.output
-        self._answer = (output.height, output.width, len(artifact.spec.classes))
+        self._result_shape = (output.height, output.width, len(artifact.spec.classes))
         self._image: Any = None  # on the GPU, shape (n, h, w, 3) of the call before
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._one_by_one = device == "tensorrt"  # its engine is built for a batch of 1
         self.device = device
-        self.engine = ENGINE
+        self.engine = TITLE
         self.note = note
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -75,7 +72,7 @@ class GpuBackend:
 
         The pixels are copied to the GPU once, the probabilities back once, straight into the array returned.
         """
-        results = np.empty((len(images), *self._answer), np.float32)
+        results = np.empty((len(images), *self._result_shape), np.float32)
         step = 1 if self._one_by_one else max(1, len(images))
         try:
             with self._lock:
@@ -97,28 +94,29 @@ class GpuBackend:
         self._binding.synchronize_outputs()
 
 
-def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
-    """See ``backends.base.Load``; ``auto`` takes CUDA or the CPU, ``cuda`` and ``tensorrt`` themselves or an error."""
-    wanted = "cuda" if device == "auto" else device
+def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+    """See ``base.Load``; ``auto`` takes CUDA, or else the CPU, with a note that says why."""
+    if device != "auto":
+        return _load_gpu(artifact, device, threads)
     try:
-        return _load_gpu(artifact, wanted, threads)
+        return _load_gpu(artifact, "cuda", threads)
     except BackendError as error:
-        if device != "auto":
-            raise
-        return load_cpu(artifact, threads, str(error))
+        return on_cpu.load(artifact, threads, str(error))
 
 
 def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBackend:
     reason = missing(device)
     if reason:
         raise BackendError(f"device {device}: {reason}")
-    options = session_options(threads)
+    providers: list[Any] = [(CUDA, CUDA_OPTIONS), CPU]
+    options = on_cpu.session_options(threads)
     # Recorded from ONNX Runtime 1.24 on: which provider got which node.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if device == "tensorrt":
         options.add_free_dimension_override_by_name("batch", 1)  # else the engine is built anew for other sizes
+        providers.insert(0, (TENSORRT, tensorrt_options(artifact)))
     try:
-        session = open_session(artifact, options, _providers(artifact, device))
+        session = on_cpu.open_session(artifact, options, providers)
         used, note = assigned(session)
         if used != device:
             raise BackendError(f"device {device}: its provider was given no part of the model, which runs on {used}")
@@ -128,23 +126,22 @@ def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBacken
     except BackendError:
         raise
     except Exception as error:  # as above
-        load_cpu(artifact, threads)  # a model that no device takes is the model's fault, and says so
-        raise BackendError(f"device {device}: {ENGINE} does not start it: {error}") from error
+        on_cpu.load(artifact, threads)  # a model that no device takes is the model's fault, and says so
+        raise BackendError(f"device {device}: {TITLE} does not start it: {error}") from error
     return backend
 
 
 def missing(device: str) -> str:
     """Why ``device`` cannot run here, with the command that installs what is missing; empty if its libraries load."""
-    provider = PROVIDERS[device]
-    if provider not in ort.get_available_providers():
+    if _PROVIDERS[device] not in ort.get_available_providers():
         have = ", ".join(ort.get_available_providers())
-        driver = "" if nvidia_driver() else "no NVIDIA driver was found here, and "
+        driver = "" if on_cpu.has_nvidia_driver() else "no NVIDIA driver was found here, and "
         return (
-            f"{driver}the installed {ENGINE} has no {_title(device)} provider (it has {have}): "
+            f"{driver}the installed {TITLE} has no {_TITLES[device]} provider (it has {have}): "
             f"{wheels.replace_by(device)}"
         )
     _preload(device)
-    library = _library(provider)
+    library = _library(device)
     if not library.exists():  # built into the engine itself, as in NVIDIA's own wheels
         return ""
     with contextlib.suppress(OSError):  # what every provider's library refers to
@@ -153,38 +150,32 @@ def missing(device: str) -> str:
         ctypes.CDLL(str(library))
     except OSError as error:  # the loader's message names the first library that is missing
         message = str(error).replace(str(library.parent) + os.sep, "")
-        return f"the {_title(device)} provider does not start ({message}). {_install(message, device)}"
+        return f"the {_TITLES[device]} provider does not start ({message}). {_install(message, device)}"
     return ""
 
 
 def assigned(session: Any) -> tuple[str, str]:
     """(device, note): the first provider that really got nodes of the model, and what it leaves to the CPU."""
-    providers = session.get_providers()
-    nodes: dict[str, int] = dict.fromkeys(providers, 0)
+    nodes: dict[str, int] = dict.fromkeys(session.get_providers(), 0)
+    first = next(iter(nodes))
     if hasattr(session, "get_provider_graph_assignment_info"):
         for part in session.get_provider_graph_assignment_info():
             nodes[part.ep_name] = nodes.get(part.ep_name, 0) + len(part.get_nodes())
-    total = sum(nodes.values())
-    used = next((provider for provider in providers if nodes[provider]), providers[0])
-    device = _DEVICES.get(used, used)
+    used = next((provider for provider, count in nodes.items() if count), first)
+    device = next((device for device, provider in _PROVIDERS.items() if provider == used), used)
     if device != "cpu" and nodes.get(CPU):
-        return device, f"{nodes[CPU]} of the model's {total} nodes run on the CPU"
+        return device, f"{nodes[CPU]} of the model's {sum(nodes.values())} nodes run on the CPU"
     return device, ""
-
-
-def _providers(artifact: Artifact, device: str) -> list[Any]:
-    below: list[Any] = [(CUDA, CUDA_OPTIONS), CPU]
-    return below if device == "cuda" else [(TENSORRT, tensorrt_options(artifact)), *below]
 
 
 def tensorrt_options(artifact: Artifact) -> dict[str, str]:
     """The engine is built once for each model and kept; float16 where the model itself is."""
     if artifact.spec.precision == "float32":
-        # The provider has no option against TF32; NVIDIA's libraries read this when they are first used.
+        # The provider has no option against TF32; NVIDIA's libraries read this when they are first used:
+        # https://github.com/microsoft/onnxruntime/issues/26029
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     exact = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
-    digest = artifact.content[-64:].decode()  # of the whole file, verified
-    folder = cache_folder() / "tensorrt" / (digest[:16] + ("" if exact else "-tf32"))
+    folder = cache_folder() / "tensorrt" / (artifact.digest[:16] + ("" if exact else "-tf32"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else's: an engine is code
     return {
         "trt_fp16_enable": str(artifact.spec.precision == "float16"),
@@ -211,23 +202,19 @@ def _preload(device: str) -> None:
     # It prints each library that it cannot find; what is missing in the end is found by loading the provider.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         ort.preload_dlls()  # from 1.21 on
-    if device == "tensorrt":
-        _preload_tensorrt()
-
-
-def _preload_tensorrt() -> None:
-    """Its wheel has the libraries in its own folder; importing the package loads them, or this does."""
+    if device != "tensorrt":
+        return
     with contextlib.suppress(Exception):  # not installed, or broken: the provider's own error says more
-        folder = Path(importlib.import_module("tensorrt_libs").__path__[0])
+        folder = Path(importlib.import_module("tensorrt_libs").__path__[0])  # importing it loads them, or this does:
         for name in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
             for library in folder.glob(f"lib{name}.so.*"):
                 ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def _library(provider: str) -> Path:
-    name = "onnxruntime_providers_" + {CUDA: "cuda", TENSORRT: "tensorrt"}.get(provider, provider)
-    file = f"{name}.dll" if sys.platform == "win32" else f"lib{name}.so"
-    return Path(ort.__file__).parent / "capi" / file
+    """The engine's library for ``cuda``, ``tensorrt``, or what they ``shared``."""
+    name = f"onnxruntime_providers_{provider}"
+    return Path(ort.__file__).parent / "capi" / (f"{name}.dll" if sys.platform == "win32" else f"lib{name}.so")
 
 
 def _install(message: str, device: str) -> str:
@@ -238,9 +225,5 @@ def _install(message: str, device: str) -> str:
     if tensorrt:
         cuda = str(getattr(ort, "cuda_version", "") or "13").partition(".")[0]
         return f'Run: pip install "tensorrt-cu{cuda}=={tensorrt[1]}.*"'
-    driver = "Run: " if nvidia_driver() else "Install the NVIDIA driver, then: "
+    driver = "Run: " if on_cpu.has_nvidia_driver() else "Install the NVIDIA driver, then: "
     return driver + wheels.replace_by(device)
-
-
-def _title(device: str) -> str:
-    return {"cuda": "CUDA", "tensorrt": "TensorRT"}[device]

@@ -21,7 +21,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from unet_runtime.core import cores
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
-from unet_runtime.engines.base import Backend
+from unet_runtime.engines import ENGINES, Backend
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,7 +29,6 @@ R = TypeVar("R")
 ROOM_PIXELS = 64_000_000
 """Pixels of all photos in work; a larger photo is in work alone."""
 
-_PARALLEL = {"onnx"}  # engines of which one session runs several photos at a time, each in its caller's thread
 _MOST_RUNS = 8  # at a time: beyond, memory grows faster than throughput, and each run takes several threads
 _SPARE_WORKERS = 1
 _AHEAD = 4  # photos begun, for each worker, before the first that is not done
@@ -66,7 +65,7 @@ def plan(photos: int, threads: int | None) -> Plan:
 
 def copies(backend: Backend, runs: int) -> int:
     """How many times the model must be loaded so that ``runs`` photos really run at a time."""
-    return 1 if backend.device != "cpu" or backend.name in _PARALLEL else runs
+    return 1 if backend.device != "cpu" or ENGINES[backend.name].parallel else runs
 
 
 class Pool(Generic[T]):

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core.errors import OutputError
-from unet_runtime.core.geometry import model_input
+from unet_runtime.core.geometry import model_input, place
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.core.timings import Timings
 from unet_runtime.live.camera import Camera, Frame
@@ -271,7 +271,9 @@ class Live:
             return
         photo = Image.fromarray(self._answer.frame.picture)
         try:
-            paths = self._save(Segmentation(photo, self._answer.probabilities, self._spec))
+            paths = self._save(
+                Segmentation(photo, self._answer.probabilities, self._spec, place(photo.size, self._spec))
+            )
         except OutputError as error:  # no reason to end a live view
             self._tell(str(error))
             return

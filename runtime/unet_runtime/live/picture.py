@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from unet_runtime.core import masks
+from unet_runtime.core.geometry import place
 from unet_runtime.core.render import OVERLAY_STRENGTH
 from unet_runtime.core.spec import ClassSpec, ModelSpec
 from unet_runtime.io.video.opencv import load_opencv
@@ -65,7 +66,7 @@ def _overlay(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSp
     """Classes but the background tinted as ``render.overlay`` tints them, their edges antialiased."""
     cv2 = load_opencv(_PURPOSE)
     size = (frame.shape[1], frame.shape[0])
-    planes = masks.photo_part(probabilities, size, spec)  # (C, h, w)
+    planes = masks.photo_planes(probabilities, place(size, spec), spec)  # (C, h, w)
     seen = np.unique(planes.argmax(axis=0))  # of many classes few are in a picture, and each one costs
     likely = [cv2.resize(planes[index], size) for index in seen]
     result = np.empty_like(frame)
@@ -96,7 +97,8 @@ def _opacity(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSp
     height, width = frame.shape[:2]
     scale = min(1.0, _OPACITY_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    opacity = masks.opacity(probabilities, size, spec)
+    planes = masks.photo_planes(probabilities, place((width, height), spec), spec)
+    opacity = masks.opacity(planes, size, spec)
     result: npt.NDArray[np.uint8] = load_opencv(_PURPOSE).resize(opacity, (width, height))
     return result
 

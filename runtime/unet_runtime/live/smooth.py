@@ -35,7 +35,7 @@ class Smoother:
         self.strength = strength
         self.resets = 0
         """Scenes that began anew."""
-        self._answered = spec.input.answered
+        self._valid = spec.input.valid
         self._size = (spec.output.width, spec.output.height)
         self._blocks = (max(1, spec.output.width // _BLOCK), max(1, spec.output.height // _BLOCK))
         self._past: npt.NDArray[np.float32] | None = None  # (h', w', C)
@@ -73,7 +73,7 @@ class Smoother:
 
     def _grey_blocks(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Mean grey of each block of the picture that the answer covers: float32 (blocks high, blocks wide)."""
-        seen = image[(0, *self._answered)]
+        seen = image[(0, *self._valid)]
         grey = Image.fromarray(np.ascontiguousarray(seen)).convert("L").resize(self._blocks, Image.Resampling.BOX)
         return np.asarray(grey, np.float32)
 

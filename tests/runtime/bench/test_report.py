@@ -17,6 +17,7 @@ from unet_runtime.bench.advice import advise
 from unet_runtime.bench.measure import Row, Settings
 from unet_runtime.bench.plan import Refusal
 from unet_runtime.bench.report import Report, to_json, to_text
+from unet_runtime.core.install import pip_command
 
 SETTINGS = Settings((Path("a.jpg"),), rounds=2, photos_a_round=20)
 
@@ -116,7 +117,7 @@ def test_int8_is_compared_in_the_same_engine_or_else_with_the_fastest() -> None:
 
 def test_an_engine_that_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advice, "installed", lambda name: name != "openvino")
-    expected = 'Not installed, so not measured: openvino (pip install "unet-edge-runtime[openvino]")'
+    expected = f"Not installed, so not measured: openvino ({pip_command('openvino')})"
     assert advise([row(10)], MACHINE)[-1] == expected
     tried = Row(row(1, backend="openvino").combination, error="not installed")
     assert expected not in advise([row(10), tried], MACHINE)  # its row says so already

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.conftest import colour_spec
 from unet_runtime import Segmenter
 from unet_runtime.core import masks, render
+from unet_runtime.core.geometry import place
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.core.spec import ClassSpec, ModelSpec, OutputSpec
 from unet_runtime.live.picture import BACKGROUNDS, compose, status_line, with_status
@@ -35,7 +36,7 @@ def halves_spec(size: int = 32) -> tuple[ModelSpec, np.ndarray]:
 
 def test_an_overlay_has_the_colours_of_a_photos_overlay_wherever_the_model_is_certain(seen: Segmentation) -> None:
     drawn = compose(np.asarray(seen.photo), seen.probabilities, seen.spec, "overlay").astype(int)
-    bands = [band for _, band in masks.probability_bands(seen.probabilities, seen.photo.size, seen.spec)]
+    bands = [band for _, band in seen.probability_bands()]
     certain = np.concatenate(bands).max(axis=2) > 0.97
     assert certain.mean() > 0.3
     assert abs(drawn - np.asarray(seen.overlay()))[certain].max() <= 2
@@ -64,7 +65,9 @@ def test_a_letterboxed_model_is_drawn_where_its_picture_lies(background: str, si
     if background == "overlay" and min(size) > 64:  # reduced, OpenCV does not antialias as Pillow does
         colour = np.array([[158, 30, 30], [60, 60, 60], [30, 30, 158]])
         nearest = abs(drawn[:, :, None].astype(int) - colour).sum(axis=3).argmin(axis=2)
-        assert (nearest == masks.class_mask(probabilities, size, spec)).mean() > 0.97
+        assert (
+            nearest == masks.class_mask(masks.photo_planes(probabilities, place(size, spec), spec), size)
+        ).mean() > 0.97
 
 
 def test_a_sigmoid_models_probabilities_are_drawn_as_shares() -> None:

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.core.datasets.oxford_pets import PARTS
+from unet_runtime.core.datasets.oxford_pets import PARTS, Part
 from unet_runtime.core.errors import BackendError
 from unet_runtime.engines import ENGINES
 from unet_training import __version__
@@ -283,7 +283,7 @@ def _say_result(result: Result, output: Path, synthetic: bool) -> None:
     help="Of an exported MODEL; a .keras file runs in Keras.",
 )
 @click.option("--json", "report", type=click.Path(path_type=Path, dir_okay=False), help="Write every figure there.")
-def evaluate(model: Path, data: Path, part: str, count: int | None, backend: str, report: Path | None) -> int:
+def evaluate(model: Path, data: Path, part: Part, count: int | None, backend: str, report: Path | None) -> int:
     """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
     from unet_training import evaluate as evaluation
     from unet_training import files

@@ -1,11 +1,11 @@
-"""Photos with their truth on disk, in the layout of Oxford-IIIT Pet, and how well masks match it.
+"""Photos with trimaps in the layout of Oxford-IIIT Pet, and its splits into photos to train on and to test with.
 
     ROOT/images/<name>.jpg
     ROOT/annotations/trimaps/<name>.png       1 pet, 2 background, 3 border
     ROOT/annotations/trainval.txt, test.txt   first word of a line: name
 
-Training, the parity gate and benchmarks read the same photos through this one module. Class ids
-are the trimap's values less one: 0 pet, 1 background, 2 border.
+Training, the parity gate and benchmarks read the same photos through this one module. Class ids are the trimap's
+values less one: 0 pet, 1 background, 2 border.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,11 @@ from PIL import Image
 from unet_runtime.core.errors import ImageError, SourceError
 
 SPLITS = ("official", "article")
-"""Those that need no seed; ``random:SEED`` is one more for each seed."""
+"""Splits without a seed; ``random:SEED`` is one more for each seed."""
 
-PARTS = ("trainval", "test")
+Part = Literal["trainval", "test"]
+
+PARTS: tuple[Part, ...] = get_args(Part)
 
 ARTICLE_TEST_COUNT, ARTICLE_SEED = 1000, 1337
 """Photos that the article holds out, and the seed of its shuffle: a fact to repeat, not a choice."""
@@ -39,6 +41,8 @@ _TRIMAP_VALUES = 3
 
 
 class LabelledPhoto(NamedTuple):
+    """The files of one photo."""
+
     name: str
     photo: Path
     trimap: Path
@@ -62,15 +66,15 @@ def check_split(split: str) -> str:
     )
 
 
-def read_split(root: str | os.PathLike[str], split: str, part: str) -> list[LabelledPhoto]:
+def read_split(root: str | os.PathLike[str], split: str, part: Part) -> list[LabelledPhoto]:
     """The photos of one part of a split, sorted by name.
 
     Args:
         root: folder in the layout above.
         split: ``official`` (the lists that come with the data), ``article`` (all photos that have a trimap,
             sorted by name and shuffled as the article does; the last 1,000 are the test part), or ``random:SEED``
-            (of all photos that have a trimap each is in the test part with a chance of 1 in ``RANDOM_ONE_IN``, told
-            by seed and name).
+            (each photo that has a trimap is in the test part with a chance of 1 in ``RANDOM_ONE_IN``, decided by
+            seed and name).
         part: ``trainval`` or ``test``.
 
     Raises:
@@ -101,13 +105,14 @@ def paired_photos(root: str | os.PathLike[str]) -> list[LabelledPhoto]:
 
 
 def _photos(root: Path, names: Sequence[str]) -> list[LabelledPhoto]:
-    return [
-        LabelledPhoto(name, root / "images" / f"{name}.jpg", root / "annotations" / "trimaps" / f"{name}.png")
-        for name in sorted(names)
-    ]
+    return [LabelledPhoto(name, root / "images" / f"{name}.jpg", _trimap(root, name)) for name in sorted(names)]
 
 
-def _official_names(root: Path, part: str) -> list[str]:
+def _trimap(root: Path, name: str) -> Path:
+    return root / "annotations" / "trimaps" / f"{name}.png"
+
+
+def _official_names(root: Path, part: Part) -> list[str]:
     path = root / "annotations" / f"{part}.txt"
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -117,27 +122,27 @@ def _official_names(root: Path, part: str) -> list[str]:
 
 
 def _paired_names(root: Path) -> list[str]:
-    """Of all photos that have a trimap, whatever the lists say; sorted."""
-    trimaps = root / "annotations" / "trimaps"
-    # "._*": another system's litter, no pictures; the official archive holds such trimaps.
-    photos = (path.stem for path in (root / "images").glob("*.jpg") if not path.name.startswith("._"))
-    return sorted(name for name in photos if (trimaps / f"{name}.png").is_file())
+    """Names of all photos that have a trimap, whatever the lists say; sorted."""
+    # Files named "._*" are another system's litter, no pictures; the official archive holds such trimaps.
+    names = [path.stem for path in (root / "images").glob("*.jpg") if not path.name.startswith("._")]
+    return sorted(name for name in names if _trimap(root, name).is_file())
 
 
-def _article_names(root: Path, part: str) -> list[str]:
+def _article_names(root: Path, part: Part) -> list[str]:
     names = _paired_names(root)
     # Python promises no permutation from version to version, but has not changed this one since 3.2; a test holds it.
     random.Random(ARTICLE_SEED).shuffle(names)
     count = min(ARTICLE_TEST_COUNT, len(names) // 2)  # a smaller dataset keeps half for training
-    return names[:-count] if part == "trainval" else names[-count:] if count else []
+    border = len(names) - count
+    return names[:border] if part == "trainval" else names[border:]
 
 
 def _random_part(seed: str, name: str) -> str:
-    """A photo's own digest tells its part: the SHA-256 of ``SEED name`` read as a number, 1 in 5 divides evenly.
+    """The part of a photo: test where the SHA-256 of ``SEED name``, read as a number, is divisible by 5.
 
-    No generator's permutation: NumPy promises none from one version to the next, and it would move photos across
-    the parts when one is added or removed. A model trained before then would be tested on photos it has seen. For
-    the same reason the share is a chance and no count: a cut at exactly 20 % moves with the number of photos.
+    A permutation from a generator would move photos from part to part when one is added or removed, and with NumPy's
+    version, and a model trained before would be tested on photos it has seen. For the same reason the share is a
+    chance, not a count: a cut at exactly 20 % moves with the number of photos.
     """
     # surrogatepass: a file's name need not be Unicode text, and still has a part.
     digest = hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogatepass")).digest()
@@ -148,7 +153,12 @@ _T = TypeVar("_T")
 
 
 def evenly(photos: Sequence[_T], count: int) -> list[_T]:
-    """``count`` photos spread over the whole sequence (so over all breeds), or all if there are fewer."""
+    """``count`` photos spread over the whole sequence (so over all breeds), or all if there are fewer.
+
+    Example:
+        >>> evenly("abcdefgh", 3)
+        ['a', 'c', 'f']
+    """
     if count >= len(photos):
         return list(photos)
     return [photos[index * len(photos) // count] for index in range(count)]
