@@ -13,8 +13,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
+
+from turns import median_ratio, take_turns
 
 REPOSITORY = Path(__file__).parents[1]
 MODELS = REPOSITORY / "runtime/unet_runtime/models"
@@ -42,14 +44,13 @@ def commands(folder: str) -> dict[str, dict[str, list[str]]]:
 
 def environment(folder: str) -> dict[str, str]:
     """Modules are compiled before the first measured run, as pip leaves them, whatever this shell says of bytecode."""
-    known = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**known, "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
+    variables = {**os.environ, "PYTHONPYCACHEPREFIX": f"{folder}/bytecode"}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    return variables
 
 
-def seconds(command: list[str], known: dict[str, str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=known)
-    return time.perf_counter() - start
+def run(command: list[str], variables: dict[str, str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
 
 
 def main() -> None:
@@ -57,19 +58,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=21)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
-        known = environment(folder)
-        timed = {engine: {name: [] for name in each} for engine, each in commands(folder).items()}
-        for turn in range(runs + 1):
-            for engine, each in commands(folder).items():
-                for name, command in each.items():
-                    taken = seconds(command, known)
-                    if turn:  # the first turn compiles, and warms the disk cache
-                        timed[engine][name].append(taken)
-    for engine, each in timed.items():
-        base = next(iter(each.values()))
-        for name, values in each.items():
-            ratio = statistics.median(value / other for value, other in zip(values, base, strict=True))
-            print(f"{engine:8}{name:30}{statistics.median(values) * 1000:6.0f} ms   {ratio:.2f} x the bare script")
+        variables = environment(folder)
+        for engine, compared in commands(folder).items():
+            calls = {name: partial(run, command, variables) for name, command in compared.items()}
+            seconds = take_turns(calls, runs)  # the warm-up compiles, and fills the disk cache
+            base = next(iter(seconds.values()))
+            for name, taken in seconds.items():
+                ratio = median_ratio(taken, base)
+                print(f"{engine:8}{name:30}{statistics.median(taken) * 1000:6.0f} ms   {ratio:.2f} x the bare script")
     print(f"goal: {GOAL} x or less")
 
 

@@ -18,25 +18,25 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from turns import median_ratio, take_turns
 
 from unet_runtime import Segmenter
+from unet_runtime.core.datasets.oxford_pets import evenly
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
-from unet_runtime.io.jobs import copies, plan
+from unet_runtime.io.jobs import models_to_load, plan
 
 INPUTS = 64  # different ones: more need no more of the engine
 
 
 def chosen(folder: Path, count: int) -> list[Path]:
-    """Evenly spread over the breeds."""
-    photos = sorted(folder.glob("*.jpg"))
-    return [photos[index * len(photos) // count] for index in range(count)]
+    """Photos evenly spread over the breeds."""
+    return evenly(sorted(folder.glob("*.jpg")), count)
 
 
 def engine_alone(segmenter: Segmenter, inputs: list[npt.NDArray[np.uint8]], count: int) -> None:
@@ -63,12 +63,6 @@ def unet_run(folder: Path, options: argparse.Namespace) -> None:
     assert len(list(out.iterdir())) == kinds * options.photos
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=1000)
@@ -83,30 +77,27 @@ def main() -> None:
     segmenter = Segmenter(backend=options.backend, threads=total)
     inputs = [model_input(open_photo(path), segmenter.spec.input) for path in photos[:INPUTS]]
     first = Segmenter(backend=options.backend, threads=shares.threads)
-    count = copies(first.backend, shares.runs)
+    count = models_to_load(first.backend, shares.runs)
     loaded = [first, *(Segmenter(backend=options.backend, threads=shares.threads) for _ in range(count - 1))]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "photos"
         folder.mkdir()
         for path in photos:
             shutil.copy(path, folder)
-        contestants: dict[str, Callable[[], object]] = {
+        calls: dict[str, Callable[[], object]] = {
             f"engine alone, {total} threads": lambda: engine_alone(segmenter, inputs, options.photos),
             f"engine alone, {shares.runs} runs at a time": lambda: engine_shared(
                 loaded * (shares.runs // count), inputs, options.photos
             ),
             f"unet-run --save {options.save}": lambda: unet_run(folder, options),
         }
-        rounds = [{name: seconds(call) for name, call in contestants.items()} for _ in range(options.rounds)]
-    names = list(contestants)
-    for name in names:
-        rate = statistics.median(options.photos / turn[name] for turn in rounds)
-        shown = "  ".join(
-            f"{statistics.median(turn[other] / turn[name] for turn in rounds):5.0%} of {other}"
-            for other in names[:2]
-            if other != name
-        )
-        print(f"{name:36} {rate:7.1f} photos/s   {shown}")
+        seconds = take_turns(calls, options.rounds, warm_up=0)
+    for name, taken in seconds.items():
+        line = f"{name:36} {options.photos / statistics.median(taken):7.1f} photos/s "
+        for other in list(calls)[:2]:
+            if other != name:
+                line += f"  {median_ratio(seconds[other], taken):5.0%} of {other}"
+        print(line)
 
 
 if __name__ == "__main__":

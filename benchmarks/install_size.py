@@ -2,7 +2,7 @@
 
     python benchmarks/install_size.py [REQUIREMENT...]
 
-Every figure is counted in the same way: ``pip download`` fetches the wheels that pip would install here (this Python,
+All sizes are counted in the same way: ``pip download`` fetches the wheels that pip would install here (this Python,
 this platform, what the package index offers today) into a temporary folder, and nothing is installed or run. The
 download is the sum of the wheels' sizes, the installed size the sum of the sizes that their files have once unpacked
 (pip adds the compiled .pyc of each .py), the number of distributions includes the package itself. Our own wheel is

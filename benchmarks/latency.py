@@ -1,4 +1,4 @@
-"""Milliseconds a photo, side by side in one run: Keras, SavedModel, the runtime's engines, the whole Segmenter.
+"""Milliseconds per photo, side by side in one run: Keras, SavedModel, the runtime's engines, the whole Segmenter.
 
     python benchmarks/latency.py [--model training/unet_training/weights/pets-edge.keras] [--rounds 15]
 
@@ -12,11 +12,13 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from turns import take_turns
 
 from unet_export.formats.saved_model import SIGNATURE_NAME, export_saved_model
 from unet_export.source_model import INPUT_NAME, load_model
@@ -31,7 +33,7 @@ PHOTO = REPOSITORY / "runtime/unet_runtime/samples/chelsea.jpg"
 CALLS = 5
 
 
-def contestants(model: Path, folder: Path) -> dict[str, Callable[[], object]]:
+def calls_by_name(model: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; each call handles one photo."""
     artifact = read_artifact(model)
     keras = load_model(artifact.path)[0]
@@ -54,12 +56,10 @@ def contestants(model: Path, folder: Path) -> dict[str, Callable[[], object]]:
     }
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Mean of a few calls in a row."""
-    start = time.perf_counter()
+def repeat(call: Callable[[], object]) -> None:
+    """A few calls in a row."""
     for _ in range(CALLS):
         call()
-    return (time.perf_counter() - start) / CALLS * 1000
 
 
 def main() -> None:
@@ -68,12 +68,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        calls = contestants(options.model, Path(folder))
-        rounds = [{name: milliseconds(call) for name, call in calls.items()} for _ in range(options.rounds + 1)]
-    medians = {name: statistics.median(turn[name] for turn in rounds[1:]) for name in calls}  # the first warms up
-    base = medians["ONNX Runtime float32"]
-    for name, value in medians.items():
-        print(f"{name:44} {value:7.1f} ms   {value / base:5.2f} x ONNX Runtime")
+        calls = calls_by_name(options.model, Path(folder))
+        repeated = {name: partial(repeat, call) for name, call in calls.items()}
+        seconds = take_turns(repeated, options.rounds)
+    base = statistics.median(seconds["ONNX Runtime float32"])
+    for name, taken in seconds.items():
+        median = statistics.median(taken)
+        print(f"{name:44} {median / CALLS * 1000:7.1f} ms   {median / base:5.2f} x ONNX Runtime")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from unet_runtime.core.timings import Timings
 from unet_runtime.engines.base import Backend
 from unet_runtime.live.camera import Camera
 from unet_runtime.live.loop import Live
-from unet_runtime.live.view import Status, View, open_view
+from unet_runtime.live.view import Status, View
+from unet_runtime.live.views import open_view
 
 REPOSITORY = Path(__file__).parents[1]
 PHOTO = REPOSITORY / "runtime/unet_runtime/samples/chelsea.jpg"

@@ -23,9 +23,9 @@ GOALS = {"onnx": 120, "tflite": 90}
 _UNIT = 1024**2 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
 
 
-def peak(command: list[str], known: dict[str, str]) -> float:
+def peak(command: list[str], variables: dict[str, str]) -> float:
     """MB; exits if the command fails."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=known)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -39,15 +39,15 @@ def main() -> None:
     parser.add_argument("--openvino", action="store_true", help="unet-run with OpenVINO, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        known = environment(folder)
+        variables = environment(folder)
         compared = commands(folder)
         if options.openvino:
             named = compared["onnx"]["unet-run (overlay and mask)"]
             compared["openvino"] = {"unet-run (overlay and mask)": [*named[:-1], "openvino"]}
         for engine, each in compared.items():
             for name, command in each.items():
-                peak(command, known)  # compiles
-                values = [peak(command, known) for _ in range(options.runs)]
+                peak(command, variables)  # compiles
+                values = [peak(command, variables) for _ in range(options.runs)]
                 goal = f"   goal: {GOALS[engine]} or less" if engine in GOALS and "overlay" in name else ""
                 print(f"{engine:9}{name:30}{statistics.median(values):6.1f} MB   most {max(values):.1f}{goal}")
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from turns import median_difference, median_ratio, take_turns
 
 from unet_runtime import Segmenter
 from unet_runtime.core import masks
@@ -53,12 +53,6 @@ def calls(segmenter: Segmenter) -> dict[str, Callable[[], object]]:
     }
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return (time.perf_counter() - start) * 1000
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="onnx")
@@ -66,18 +60,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     options = parser.parse_args()
     segmenter = Segmenter(backend=options.backend, threads=options.threads)
-    timed = calls(segmenter)
-    rounds = [{name: milliseconds(call) for name, call in timed.items()} for _ in range(options.rounds + 2)][2:]
-    print(
-        f"{segmenter.backend.engine}, {segmenter.spec.name} {segmenter.spec.precision}, {len(rounds)} rounds, medians"
-    )
-    for name in timed:
-        time_of = statistics.median(turn[name] for turn in rounds)
-        ratio = statistics.median(turn[name] / turn[BASE] for turn in rounds)
-        added = statistics.median(turn[name] - turn[BASE] for turn in rounds)
-        whole = name != BASE and not name.startswith("  ")
-        figures = f"{ratio:6.2f} x   {added:+7.1f} ms" if whole else " " * 22
-        print(f"{name:36} {time_of:7.1f} ms {figures}   {GOALS.get(name, '')}".rstrip())
+    seconds = take_turns(calls(segmenter), options.rounds, warm_up=2)
+    spec = segmenter.spec
+    print(f"{segmenter.backend.engine}, {spec.name} {spec.precision}, {options.rounds} rounds, medians")
+    for name, taken in seconds.items():
+        line = f"{name:36} {statistics.median(taken) * 1000:7.1f} ms "
+        if name == BASE or name.startswith("  "):  # a part: no ratio
+            line += " " * 22
+        else:
+            ratio = median_ratio(taken, seconds[BASE])
+            added = median_difference(taken, seconds[BASE]) * 1000
+            line += f"{ratio:6.2f} x   {added:+7.1f} ms"
+        print(f"{line}   {GOALS.get(name, '')}".rstrip())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each of ONNX Runtime's session options brings: the figures of docs/devices.md.
+"""What each of ONNX Runtime's session options brings: the table of docs/devices.md.
 
     python benchmarks/session_options.py [--rounds 9] [--runs 40]
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,10 @@ def main() -> None:
                 values.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     print("| option | load ms | first ms | run ms | CPU ms a run, paused | peak MB |\n|---|---:|---:|---:|---:|---:|")
     for row, values in found.items():
-        figures = [statistics.median(value[key] for value in values) for key in ("load", "first", "run", "CPU", "peak")]
-        print(f"| {row} | {' | '.join(f'{figure:.1f}' for figure in figures)} |")
+        line = f"| {row} |"
+        for key in ("load", "first", "run", "CPU", "peak"):
+            line += f" {statistics.median(map(itemgetter(key), values)):.1f} |"
+        print(line)
 
 
 if __name__ == "__main__":

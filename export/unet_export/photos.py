@@ -176,5 +176,5 @@ def _spread(photos: list[Photo], count: int, minimum: int, purpose: str) -> list
     if count < minimum:
         raise ValueError(f"{count} photos for {purpose}, expected at least {minimum}")
     if len(photos) < count:
-        logger.warning("%s on all %d photos of the part: %d were asked for", purpose, len(photos), count)
+        logger.info("%s on all %d photos of the part: %d were asked for", purpose, len(photos), count)
     return evenly(photos, count)

@@ -1,4 +1,4 @@
-"""What the README tells people to type, typed."""
+"""What README and docs tell people to type, typed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from unet_training.cli.command import command as training
 from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-DEMO_SECONDS = 360
+PAGES = ("README.md", "docs/training.md", "docs/export.md")
+TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 DEFAULT_MODEL = ENGINES["onnx"].default_model
 
 # The environment that runs the tests is the one that `make setup` made: nothing is installed again.
@@ -34,10 +33,10 @@ MAKE = ["make", f"VENV={BIN.parent}"]
 
 
 def shell_lines() -> list[str]:
-    """Every line of the README's ``sh`` blocks, comments removed."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    """Every different line of the pages' ``sh`` blocks, comments removed."""
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     lines = [re.sub(r"(^|\s+)#.*", "", line) for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return list(dict.fromkeys(filter(None, lines)))
 
 
 def lines_of(program: str) -> list[str]:
@@ -108,7 +107,7 @@ def test_benchmarks_are_understood(line: str) -> None:
 
 
 def test_python_snippets(things: Path) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    snippets = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert snippets
     for snippet in snippets:
         run([sys.executable, "-c", snippet], cwd=things)
@@ -162,10 +161,7 @@ def made_by_the_demo(line: str, folder: Path) -> list[str]:
 
 def test_demo(tmp_path: Path) -> None:
     """The whole way in one command; its second run installs nothing, its pictures can be looked at."""
-    start = time.monotonic()
     output = run([*MAKE, "demo", f"DEMO={tmp_path}"])
-    taken = time.monotonic() - start
-    assert taken < DEMO_SECONDS
     # But for the hint beside an engine that was not checked.
     assert not [line for line in output.splitlines() if "pip install" in line and not line.startswith("not checked: ")]
     for word in ("saved_model", "demo-96.float32.onnx", "demo-96.int8.tflite", "accepted:"):
@@ -215,13 +211,3 @@ def test_dist(tmp_path: Path) -> None:
         "unet_edge_runtime",
         "unet_edge_training",
     ]
-
-
-def example(name: str, *arguments: Path) -> str:
-    return run([sys.executable, str(REPOSITORY / "docs" / "examples" / name), *map(str, arguments)])
-
-
-def test_panel_example(sample_photo: Path, tmp_path: Path) -> None:
-    example("panel.py", sample_photo, tmp_path / "panel.png")
-    with Image.open(tmp_path / "panel.png") as picture:
-        assert picture.size == (3 * 451 + 24, 300)

@@ -43,7 +43,7 @@ def test_a_good_export_prints_a_table_and_exits_0(
     passed = [line[0] for line in lines if line[-1] == "passed"]
     assert list(dict.fromkeys(passed)) == ["saved_model", ONNX, TFLITE]
     assert passed.count(ONNX) == 2  # ONNX Runtime and OpenVINO
-    assert "not checked: onnxruntime CUDA: device cuda" in printed
+    assert "not checked: ONNX Runtime CUDA: device cuda" in printed
     assert printed.splitlines()[-1] == f"accepted: {tmp_path / 'out'}"
     lines = errors.splitlines()
     assert lines[-1] == "proving 3 artifacts on 16 photos"

@@ -197,7 +197,7 @@ def test_a_histogram_loses_nothing(spec: ModelSpec) -> None:
 def test_without_trimaps_nothing_is_said_of_the_truth(
     exported: Export, model: Any, photos: list[Photo], spec: ModelSpec
 ) -> None:
-    bare = [photo._replace(trimap=None) for photo in photos]
+    bare = [replace(photo, trimap=None) for photo in photos]
     result = prove_one(model, onnx_file(exported.folder / ONNX), bare, spec)
     assert result.passed
     for entry in result.checked:
@@ -271,10 +271,10 @@ def test_an_engine_that_is_not_installed_fails(
     result = prove_one(model, onnx_file(exported.folder / ONNX), photos, spec)
     assert [entry.verdict for entry in result.engines] == ["not checked"] * len(result.engines)
     assert len(result.failures) == 1
-    assert "not checked: onnxruntime is not installed" in result.failures[0]
+    assert "not checked: ONNX Runtime is not installed" in result.failures[0]
     assert "pip install" in result.failures[0]
     assert result.checked == ()
-    assert "not checked: openvino: openvino is not installed" in table([result])
+    assert "not checked: OpenVINO: OpenVINO is not installed" in table([result])
 
 
 def test_an_engine_that_is_not_installed_is_no_failure_beside_one_that_is(
@@ -285,7 +285,7 @@ def test_an_engine_that_is_not_installed_is_no_failure_beside_one_that_is(
     assert result.passed
     assert [entry.verdict for entry in result.engines] == ["passed", "not checked", "not checked"]
     assert " passed" in table([result])
-    assert "not checked: openvino: openvino is not installed" in table([result])
+    assert "not checked: OpenVINO: OpenVINO is not installed" in table([result])
 
 
 def test_an_engine_that_breaks_on_the_way_fails(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def folders(data: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_dataset_gives_both_parts_with_truth(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     photos = choose(PhotoSource(data))
     assert (len(photos.calibration), len(photos.parity), photos.split) == (TRAIN, TEST, "official")
     assert photos.reserve == []

@@ -20,8 +20,8 @@ from tests.helpers.tiny import SIZE, TEST, TRAIN
 from unet_export import staging
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS as ALL
+from unet_export.formats import Builder
 from unet_export.formats import onnx_convert as onnx
-from unet_export.formats import tflite_convert as tflite
 from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
@@ -174,7 +174,7 @@ def test_an_interrupted_export_leaves_the_previous_one(
 
     before = tree(output)
     monkeypatch.setattr("unet_export.gate.parity.prove", interrupted)
-    monkeypatch.setattr(tflite, "export_tflite", lambda *args: b"half a file")
+    monkeypatch.setattr(Builder, "write", lambda self, form, path, settings: path.write_bytes(b"half a file"))
     expected = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
         export_model(model_file, PhotoSource(data), output, ExportOptions(("tflite-int8",)))

@@ -62,7 +62,7 @@ def test_every_engine_measures_what_training_minimised(
 ) -> None:
     expected = float(np.mean(share_loss(truth, trained(images, training=False).numpy())))
     measured = {
-        path.suffix: evaluate(load_model(path), data, say=lambda line: None)
+        path.suffix: evaluate(load_model(path), data)
         for path in (SIGMOID_FILE, export.folder / ONNX, export.folder / TFLITE)
     }
     assert [result.overall.photos for result in measured.values()] == [TEST] * 3

@@ -1,4 +1,4 @@
-"""Rows of figures made by hand, for tests of what is said about them."""
+"""Rows of measurements made by hand, for tests of what is reported about them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.conftest import colour_spec
-from unet_runtime.bench.children import Start
 from unet_runtime.bench.machine import Machine
-from unet_runtime.bench.measure import TOTAL, Accuracy, Percentiles, Row
+from unet_runtime.bench.measure import TOTAL, Accuracy, ColdStart, Percentiles, Row
 from unet_runtime.bench.plan import Combination, Model
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.core.spec import Provenance
@@ -28,7 +27,7 @@ def row(
     mean_iou: float | None = None,
     folder: str = "models",
 ) -> Row:
-    """Milliseconds of inference; 1 ms for each other stage."""
+    """A row with this many milliseconds of inference, and 1 ms for each other stage."""
     spec = replace(colour_spec(), precision=precision, provenance=Provenance(weights_sha256=weights))
     suffix = "tflite" if backend == "tflite" else "onnx"
     model = Model(Path(folder, f"m.{precision}.{suffix}"), spec, 2_000_000, "0" * 64)
@@ -42,6 +41,6 @@ def row(
         stages={stage: Percentiles(time, time * 2, time * 3) for stage, time in times.items()},
         photos_a_second=1000 / times[TOTAL],
         peak_memory=100_000_000,
-        cold_start=Start(0.5, 0.2, 0.1),
+        cold_start=ColdStart(500, 200, 100),
         accuracy=None if mean_iou is None else Accuracy(7, score, {"red": score, "green": score}, ()),
     )

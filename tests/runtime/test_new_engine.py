@@ -63,7 +63,7 @@ from unet_runtime import Segmenter
 from unet_runtime.bench.plan import model_files, plan
 from unet_runtime.cli.machine import engine_states
 from unet_runtime.cli.run import command
-from unet_runtime.io.jobs import copies
+from unet_runtime.io.jobs import models_to_load
 
 model = Path("colours.onnx")
 with Segmenter(model, backend="plain") as segmenter:
@@ -72,7 +72,7 @@ with Segmenter(model, backend="plain") as segmenter:
     print(json.dumps({
         "mask": np.unique(mask).tolist(),
         "engine": segmenter.backend.engine,
-        "copies": copies(segmenter.backend, 4),
+        "copies": models_to_load(segmenter.backend, 4),
         "threads": state.threads,
         "devices": [[device.device, device.runs, device.engine] for device in state.devices],
         "planned": [entry.backend for entry in plan(model_files([model]), [], ["auto"], [1])[0]],

@@ -101,7 +101,7 @@ def test_it_is_exported_and_measured_under_tensorflow(output: Path, tmp_path: Pa
         model, PhotoSource(data), tmp_path / "export", ExportOptions(("saved-model", "onnx", "tflite-int8"))
     )
     onnx = next(result.path for result in results if result.path.suffix == ".onnx")
-    trained, exported = (evaluate(load_model(path), data, say=print) for path in (model, onnx))
+    trained, exported = (evaluate(load_model(path), data) for path in (model, onnx))
     assert trained.engine.endswith("(tensorflow)")
     assert exported.engine.startswith("ONNX Runtime")
     assert exported.overall.mean_iou == pytest.approx(trained.overall.mean_iou, abs=1e-4)

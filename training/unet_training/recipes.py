@@ -65,6 +65,19 @@ class Recipe:
     empty: ``size`` throughout."""
 
 
+ARCHITECTURE_NAMES = (
+    "unet",
+    "unet2015",
+    "attention",
+    "residual",
+    "recurrent-residual",
+    "dense",
+    "ladder",
+    "canet",
+    "edge-fast",
+)
+"""Names of ``models.ARCHITECTURES``, which takes seconds to import."""
+
 PRESETS = {
     # The article's model and recipe to the letter; Keras' RMSprop at its default learning rate.
     "article": Recipe(

@@ -33,7 +33,7 @@ from unet_export.errors import ExportError
 from unet_export.staging import PARITY_NAME, staging_folder
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.files import publish
-from unet_runtime.engines import ENGINES
+from unet_runtime.engines import ENGINES, readers
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:
     refused = set()
     for entry in entries:
         name = entry["file"]
-        if not _engines_of(name) or Path(name).name != name:
+        if not readers(Path(name).suffix) or Path(name).name != name:
             continue
         backends = frozenset(engine["backend"] for engine in entry["engines"] if engine["verdict"] == "passed")
         model = _Model(name, entry["sha256"], backends)
@@ -171,7 +171,7 @@ def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str
         ExportError: an unknown engine, two that exclude each other, or a model that none reads or none was proven on.
     """
     if engines is None:
-        engines = [_engines_of(model.name)[0] for model in models]
+        engines = [readers(Path(model.name).suffix)[0] for model in models]
     if unknown := set(engines).difference(BUNDLE_ENGINES):
         raise ExportError(f"engine {', '.join(sorted(unknown))}, expected some of {', '.join(BUNDLE_ENGINES)}")
     if CUDA in engines and "onnx" in engines:
@@ -179,7 +179,7 @@ def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str
     backends = {"onnx" if name == CUDA else name for name in engines}
     for model in models:
         # The order in which the runtime's ``auto`` will choose on the device.
-        able = list(filter(backends.__contains__, _engines_of(model.name)))
+        able = list(filter(backends.__contains__, readers(Path(model.name).suffix)))
         if not able:
             raise ExportError(f"{model.name}: engines {', '.join(engines)} do not read it: add one, or leave it out")
         if able[0] not in model.backends:
@@ -188,11 +188,6 @@ def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str
                 "and export again, or choose another"
             )
     return sorted({name if name == CUDA else ENGINES[name].extra for name in engines})
-
-
-def _engines_of(model: str) -> list[str]:
-    """The runtime's engines that read such a model file, the preferred one first."""
-    return [name for name, engine in ENGINES.items() if Path(model).suffix in engine.suffixes]
 
 
 def _take_models(export: Path, models: Sequence[_Model], folder: Path) -> None:

@@ -16,7 +16,7 @@ from unet_export.gate.gate import EngineResult
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_saved_model_spec
-from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.core.errors import BackendError, MissingDependencyError, ModelFileError
 from unet_runtime.engines import ENGINES, Device, install_hint, installed
 
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
@@ -42,8 +42,8 @@ def open_runners(form: Format, path: Path) -> list[Runner]:
             runners.append(_open_saved_model(path))
         else:
             runners.append(_open(backend, path, "cpu"))
-        if backend == "onnx" and installed(backend):
-            runners.append(_open(backend, path, "cuda"))
+            if "cuda" in ENGINES[backend].devices and installed(backend):
+                runners.append(_open(backend, path, "cuda"))
     return runners
 
 
@@ -72,15 +72,15 @@ def keras_runner(model: Any) -> Run:
 
 
 def _open(backend: str, path: Path, device: Device) -> Runner:
-    package = ENGINES[backend].package
+    label = ENGINES[backend].label
     suffix = " CUDA" if device == "cuda" else ""
-    result = EngineResult(backend, device, package + suffix, None)
+    result = EngineResult(backend, device, label + suffix, None)
     if not installed(backend):
-        return Runner(replace(result, not_checked=f"{package} is not installed: {install_hint(backend)}"))
+        return Runner(replace(result, not_checked=f"{label} is not installed: {install_hint(backend)}"))
     try:
         segmenter = Segmenter(path, backend=backend, device=device)
-    except (BackendError, ModelFileError) as error:
-        if device == "cuda" and isinstance(error, BackendError):  # the artifact is not to blame for a missing GPU
+    except (BackendError, MissingDependencyError, ModelFileError) as error:
+        if device == "cuda" and not isinstance(error, ModelFileError):  # the artifact is not to blame for a missing GPU
             return Runner(replace(result, not_checked=str(error)))
         return Runner(replace(result, failures=(f"does not open it: {error}",)))
     return Runner(replace(result, engine=segmenter.backend.engine + suffix), segmenter.infer)

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -18,12 +18,16 @@ from unet_runtime.cli.quiet import visible_stderr
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 """For ``context_settings``."""
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")
 
 _GROUP = "unet_edge_group"
+_OTHER = "Other options"
 
 
 class GroupedCommand(click.Command):
@@ -34,18 +38,11 @@ class GroupedCommand(click.Command):
         super().__init__(*args, **kwargs)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, _GROUP, "Other options"), []).append(record)
-        for title, records in sections.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
+        _write_options(self, ctx, formatter)
 
 
 class CommandGroup(click.Group):
-    """A group of commands that proposes the nearest name for one that does not exist."""
+    """A group of commands that proposes the nearest name for one that does not exist; its own options are in groups."""
 
     command_class = GroupedCommand
 
@@ -53,16 +50,35 @@ class CommandGroup(click.Group):
         kwargs.setdefault("context_settings", HELP)
         super().__init__(*args, **kwargs)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib  # a millisecond that only an error needs
+
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             if not near or "Did you mean" in error.message:
                 raise
             raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+
+
+def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """A section of the help for each group, in the order of their first options; those of no group come last."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None and not isinstance(parameter, click.Argument):  # those are in the usage line
+            sections.setdefault(getattr(parameter, _GROUP, _OTHER), []).append(record)
+    others = sections.pop(_OTHER, [])
+    for title, records in [*sections.items(), (_OTHER, others)]:
+        with formatter.section(title):
+            formatter.write_dl(records)
 
 
 def option_group(title: str, *options: Callable[[F], F]) -> Callable[[F], F]:
@@ -107,7 +123,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(
-        "Other options",
+        _OTHER,
         click.option(
             "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Show details, and what engines say."
         ),

@@ -84,6 +84,18 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}damaged or truncated image ({error})") from error
 
 
+def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """(width, height) of a photo as its file has it, before it is turned upright; None if it cannot be read.
+
+    Nothing is decoded, and there is no limit of pixels.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _identify(file, os.fspath(path)).size
+    except Exception:  # decoders raise anything; open_photo says what is wrong
+        return None
+
+
 def _check_pixels(size: tuple[int, int], max_pixels: int | None) -> None:
     if max_pixels == PILLOW_LIMIT:
         max_pixels = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS

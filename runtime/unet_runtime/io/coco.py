@@ -3,22 +3,21 @@
 info          who wrote it: model, precision, engine
 images        the photo: file name, width, height
 categories    the model's classes; a category's id is its pixel value in masks
-annotations   one for each class that is there, but the background: area (pixels), share of the photo,
+annotations   one for each class that is there, except the background: area (pixels), share of the photo,
               bbox [x, y, width, height] and segmentation: polygons, or run lengths compressed as pycocotools does
 areas         pixels and share of every class, the background too
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.core.errors import BackendError
-
-if TYPE_CHECKING:
-    from unet_runtime.core.segmentation import Result
+from unet_runtime.core.install import missing
+from unet_runtime.core.segmentation import Result
+from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 
 CONTOURS = ("polygons", "rle", "none")
 """Forms of an annotation's ``segmentation``; see contours.py for how polygons show holes."""
@@ -26,79 +25,86 @@ CONTOURS = ("polygons", "rle", "none")
 PHOTO_ID = 1
 
 _BAND_PIXELS = 1 << 18
-COCO_HINT = 'pip install "unet-edge-runtime[coco]"'
 
 
 def class_areas(mask: npt.NDArray[np.uint8], count: int) -> list[int]:
     """Pixels of each of ``count`` classes in class ids, uint8 (H, W)."""
-    rows = max(1, _BAND_PIXELS // mask.shape[1])
-    areas = np.zeros(count, np.int64)
-    for top in range(0, len(mask), rows):
-        areas += [np.count_nonzero(mask[top : top + rows] == index) for index in range(count)]
-    result: list[int] = areas.tolist()
-    return result
+    band_rows = max(1, _BAND_PIXELS // mask.shape[1])
+    areas = [0] * count
+    for top in range(0, len(mask), band_rows):
+        band = mask[top : top + band_rows]
+        for index in range(count):
+            areas[index] += int(np.count_nonzero(band == index))
+    return areas
+
+
+def areas_by_name(result: Result) -> dict[str, dict[str, float]]:
+    """``{"pet": {"pixels": 5432, "share": 0.4}}``, of every class."""
+    pixels = class_areas(result.mask, len(result.spec.classes))
+    areas = {}
+    for entry, area in zip(result.spec.classes, pixels, strict=True):
+        areas[entry.name] = {"pixels": area, "share": _share(area, result.mask)}
+    return areas
 
 
 def require_contours(contours: str) -> None:
     """Fail before the first photo, not at it.
 
     Raises:
-        BackendError: ``rle`` without pycocotools.
+        MissingDependencyError: ``rle`` without pycocotools.
     """
     if contours == "rle":
         _coco_mask()
 
 
-def coco(result: Result, file_name: str, *, engine: str = "", contours: str = "polygons") -> dict[str, Any]:
+def coco_document(result: Result, metadata: Metadata) -> dict[str, Any]:
     """The document described above, ready for ``json.dumps``.
 
-    Args:
-        result: of the photo.
-        file_name: the photo's.
-        engine: what ran the model, for people.
-        contours: one of ``CONTOURS``.
-
     Raises:
-        BackendError: ``rle`` without pycocotools.
+        MissingDependencyError: ``rle`` without pycocotools.
     """
-    mask, spec = result.mask, result.spec
-    height, width = mask.shape
-    areas = class_areas(mask, len(spec.classes))
+    spec = result.spec
+    height, width = result.mask.shape
+    areas = areas_by_name(result)
+    categories = []
+    annotations: list[dict[str, Any]] = []
+    for index, entry in enumerate(spec.classes):
+        categories.append({"id": index, "name": entry.name, "supercategory": entry.role})
+        if entry.role != "background" and areas[entry.name]["pixels"]:
+            number = len(annotations) + 1  # COCO's tools take id 0 for none
+            annotations.append({"id": number, **_annotation(result.mask, index, areas[entry.name], metadata.contours)})
     return {
-        "info": {"description": "made by unet-run", "model": spec.name, "precision": spec.precision, "engine": engine},
-        "images": [{"id": PHOTO_ID, "file_name": file_name, "width": width, "height": height}],
-        "categories": [
-            {"id": index, "name": entry.name, "supercategory": entry.role} for index, entry in enumerate(spec.classes)
-        ],
-        "annotations": [
-            _annotation(number, mask, index, areas[index], contours)
-            for number, index in enumerate(_annotated(result, areas), start=1)  # COCO's tools take id 0 for none
-        ],
-        "areas": areas_by_name(result, areas),
+        "info": {
+            "description": "made by unet-run",
+            "model": spec.name,
+            "precision": spec.precision,
+            "engine": metadata.engine,
+        },
+        "images": [{"id": PHOTO_ID, "file_name": metadata.photo, "width": width, "height": height}],
+        "categories": categories,
+        "annotations": annotations,
+        "areas": areas,
     }
 
 
-def areas_by_name(result: Result, areas: list[int]) -> dict[str, dict[str, float]]:
-    """``{"pet": {"pixels": 5432, "share": 0.4}}``, of every class."""
-    return {
-        entry.name: {"pixels": area, "share": _share(area, result.mask)}
-        for entry, area in zip(result.spec.classes, areas, strict=True)
-    }
+def _write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
+    import json
+
+    document = {STAMP_KEY: metadata.stamp, **coco_document(result, metadata)}  # first, where ``is_current`` looks
+    file.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
 
 
-def _annotated(result: Result, areas: list[int]) -> list[int]:
-    return [index for index, entry in enumerate(result.spec.classes) if entry.role != "background" and areas[index]]
+JSON = Kind(".json", _write, is_common_name=True)
 
 
-def _annotation(number: int, mask: npt.NDArray[np.uint8], index: int, area: int, contours: str) -> dict[str, Any]:
+def _annotation(mask: npt.NDArray[np.uint8], index: int, area: dict[str, float], contours: str) -> dict[str, Any]:
     inside = mask == index
     annotation = {
-        "id": number,
         "image_id": PHOTO_ID,
         "category_id": index,
         "iscrowd": 0,
-        "area": area,
-        "share": _share(area, mask),
+        "area": area["pixels"],
+        "share": area["share"],
         "bbox": _bounding_box(inside),
     }
     if contours == "polygons":
@@ -116,19 +122,19 @@ def _share(area: int, mask: npt.NDArray[np.uint8]) -> float:
 
 def _bounding_box(inside: npt.NDArray[np.bool_]) -> list[int]:
     """[x, y, width, height] in pixels."""
-    columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
-    left, top = int(columns[0]), int(rows[0])
-    return [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1]
+    columns = np.flatnonzero(inside.any(axis=0)).tolist()
+    rows = np.flatnonzero(inside.any(axis=1)).tolist()
+    return [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
 
 
 def _run_lengths(inside: npt.NDArray[np.bool_]) -> dict[str, Any]:
     encoded = _coco_mask().encode(np.asfortranarray(inside.view(np.uint8)))
-    return {"size": [int(length) for length in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+    return {"size": list(inside.shape), "counts": encoded["counts"].decode("ascii")}
 
 
 def _coco_mask() -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise BackendError(f"run lengths need pycocotools, which is not installed: {COCO_HINT}") from error
+        raise missing("--contours rle", "pycocotools", "coco") from error
     return mask

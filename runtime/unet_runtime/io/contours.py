@@ -1,9 +1,9 @@
-"""Mask -> polygons that are its very pixel outline, no extra package needed.
+"""Mask -> polygons that are its exact pixel outline, without an extra package.
 
 Corners of pixels have integer coordinates: pixel (x, y) covers [x, x + 1] x [y, y + 1], as in COCO. A polygon runs
 clockwise (as seen, y down) along the edges of its pixels, and lists only the corners where it turns. Pixels that touch
 at a corner alone are not connected. COCO's polygons know no holes, so a hole is joined to what is above it by a slit
-of no width, which the polygon runs down and up again: filled by any rule, pycocotools' too, it gives the very mask.
+of no width, which the polygon runs down and up again: filled by any rule, pycocotools' too, it gives the mask again.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class _Corners(NamedTuple):
     x: npt.NDArray[np.int64]
     y: npt.NDArray[np.int64]
     rank: npt.NDArray[np.int64]
-    """Of two in one place: which is the end of the upper vertical edge (0), and which of the lower (1)."""
+    """0 for the end of a vertical edge from above, 1 from below; tells two corners in one place apart."""
     rightward: npt.NDArray[np.bool_]
-    """Of each horizontal edge: the pixels are below it, so a polygon follows it to the right."""
+    """For each horizontal edge, whether the pixels are below it, so that a polygon follows it to the right."""
 
 
 def polygons(mask: npt.NDArray[np.uint8], index: int) -> list[list[int]]:
@@ -44,17 +44,21 @@ def polygons(mask: npt.NDArray[np.uint8], index: int) -> list[list[int]]:
     if not len(corners.x):
         return []
     following = _following(corners)
-    xs, ys = corners.x.tolist(), corners.y.tolist()
-    holes = [start for start in _rings(following) if not (start % 2 == 0 and corners.rightward[start // 2])]
+    xs = corners.x.tolist()
+    ys = corners.y.tolist()
+    holes = [start for start in _rings(following) if start % 2 or not corners.rightward[start // 2]]
     _join(holes, mask == index, corners, following, xs, ys)
     return [_coordinates(start, following, xs, ys) for start in _rings(following, len(corners.x))]
 
 
 def _corners(mask: npt.NDArray[np.uint8], index: int) -> _Corners:
-    places, doubled, below = [], [], []
+    places = []
+    doubled = []
+    below = []
     stride = mask.shape[1] + 1
     for top, block in _blocks(mask, index):
-        a, b, c, d = block[:-1, :-1], block[:-1, 1:], block[1:, :-1], block[1:, 1:]  # around a corner: a b over c d
+        a, b = block[:-1, :-1], block[:-1, 1:]  # the four pixels around a corner: a b over c d
+        c, d = block[1:, :-1], block[1:, 1:]
         turned = a != b
         touching = turned & (a != c) & (c != d)
         place = np.flatnonzero((turned ^ (c != d)) | touching)
@@ -128,11 +132,13 @@ def _join(
     for left, hits in above.items():
         last = left
         for x, y, hole in sorted(hits):
-            down, turn, up = range(len(xs), len(xs) + 3)
+            down = len(xs)  # three more corners: the slit's upper end, its lower end, its upper end again
             xs += (x, x, x)
             ys += (y, ys[hole], y)
-            following += (hole, up, left + 1)
-            following[last], following[hole ^ 1], last = down, turn, up
+            following += (hole, down + 2, left + 1)
+            following[last] = down
+            following[hole ^ 1] = down + 1
+            last = down + 2
 
 
 def _top(inside: npt.NDArray[np.bool_], column: int, row: int) -> int:
@@ -152,8 +158,8 @@ def _coordinates(start: int, following: list[int], xs: list[int], ys: list[int])
     result = [xs[start], ys[start]]
     corner = following[start]
     while corner != start:
-        x, y = xs[corner], ys[corner]
-        if x != result[-2] or y != result[-1]:  # a slit may begin in a corner
-            result += (x, y)
+        point = [xs[corner], ys[corner]]
+        if point != result[-2:]:  # a slit may begin in a corner
+            result += point
         corner = following[corner]
     return result

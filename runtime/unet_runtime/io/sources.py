@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,11 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif"}
 )
 """Files of a folder that are taken for photos; a file named on its own may have any name."""
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
+)
+"""Files that are taken for videos."""
 
 FOLDER_RESULTS = "-segmented"
 """Without an output folder, the results of folder ``pets`` go to ``pets-segmented`` beside it."""
@@ -50,19 +55,21 @@ def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool
             read are errors; else they are entries with a ``problem``.
 
     Returns:
-        One entry a photo, no two with the same place for their results: ``a.jpg`` and ``a.png`` in one
+        One entry per photo, no two with the same place for their results: ``a.jpg`` and ``a.png`` in one
         folder give ``a.jpg.mask.png`` and ``a.png.mask.png``.
 
     Raises:
         SourceError: two photos of different folders would write the same files, or see ``strict``.
     """
     found: dict[Path, PhotoFile] = {}
-    folders: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}  # resolved: each one asks the file system
     for item in inputs:
         for photo in _photos(item, output_dir):
-            # The folder's own name, the file's as it is: a link to a photo is one more photo, with results of its own.
-            folder = folders.setdefault(photo.path.parent, _resolved(photo.path.parent, folders))
-            found.setdefault(folder / photo.path.name, photo)
+            parent = photo.path.parent
+            if parent not in folders:
+                folders[parent] = parent.resolve()
+            # The file's own name stays: a link to a photo is one more photo, with results of its own.
+            found.setdefault(folders[parent] / photo.path.name, photo)
     problems = [photo.problem for photo in found.values() if photo.problem]
     if strict and problems:
         raise SourceError("; ".join(problems))
@@ -71,20 +78,16 @@ def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool
     return photos
 
 
-def _resolved(folder: Path, known: dict[Path, Path]) -> Path:
-    return known.get(folder) or folder.resolve()
-
-
 def _photos(item: Path, output_dir: Path | None) -> list[PhotoFile]:
     if item == STDIN:
         return [PhotoFile(STDIN, output_dir or Path(), _STDIN_STEM)]
     if item.is_dir():
         return _folder_photos(item, output_dir)
-    if not os.path.lexists(item):
-        if _MAGIC & set(str(item)):
-            return _matching_photos(item, output_dir)
-        return [_problem(item, "no such file or folder")]
-    return [_named_photo(item, output_dir or item.parent)]
+    if os.path.lexists(item):
+        return [_named_photo(item, output_dir or item.parent)]
+    if _MAGIC & set(str(item)):
+        return _matching_photos(item, output_dir)
+    return [_problem(item, "no such file or folder")]
 
 
 def _problem(path: Path, text: str) -> PhotoFile:
@@ -92,27 +95,21 @@ def _problem(path: Path, text: str) -> PhotoFile:
 
 
 def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
-    return PhotoFile(path, output_dir, path.stem, is_video=_is_video(path))
-
-
-def _is_video(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in PHOTO_SUFFIXES:
-        return False
-    from unet_runtime.io.video.reader import VIDEO_SUFFIXES  # a photo needs nothing of it
-
-    return suffix in VIDEO_SUFFIXES
+    return PhotoFile(path, output_dir, path.stem, is_video=path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _matching_photos(pattern: Path, output_dir: Path | None) -> list[PhotoFile]:
     """As a shell would have expanded it; into an output folder, the tree below the pattern's fixed part is mirrored."""
     import glob  # a shell has mostly done its work
 
-    fixed = len(list(_fixed_parts(pattern)))
-    # Not Path.glob: before Python 3.13 its pattern must be relative, and "**" finds folders only.
-    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
+    fixed = 0
+    while not _MAGIC & set(pattern.parts[fixed]):
+        fixed += 1
     photos: list[PhotoFile] = []
-    for path in matches:
+    # Not Path.glob: before Python 3.13 its pattern must be relative, and "**" finds folders only:
+    # https://github.com/python/cpython/issues/70303
+    for match in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207
+        path = Path(match)
         parent = output_dir.joinpath(*path.parent.parts[fixed:]) if output_dir else path.parent
         if path.is_dir():
             photos += _folder_photos(path, parent / path.name if output_dir else None)
@@ -121,53 +118,42 @@ def _matching_photos(pattern: Path, output_dir: Path | None) -> list[PhotoFile]:
     return photos or [_problem(pattern, "no file matches this pattern")]
 
 
-def _fixed_parts(pattern: Path) -> Iterator[str]:
-    for part in pattern.parts:
-        if _MAGIC & set(part):
-            return
-        yield part
-
-
 def _folder_photos(folder: Path, output_dir: Path | None) -> list[PhotoFile]:
     named = folder if folder.name else folder.resolve()  # "." has no name to add to
     root = output_dir or named.with_name(named.name + FOLDER_RESULTS)
+    photos: list[PhotoFile] = []
     unreadable: list[OSError] = []
-    photos = [
-        PhotoFile(path, root / path.parent.relative_to(folder), path.stem)
-        for path in _walk(folder, unreadable)
-        if path.suffix.lower() in PHOTO_SUFFIXES
-        # Hidden files are other programs' litter ("._photo.jpg"); our own results are no photos.
-        and not path.name.startswith(".")
-        and not path.name.endswith(RESULT_SUFFIXES)
-        and _may_be_read(path)
-    ]
-    photos += [_problem(Path(error.filename), f"folder cannot be read ({error.strerror})") for error in unreadable]
+    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            if _is_photo(path):
+                photos.append(PhotoFile(path, root / path.parent.relative_to(folder), path.stem))
+    for error in unreadable:
+        photos.append(_problem(Path(error.filename), f"folder cannot be read ({error.strerror})"))
     text = f"no photo in this folder (looked for {', '.join(sorted(PHOTO_SUFFIXES))})"
     return photos or [_problem(folder, text)]
 
 
-def _may_be_read(path: Path) -> bool:
-    """Not so a pipe, a socket or a device: reading it may wait for ever. A broken link may: it fails at once."""
+def _is_photo(path: Path) -> bool:
+    """Whether a file of a folder is taken for a photo; a broken link is: it fails at once, and is reported."""
+    # Hidden files are other programs' ("._photo.jpg"), and results are no photos.
+    if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith(".") or path.name.endswith(RESULT_SUFFIXES):
+        return False
     try:
-        return path.is_file() or path.is_symlink()
+        return path.is_file() or path.is_symlink()  # not a pipe, a socket or a device: reading it may wait for ever
     except OSError:
         return True
-
-
-def _walk(folder: Path, unreadable: list[OSError]) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, onerror=unreadable.append):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(files))
 
 
 def _with_own_names(photos: list[PhotoFile]) -> list[PhotoFile]:
     """Where photos of one folder share a stem, each takes its whole name; again where that meets a third's stem."""
     while True:
         taken = Counter((photo.output_dir, photo.stem) for photo in photos)
-        renamed = [
-            replace(photo, stem=photo.path.name) if taken[photo.output_dir, photo.stem] > 1 else photo
-            for photo in photos
-        ]
+        renamed = []
+        for photo in photos:
+            is_shared = taken[photo.output_dir, photo.stem] > 1
+            renamed.append(replace(photo, stem=photo.path.name) if is_shared else photo)
         if renamed == photos:
             return photos
         photos = renamed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,18 +107,6 @@ def test_a_blur_leaves_the_foreground_sharp_and_does_not_smear_it_around() -> No
     assert (drawn[:, :300] == frame[:, :300]).all()
     assert drawn[:, 340:, 1].std() < 15 < frame[:, 340:, 1].std()
     assert drawn[:, 340:, 0].max() <= 12, "the red beside it does not shine"
-
-
-@pytest.mark.parametrize("background", BACKGROUNDS)
-def test_a_frame_of_a_webcam_takes_less_than_a_30th_of_a_second_of_one_core(
-    seen: Segmentation, background: str
-) -> None:
-    frame, seconds = np.asarray(seen.photo), []
-    for _ in range(12):
-        start = time.process_time()  # of all threads
-        with_status(compose(frame, seen.probabilities, seen.spec, background), Status(message="camera lost"))
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 1 / 30
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

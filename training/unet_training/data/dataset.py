@@ -21,9 +21,9 @@ from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
-from unet_training.errors import DatasetError
 from unet_training.data.outlines import OutlineWeights
 from unet_training.data.pairs import Labelled, answered, decode
+from unet_training.errors import DatasetError
 
 BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = {
@@ -62,8 +62,12 @@ def ensure_dataset(root: Path) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run: its last file may be half a file
         for archive, checksum in ARCHIVES.items():
             pooch.retrieve(
-                BASE_URL + archive, known_hash=checksum, fname=archive, path=download,
-                processor=pooch.Untar(extract_dir=unpacked.name), progressbar=True,
+                BASE_URL + archive,
+                known_hash=checksum,
+                fname=archive,
+                path=download,
+                processor=pooch.Untar(extract_dir=unpacked.name),
+                progressbar=True,
             )
         if root.is_dir():
             root.rmdir()
@@ -172,7 +176,12 @@ class TrainingBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0,
+        self,
+        data: Labelled,
+        batch_size: int,
+        seed: int,
+        augment: Augmenter | None = None,
+        first_epoch: int = 0,
         weigh: OutlineWeights | None = None,
     ) -> None:
         super().__init__()

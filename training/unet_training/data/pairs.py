@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from unet_runtime.core.errors import ImageError
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, open_trimap
-from unet_runtime.core.geometry import model_labels
-from unet_runtime.core.geometry import model_input
+from unet_runtime.core.errors import ImageError
+from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.spec import InputSpec
 from unet_training.errors import DatasetError, Fault, UnusableError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,15 @@ import numpy.typing as npt
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.video.opencv import load_opencv
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
-)
-"""Files that are taken for videos."""
+_DEFAULT_RATE = 30.0  # frames a second
+_MAX_RATE = 240.0  # some files give their clock's rate, 1000 or 90000
 
-_UNKNOWN_RATE, _HIGHEST_RATE = 30.0, 240.0  # frames a second; some files give their clock's rate, 1000 or 90000
-
+# Containers that list their frames; others promise as many as fit into their duration.
 _COUNTED = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
-"""Containers that list their frames; others promise as many as fit into their duration."""
 
-# A few frames less than promised are no sign of damage: the last ones may have no picture.
-_MISSING_FRAMES, _MISSING_SHARE = 2, 0.01
+# A few frames less than promised are no sign of damage: https://github.com/opencv/opencv/issues/15569
+_MISSING_FRAMES = 2
+_MISSING_SHARE = 0.01
 
 Frame = npt.NDArray[np.uint8]
 
@@ -32,11 +29,9 @@ Frame = npt.NDArray[np.uint8]
 class Reader:
     """Frames of a video file, upright as its rotation says.
 
-    Args:
-        path: the file.
-
     Raises:
-        SourceError: not there, no video, or OpenCV is not installed.
+        SourceError: no such file, or no video.
+        MissingDependencyError: OpenCV is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +52,7 @@ class Reader:
         """Frames read so far."""
         self._last = 0.0
         self.times: deque[float] = deque()
-        """Seconds at which each frame is to be seen, for those whom the reader's user has not taken out yet."""
+        """Seconds at which each frame read is to be seen; the caller takes them out."""
 
     def __iter__(self) -> Iterator[Frame]:
         """uint8 (H, W, 3) RGB, one after the other."""
@@ -73,8 +68,8 @@ class Reader:
         finally:
             self._capture.release()
 
-    def check_complete(self, target: Path) -> None:
-        """After the last frame.
+    def check_complete(self, targets: Iterable[Path]) -> None:
+        """After the last frame, which is in ``targets``.
 
         Raises:
             SourceError: many frames fewer than promised.
@@ -86,10 +81,10 @@ class Reader:
         if missing > max(_MISSING_FRAMES, _MISSING_SHARE * self.promised):
             raise SourceError(
                 f"{self.path}: damaged or truncated: {self.count} of its {self.promised} frames could be read; they "
-                f"are in {target}"
+                f"are in {', '.join(map(str, targets))}"
             )
 
 
 def plausible_rate(rate: float) -> float:
-    """``rate`` in frames a second, or a usual one where a file does not say, or says what cannot be."""
-    return rate if 1 <= rate <= _HIGHEST_RATE else _UNKNOWN_RATE
+    """``rate`` in frames a second, or a usual one where a file gives none, or an impossible one."""
+    return rate if 1 <= rate <= _MAX_RATE else _DEFAULT_RATE

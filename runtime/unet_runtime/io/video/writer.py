@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.errors import OutputError
+from unet_runtime.core.files import publish, temporary_sibling
+from unet_runtime.core.install import pip_command
 from unet_runtime.io.video.opencv import load_opencv
 
-# H.264 where OpenCV has an encoder for it (those of PyPI have none), else MPEG-4 part 2.
+# H.264 where OpenCV has an encoder for it, else MPEG-4 part 2. OpenCV's wheels on PyPI have none:
+# https://github.com/opencv/opencv-python/issues/81
 _MPEG4 = ("avc1", "mp4v")
 CODECS = {".mp4": _MPEG4, ".m4v": _MPEG4, ".mov": _MPEG4, ".mkv": _MPEG4, ".avi": ("MJPG",)}
-"""By suffix: the codecs to try, in order."""
+"""Suffix -> codecs to try, in order."""
 
 _TRIAL_SIZE = (64, 48)
 _TRIAL_FRAMES = 5
-
-_numbers = itertools.count()
 
 
 class VideoFile:
     """Takes pictures, one after the other, into a file of constant frame rate, without sound.
 
-    As a context manager it is put into its place at the end, or removed when an error ends the block.
+    As a context manager it is closed at the end, or discarded when an error ends the block.
 
     Args:
         path: its suffix, of ``CODECS``, chooses the container.
@@ -48,21 +46,20 @@ class VideoFile:
         self._cv2 = load_opencv("a video file")
         self._writer: Any = None
         self._size = (0, 0)
-        # Its suffix tells OpenCV the container.
-        self._temporary = path.with_name(f".unet-run.{os.getpid()}.{next(_numbers)}.part{path.suffix.lower()}")
-        self._codec = self._try_codecs()
+        self._temporary = temporary_sibling(path, f".part{path.suffix.lower()}")  # the suffix names the container
+        self._codec = self._usable_codec()
 
     def __enter__(self) -> VideoFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
             self.discard()
 
     def write(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Add a picture, uint8 (H, W, 3) RGB; one of another size than the first is brought to the first's.
+        """Add a picture, uint8 (H, W, 3) RGB; one of another size than the first is resized to the first's.
 
         Encoders store colours for two by two pixels: of an odd height or width the last row or column is lost.
         """
@@ -98,33 +95,31 @@ class VideoFile:
         """Finish the file and move it into place; without a picture there is no file.
 
         Raises:
-            OutputError: the file is not what was written, because the disk was full for instance.
+            OutputError: the file is incomplete, for instance because the disk is full.
         """
         if self._writer is None:
             return
         self._writer.release()
         self._writer = None
         try:
-            # OpenCV's writer reports no error at all: what is in the file tells.
+            # OpenCV's writer reports no error (https://github.com/opencv/opencv/issues/24287), so frames are counted.
             found = self._frames_in_file()
             if found != self.count:
                 raise OutputError(
                     f"{self.path}: {self.count} frames were written, the file holds {found}: is the disk full?"
                 )
-            os.replace(self._temporary, self.path)
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
+            publish(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove what was written."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
         self._temporary.unlink(missing_ok=True)
 
-    def _try_codecs(self) -> str:
+    def _usable_codec(self) -> str:
         """The first codec that this OpenCV can write at the file's place."""
         codecs = CODECS.get(self.path.suffix.lower())
         if codecs is None:
@@ -133,11 +128,9 @@ class VideoFile:
             raise OutputError(f"{self.path}: is a folder, expected a file to write")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._temporary.open("wb"):  # says why, which OpenCV does not
-                pass
+            self._temporary.touch(exist_ok=False)  # says why not, which OpenCV does not
             for codec in codecs:
-                writer = self._open(codec, _TRIAL_SIZE)
-                writer.release()
+                self._open(codec, _TRIAL_SIZE).release()
                 if self._temporary.stat().st_size:
                     return codec
         except OSError as error:
@@ -147,7 +140,7 @@ class VideoFile:
                 self._temporary.unlink()
         raise OutputError(
             f"{self.path}: this OpenCV has no encoder for it (tried {', '.join(codecs)}): try another suffix of "
-            f'{", ".join(CODECS)}, or pip install "unet-edge-runtime[video]"'
+            f"{', '.join(CODECS)}, or {pip_command('video')}"
         )
 
     def _open(self, codec: str, size: tuple[int, int]) -> Any:

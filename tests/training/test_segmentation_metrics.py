@@ -1,4 +1,4 @@
-"""Single figures against ones worked out by hand or by brute force."""
+"""Metrics against values worked out by hand or by brute force."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from unet_runtime.core.spec import OutputSpec
-from unet_training.figures import (
+from unet_training.segmentation_metrics import (
     BOUNDARY_TOLERANCE,
     binary_iou,
     boundary_f1,
     calibration,
     confidence_bins,
     cross_entropy,
-    figures,
     measure,
+    summarize,
 )
 
 
@@ -62,9 +62,9 @@ def test_a_sigmoid_model_is_measured_by_its_classes_shares() -> None:
     error, rows = calibration(sums.bins)
     assert error == pytest.approx(0, abs=1e-6)
     assert [(row.pixels, row.confidence) for row in rows if row.pixels] == [(16, pytest.approx(1 / 2))]
-    assert figures(sums, spec).loss == pytest.approx(-(math.log(1 / 2) + math.log(1 / 3)) / 2, abs=1e-5)
+    assert summarize(sums, spec).loss == pytest.approx(-(math.log(1 / 2) + math.log(1 / 3)) / 2, abs=1e-5)
     smaller = measure(answer / 64, truth, truth, spec)
-    assert figures(smaller, spec).loss == pytest.approx(figures(sums, spec).loss, abs=1e-5)
+    assert summarize(smaller, spec).loss == pytest.approx(summarize(sums, spec).loss, abs=1e-5)
     assert smaller.bins[1].sum() == pytest.approx(sums.bins[1].sum(), abs=1e-5)
 
 

@@ -1,19 +1,21 @@
-"""How good a segmentation is, in figures: NumPy alone, one photo at a time, added up in running sums.
+"""Metrics of a segmentation, in NumPy: one photo at a time, added up in running sums.
 
-measure     one photo's truth and probabilities -> Sums
-Sums        of any number of photos; their size does not grow with it
-Figures     what Sums mean
+measure               one photo's truth and probabilities -> Sums
+Sums                  of any number of photos; their size does not grow with it
+SegmentationMetrics   what the sums mean
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from unet_runtime.core.geometry import place
 from unet_runtime.core.masks import class_mask, photo_planes, shares
@@ -36,11 +38,11 @@ Region = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Sums:
-    """Of one photo or of many; ``+`` adds them up."""
+    """Sums over one photo or many; ``+`` adds them up."""
 
     photos: int
     matrix: npt.NDArray[np.int64]
-    """Pixels at the model's size, (classes, classes): row = truth, column = mask."""
+    """Pixels at the model's size, (classes, classes): row = truth, column = prediction."""
     own_matrix: npt.NDArray[np.int64]
     """The same at each photo's own size; zeros where it was not measured there."""
     loss: float
@@ -52,25 +54,28 @@ class Sums:
     """(3, BINS): pixels, sum of their confidences, how many of them are right."""
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Sums(*map(operator.add, vars(self).values(), vars(other).values()))
 
     @classmethod
     def none(cls, classes: int) -> Sums:
-        """Of no photo."""
+        """Sums over no photo."""
         matrix = np.zeros((classes, classes), np.int64)
         return cls(0, matrix, matrix, 0.0, 0.0, 0, np.zeros((3, BINS)))
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of a set of photos. NaN where there is nothing to measure, such as the IoU of a class that never occurs."""
+class SegmentationMetrics:
+    """Metrics of a set of photos. NaN where there is nothing to measure, such as the IoU of a class that never occurs.
+
+    At the model's size, where a name does not say ``own_size``.
+    """
 
     photos: int
     loss: float
-    """Sparse categorical cross-entropy a pixel, nats, at the model's size (as all that does not say ``own_size``)."""
+    """Sparse categorical cross-entropy per pixel, nats."""
     pixel_accuracy: float
     mean_iou: float
-    """Over the classes that truth or masks have."""
+    """Over the classes that truth or predictions have."""
     iou: Mapping[str, float]
     """By class name; from the pixels of all photos together."""
     whole_pet_iou: float
@@ -78,13 +83,13 @@ class Figures:
     boundary_f1: float
     """See ``boundary_f1``; mean over the photos."""
     own_size_mean_iou: float
-    """At each photo's own size, masks as ``postprocess.class_mask`` makes them."""
+    """At each photo's own size, masks as ``core.masks.class_mask`` makes them."""
     own_size_iou: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Pixels whose confidence, the chosen class's probability among ``postprocess.shares``, is in (low, high]."""
+    """Pixels whose confidence, the chosen class's probability among ``core.masks.shares``, is in (low, high]."""
 
     low: float
     high: float
@@ -96,45 +101,42 @@ class Bin:
 
 
 def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels | None, spec: ModelSpec) -> Sums:
-    """One photo.
+    """Measure one photo.
 
     Args:
-        probabilities: float32 (h, w, classes), the model's answer.
+        probabilities: float32 (h, w, classes), the model's output.
         truth: class ids (h, w) on the model's grid, ``IGNORED`` outside a letterboxed photo.
         own_truth: class ids (H, W) at the photo's own size; None: not measured there.
         spec: of the model.
     """
-    classes = len(spec.classes)
-    mask = probabilities.argmax(axis=-1).astype(np.uint8)  # (h, w)
-    # The truth is one class a pixel. Of a sigmoid model the largest probability is no chance of being right.
+    none = Sums.none(len(spec.classes))
+    prediction = probabilities.argmax(axis=-1).astype(np.uint8)  # (h, w)
+    # The truth is one class per pixel. A sigmoid model's largest probability is no chance of being right.
     likely = shares(probabilities, spec)
     labelled, foreground = truth != IGNORED, spec.roles("foreground")
-    score = boundary_f1(np.isin(truth, foreground), np.isin(mask, foreground), labelled)
+    score = boundary_f1(np.isin(truth, foreground), np.isin(prediction, foreground), labelled)
+    own_matrix = none.own_matrix
+    if own_truth is not None:
+        size = (own_truth.shape[1], own_truth.shape[0])
+        own_prediction = class_mask(photo_planes(probabilities, place(size, spec), spec), size)
+        own_matrix = confusion([own_truth], [own_prediction], len(spec.classes))
     return Sums(
         photos=1,
-        matrix=confusion([truth], [mask], classes),
-        own_matrix=_own_confusion(probabilities, own_truth, spec),
+        matrix=confusion([truth], [prediction], len(spec.classes)),
+        own_matrix=own_matrix,
         loss=cross_entropy(likely[labelled], truth[labelled]),
-        boundary_f1=0.0 if math.isnan(score) else score,
-        outlined=0 if math.isnan(score) else 1,
+        boundary_f1=float(np.nan_to_num(score)),
+        outlined=int(not math.isnan(score)),
         bins=confidence_bins(likely[labelled], truth[labelled]),
     )
 
 
-def _own_confusion(probabilities: Probabilities, truth: Labels | None, spec: ModelSpec) -> npt.NDArray[np.int64]:
-    if truth is None:
-        return Sums.none(len(spec.classes)).own_matrix
-    size = (truth.shape[1], truth.shape[0])
-    mask = class_mask(photo_planes(probabilities, place(size, spec), spec), size)
-    return confusion([truth], [mask], len(spec.classes))
-
-
-def figures(sums: Sums, spec: ModelSpec) -> Figures:
-    """What ``sums`` mean."""
+def summarize(sums: Sums, spec: ModelSpec) -> SegmentationMetrics:
+    """Turn sums into metrics."""
     scores, own_scores = iou(sums.matrix), iou(sums.own_matrix)
     pixels = int(sums.matrix.sum())
     whole = spec.roles("foreground") + spec.roles("neutral")
-    return Figures(
+    return SegmentationMetrics(
         photos=sums.photos,
         loss=_share(sums.loss, pixels),
         pixel_accuracy=_share(np.trace(sums.matrix), pixels),
@@ -175,66 +177,58 @@ def confidence_bins(probabilities: Probabilities, truth: Labels) -> npt.NDArray[
 
 
 def calibration(bins: npt.NDArray[np.float64]) -> tuple[float, list[Bin]]:
-    """Expected calibration error (Guo et al. 2017) and its bins.
+    """Expected calibration error (Guo et al. 2017) and its bins, from ``Sums.bins``.
 
     The error is the mean distance of a bin's accuracy from its confidence, weighted by its pixels:
     0 for a model that is right as often as it claims.
     """
     pixels, confidence, right = bins
-    error = _share(np.abs(right - confidence).sum(), pixels.sum())
-    edges = np.linspace(0, 1, BINS + 1).tolist()
-    rows = [
-        Bin(edges[i], edges[i + 1], int(pixels[i]), _share(confidence[i], pixels[i]), _share(right[i], pixels[i]))
-        for i in range(BINS)
-    ]
-    return error, rows
+    rows = []
+    for index in range(BINS):
+        count = pixels[index]
+        means = _share(confidence[index], count), _share(right[index], count)
+        rows.append(Bin(index / BINS, (index + 1) / BINS, int(count), *means))
+    return _share(np.abs(right - confidence).sum(), pixels.sum()), rows
 
 
-def boundary_f1(truth: Region, mask: Region, visible: Region | None = None) -> float:
-    """How well the foreground's outline is met (Csurka et al. 2013), one photo.
+def boundary_f1(truth: Region, prediction: Region, visible: Region | None = None) -> float:
+    """How well the foreground's outline is met in one photo (Csurka et al. 2013).
 
     An outline is the pixels of the region that touch, by a side, a pixel of the picture outside it; where
-    the picture's edge cuts the animal there is none. Precision is the share of the mask's outline closer than
+    the picture's edge cuts the animal there is none. Precision is the share of the prediction's outline closer than
     ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's outline (Euclidean), recall the
     reverse, F1 their harmonic mean.
 
     Args:
-        truth: (h, w), True where the foreground is; mask: the same, as predicted.
+        truth: (h, w), True where the foreground is.
+        prediction: the same, as predicted.
         visible: (h, w), True in the rectangle that the photo covers; None: everywhere.
 
     Returns:
         0..1; 0 where only one of the two has an outline, NaN where neither has.
     """
     if visible is not None:
-        rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-        box = np.ix_(rows, columns)
-        truth, mask = truth[box], mask[box]
+        box = np.ix_(visible.any(axis=1), visible.any(axis=0))
+        truth, prediction = truth[box], prediction[box]
     tolerance = BOUNDARY_TOLERANCE * math.hypot(*truth.shape)
-    expected, actual = _outline(truth), _outline(mask)
-    lengths = int(expected.sum()), int(actual.sum())
-    if 0 in lengths:
-        return 0.0 if any(lengths) else math.nan
-    recall = float((expected & _grown(actual, tolerance)).sum()) / lengths[0]
-    precision = float((actual & _grown(expected, tolerance)).sum()) / lengths[1]
+    expected, actual = _outline(truth), _outline(prediction)
+    if not expected.any() or not actual.any():
+        return 0.0 if expected.any() or actual.any() else math.nan
+    recall = float(_dilated(actual, tolerance)[expected].mean())
+    precision = float(_dilated(expected, tolerance)[actual].mean())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def _outline(region: Region) -> Region:
-    padded = np.pad(region, 1, mode="edge") if region.size else np.pad(region, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return region & ~inside
+    inner: Region = ndimage.binary_erosion(region, border_value=1)
+    return region & ~inner
 
 
-def _grown(points: Region, distance: float) -> Region:
-    """True closer than ``distance`` pixels to a True one: ``points`` shifted by every offset of a disk."""
+def _dilated(points: Region, distance: float) -> Region:
+    """True closer than ``distance`` pixels to a True one."""
     reach = max(0, math.ceil(distance) - 1)
-    padded, (height, width) = np.pad(points, reach), points.shape
-    result = points.copy()
-    for y in range(-reach, reach + 1):
-        for x in range(-reach, reach + 1):
-            if math.hypot(x, y) < distance:
-                top, left = reach + y, reach + x
-                result |= padded[top : top + height, left : left + width]
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    result: Region = ndimage.binary_dilation(points, np.hypot(y, x) < distance)
     return result
 
 
