@@ -8,19 +8,16 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
-from unet_export.builder import Builder, GraphOptions
-from unet_export.foreign import Description
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, GraphOptions
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult
 from unet_export.gate.runners import Run, keras_runner
 from unet_export.gate.study import calibration_study
 from unet_export.photos import PhotoSource, choose_photos
-from unet_export.quantization import DEFAULTS, Quantization
 from unet_export.repair import MORE_PHOTOS, repair
 from unet_export.report.page import write_report
 from unet_export.report.report import Report
-from unet_export.source_model import load_model
+from unet_export.source_model import Description, load_model
 from unet_export.staging import accept, reject, staging_folder
 from unet_runtime.core.spec import ModelSpec
 
@@ -84,7 +81,7 @@ def export_model(
     keras, spec = load_model(model, options.description)
     if options.repair:
         source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
-    photos = choose_photos(source, spec.provenance.split, spec.input, logger.info)
+    photos = choose_photos(source, spec.provenance.split, spec.input)
     reference = keras_runner(keras)
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", options.graph)
@@ -115,9 +112,9 @@ def _write_artifacts(builder: Builder, spec: ModelSpec, folder: Path, options: E
     candidates = []
     for name in options.formats:
         form = FORMATS[name]
-        path = folder / form.file_name(spec, dynamic=options.graph.dynamic and name.startswith("onnx"))
+        path = folder / form.file_name(spec, dynamic=options.graph.dynamic)
         logger.info("exporting %s", path.name)
-        builder.write(form, path, DEFAULTS.get(name, Quantization()))
+        builder.write(form, path, form.quantization)
         candidates.append(parity.Candidate(form, path, options.gates[form.precision]))
     return candidates
 
@@ -128,7 +125,7 @@ def _with_study(report: Report, builder: Builder, reference: Run, options: Expor
         form = FORMATS[name]
         if form.quantized:
             points = calibration_study(
-                form, DEFAULTS[name], builder, reference, report.photos.parity, report.spec, folder
+                form, form.quantization, builder, reference, report.photos.parity, report.spec, folder
             )
             return replace(report, calibration_study=points, study_artifact=form.file_name(report.spec))
     return report

@@ -9,15 +9,14 @@ from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
-from unet_export.builder import Builder
 from unet_export.diagnosis.diagnose import diagnose, main_contributors
 from unet_export.errors import ExportError
-from unet_export.formats import FORMATS, Format, tflite_quantize
+from unet_export.formats import FORMATS, Builder, Format
 from unet_export.gate.gate import ParityResult
 from unet_export.gate.parity import Candidate, prove
 from unet_export.gate.runners import Run
 from unet_export.photos import Photo
-from unet_export.quantization import DEFAULTS, METHODS, Quantization
+from unet_export.quantization import Quantization
 from unet_runtime.core.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ def repair(
 def _contributors(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
     """Keras layers that add most noise to the file as it was just ``made``; empty if its layers cannot be compared."""
     layers = list(map(attrgetter("name"), builder.model(made).layers))
-    counterpart = builder.float_twin(form, made)
+    counterpart = builder.baseline(form, made)
     with suppress(ExportError):
         images = builder.images(_DIAGNOSED)
         return main_contributors(diagnose(counterpart, path.read_bytes(), images, path.suffix, layers))
@@ -89,8 +88,8 @@ def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]
         form: an integer format.
         contributors: called when needed, returns the layers of a file made with these settings that add most noise.
     """
-    start = DEFAULTS[form.name]
-    for method in METHODS if form.suffix.endswith(".onnx") else tflite_quantize.METHODS:
+    start = form.quantization
+    for method in form.methods:
         if method != start.method:
             yield f"calibration by {method}", replace(start, method=method)
     yield f"{MORE_PHOTOS} times the calibration photos", replace(start, photos=start.photos * MORE_PHOTOS)

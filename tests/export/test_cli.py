@@ -15,7 +15,7 @@ import pytest
 import unet_export
 from tests.export.conftest import ONNX, TFLITE, Export
 from unet_export.cli.command import main
-from unet_export.formats import onnx
+from unet_export.formats import onnx_convert as onnx
 
 Command = Callable[..., int]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.hard_model import hard_model
-from tests.helpers.int8_answers import onnx_files, tflite_files
+from tests.helpers.int8_predictions import onnx_files, tflite_files
 from unet_export.diagnosis.diagnose import diagnose, main_contributors, table
 from unet_export.diagnosis.layer_errors import Grid, LayerError, noise_to_signal
 from unet_export.errors import ExportError

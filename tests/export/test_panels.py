@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.export.conftest import TEST, Export
+from tests.export.conftest import Export
+from tests.helpers.tiny import TEST
 from unet_export.gate.panels import masks_of, without_margin
 from unet_runtime import Segmenter
 from unet_runtime.core.spec import ModelSpec

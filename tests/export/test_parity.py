@@ -13,10 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.export.conftest import ONNX, SIZE, TEST, Export
+from tests.export.conftest import ONNX, Export
+from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
-from unet_export.formats.onnx import export_onnx
+from unet_export.formats.onnx_convert import export_onnx
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, Metrics, ParityResult, changed_gates, judge, smallest_gate
 from unet_export.gate.parity import Candidate
@@ -196,7 +197,7 @@ def test_a_histogram_loses_nothing(spec: ModelSpec) -> None:
 def test_without_trimaps_nothing_is_said_of_the_truth(
     exported: Export, model: Any, photos: list[Photo], spec: ModelSpec
 ) -> None:
-    bare = [photo._replace(trimap=None) for photo in photos]
+    bare = [replace(photo, trimap=None) for photo in photos]
     result = prove_one(model, onnx_file(exported.folder / ONNX), bare, spec)
     assert result.passed
     for entry in result.checked:

@@ -15,14 +15,17 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import FORMATS, ONNX, SIZE, TEST, TFLITE, TRAIN, Export
-from unet_export import keras_model, staging
+from tests.export.conftest import FORMATS, ONNX, TFLITE, Export
+from tests.helpers.tiny import SIZE, TEST, TRAIN
+from unet_export import staging
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS as ALL
-from unet_export.formats import onnx, tflite
+from unet_export.formats import Builder
+from unet_export.formats import onnx_convert as onnx
 from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
+from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.spec import ModelSpec, Provenance
@@ -171,7 +174,7 @@ def test_an_interrupted_export_leaves_the_previous_one(
 
     before = tree(output)
     monkeypatch.setattr("unet_export.gate.parity.prove", interrupted)
-    monkeypatch.setattr(tflite, "export_tflite", lambda *args: b"half a file")
+    monkeypatch.setattr(Builder, "write", lambda self, form, path, settings: path.write_bytes(b"half a file"))
     expected = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
         export_model(model_file, PhotoSource(data), output, ExportOptions(("tflite-int8",)))
@@ -279,7 +282,7 @@ def test_a_gpu_in_use_computes_in_full_float32(model_file: Path, monkeypatch: py
     monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     try:
-        keras_model.load(read_artifact(model_file))
+        load_model(model_file)
         assert not tf.config.experimental.tensor_float_32_execution_enabled()
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)

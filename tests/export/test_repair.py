@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.export.conftest import SIZE
 from tests.helpers.hard_model import hard_model
+from tests.helpers.tiny import SIZE
 from unet_export.diagnosis.examine import examine
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import ParityError, changed_gates
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.quantization import DEFAULTS
 from unet_export.repair import MORE_PHOTOS, remedies
 from unet_runtime.core.artifact import read_artifact
 
@@ -77,7 +76,7 @@ def test_a_float_file_that_fails_gets_no_remedy(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from unet_export.formats import onnx
+    from unet_export.formats import onnx_convert as onnx
 
     build = onnx.build_onnx
     monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
@@ -90,7 +89,7 @@ def test_a_float_file_that_fails_gets_no_remedy(
 
 @pytest.mark.parametrize("name", [*INTEGERS, "tflite-int16x8"])
 def test_remedies_come_in_order_of_cost(name: str) -> None:
-    start = DEFAULTS[name]
+    start = FORMATS[name].quantization
     tried = [settings for _, settings in remedies(FORMATS[name], lambda made: ["a", "b", "c", "d"])]
     methods = [settings.method for settings in tried if settings.method != start.method]
     assert methods == (["percentile", "entropy"] if name == "onnx-int8" else ["percentile"])

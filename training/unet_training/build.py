@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.digest import weights_sha256
 from unet_runtime.core.spec import ClassSpec, InputSpec
-from unet_runtime.core.weights import weights_sha256
 from unet_training.data.outlines import OutlineWeights
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.keras_backend import accelerated, load_model

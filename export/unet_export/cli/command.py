@@ -13,7 +13,7 @@ import click
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, GraphOptions
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
@@ -109,7 +109,6 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
     setup_logging(verbosity)
     with engines_quiet(verbosity != 1):
         # Imported here: --help must not wait for TensorFlow.
-        from unet_export.builder import GraphOptions
         from unet_export.gate.gate import ParityError, changed_gates
         from unet_export.pipeline import ExportOptions, export_model
         from unet_export.report.report import table

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from unet_export import calibration
-from unet_export.foreign import HEADS, PIXELS, Description, parse_classes
 from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
 from unet_runtime.cli.shared import option_group
 from unet_runtime.core.spec import FITS
 

@@ -12,17 +12,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.builder import Builder, GraphOptions
 from unet_export.diagnosis.diagnose import diagnose
 from unet_export.diagnosis.heat_maps import heat_maps
 from unet_export.diagnosis.layer_errors import LayerError
-from unet_export.foreign import Description
-from unet_export.formats import FORMATS
+from unet_export.formats import FORMATS, Builder, GraphOptions
 from unet_export.gate.panels import masks_of
 from unet_export.gate.runners import Run, first_runner, keras_runner
 from unet_export.photos import PhotoSource, choose_photos, inputs
-from unet_export.quantization import DEFAULTS
-from unet_export.source_model import load_model
+from unet_export.source_model import Description, load_model
 from unet_export.staging import staging_folder
 from unet_runtime.core.files import write_text
 
@@ -66,14 +63,15 @@ def examine(
         As ``pipeline.export_model``.
     """
     keras, spec = load_model(model, description)
-    photos = choose_photos(source, spec.provenance.split, spec.input, logger.info)
-    form, quantization = FORMATS[format_name], DEFAULTS[format_name]
+    photos = choose_photos(source, spec.provenance.split, spec.input)
+    form = FORMATS[format_name]
+    quantization = form.quantization
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", GraphOptions())
         path = folder / form.file_name(spec)
         logger.info("exporting %s and its float32 counterpart", path.name)
         builder.write(form, path, quantization)
-        counterpart = builder.float_twin(form, quantization)
+        counterpart = builder.baseline(form, quantization)
         logger.info("comparing every layer on %d photos", min(MEASURED, len(photos.calibration)))
         errors = diagnose(
             counterpart,

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.formats import Format
-from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME, SIGNATURE_NAME
+from unet_export.formats.saved_model import SIGNATURE_NAME
 from unet_export.gate.gate import EngineResult
+from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_saved_model_spec
 from unet_runtime.core.errors import BackendError, MissingDependencyError, ModelFileError

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from unet_export.builder import Builder
-from unet_export.formats import Format
+from unet_export.formats import Builder, Format
 from unet_export.gate.gate import Gate
 from unet_export.gate.parity import Candidate, prove
 from unet_export.gate.runners import Run

@@ -8,8 +8,8 @@ from operator import attrgetter, itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
-from unet_export.formats import SAVED_MODEL
 from unet_export.formats.flatbuffer import Flatbuffer
+from unet_export.formats.saved_model import SAVED_MODEL
 from unet_export.gate.gate import EngineResult, ParityResult
 from unet_export.report.numbers import milliseconds, percent, signed
 from unet_export.report.report import Report
@@ -19,7 +19,7 @@ _BYTES = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2, "INT8"
 
 _BASELINES = {
     "ONNX Runtime float32": ("onnx", "onnx"),
-    "TensorFlow on the SavedModel": (SAVED_MODEL, "tensorflow"),
+    "TensorFlow on the SavedModel": (SAVED_MODEL.name, "tensorflow"),
 }
 """Baselines of speed: (format, backend) by name."""
 

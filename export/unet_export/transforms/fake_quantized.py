@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.keras_model import import_keras
+from unet_export.source_model import import_keras
 from unet_export.transforms.keras_graph import CONVOLUTIONS, Graph, is_activation
 from unet_export.transforms.ranges import channel_ranges
 
@@ -53,25 +54,28 @@ class FakeQuantized:
         for layer in self._layers():
             layer.set_weights(model.get_layer(layer.name).get_weights())
         self.trainable = list(self._model.trainable_variables)
-        self._by_kernel = {id(layer.kernel): layer for layer in self._layers() if type(layer).__name__ in CONVOLUTIONS}
+        self._kinds: dict[int, str] = {}
+        for layer in self._layers():
+            if type(layer).__name__ in CONVOLUTIONS:
+                self._kinds[id(layer.kernel)] = type(layer).__name__
 
     def __call__(self, images: Any) -> Any:
         """uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes), which themselves are not rounded."""
-        trainable = [self._rounded(variable) for variable in self.trainable]
-        fixed = [variable.value for variable in self._model.non_trainable_variables]
+        trainable = list(map(self._rounded, self.trainable))
+        fixed = list(map(attrgetter("value"), self._model.non_trainable_variables))
         outputs, _ = self._model.stateless_call(trainable, fixed, images, training=False)
         return outputs
 
     def weights(self) -> dict[str, list[npt.NDArray[np.float32]]]:
-        """Of each layer that has any, by its name; as trained, not rounded."""
+        """Weights by the name of their layer; as trained, not rounded."""
         return {layer.name: layer.get_weights() for layer in self._layers()}
 
     def _layers(self) -> list[Any]:
-        return [layer for layer in self._model.layers if layer.weights]
+        return list(filter(attrgetter("weights"), self._model.layers))
 
     def _rounded(self, variable: Any) -> Any:
-        layer = self._by_kernel.get(id(variable))
-        return variable.value if layer is None else _round_kernel(variable.value, type(layer).__name__, self._largest)
+        kind = self._kinds.get(id(variable))
+        return variable.value if kind is None else _round_kernel(variable.value, kind, self._largest)
 
 
 def _activation_ranges(model: Any, images: npt.NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
@@ -80,16 +84,15 @@ def _activation_ranges(model: Any, images: npt.NDArray[np.uint8]) -> dict[str, t
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     graph = Graph(clone)
-    layers = [layer for layer in clone.layers if _is_stored(layer, graph)]
-    measured = channel_ranges(clone, [layer.output for layer in layers], images)
-    return {
-        layer.name: (min(0.0, float(low.min())), max(0.0, float(high.max())))
-        for layer, (low, high) in zip(layers, measured, strict=True)
-    }
+    stored = {layer.name: layer.output for layer in clone.layers if _is_stored(layer, graph)}
+    ranges = {}
+    for name, (low, high) in zip(stored, channel_ranges(clone, list(stored.values()), images), strict=True):
+        ranges[name] = (min(0.0, float(low.min())), max(0.0, float(high.max())))
+    return ranges
 
 
 def _is_stored(layer: Any, graph: Graph) -> bool:
-    """Whether a layer's output is rounded: not what is fused with the layer behind, and not the model's answer."""
+    """Whether a layer's output is rounded: not what is fused with the layer behind, and not the model's output."""
     if type(layer).__name__ in _EXACT or graph.is_shared(layer) or graph.is_output(layer.output):
         return False
     return not graph.is_folded(layer) and not is_activation(graph.only_reader(layer.output))

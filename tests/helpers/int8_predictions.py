@@ -1,4 +1,4 @@
-"""Float and int8 files of a model, and what they answer."""
+"""Float and int8 files of a model, and the masks that they predict."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
 
-from unet_export.formats.onnx import build_onnx
+from unet_export.formats import FORMATS
+from unet_export.formats.onnx_convert import build_onnx
 from unet_export.formats.onnx_reduced import quantize
-from unet_export.formats.tflite import export_tflite
-from unet_export.quantization import DEFAULTS, Quantization
+from unet_export.formats.tflite_convert import export_tflite
+from unet_export.quantization import Quantization
 from unet_runtime.core.spec import ModelSpec
 
 
@@ -37,7 +38,7 @@ def onnx_files(model: Any, images: Any) -> tuple[bytes, bytes]:
 
 def onnx_int8_masks(model: Any, images: Any) -> Any:
     """Class ids (n, h, w) of the int8 ONNX file as it is made by default."""
-    made = quantize(build_onnx(model, "tiny"), calibration(images), DEFAULTS["onnx-int8"])
+    made = quantize(build_onnx(model, "tiny"), calibration(images), FORMATS["onnx-int8"].quantization)
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"image": images})[0].argmax(axis=-1)
 
