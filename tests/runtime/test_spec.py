@@ -35,6 +35,7 @@ def test_the_margin_of_an_earlier_schema_is_found_in_its_output(schema: int) -> 
     data["output"]["margin"] = data["input"].pop("margin")
     assert ModelSpec.from_json(json.dumps(data)) == spec
     del data["output"]["margin"]
+    data["output"] |= {"height": 32, "width": 32}
     assert ModelSpec.from_json(json.dumps(data)).input.margin == 0
 
 

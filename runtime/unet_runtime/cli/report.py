@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import click
 
 from unet_runtime.core.errors import INPUTS_FAILED, OK, UnetRuntimeError
+from unet_runtime.core.text import printable, to_json
 from unet_runtime.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Report:
         results = list(map(str, done.written))
         if not self._as_json:
             summary = f"{done.summary} " if done.summary else ""
-            click.echo(f"{path}: {summary}-> {', '.join(results) or 'standard output'}", err=self._to_stderr)
+            click.echo(printable(f"{path}: {summary}-> {', '.join(results) or 'standard output'}"), err=self._to_stderr)
             return
         spec, backend = self._segmenter.spec, self._segmenter.backend
         model = {"model": spec.name, "precision": spec.precision, "engine": backend.engine, "device": backend.device}
@@ -144,4 +144,4 @@ class Report:
 
 
 def _print_json(content: dict[str, object]) -> None:
-    click.echo(json.dumps(content, ensure_ascii=False))
+    click.echo(to_json(content))

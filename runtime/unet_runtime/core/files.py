@@ -6,7 +6,9 @@ Every file is written under a random temporary name beside its target, synced, a
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +53,26 @@ def replacing(path: Path, hint: str = "", *, durable: bool = True) -> Iterator[B
         raise _output_error(path, error, hint) from error
 
 
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a whole file, no pipe and no device: reading those may wait for ever, or never end.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has ``limit`` bytes or more.
+        ValueError: no file can have this name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, expected a file", str(path))
+        content = file.read(status.st_size + 1) if status.st_size < limit else b""
+        if status.st_size >= limit or len(content) >= limit:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected fewer than {limit:,}", str(path))
+        return content
+
+
 def write_bytes(path: Path, content: bytes, hint: str = "") -> None:
     """Write a whole file.
 
@@ -62,12 +84,12 @@ def write_bytes(path: Path, content: bytes, hint: str = "") -> None:
 
 
 def write_text(path: Path, text: str, hint: str = "") -> None:
-    """Write a whole text file in UTF-8.
+    """Write a whole text file in UTF-8; a byte of a name that is not UTF-8 becomes an escape.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
-    write_bytes(path, text.encode(), hint)
+    write_bytes(path, text.encode(errors="backslashreplace"), hint)
 
 
 def temporary_sibling(path: Path, suffix: str = ".part") -> Path:

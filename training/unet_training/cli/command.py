@@ -25,6 +25,8 @@ from unet_training.cli.options import (
     DEFAULT_PRESET,
     FILE,
     FOLDER,
+    SEED,
+    DataName,
     as_typed,
     data_option,
     given,
@@ -65,14 +67,14 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     "Data",
     data_option(
         "Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
-        type=click.STRING,
+        type=DataName(),
         metavar=f"PATH|{SYNTHETIC}",
         default=DEFAULT_DATA,
         show_default=True,
     ),
     click.option(
         "--synthetic-count",
-        type=click.IntRange(min=8),
+        type=click.IntRange(8, 1_000_000),
         default=360,
         show_default=True,
         help="Pictures to generate; a quarter of them are kept for the test.",
@@ -91,7 +93,7 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     ),
     click.option("--weights", type=FILE, help="Start from this .keras model's weights."),
     click.option("--teacher", type=FILE, help="Learn from this .keras model besides the truth (distillation)."),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."),
+    click.option("--seed", type=SEED, default=1, show_default=True, help="Seed of all randomness."),
     click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
     click.option(
         "--distribute",
@@ -230,4 +232,5 @@ def _as_text(result: Result, output: Path) -> str:
 
 def main() -> None:
     """Run the command."""
+    exits.stop_once()
     exits.run(command)

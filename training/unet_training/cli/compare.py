@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, MAX_COUNT, GroupedCommand, option_group, setup_logging, verbosity
 from unet_runtime.core import files
 from unet_runtime.core.errors import GATE, OK
 from unet_training.cli.options import (
     DEFAULT_PRESET,
     FOLDER,
+    SEED,
     data_option,
     json_option,
     make_recipe,
@@ -49,19 +50,19 @@ Examples:
         show_default=True,
         help="Recipe of every network.",
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of every training."),
+    click.option("--seed", type=SEED, default=1, show_default=True, help="Seed of every training."),
 )
 @recipe_options(network=False)
 @option_group(
     "Export and timing",
     click.option(
         "--parity-count",
-        type=click.IntRange(min=64),
+        type=click.IntRange(64, MAX_COUNT),
         default=512,
         show_default=True,
         help="Test photos on which each export is compared with its model.",
     ),
-    click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of the timing."),
+    click.option("--rounds", type=COUNT, default=5, show_default=True, help="Rounds of the timing."),
 )
 @option_group(
     "Results",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from unet_runtime.cli.shared import option_group
+from unet_runtime.cli.shared import PATH, PathName, Real, option_group
 from unet_runtime.core.datasets.oxford_pets import check_split
 from unet_runtime.core.errors import SourceError
 from unet_training.models import ARCHITECTURES
@@ -19,12 +18,18 @@ from unet_training.recipes import PRESETS, Recipe
 DEFAULT_PRESET = "edge"
 DEFAULT_DATA = "data/oxford-iiit-pet"
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
-JSON_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+FOLDER = PathName(file_okay=False)
+FILE = PathName(dir_okay=False)
+JSON_FILE = PathName(dir_okay=False, allow_dash=True)
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 REGION_LOSSES = ("none", "dice", "lovasz")
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""As NumPy takes it."""
+
+_MAX_SIZE = 16_384  # pixels
+_MAX_DIGITS = 10
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
 
@@ -48,16 +53,29 @@ def data_option(help_text: str, **settings: Any) -> Decorator[Any]:
     return click.option("--data", help=help_text, envvar="PETS_DIR", show_envvar=True, **settings)
 
 
-class _Sizes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A folder's name, or a word; not the empty one."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        PATH.convert(value, param, ctx)
+        return str(value)
+
+
+class _Sizes(click.ParamType):  # type: ignore[type-arg]
     """Sizes in pixels: ``96,128,160``."""
 
     name = "S,S,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         words = str(value).split(",")
-        if not all(word.isdecimal() and int(word) for word in words):
-            self.fail(f"{value!r}, expected sizes in pixels with commas between, as 96,128,160", param, ctx)
-        return tuple(map(int, words))
+        sizes = [int(word) if word.isdecimal() and len(word) < _MAX_DIGITS else 0 for word in words]
+        if not all(1 <= size <= _MAX_SIZE for size in sizes):
+            self.fail(
+                f"{value!r}, expected sizes up to {_MAX_SIZE} pixels with commas between, as 96,128,160", param, ctx
+            )
+        return tuple(sizes)
 
 
 class _Split(click.ParamType):  # type: ignore[type-arg]
@@ -101,32 +119,30 @@ def _as_text(value: Any) -> str:
 _DATA = _option("--split", _Split(), "Which photos train and which are kept for the test.")
 _NETWORK = (
     _option("--architecture", click.Choice(list(ARCHITECTURES)), "Architecture of the network."),
-    _option("--width", click.IntRange(min=1), "Filters of the first stage; each below has more.", field="filters"),
-    _option("--depth", click.IntRange(min=1), "Stages above the bridge."),
+    _option("--width", click.IntRange(1, 4096), "Filters of the first stage; each below has more.", field="filters"),
+    _option("--depth", click.IntRange(1, 16), "Stages above the bridge."),
 )
 _INPUT_OUTPUT = (
-    _option("--size", click.IntRange(min=1), "Input height and width, pixels."),
+    _option("--size", click.IntRange(1, _MAX_SIZE), "Input height and width, pixels."),
     _option("--sizes", _Sizes(), "Progressive training: in equal shares of the epochs, ending with --size."),
     _option("--activation", click.Choice(("softmax", "sigmoid")), "Activation of the head."),
 )
 _TRAINING = (
-    _option("--epochs", click.IntRange(min=1), "Times to see every photo."),
-    _option("--batch-size", click.IntRange(min=1), "Photos per step."),
-    _option("--accumulation", click.IntRange(min=1), "Steps whose gradients are summed into one."),
+    _option("--epochs", click.IntRange(1, 1_000_000), "Times to see every photo."),
+    _option("--batch-size", click.IntRange(1, 65_536), "Photos per step."),
+    _option("--accumulation", click.IntRange(1, 65_536), "Steps whose gradients are summed into one."),
     _option("--augment/--no-augment", None, "Show photos flipped, scaled, shifted, in other colours."),
-    _option("--learning-rate", click.FloatRange(min=0, min_open=True), "Learning rate at its peak."),
-    _option("--ema", click.FloatRange(min=0, max=1, max_open=True), "Momentum of averaged weights; 0: no averaging."),
+    _option("--learning-rate", Real(min=0, min_open=True), "Learning rate at its peak."),
+    _option("--ema", Real(min=0, max=1, max_open=True), "Momentum of averaged weights; 0: no averaging."),
     _option("--precision", click.Choice(PRECISIONS), "Precision while training; the saved model is float32 always."),
 )
 _LOSS = (
     _option("--region-loss", click.Choice(REGION_LOSSES), "Loss added to the cross-entropy."),
-    _option("--region-weight", click.FloatRange(min=0), "Weight of the region loss, the cross-entropy having 1."),
-    _option("--border-weight", click.FloatRange(min=0, min_open=True), "Weight of border pixels, others having 1."),
-    _option(
-        "--outline-weight", click.FloatRange(min=0), "Weight added to pixels between outlines (U-Net's paper: 10)."
-    ),
-    _option("--outline-sigma", click.FloatRange(min=0, min_open=True), "Pixels over which that weight fades."),
-    _option("--distillation-weight", click.FloatRange(min=0), "Weight of the distance from --teacher's output."),
+    _option("--region-weight", Real(min=0), "Weight of the region loss, the cross-entropy having 1."),
+    _option("--border-weight", Real(min=0, min_open=True), "Weight of border pixels, others having 1."),
+    _option("--outline-weight", Real(min=0), "Weight added to pixels between outlines (U-Net's paper: 10)."),
+    _option("--outline-sigma", Real(min=0, min_open=True), "Pixels over which that weight fades."),
+    _option("--distillation-weight", Real(min=0), "Weight of the distance from --teacher's output."),
 )
 
 
