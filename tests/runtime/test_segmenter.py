@@ -157,7 +157,10 @@ def test_what_is_no_photo(photo: object, colour_model: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"input": InputSpec(64, 64), "output": OutputSpec(64, 64)}, r"input is uint8\(.*\), its spec says .*64, 64, 3"),
+        (
+            {"input": InputSpec(64, 64), "output": OutputSpec(64, 64)},
+            r"input is uint8\(.*\), its spec says .*64, 64, 3",
+        ),
         ({"input": InputSpec(32, 32, margin=8), "output": OutputSpec(16, 16)}, r"output .* its spec says .*16, 16, 3"),
         ({"classes": colour_spec().classes[:2]}, r"output .* its spec says .*32, 32, 2"),
     ],

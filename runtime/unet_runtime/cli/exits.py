@@ -165,7 +165,7 @@ def _abandon(stream: object) -> None:
         os.close(nowhere)
         return
     if stream is sys.stdout:
-        sys.stdout = None  # type: ignore[assignment]  # closed from the beginning
+        sys.stdout = None  # closed from the beginning
 
 
 def _stdout_error(error: OSError | ValueError) -> str:
@@ -188,6 +188,9 @@ def _run(command: click.Command) -> int:
         _show_usage(error)
         return error.exit_code
     except UnetRuntimeError as error:
+        if error.exit_code == INTERRUPTED:  # it says what has been kept
+            _say(f"error: {error}")
+            return stopped()
         if _received:  # an engine that is interrupted while it loads raises an error of its own
             return _interrupted(_received[0][0] == signal.SIGTERM)
         _say(f"error: {error}")

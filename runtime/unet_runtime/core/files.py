@@ -133,6 +133,23 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sync_tree(place: Path) -> None:
+    """Make a file, or a folder with all that is in it, durable before it is moved to its name.
+
+    Raises:
+        OSError: a file cannot be synced.
+    """
+    for path in (place, *place.rglob("*")) if place.is_dir() else (place,):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
 def _output_error(path: Path, error: OSError, hint: str) -> OutputError:
     reason = f"{path}: cannot be written ({error.strerror or error})"
     return OutputError(f"{reason}: {hint}" if hint else reason)

@@ -24,7 +24,8 @@ def walk(folder: str, on_error: OnError) -> Iterator[tuple[str, list[str]]]:
     waiting = [folder]
     while waiting:
         parent = waiting.pop()
-        folders, names = [], []
+        folders: list[str] = []
+        names: list[str] = []
         try:
             with os.scandir(parent) as entries:
                 for entry in entries:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from unet_runtime.cli import exits
 from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, verbosity
-from unet_runtime.core.errors import INTERRUPTED, OK
+from unet_runtime.core.errors import OK
 from unet_runtime.core.text import table
 from unet_training import __version__
 from unet_training.cli.compare import compare
@@ -167,7 +167,7 @@ def command(
     print_result(_as_text(result, output), metrics, json_file)
     if synthetic:
         logger.warning("trained on drawn animals: for trying it out only, of no use on photos")
-    return INTERRUPTED if result.interrupted else OK
+    return exits.stopped() if result.interrupted else OK
 
 
 for subcommand in (download, check, evaluate, compare):

@@ -10,8 +10,8 @@ from pathlib import Path
 class NativeName:
     """A file, named so that OpenCV opens this file and no other.
 
-    OpenCV crashes on a name that is not UTF-8, so such a folder or file gets a link of another name. FFmpeg takes what is
-    before a colon for a protocol, and does not where the name begins at the root.
+    OpenCV crashes on a name that is not UTF-8, so such a folder or file gets a link of another name. FFmpeg takes what
+    is before a colon for a protocol, and does not where the name begins at the root.
     """
 
     def __init__(self, path: Path) -> None:
