@@ -51,7 +51,7 @@ Examples:
     ),
     click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of every training."),
 )
-@recipe_options(network=False)
+@recipe_options("architecture", "filters", "depth")
 @option_group(
     "Export and timing",
     click.option(
