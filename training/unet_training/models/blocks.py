@@ -6,11 +6,12 @@ Everything is standard Keras layers, so a ``.keras`` file of any of them loads w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 from keras import layers
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = keras.KerasTensor
 
 Body = Callable[[Tensor, int, int], Tensor]
 """(photo (n, height, width, 3), float32 in 0..1; filters; depth) -> features (n, h', w', c) for the head."""
