@@ -144,8 +144,7 @@ def _compare(recipes: dict[Point, Recipe], steps: Steps) -> list[Row]:
 
 def _own_words(point: Point, recipe: Recipe) -> list[str]:
     words = ["--architecture", point.architecture, "--width", str(recipe.filters)]
-    if point.depth is not None:
-        words += ["--depth", str(point.depth)]
-    if point.size is not None:
-        words += ["--size", str(point.size), "--sizes", str(point.size)]
+    for option, value in (("--depth", point.depth), ("--size", point.size), ("--sizes", point.size)):
+        if value is not None:
+            words += [option, str(value)]
     return words

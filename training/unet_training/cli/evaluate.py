@@ -12,11 +12,12 @@ import click
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
 from unet_runtime.core.datasets.oxford_pets import PARTS, Part
-from unet_runtime.core.errors import INPUTS_FAILED, OK, OutputError
+from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES
 from unet_training.cli.options import DEFAULT_DATA, data_option, json_option
 from unet_training.cli.start import STDOUT, import_keras, print_result
+from unet_training.files import writing
 
 if TYPE_CHECKING:
     from unet_training.evaluate import Evaluation
@@ -60,10 +61,8 @@ def evaluate(
     with engines_quiet():
         loaded = evaluation.load_model(model, backend)
     if json_file not in (None, STDOUT):  # before minutes of measuring
-        try:
+        with writing(json_file):
             json_file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{json_file}: cannot be written ({error.strerror})") from error
     result = evaluation.evaluate(loaded, data, part=part, count=count)
     print_result(evaluation_text(result), result.to_json(), json_file)
     for problem in result.problems:

@@ -36,12 +36,6 @@ ODDITIES = {
 }
 """What it is, and what training does about it."""
 
-_FAULTS = {
-    Fault.MISSING: "incomplete",
-    Fault.UNREADABLE: "unreadable",
-    Fault.SIZES: "sizes",
-    Fault.VALUES: "values",
-}
 _PET = 0  # class id
 
 
@@ -123,7 +117,7 @@ def check_dataset(root: Path) -> Report:
     good = set()
     for name, pair in pairs.items():
         if pair.fault is not None:
-            found[_FAULTS[pair.fault]].add(name)
+            found[pair.fault.value].add(name)
             continue
         good.add(name)
         formats[pair.format] += 1
