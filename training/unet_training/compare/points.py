@@ -60,7 +60,7 @@ def parse(text: str) -> Point:
             f"{text!r}: expected NAME[:WIDTH[:DEPTH]][@SIZE], as edge-fast:24 or unet2015:8:3@212, where NAME is one "
             f"of {', '.join(ARCHITECTURES)}"
         )
-    width, depth, size = (number and int(number) for number in found.group("width", "depth", "size"))
-    if 0 in (width, depth, size):
+    numbers = [int(digits) if digits else None for digits in found.group("width", "depth", "size")]
+    if 0 in numbers:
         raise RecipeError(f"{text!r}: a width, depth or size of 0, expected 1 or more")
-    return Point(found["architecture"], width, depth, size)
+    return Point(found["architecture"], *numbers)
