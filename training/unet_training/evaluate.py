@@ -84,7 +84,7 @@ class MetricRow(NamedTuple):
     own_size: float | None = None
     """At the photos' own size; None: not measured there."""
     of_class: bool = False
-    """A single class's, which belongs below the mean."""
+    """A single class's."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Eval
         part: what the evaluation calls them.
 
     Returns:
-        The evaluation, and each photo's own mean IoU in the photos' order (NaN where it shows no class).
+        The evaluation, and each photo's mean IoU (NaN where it shows no class).
 
     Raises:
         BackendError: the engine fails, or its output is not what the spec says.

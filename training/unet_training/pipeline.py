@@ -70,7 +70,11 @@ class Result:
     """Keras' history: one value per epoch for each name."""
     test: Labelled
     """The photos that the model was measured on."""
-    interrupted: bool
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the training early: then validation photos measured the model."""
+        return bool(self.spec.provenance.metrics["split"] != "test")
 
 
 def train(
@@ -163,14 +167,14 @@ def train(
     except KeyboardInterrupt as error:
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
-    return Result(output / MODEL, spec, checkpoint.history, test, interrupted=measured["split"] != "test")
+    return Result(output / MODEL, spec, checkpoint.history, test)
 
 
-def _settings(recipe: Recipe, pretrained: Mapping[str, Pretrained]) -> dict[str, Any]:
+def _settings(recipe: Recipe, models: Mapping[str, Pretrained]) -> dict[str, Any]:
     """The recipe and the pretrained models, by name and digest."""
     settings = asdict(recipe)
-    for use, model in pretrained.items():
-        settings[use] = f"{model.name} {model.sha256}"
+    for use, pretrained in models.items():
+        settings[use] = f"{pretrained.name} {model_sha256(pretrained.model)}"
     return settings
 
 
