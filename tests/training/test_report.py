@@ -277,7 +277,7 @@ def test_choice_of_photos() -> None:
 
 
 def test_gaps_compare_the_cross_entropy_where_there_is_one(result: Result) -> None:
-    assert [gap.gap for gap in curves.gaps(result.history, 2)] == [0.125, -0.125, -0.25]
+    assert [gap.validation - gap.train for gap in curves.gaps(result.history, 2)] == [0.125, -0.125, -0.25]
     older = {name: values for name, values in result.history.items() if name != "cross_entropy"}
     assert curves.gaps(older, 2)[0].train == 4.0
     assert curves.gaps(result.history, 3) == []

@@ -34,7 +34,7 @@ from unet_training.cli.options import (
 )
 from unet_training.cli.start import import_keras, print_result
 from unet_training.errors import TrainingInterruptedError
-from unet_training.recipes import PRESETS, Recipe
+from unet_training.recipes import PRESETS
 
 if TYPE_CHECKING:
     from unet_training.pipeline import Result
@@ -148,17 +148,25 @@ def command(
     }
     recipe = make_recipe(preset or ("demo" if synthetic else DEFAULT_PRESET), settings)
     import_keras()
-    _check_sizes(recipe)
+    from unet_training.build import input_spec
+    from unet_training.data.cache import PhotoCache
+    from unet_training.pipeline import train
+    from unet_training.report import write_report
+
+    for size in recipe.sizes or (recipe.size,):  # before the data is downloaded
+        input_spec(recipe, size)
     try:
-        result = _train(
+        result = train(
             recipe,
             _dataset(data, output, synthetic_count, others["seed"]),
             output,
-            cache=None if no_cache else cache or output / "cache",
+            cache=None if no_cache else PhotoCache(cache or output / "cache"),
             data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet",
             command=_recorded_command(context),
+            terminal=sys.stderr if sys.stderr.isatty() else None,
             **others,
         )
+        write_report(result, output)
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
     metrics = json.dumps({"model": str(result.model), **result.spec.provenance.metrics}, indent=1)
@@ -170,14 +178,6 @@ def command(
 
 for subcommand in (download, check, evaluate, compare):
     command.add_command(subcommand)
-
-
-def _check_sizes(recipe: Recipe) -> None:
-    """Before the data is downloaded."""
-    from unet_training.build import input_spec
-
-    for size in recipe.sizes or (recipe.size,):
-        input_spec(recipe, size)
 
 
 def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
@@ -192,18 +192,6 @@ def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
     logger.info("%d generated pictures in %s, %d of them for the test", count, folder, test)
     synthetic.ensure_dataset(folder, train=count - test, test=test, seed=seed)
     return folder
-
-
-def _train(recipe: Recipe, data: Path, output: Path, *, cache: Path | None, **settings: Any) -> Result:
-    from unet_training.data.cache import PhotoCache
-    from unet_training.pipeline import train
-    from unet_training.report import write_report
-
-    kept = None if cache is None else PhotoCache(cache)
-    terminal = sys.stderr if sys.stderr.isatty() else None
-    result = train(recipe, data, output, cache=kept, terminal=terminal, **settings)
-    write_report(result, output)
-    return result
 
 
 def _recorded_command(context: click.Context) -> str:
