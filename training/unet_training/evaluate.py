@@ -25,18 +25,10 @@ from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines.base import Backend
+from unet_training import segmentation_metrics
 from unet_training.data.pairs import Labelled, open_pair
 from unet_training.errors import DatasetError, UnusableError
-from unet_training.segmentation_metrics import (
-    Bin,
-    Labels,
-    Probabilities,
-    SegmentationMetrics,
-    Sums,
-    calibration,
-    measure,
-    summarize,
-)
+from unet_training.segmentation_metrics import Bin, Labels, Probabilities, SegmentationMetrics, Sums
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +197,7 @@ def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Eval
         return _Sample(photos.names[index], photos.photos[index : index + 1], truths[index], None)
 
     measured = list(_measured(model, range(len(photos)), read))
-    scores = [summarize(sums, model.spec).mean_iou for _, sums in measured]
+    scores = [segmentation_metrics.summarize(sums, model.spec).mean_iou for _, sums in measured]
     return _evaluation(model, part, measured, {}, photos.problems), scores
 
 
@@ -216,13 +208,13 @@ def _evaluation(
     spec = model.spec
     total = Sums.none(len(spec.classes))
     breeds: dict[str, Sums] = defaultdict(lambda: Sums.none(len(spec.classes)))
-    resolutions = breeds.copy()
+    resolutions: dict[str, Sums] = defaultdict(lambda: Sums.none(len(spec.classes)))
     for name, sums in measured:
         total += sums
         breeds[name.rpartition("_")[0] or name] += sums
         if name in resolution_of:
             resolutions[resolution_of[name]] += sums
-    error, bins = calibration(total.bins)
+    error, bins = segmentation_metrics.calibration(total.bins)
     with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
         shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
     return Evaluation(
@@ -235,7 +227,7 @@ def _evaluation(
         part=part,
         classes=spec.class_names,
         size=(spec.output.height, spec.output.width),
-        overall=summarize(total, spec),
+        overall=segmentation_metrics.summarize(total, spec),
         confusion=total.matrix.tolist(),
         confusion_shares=shares.tolist(),
         calibration_error=error,
@@ -262,7 +254,7 @@ def _measured(
     """Name and sums of each photo that ``read`` can read, in order."""
 
     def measure_one(sample: _Sample, probabilities: Probabilities) -> tuple[str, Sums]:
-        return sample.name, measure(probabilities, sample.truth, sample.own_truth, model.spec)
+        return sample.name, segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(items), _BATCH):
@@ -309,4 +301,4 @@ def _read_resolutions(path: Path) -> dict[str, str]:
 
 
 def _summarize_groups(groups: Mapping[str, Sums], spec: ModelSpec) -> dict[str, SegmentationMetrics]:
-    return {name: summarize(groups[name], spec) for name in sorted(groups)}
+    return {name: segmentation_metrics.summarize(groups[name], spec) for name in sorted(groups)}

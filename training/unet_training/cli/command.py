@@ -17,21 +17,10 @@ from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, v
 from unet_runtime.core.errors import INTERRUPTED, OK
 from unet_runtime.core.text import table
 from unet_training import __version__
+from unet_training.cli import options
 from unet_training.cli.compare import compare
 from unet_training.cli.dataset import check, download
 from unet_training.cli.evaluate import evaluate
-from unet_training.cli.options import (
-    DEFAULT_DATA,
-    DEFAULT_PRESET,
-    FILE,
-    FOLDER,
-    as_typed,
-    data_option,
-    given,
-    json_option,
-    make_recipe,
-    recipe_options,
-)
 from unet_training.cli.start import import_keras, print_result
 from unet_training.errors import TrainingInterruptedError
 from unet_training.recipes import PRESETS
@@ -63,11 +52,11 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 @click.group(cls=CommandGroup, invoke_without_command=True, epilog=EXAMPLES)
 @option_group(
     "Data",
-    data_option(
+    options.data_option(
         "Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
         type=click.STRING,
         metavar=f"PATH|{SYNTHETIC}",
-        default=DEFAULT_DATA,
+        default=options.DEFAULT_DATA,
         show_default=True,
     ),
     click.option(
@@ -78,7 +67,9 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
     click.option(
-        "--cache", type=FOLDER, help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]"
+        "--cache",
+        type=options.FOLDER,
+        help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]",
     ),
     click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none."),
 )
@@ -87,10 +78,10 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
-        help=f"Recipe to start from  [default: {DEFAULT_PRESET}; with --data {SYNTHETIC}: demo]",
+        help=f"Recipe to start from  [default: {options.DEFAULT_PRESET}; with --data {SYNTHETIC}: demo]",
     ),
-    click.option("--weights", type=FILE, help="Start from this .keras model's weights."),
-    click.option("--teacher", type=FILE, help="Learn from this .keras model besides the truth (distillation)."),
+    click.option("--weights", type=options.FILE, help="Start from this .keras model's weights."),
+    click.option("--teacher", type=options.FILE, help="Learn from this .keras model besides the truth (distillation)."),
     click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."),
     click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
     click.option(
@@ -101,19 +92,19 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         help="auto: every accelerator takes a share of each batch (KERAS_BACKEND=jax); none: one trains.",
     ),
 )
-@recipe_options()
+@options.recipe_options()
 @option_group(
     "Results",
     click.option(
         "-o",
         "--output",
-        type=FOLDER,
+        type=options.FOLDER,
         default=Path("artifacts"),
         show_default=True,
         help="Folder of model.keras, report.html and its pictures, history.json.",
     ),
-    click.option("--tensorboard", type=FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
-    json_option,
+    click.option("--tensorboard", type=options.FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
+    options.json_option,
 )
 @verbosity
 @click.version_option(__version__)
@@ -146,7 +137,7 @@ def command(
     others = {
         name: settings.pop(name) for name in ("weights", "teacher", "seed", "resume", "distribute", "tensorboard")
     }
-    recipe = make_recipe(preset or ("demo" if synthetic else DEFAULT_PRESET), settings)
+    recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
     import_keras()
     from unet_training.build import input_spec
     from unet_training.data.cache import PhotoCache
@@ -198,9 +189,9 @@ def _recorded_command(context: click.Context) -> str:
     """The command with the options that were given, in the order of ``--help``, folders by their last name only:
     the spec travels with the model, and another machine's folders say nothing there."""
     words = ["unet-train"]
-    for parameter, value in given(context):
+    for parameter, value in options.given(context):
         if parameter.name not in _WITHOUT_EFFECT:
-            words += as_typed(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
+            words += options.as_typed(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
     return shlex.join(words)
 
 

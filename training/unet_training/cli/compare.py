@@ -12,15 +12,7 @@ import click
 from unet_runtime.cli.shared import GroupedCommand, option_group, setup_logging, verbosity
 from unet_runtime.core import files
 from unet_runtime.core.errors import GATE, OK
-from unet_training.cli.options import (
-    DEFAULT_PRESET,
-    FOLDER,
-    data_option,
-    json_option,
-    make_recipe,
-    recipe_options,
-    recipe_words,
-)
+from unet_training.cli import options
 from unet_training.cli.start import import_keras, print_result
 from unet_training.compare.points import FAMILY, Point, parse
 from unet_training.recipes import PRESETS, Recipe
@@ -39,19 +31,19 @@ Examples:
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("points", nargs=-1, metavar="[NAME[:WIDTH[:DEPTH]][@SIZE]]...")
-@option_group("Data", data_option("Dataset in Oxford-IIIT Pet's layout.", required=True))
+@option_group("Data", options.data_option("Dataset in Oxford-IIIT Pet's layout.", required=True))
 @option_group(
     "Training",
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
-        default=DEFAULT_PRESET,
+        default=options.DEFAULT_PRESET,
         show_default=True,
         help="Recipe of every network.",
     ),
     click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of every training."),
 )
-@recipe_options("architecture", "filters", "depth")
+@options.recipe_options("architecture", "filters", "depth")
 @option_group(
     "Export and timing",
     click.option(
@@ -68,12 +60,12 @@ Examples:
     click.option(
         "-o",
         "--output",
-        type=FOLDER,
+        type=options.FOLDER,
         default=Path("artifacts/compare"),
         show_default=True,
         help="Folder of compare.json, compare.md and compare.png, and of a folder for each network.",
     ),
-    json_option,
+    options.json_option,
 )
 @verbosity
 @click.pass_context
@@ -104,7 +96,7 @@ def compare(
     from unet_training.compare.result import as_json, markdown
     from unet_training.compare.steps import Steps
 
-    training = ["--preset", preset, "--seed", str(seed), *recipe_words(context)]
+    training = ["--preset", preset, "--seed", str(seed), *options.recipe_words(context)]
     rows = _compare(recipes, Steps(data, output, training, parity_count, rounds))
     settings = {"training": training, "parity_photos": parity_count, "rounds": rounds}
     text, json_text = markdown(rows), json.dumps(as_json(rows, settings), indent=1)
@@ -121,7 +113,7 @@ def _recipe(point: Point, preset: str, changes: dict[str, Any]) -> Recipe:
     own = {"architecture": point.architecture, "filters": point.filters, "depth": point.depth}
     if point.size:
         own |= {"size": point.size, "sizes": None}
-    return make_recipe(preset, changes | own)
+    return options.make_recipe(preset, changes | own)
 
 
 def _compare(recipes: dict[Point, Recipe], steps: Steps) -> list[Row]:

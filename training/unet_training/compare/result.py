@@ -62,12 +62,9 @@ def make_row(
     """Put together what the commands reported about one network.
 
     Args:
-        point: the network.
-        spec: of its trained model.
-        parameters: how many it has.
+        point, spec, parameters: the network, its trained model and its number of parameters.
         paths: exported files, in the order of ``parity["artifacts"]``.
-        parity: content of ``parity.json``.
-        bench: content of ``bench.json``, of all networks.
+        parity, bench: content of ``parity.json``, and of ``bench.json`` of all networks.
     """
     metrics = spec.provenance.metrics
     checked = {}
