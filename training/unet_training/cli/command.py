@@ -57,13 +57,11 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         type=click.STRING,
         metavar=f"PATH|{SYNTHETIC}",
         default=options.DEFAULT_DATA,
-        show_default=True,
     ),
     click.option(
         "--synthetic-count",
         type=click.IntRange(min=8),
         default=360,
-        show_default=True,
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
     click.option(
@@ -82,27 +80,19 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     ),
     click.option("--weights", type=options.FILE, help="Start from this .keras model's weights."),
     click.option("--teacher", type=options.FILE, help="Learn from this .keras model besides the truth (distillation)."),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."),
+    click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of all randomness."),
     click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
     click.option(
         "--distribute",
         type=click.Choice(("auto", "none")),
         default="auto",
-        show_default=True,
         help="auto: every accelerator takes a share of each batch (KERAS_BACKEND=jax); none: one trains.",
     ),
 )
 @options.recipe_options()
 @option_group(
     "Results",
-    click.option(
-        "-o",
-        "--output",
-        type=options.FOLDER,
-        default=Path("artifacts"),
-        show_default=True,
-        help="Folder of model.keras, report.html and its pictures, history.json.",
-    ),
+    options.output_option("artifacts", "model.keras, report.html and its pictures, history.json"),
     click.option("--tensorboard", type=options.FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
     options.json_option,
 )

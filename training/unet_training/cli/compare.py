@@ -35,13 +35,9 @@ Examples:
 @option_group(
     "Training",
     click.option(
-        "--preset",
-        type=click.Choice(list(PRESETS)),
-        default=options.DEFAULT_PRESET,
-        show_default=True,
-        help="Recipe of every network.",
+        "--preset", type=click.Choice(list(PRESETS)), default=options.DEFAULT_PRESET, help="Recipe of every network."
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of every training."),
+    click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of every training."),
 )
 @options.recipe_options("architecture", "filters", "depth")
 @option_group(
@@ -50,20 +46,14 @@ Examples:
         "--parity-count",
         type=click.IntRange(min=64),
         default=512,
-        show_default=True,
         help="Test photos on which each export is compared with its model.",
     ),
-    click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of the timing."),
+    click.option("--rounds", type=click.IntRange(min=1), default=5, help="Rounds of the timing."),
 )
 @option_group(
     "Results",
-    click.option(
-        "-o",
-        "--output",
-        type=options.FOLDER,
-        default=Path("artifacts/compare"),
-        show_default=True,
-        help="Folder of compare.json, compare.md and compare.png, and of a folder for each network.",
+    options.output_option(
+        "artifacts/compare", "compare.json, compare.md and compare.png, and of each network's folder"
     ),
     options.json_option,
 )

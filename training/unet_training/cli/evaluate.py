@@ -31,26 +31,19 @@ _SHOWN = 5
 
 @click.command(cls=GroupedCommand)
 @click.argument("model", type=click.Path(path_type=Path))
-@data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA, show_default=True)
-@click.option("--split", "part", type=click.Choice(PARTS), default="test", show_default=True, help="Part of the split.")
+@data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA)
+@click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split.")
 @click.option("--count", type=click.IntRange(min=1), help="Photos, spread evenly over the part (default: all).")
 @click.option(
     "--backend",
     type=click.Choice(["auto", *ENGINES]),
     default="auto",
-    show_default=True,
     help="Engine of an exported MODEL; a .keras file runs in Keras.",
 )
 @json_option
 @verbosity
 def evaluate(
-    model: Path,
-    data: Path,
-    part: Part,
-    count: int | None,
-    backend: str,
-    json_file: Path | None,
-    verbosity: int | None,
+    model: Path, data: Path, part: Part, count: int | None, backend: str, json_file: Path | None, verbosity: int | None
 ) -> int:
     """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
     setup_logging(verbosity)

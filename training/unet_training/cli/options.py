@@ -45,6 +45,11 @@ def data_option(help_text: str, **settings: Any) -> Decorator[Any]:
     return click.option("--data", help=help_text, envvar="PETS_DIR", show_envvar=True, **settings)
 
 
+def output_option(default: str, content: str) -> Decorator[Any]:
+    """``--output``, a folder of ``content``."""
+    return click.option("-o", "--output", type=FOLDER, default=Path(default), help=f"Folder of {content}.")
+
+
 class _Sizes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """Sizes in pixels: ``96,128,160``."""
 
