@@ -147,7 +147,7 @@ def load_model(path: Path, backend: str = "auto") -> Model:
     if path.suffix == ".keras" and backend == "auto":
         from unet_training import keras_backend  # seconds, and a framework, that an exported model does not need
 
-        return Model(artifact.spec, keras_backend.load(artifact))
+        return Model(artifact.spec, keras_backend.KerasBackend(keras_backend.load_model(artifact)))
     name = engines.engine_for(path.suffix) if backend == "auto" else backend
     return Model(artifact.spec, engines.load(name, artifact))
 

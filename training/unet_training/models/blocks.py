@@ -24,12 +24,7 @@ Join = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def architecture(
-    name: str,
-    *,
-    filters: int,
-    depth: int,
-    step: Callable[[int], int] = lambda depth: 2**depth,
-    enlarge: int = 1,
+    name: str, *, filters: int, depth: int, step: Callable[[int], int] = lambda depth: 2**depth, enlarge: int = 1
 ) -> Callable[[Body], Callable[..., keras.Model]]:
     """Decorator that puts input and head around the body of a network.
 

@@ -33,32 +33,31 @@ def build(x: Tensor, filters: int, depth: int) -> Tensor:
     skips = []
     for stage in range(depth):
         name = f"encoder{stage + 1}"
-        x = concatenate(*_dense(x, LAYERS[stage], growth, name), f"{name}_all")
+        x = concatenate(x, _dense(x, LAYERS[stage], growth, name), f"{name}_all")
         skips.append(x)
         x = _layer(x, x.shape[-1], f"{name}_down", kernel=1)
         x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
-    seen, x = _dense(x, LAYERS[depth], growth, "bridge")
+    made = _dense(x, LAYERS[depth], growth, "bridge")
     for stage in reversed(range(depth)):
         name = f"decoder{stage + 1}"
         # Only what the last block made goes up: with all that it saw, channels would grow without bound.
         x = layers.Conv2DTranspose(
-            x.shape[-1], 3, strides=2, padding="same", kernel_initializer="he_uniform", name=f"{name}_up"
-        )(x)
-        seen, x = _dense(concatenate(x, skips[stage], name), LAYERS[stage], growth, name)
-    return concatenate(seen, x, "all")
+            made.shape[-1], 3, strides=2, padding="same", kernel_initializer="he_uniform", name=f"{name}_up"
+        )(made)
+        x = concatenate(x, skips[stage], name)
+        made = _dense(x, LAYERS[stage], growth, name)
+    return concatenate(x, made, "all")
 
 
-def _dense(x: Tensor, count: int, growth: int, name: str) -> tuple[Tensor, Tensor]:
-    """The block's input (n, h, w, c) and the features that it adds (n, h, w, count * growth)."""
-    before = x
+def _dense(x: Tensor, count: int, growth: int, name: str) -> Tensor:
+    """The features (n, h, w, count * growth) that a block adds to its input (n, h, w, c)."""
     made = []
     for index in range(count):
         new = _layer(x, growth, f"{name}_{index + 1}")
         made.append(new)
         if index < count - 1:
             x = concatenate(x, new, f"{name}_{index + 1}")
-    together = layers.Concatenate(name=f"{name}_made")(made) if count > 1 else made[0]
-    return before, together
+    return layers.Concatenate(name=f"{name}_made")(made) if count > 1 else made[0]
 
 
 def _layer(x: Tensor, filters: int, name: str, kernel: int = 3) -> Tensor:

@@ -17,6 +17,8 @@ from unet_training.models.blocks import Tensor, architecture, concatenate, up_tr
 DROPOUT = 0.5
 _CONVOLUTIONS = 2
 """Convolutions per stage; each takes a pixel off every side."""
+_REMAINDER = 4
+"""388 = 16 * 24 + 4: sizes of the output are multiples of the step plus this."""
 
 
 def margin(depth: int = 4) -> int:
@@ -52,18 +54,10 @@ def build(x: Tensor, filters: int, depth: int) -> Tensor:
     for stage in reversed(range(depth)):
         name = f"decoder{stage + 1}"
         x = layers.Activation("relu", name=f"{name}_up_relu")(up_transposed(x, filters * 2**stage, name))
-        skip = layers.Cropping2D(_cropped(stage, depth), name=f"{name}_crop")(skips[stage])
+        # What the way through the stages below takes off each side, at twice their pixels.
+        skip = layers.Cropping2D(2 * margin(depth - stage - 1), name=f"{name}_crop")(skips[stage])
         x = _block(concatenate(x, skip, name), filters * 2**stage, name)
     return x
-
-
-_REMAINDER = 4
-"""388 = 16 * 24 + 4: sizes of the output are multiples of the step plus this."""
-
-
-def _cropped(stage: int, depth: int) -> int:
-    """Pixels, at the stage's own size, that the way through the stages below takes off each side."""
-    return margin(depth - stage - 1) * 2
 
 
 def _block(x: Tensor, filters: int, name: str) -> Tensor:
