@@ -180,13 +180,8 @@ def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None
 def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Evaluation, list[float]]:
     """Measure ``model`` on photos in memory, at the model's size alone: metrics at the photos' own size are NaN.
 
-    Args:
-        model: as ``load_model`` opens it.
-        photos: fitted to the model's input; at least one.
-        part: what the evaluation calls them.
-
     Returns:
-        The evaluation, and each photo's mean IoU (NaN where it shows no class).
+        The evaluation, which calls the photos ``part``, and each photo's mean IoU (NaN where it shows no class).
 
     Raises:
         BackendError: the engine fails, or its output is not what the spec says.

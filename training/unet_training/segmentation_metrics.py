@@ -185,7 +185,7 @@ def calibration(bins: npt.NDArray[np.float64]) -> tuple[float, list[Bin]]:
 
 
 def boundary_f1(truth: Region, prediction: Region, visible: Region | None = None) -> float:
-    """How well the foreground's outline is met in one photo (Csurka et al. 2013), 0..1; NaN where there is none.
+    """How well the foreground's outline is met in one photo (Csurka et al. 2013): 0..1, NaN where neither has one.
 
     An outline is the pixels of the region that touch, by a side, a pixel of the picture outside it; where the picture's
     edge cuts the animal there is none. Precision is the share of the prediction's outline closer than

@@ -55,10 +55,10 @@ def move(photos: Tensor, masks: Tensor, rows: Tensor, columns: Tensor) -> tuple[
 
 
 def recolour(photos: Tensor, mixing: Tensor, brightness: Tensor) -> Tensor:
-    """Change brightness, contrast, saturation and hue of photos float32 (n, h, w, 3) in 0..255; returns uint8.
+    """Photos in other colours: brightness, contrast, saturation and hue; uint8 (n, h, w, 3).
 
     Args:
-        photos: as above.
+        photos: float32 (n, h, w, 3) in 0..255.
         mixing: (n, 3, 3), applied to the colours' differences from the photo's mean brightness.
         brightness: (n,), added.
     """

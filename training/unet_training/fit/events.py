@@ -58,12 +58,8 @@ class EventFolder:
     def add(
         self, run: str, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Add to the run ``TRAIN`` or ``VALIDATION`` what TensorBoard shows of one step, an epoch's number from 1.
-
-        Args:
-            run, step: as above.
-            scalars: by name.
-            pictures: uint8 (h, w, 3) RGB in 0..255, by name.
+        """Add to the run ``TRAIN`` or ``VALIDATION`` what TensorBoard shows of one step, an epoch's number from 1: numbers
+        and pictures, uint8 (h, w, 3) RGB in 0..255, by name.
 
         Raises:
             OutputError: the file cannot be written.

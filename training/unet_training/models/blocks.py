@@ -121,7 +121,7 @@ def concatenate(x: Tensor, skip: Tensor, name: str) -> Tensor:
 
 
 def u_shape(x: Tensor, filters: int, depth: int, *, block: Block, up: Block, join: Join = concatenate) -> Tensor:
-    """An encoder that halves by max pooling, and a decoder with skip connections from it.
+    """Features (n, h, w, filters) of an encoder that halves by max pooling, and a decoder with skip connections from it.
 
     Args:
         x: (n, h, w, c).
@@ -130,9 +130,6 @@ def u_shape(x: Tensor, filters: int, depth: int, *, block: Block, up: Block, joi
         block: convolutions of every stage.
         up: upsampling to twice the height and width.
         join: combines the decoder's features with the encoder's.
-
-    Returns:
-        (n, h, w, filters)
     """
     skips = []
     for stage in range(depth):

@@ -51,13 +51,13 @@ def choose(scores: Sequence[float], seed: int, count: int = _PHOTOS) -> dict[str
 
 
 def draw(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequence[int], path: Path) -> Picture | None:
-    """Draw one panel, PNG: a column per chosen photo with its truth and its prediction; None where none is chosen.
+    """Draw one panel, PNG: a column with truth and prediction for each chosen photo; None where none is chosen.
 
     Args:
         model: predicts.
-        photos: fitted to the model's input; scores: mean IoU of each.
+        photos, scores: fitted to the model's input, and the mean IoU of each.
         chosen: indices of the photos, from the left.
-        path: the PNG file.
+        path: the file.
 
     Raises:
         OutputError: ``path`` cannot be written.
