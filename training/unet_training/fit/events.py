@@ -58,7 +58,7 @@ class EventFolder:
     def add(
         self, run: str, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Add to the run ``TRAIN`` or ``VALIDATION`` what TensorBoard shows of one step, an epoch's number from 1: numbers
+        """Add to the run ``TRAIN`` or ``VALIDATION`` what TensorBoard shows of ``step``, an epoch from 1: numbers
         and pictures, uint8 (h, w, 3) RGB in 0..255, by name.
 
         Raises:

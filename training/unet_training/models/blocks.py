@@ -121,7 +121,7 @@ def concatenate(x: Tensor, skip: Tensor, name: str) -> Tensor:
 
 
 def u_shape(x: Tensor, filters: int, depth: int, *, block: Block, up: Block, join: Join = concatenate) -> Tensor:
-    """Features (n, h, w, filters) of an encoder that halves by max pooling, and a decoder with skip connections from it.
+    """Features (n, h, w, filters) of an encoder that halves by max pooling, and a decoder with its skip connections.
 
     Args:
         x: (n, h, w, c).
