@@ -130,7 +130,7 @@ def test_a_teacher_that_cannot_is_refused(stride: int) -> None:
     x = keras.layers.Conv2D(3, 1, strides=stride)(keras.layers.Rescaling(1 / 255)(image))
     if stride == 1:
         x = keras.layers.Reshape((32, 32, 3))(x)
-    with pytest.raises(TrainingError, match=r"--teacher odd: (cannot take photos of any size|answers \(32, 48\))"):
+    with pytest.raises(TrainingError, match=r"--teacher odd: (cannot take photos of any size|predicts \(32, 48\))"):
         teacher_network(Pretrained(keras.Model(image, x), "odd", ""))
 
 
