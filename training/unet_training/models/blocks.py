@@ -14,7 +14,7 @@ from keras import layers
 Tensor: TypeAlias = keras.KerasTensor
 
 Body = Callable[[Tensor, int, int], Tensor]
-"""(photo (n, height, width, 3), float32 in 0..1; filters; depth) -> features (n, h', w', c) for the head."""
+"""(photo (n, height, width, 3), float32, by default in 0..1; filters; depth) -> features (n, h', w', c) for the head."""
 
 Block = Callable[[Tensor, int, str], Tensor]
 """(features (n, h, w, c), filters, name) -> features (n, h', w', filters)."""
@@ -24,7 +24,14 @@ Join = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def architecture(
-    name: str, *, filters: int, depth: int, step: Callable[[int], int] = lambda depth: 2**depth, enlarge: int = 1
+    name: str,
+    *,
+    filters: int,
+    depth: int,
+    step: Callable[[int], int] = lambda depth: 2**depth,
+    enlarge: int = 1,
+    scale: float = 1 / 255,
+    offset: float = 0.0,
 ) -> Callable[[Body], Callable[..., keras.Model]]:
     """Decorator that puts input and head around the body of a network.
 
@@ -33,6 +40,7 @@ def architecture(
         filters, depth: defaults, the paper's.
         step: depth -> the factor by which the network makes its input smaller, which divides height and width.
         enlarge: logits are made this many times as high and wide, bilinearly.
+        scale, offset: what the photo's values, 0..255, are multiplied by, and what is added to them.
     """
     standard_filters, standard_depth = filters, depth
 
@@ -70,7 +78,7 @@ def architecture(
                     f"input size {height}x{width}, expected multiples of {factor} (what the network halves by)"
                 )
             image = keras.Input((height, width, 3), dtype="uint8", name="image")
-            x = layers.Rescaling(1 / 255, name="rescale")(image)  # so no device code normalises
+            x = layers.Rescaling(scale, offset, name="rescale")(image)  # so no device code normalises
             x = body(x, filters, depth)
             # float32 whatever the policy: a softmax in half precision costs accuracy, and the contract says float32.
             x = layers.Conv2D(classes, 1, name="logits", dtype="float32")(x)
