@@ -14,7 +14,7 @@ from keras import layers
 Tensor: TypeAlias = keras.KerasTensor
 
 Body = Callable[[Tensor, int, int], Tensor]
-"""(photo (n, height, width, 3), float32, by default in 0..1; filters; depth) -> features (n, h', w', c) for the head."""
+"""(photo (n, height, width, 3), float32; filters; depth) -> features (n, h', w', c) for the head."""
 
 Block = Callable[[Tensor, int, str], Tensor]
 """(features (n, h, w, c), filters, name) -> features (n, h', w', filters)."""
