@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 
-from unet_export.diagnosis.diagnose import diagnose, main_contributors
+from unet_export.diagnosis.diagnose import diagnose_export, main_contributors
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS, Builder, Format
 from unet_export.gate.gate import ParityResult
@@ -23,9 +22,6 @@ logger = logging.getLogger(__name__)
 
 MORE_PHOTOS = 4
 """Factor by which the number of calibration photos is raised."""
-
-_DIAGNOSED = 16
-"""Calibration photos on which layers are compared."""
 
 _PRECISE_LAYERS = (3, 8)
 """Numbers of main contributors that are kept precise, one attempt each."""
@@ -73,11 +69,8 @@ def repair(
 
 def _contributors(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
     """Keras layers that add most noise to the file as it was just ``made``; empty if its layers cannot be compared."""
-    layers = list(map(attrgetter("name"), builder.model(made).layers))
-    counterpart = builder.baseline(form, made)
     with suppress(ExportError):
-        images = builder.images(_DIAGNOSED)
-        return main_contributors(diagnose(counterpart, path.read_bytes(), images, path.suffix, layers))
+        return main_contributors(diagnose_export(builder, form, path, made))
     return []
 
 

@@ -117,17 +117,7 @@ class LayerError:
 
 
 def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
-    """Measure every activation that both files have, in the order of computation.
-
-    Args:
-        pair: the files.
-        images: real photos as fed, uint8 (n, h, w, 3), at least one.
-
-    Raises:
-        ValueError: no photo.
-    """
-    if len(images) == 0:
-        raise ValueError("0 photos, expected at least one: layers are compared on them")
+    """Measure every activation that both files have, in the order of computation, on uint8 (n, h, w, 3), n above 0."""
     sums = {tensor.name: _Sums(tensor) for tensor in pair.tensors}
     for index in range(len(images)):
         for name, expected, actual in pair.run(images[index : index + 1]):

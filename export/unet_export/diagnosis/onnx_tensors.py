@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream, with_readers
 from unet_export.errors import ExportError
-from unet_export.formats.onnx_graph import layer_of_node
+from unet_export.formats.onnx_graph import attribute, initializers, layer_of_node, makers, readers
 
 _KERNELS = {"Conv": 1, "ConvTranspose": 0}
 """Axis of the kernel's input channels."""
@@ -28,13 +28,9 @@ class _Graph:
 
     def __init__(self, content: bytes) -> None:
         self.model = onnx.load_model_from_string(content)
-        self.makers: dict[str, onnx.NodeProto] = {}
-        self._constants = {entry.name: entry for entry in self.model.graph.initializer}
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.model.graph.node:
-            self.makers |= dict.fromkeys(node.output, node)
-            for tensor in node.input:
-                self._readers.setdefault(tensor, []).append(node)
+        self.makers = makers(self.model.graph)
+        self._constants = initializers(self.model.graph)
+        self._readers = readers(self.model.graph)
 
     def inputs(self, tensor: str) -> list[str]:
         return list(self.makers[tensor].input) if tensor in self.makers else []
@@ -70,8 +66,7 @@ class _Graph:
             return np.asarray(self.constant(name), np.float32)
         source = self.makers[name]
         raw, scales, zeros = map(self.constant, source.input)
-        axis = next((entry.i for entry in source.attribute if entry.name == "axis"), 1)
-        return dequantized(raw, scales, zeros, axis)
+        return dequantized(raw, scales, zeros, attribute(source, "axis", 1))
 
     def session(self, outputs: Sequence[str]) -> Any:
         """A session that runs the graph as written: an engine's fusions would hide what is between."""
@@ -90,7 +85,7 @@ class _Graph:
 class OnnxPair:
     """The ``layer_errors.Pair`` of two ``.onnx`` files."""
 
-    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str] = ()) -> None:
+    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str]) -> None:
         self._plain, self._integer = _Graph(float_content), _Graph(integer_content)
         self._layers = layers
         # name -> (grid, name in the integer file), in the order of computation
@@ -107,10 +102,7 @@ class OnnxPair:
                 "float32 and the int8 file of the same model, from one export"
             )
         self.tensors = with_readers(list(map(self._tensor, self._rounded)))
-        self._sessions = (
-            self._plain.session(list(self._rounded)),
-            self._integer.session(names),
-        )
+        self._sessions = self._plain.session(list(self._rounded)), self._integer.session(names)
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
         values = []
@@ -131,4 +123,4 @@ class OnnxPair:
 
     def _layer(self, node: onnx.NodeProto) -> str:
         layer = layer_of_node(node.name)
-        return layer if not self._layers or layer in self._layers else ""
+        return layer if layer in self._layers else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ _ARITHMETIC = re.compile(r"convolution|conv_transpose|depthwise|MatMul")
 class TFLitePair:
     """The ``layer_errors.Pair`` of two ``.tflite`` files."""
 
-    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str] = ()) -> None:
+    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str]) -> None:
         self._files = Flatbuffer(float_content), Flatbuffer(integer_content)
         self._runs = _Run(float_content), _Run(integer_content)
         self._matches = _match(*self._files)
@@ -126,11 +126,8 @@ def _grid(file: Flatbuffer, index: int) -> Grid | None:
 
 
 def _layer(name: str, operator: Operator, layers: Sequence[str]) -> str:
-    """``unet_1/a_relu_1/Relu;unet_1/a_conv_1/convolution`` -> ``a_conv``; empty where there is no scope."""
+    """``unet_1/a_relu_1/Relu;unet_1/a_conv_1/convolution`` -> ``a_conv``; empty where no layer is named."""
     parts = name.split(";")
     if operator.kind in WEIGHTED:
         parts.sort(key=lambda part: _ARITHMETIC.search(part) is None)
-    if layers:
-        return next((layer for part in parts for layer in layers_in(part, layers)), "")
-    scopes = parts[0].split("/")
-    return re.sub(r"_\d+$", "", scopes[-2]) if len(scopes) > 2 else ""
+    return next(chain.from_iterable(layers_in(part, layers) for part in parts), "")

@@ -37,8 +37,8 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
     from unet_export.formats import onnx_convert
 
     def convert() -> onnx.ModelProto:
-        model, options = builder.model(quantization, precision), builder.options
-        return onnx_convert.build_onnx(model, builder.spec.name, dynamic=options.dynamic, labels=options.labels)
+        model = builder.model(quantization, precision)
+        return onnx_convert.build_onnx(model, builder.spec.name, dynamic=builder.dynamic, labels=builder.labels)
 
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
 

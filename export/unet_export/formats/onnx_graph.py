@@ -72,9 +72,9 @@ def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     return found
 
 
-def output_names(graph: onnx.GraphProto) -> set[str]:
-    """Names of the graph's outputs."""
-    return set(map(attrgetter("name"), graph.output))
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An operator's integer attribute."""
+    return next((int(entry.i) for entry in node.attribute if entry.name == name), default)
 
 
 def redirect(graph: onnx.GraphProto, old: str, new: str) -> None:
@@ -177,7 +177,7 @@ def fold_scales(graph: onnx.GraphProto) -> None:
     """
     weights = initializers(graph)
     made_by = makers(graph)
-    outputs = output_names(graph)
+    outputs = set(map(attrgetter("name"), graph.output))
     uses = Counter(outputs)
     for node in graph.node:
         uses.update(node.input)
@@ -230,7 +230,7 @@ def _fold(
     shape = [1] * kernel.ndim
     shape[axis] = channels = kernel.shape[axis]
     per_channel = (channels, *(1,) * (kernel.ndim - 2))  # as it broadcasts over (n, channels, h, w)
-    if not _is_per_channel(constant, per_channel) or (axis == 1 and _groups(conv) != 1):
+    if not _is_per_channel(constant, per_channel) or (axis == 1 and attribute(conv, "group", 1) != 1):
         return False
     values = np.broadcast_to(constant.reshape(-1).astype(np.float64), channels)
     bias = np.zeros(channels)
@@ -259,10 +259,3 @@ def _is_per_channel(constant: npt.NDArray[np.float32], shape: tuple[int, ...]) -
     if constant.ndim > len(shape) + 1:
         return False
     return constant.size == 1 or constant.shape[-len(shape) :] == shape
-
-
-def _groups(conv: onnx.NodeProto) -> int:
-    for attribute in conv.attribute:
-        if attribute.name == "group":
-            return int(attribute.i)
-    return 1

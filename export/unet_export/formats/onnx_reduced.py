@@ -92,7 +92,7 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
     ONNX Runtime removes such Casts for another entry point: https://github.com/microsoft/onnxruntime/pull/12871
     """
     made_by = makers(graph)
-    outputs = onnx_graph.output_names(graph)
+    outputs = set(map(attrgetter("name"), graph.output))
     for node in graph.node:
         down = made_by.get(node.input[0]) if node.op_type == "Cast" else None
         if down is None or not down.name.endswith("_cast_to_fp16_node"):

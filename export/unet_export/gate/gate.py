@@ -9,8 +9,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from unet_export.errors import ExportError
-from unet_export.gate.panels import Panel
 from unet_runtime.core.errors import GATE, UnetRuntimeError
 
 
@@ -92,6 +94,10 @@ class Metrics(NamedTuple):
     """IoU of the artifact's neutral class, likewise."""
 
     @property
+    def disagreement(self) -> float:
+        return 1 - self.agreement
+
+    @property
     def iou_change(self) -> float | None:
         """Change of mean IoU against the trained model, percentage points; negative is worse."""
         return _points(self.mean_iou, self.reference_mean_iou)
@@ -130,6 +136,31 @@ class EngineResult:
     @property
     def verdict(self) -> str:
         return "not checked" if self.not_checked else "FAILED" if self.failures else "passed"
+
+
+def masks_of(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Probabilities (..., classes) -> class ids (...)."""
+    masks: npt.NDArray[np.uint8] = probabilities.argmax(axis=-1).astype(np.uint8)
+    return masks
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One photo of the proof with the masks of the trained model and of one artifact, for people to look at."""
+
+    name: str
+    """Name of the photo."""
+    image: npt.NDArray[np.uint8]
+    """The pixels that the masks cover, as fed to the model: (h, w, 3), RGB in 0..255."""
+    expected: npt.NDArray[np.uint8]
+    """Class ids (h, w) of the trained model."""
+    actual: npt.NDArray[np.uint8]
+    """Class ids (h, w) of the artifact."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of pixels (0..1) with the same class."""
+        return float((self.expected == self.actual).mean())
 
 
 @dataclass(frozen=True)
@@ -174,17 +205,14 @@ class ParityResult:
 
 
 class ParityError(UnetRuntimeError):
-    """The gate failed: nothing was accepted.
-
-    Attributes:
-        results: of every artifact, those that passed too.
-    """
+    """The gate failed: nothing was accepted."""
 
     exit_code = GATE
 
     def __init__(self, message: str, results: list[ParityResult]) -> None:
         super().__init__(message)
         self.results = results
+        """Of every artifact, those that passed too."""
 
 
 def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:

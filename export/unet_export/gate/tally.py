@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.gate.gate import Metrics
-from unet_export.gate.panels import masks_of
+from unet_export.gate.gate import Metrics, masks_of
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.spec import ModelSpec
 

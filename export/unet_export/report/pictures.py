@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from unet_export.gate.gate import EngineResult
-from unet_export.gate.panels import Panel
+from unet_export.gate.gate import EngineResult, Panel
 from unet_export.gate.tally import DECADES
 from unet_export.report.numbers import power
 from unet_runtime.core.render import palette_image
