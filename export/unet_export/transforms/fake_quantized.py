@@ -35,9 +35,6 @@ class FakeQuantized:
     output channel, symmetric. An int8 file folds BatchNormalization into the kernel; the clone keeps it, with its
     statistics as they are, because it is a factor a channel, which the channel's scale takes along: rounding before
     the factor and rounding after it are the same.
-
-    Attributes:
-        trainable: the Keras variables that gradients reach; float, without any rounding.
     """
 
     def __init__(self, model: Any, images: npt.NDArray[np.uint8], weight_bits: int = 8) -> None:
@@ -54,6 +51,7 @@ class FakeQuantized:
         for layer in self._layers():
             layer.set_weights(model.get_layer(layer.name).get_weights())
         self.trainable = list(self._model.trainable_variables)
+        """The Keras variables that gradients reach; float, without any rounding."""
         self._kinds: dict[int, str] = {}
         for layer in self._layers():
             if type(layer).__name__ in CONVOLUTIONS:

@@ -31,6 +31,9 @@ CHECKS = 5
 WARM_UP = 8
 """The learning rate grows during one step in so many: Adam's first steps, without averages, are the longest."""
 
+_BATCH = 4
+"""Photos per step."""
+
 _TINY = 1e-7
 """Least probability whose logarithm is taken: float32's resolution at 1."""
 
@@ -52,7 +55,6 @@ def finetune(
     *,
     weight_bits: int = 8,
     learning_rate: float = 2e-5,
-    batch_size: int = 4,
     seed: int = 0,
 ) -> Any:
     """Train a clone of ``model`` to predict in int8 what ``model`` predicts in float32.
@@ -67,18 +69,15 @@ def finetune(
         steps: optimizer steps; 30 to 60 do most of what can be done.
         weight_bits: bits of the file's weights, 7 or 8.
         learning_rate: Adam's at its highest, from which it falls along half a cosine.
-        batch_size: photos per step.
         seed: seed of the photos' order.
 
-    Returns:
-        A model of the same architecture, in float32, to be exported as any other.
-
     Raises:
-        ValueError: fewer than two photos, or steps, batch size or learning rate not above 0.
+        ValueError: fewer than two photos.
     """
     import tensorflow as tf
 
-    _check(images, steps, learning_rate, batch_size)
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} photos, expected at least 2: one validates, the others train")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images))
     count = min(MAX_VALIDATION, max(1, len(images) // HELD_OUT))
@@ -88,7 +87,7 @@ def finetune(
     best = _validate(trainer, validation, 0)
     weights = student.weights()
     checks = np.rint(np.linspace(0, steps, CHECKS + 1)[1:])
-    batches = _batches(len(training), batch_size, rng)
+    batches = _batches(len(training), rng)
     for step in range(1, steps + 1):
         trainer.step(tf.constant(training[next(batches)]))
         if step in checks and (score := _validate(trainer, validation, step)) < best:  # no comparison with NaN holds
@@ -114,22 +113,14 @@ def _validate(trainer: _Trainer, images: npt.NDArray[np.uint8], step: int) -> _S
     return score
 
 
-def _check(images: npt.NDArray[np.uint8], steps: int, learning_rate: float, batch_size: int) -> None:
-    if len(images) < 2:
-        raise ValueError(f"{len(images)} photos, expected at least 2: one validates, the others train")
-    for name, value in (("steps", steps), ("learning_rate", learning_rate), ("batch_size", batch_size)):
-        if not value > 0:
-            raise ValueError(f"{name} {value}, expected more than 0")
-
-
-def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
+def _batches(count: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
     """Indices of one batch after the other, without end; each photo once before any comes again."""
     waiting = np.empty(0, np.intp)
     while True:
-        while len(waiting) < size:
+        while len(waiting) < _BATCH:
             waiting = np.concatenate([waiting, rng.permutation(count)])
-        yield waiting[:size]
-        waiting = waiting[size:]
+        yield waiting[:_BATCH]
+        waiting = waiting[_BATCH:]
 
 
 class _Trainer:

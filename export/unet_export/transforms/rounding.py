@@ -22,7 +22,7 @@ def with_biases_of_float16(model: Any) -> Any:
     their taps, are divided by it. A layer whose channels cannot be rescaled keeps its bias.
     """
     copy = clone(model)
-    for source in rescalable(copy)[0]:
+    for source in rescalable(copy):
         bias = source.bias()
         rounded = bias.astype(np.float16).astype(np.float64)
         representable = np.isfinite(rounded) & (np.abs(rounded) >= _SMALLEST)
