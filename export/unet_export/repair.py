@@ -32,19 +32,15 @@ _FINETUNE_STEPS = 60
 def repair(
     result: ParityResult, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec
 ) -> ParityResult:
-    """Try remedies on an integer artifact that failed, and log each.
+    """Try remedies on an integer artifact that failed, and log each; its file is replaced by one that passes.
 
     Args:
-        result: of the gate; its file is replaced by the repaired one, and is as before if no remedy helps.
-        builder: of the same export.
-        reference, photos, spec: as the gate had them.
+        result: of the gate.
+        builder, reference, photos, spec: as the gate had them.
 
     Returns:
         The result with the first remedy that passes; ``result`` if it passed already, is of a float format, or no
-        remedy helps.
-
-    Raises:
-        OSError: the file cannot be written.
+        remedy helps, and the file is as before.
     """
     form = FORMATS[result.format]
     if result.passed or not form.quantized:
@@ -77,9 +73,7 @@ def _contributors(form: Format, path: Path, builder: Builder, made: Quantization
 def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
     """Remedies in order of cost: (description, settings). Those that are free on the device are kept for the rest.
 
-    Args:
-        form: an integer format.
-        contributors: called when needed, returns the layers of a file made with these settings that add most noise.
+    ``contributors``, called when needed, returns the layers of a file made with these settings that add most noise.
     """
     start = form.quantization
     for method in form.methods:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,8 +49,6 @@ class Tensor:
     """The Keras layer that makes it; of fused layers, the one with weights. Empty where none can be identified."""
     sources: tuple[str, ...]
     """Names of the activations it is computed from."""
-    readers: tuple[str, ...]
-    """Layers that are computed from it."""
     channel_axis: int
     grid: Grid | None
     """None: the integer file holds it in float."""
@@ -61,17 +59,11 @@ class Tensor:
 class Pair(Protocol):
     """A float file and its integer counterpart, opened for inspection: ``OnnxPair``, ``TFLitePair``."""
 
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """Activations in the order of computation."""
-        ...
+    tensors: list[Tensor]
+    """Activations in the order of computation."""
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
-        """Run one photo, uint8 (1, h, w, 3).
-
-        Yields:
-            Name of a tensor, its values in the float file, its values in the other, dequantised.
-        """
+        """One photo, uint8 (1, h, w, 3) -> (tensor's name, values in the float file, and in the other, dequantised)."""
         ...
 
 
@@ -119,6 +111,10 @@ class LayerError:
 def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
     """Measure every activation that both files have, in the order of computation, on uint8 (n, h, w, 3), n above 0."""
     sums = {tensor.name: _Sums(tensor) for tensor in pair.tensors}
+    readers: dict[str, dict[str, None]] = {name: {} for name in sums}
+    for tensor in pair.tensors:
+        for source in tensor.sources if tensor.layer else ():
+            readers[source][tensor.layer] = None
     for index in range(len(images)):
         for name, expected, actual in pair.run(images[index : index + 1]):
             sums[name].add(expected, actual)
@@ -126,7 +122,7 @@ def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
     errors = []
     for name, entry in sums.items():  # a tensor comes after those it is computed from
         noise[name] = noise_to_signal(entry.noise, entry.signal)
-        errors.append(entry.error(noise))
+        errors.append(entry.error(noise, tuple(readers[name])))
     return errors
 
 
@@ -160,8 +156,8 @@ class _Sums:
             half = grid.scale / 2
             self._outside += int(((expected < grid.low - half) | (expected > grid.high + half)).sum())
 
-    def error(self, noise: Mapping[str, float]) -> LayerError:
-        """The sums as ratios; ``noise``: noise-to-signal ratio of every tensor."""
+    def error(self, noise: Mapping[str, float], readers: tuple[str, ...]) -> LayerError:
+        """The sums as ratios; ``noise``: noise-to-signal ratio of every tensor so far."""
         tensor, grid = self._tensor, self._tensor.grid
         low, high = float(self._low.min()), float(self._high.max())
         width = grid.high - grid.low if grid else high - low
@@ -171,7 +167,7 @@ class _Sums:
         return LayerError(
             layer=tensor.layer,
             tensor=tensor.name,
-            readers=tensor.readers,
+            readers=readers,
             sqnr=decibels(float(self.noise.sum() / self.signal.sum()) if self.signal.any() else 0.0),
             noise=noise[tensor.name],
             added=noise[tensor.name] - before,
@@ -230,12 +226,3 @@ def upstream(name: str, inputs: Callable[[str], Sequence[str]], known: Mapping[s
             seen.add(tensor)
             waiting.extend(inputs(tensor))
     return tuple(dict.fromkeys(found))
-
-
-def with_readers(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors with ``readers`` filled in: layers of those that are computed from each."""
-    readers: dict[str, dict[str, None]] = {}
-    for tensor in tensors:
-        for source in tensor.sources if tensor.layer else ():
-            readers.setdefault(source, {})[tensor.layer] = None
-    return [replace(tensor, readers=tuple(readers.get(tensor.name, ()))) for tensor in tensors]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream, with_readers
+from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream
 from unet_export.errors import ExportError
 from unet_export.formats.onnx_graph import attribute, initializers, layer_of_node, makers, readers
 
@@ -72,14 +73,13 @@ class _Graph:
         """A session that runs the graph as written: an engine's fusions would hide what is between."""
         import onnxruntime as ort
 
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self.model)
-        del copy.graph.output[:]
-        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        model = copy.deepcopy(self.model)
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
-        return ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class OnnxPair:
@@ -101,7 +101,7 @@ class OnnxPair:
                 "the two .onnx files share no activation that one holds in float and the other rounds: expected the "
                 "float32 and the int8 file of the same model, from one export"
             )
-        self.tensors = with_readers(list(map(self._tensor, self._rounded)))
+        self.tensors = list(map(self._tensor, self._rounded))
         self._sessions = self._plain.session(list(self._rounded)), self._integer.session(names)
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
@@ -119,7 +119,7 @@ class OnnxPair:
         maker = self._plain.makers[name]
         axis = _CHANNELS_LAST if maker.op_type == "Transpose" else _CHANNELS_FIRST
         sources = upstream(name, self._plain.inputs, self._rounded)
-        return Tensor(name, self._layer(node or maker), sources, (), axis, self._rounded[name][0], noise)
+        return Tensor(name, self._layer(node or maker), sources, axis, self._rounded[name][0], noise)
 
     def _layer(self, node: onnx.NodeProto) -> str:
         layer = layer_of_node(node.name)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream, with_readers
+from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, WEIGHTS, Flatbuffer, Operator, layers_in
 
@@ -36,7 +36,7 @@ class TFLitePair:
         known: dict[str, int] = {}
         for plain, integer in self._matches:
             known[self._files[0].name(plain)] = integer
-        self.tensors = with_readers([self._tensor(*match, known) for match in self._matches])
+        self.tensors = [self._tensor(*match, known) for match in self._matches]
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
         for run in self._runs:
@@ -59,7 +59,7 @@ class TFLitePair:
             rounded = self._runs[1].values(integer_file.producers[integer].inputs[WEIGHTS])
             noise = kernel_noise(kernel, rounded, min(_INPUT_CHANNELS, kernel.ndim - 1))
         layer = _layer(name, operator, self._layers)
-        return Tensor(name, layer, upstream(name, inputs, known), (), -1, _grid(integer_file, integer), noise)
+        return Tensor(name, layer, upstream(name, inputs, known), -1, _grid(integer_file, integer), noise)
 
 
 class _Run:

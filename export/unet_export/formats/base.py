@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.calibration import calibration_images
-from unet_export.photos import PhotoSets, inputs
+from unet_export.photos import PhotoSets, calibration_images, inputs
 from unet_export.quantization import Method, Quantization
 from unet_export.transforms.equalize import equalize
 from unet_export.transforms.finetune import finetune
@@ -63,19 +62,19 @@ class Format:
 
 
 class Builder:
-    """Makes the files of one model. What several formats share is made once."""
+    """Makes the files of one model. What several formats share is made once.
+
+    Args:
+        model: Keras, uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes).
+        spec: of the model.
+        photos: for calibration.
+        work: a folder for what the converters read; made when needed.
+        dynamic, labels: of the ONNX files, as in ``ExportOptions``.
+    """
 
     def __init__(
         self, model: Any, spec: ModelSpec, photos: PhotoSets, work: Path, *, dynamic: bool = False, labels: bool = False
     ) -> None:
-        """
-        Args:
-            model: Keras, uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes).
-            spec: spec of the model.
-            photos: for calibration.
-            work: a folder for what the converters read; made when needed.
-            dynamic, labels: of the ONNX files, as in ``ExportOptions``.
-        """
         self.spec, self.dynamic, self.labels = spec, dynamic, labels
         self._trained = model
         self._photos = photos

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet_export.calibration import sha256
 from unet_export.formats.base import Builder, Format
+from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision

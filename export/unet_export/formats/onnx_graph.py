@@ -91,12 +91,9 @@ def layer_of_node(name: str) -> str:
 
 
 def nodes_of(proto: onnx.ModelProto, layers: Iterable[str]) -> list[str]:
-    """Names of the nodes that belong to Keras layers, in the graph's order.
+    """Names of the nodes that belong to Keras layers, in the graph's order. Raises ExportError for a layer without one.
 
     A BatchNormalization folded into the convolution before has none: name the convolution.
-
-    Raises:
-        ExportError: a layer without a node.
     """
     names = set(layers)
     known: set[str] = set()
@@ -145,10 +142,9 @@ def _layer(node: onnx.NodeProto, weights: Container[str], layer_of: LayerOf) -> 
 
 
 def _rename(nodes: list[onnx.NodeProto], kept: set[str], layers: Mapping[str, str]) -> dict[str, str]:
-    """Name nodes and tensors; ``layers``: by the node's old name.
+    """Name nodes and tensors; returns new names by old, in order of first use, of all tensors but those ``kept``.
 
-    Returns:
-        New name by old name of every tensor but those ``kept``, in order of first use.
+    ``layers``: by the node's old name.
     """
     names: dict[str, str] = {}
     count: Counter[str] = Counter()

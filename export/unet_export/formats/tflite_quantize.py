@@ -89,11 +89,7 @@ def quantize(
 
 
 def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
-    """Check the settings before the model is converted.
-
-    Raises:
-        ExportError: an unknown method, or a precise layer that is none of the model's ``layers``.
-    """
+    """Raise ExportError for an unknown method, or a precise layer that is none of the model's ``layers``."""
     if quantization.method not in TFLITE_METHODS:
         raise ExportError(
             f"calibration method {quantization.method}: a .tflite has {' and '.join(TFLITE_METHODS)}, "
@@ -122,11 +118,7 @@ def head(flatbuffer: Flatbuffer) -> list[Operator]:
 def measure(
     flatbuffer: Flatbuffer, content: bytes, images: npt.NDArray[np.uint8], method: str
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(name, (lowest, highest)) of every activation of a float file on ``images``.
-
-    Raises:
-        ExportError: values that are not finite.
-    """
+    """(name, (lowest, highest)) of every activation of a float file on ``images``. Raises ExportError if not finite."""
     written = chain(flatbuffer.graph.inputs, *(entry.outputs for entry in flatbuffer.operators))
     tensors = [int(index) for index in written if flatbuffer.type(index) == "FLOAT32"]
     ends: dict[int, list[tuple[float, float]]] = defaultdict(list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -262,8 +263,4 @@ def _drop(change: float | None) -> float:
 
 def _round_up(value: float) -> float:
     """Round to two significant digits, never below ``value``."""
-    if not value > 0 or math.isinf(value):
-        return value
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    rounded = float(f"{math.ceil(value / step) * step:.2g}")
-    return rounded if rounded >= value else float(f"{(math.ceil(value / step) + 1) * step:.2g}")
+    return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value)))

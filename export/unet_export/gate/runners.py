@@ -44,11 +44,7 @@ def open_runners(form: Format, path: Path) -> list[Runner]:
 
 
 def first_runner(form: Format, path: Path) -> Run:
-    """The artifact in the first engine that runs it here.
-
-    Raises:
-        BackendError: none does; the message says why of each.
-    """
+    """The artifact in the first engine that runs it here. Raises BackendError, with all reasons, where none does."""
     reasons: list[str] = []
     for result, run in open_runners(form, path):
         if run is not None:
