@@ -26,6 +26,15 @@ from unet_export.report.recommend import activation_bytes
 VOID = {"meta", "img"}
 
 
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results made by hand have no files."""
+    monkeypatch.setattr("unet_export.report.recommend.activation_bytes", lambda path: 54321)
+
+
+pytestmark = pytest.mark.usefixtures("memory")
+
+
 def plain(text: str) -> str:
     """Minus signs and dashes as a keyboard has them."""
     return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
@@ -201,10 +210,10 @@ def test_a_histogram_has_a_bar_a_decade_and_its_tolerance() -> None:
 
 def test_pictures_show_photo_both_masks_and_where_they_differ() -> None:
     shown = pictures(panel(), SPEC)
-    assert decoded(shown.photo).size == (16, 16)
-    assert set(np.unique(np.array(decoded(shown.expected).convert("RGB")).reshape(-1, 3), axis=0).ravel()) == {0, 255}
-    assert decoded(shown.actual).convert("RGB").getpixel((0, 0)) == SPEC.classes[1].color
-    different = np.array(decoded(shown.difference).convert("RGB")) == DIFFERENT  # (h, w, 3)
+    assert decoded(shown["photo"]).size == (16, 16)
+    assert set(np.unique(np.array(decoded(shown["Keras"]).convert("RGB")).reshape(-1, 3), axis=0).ravel()) == {0, 255}
+    assert decoded(shown["artifact"]).convert("RGB").getpixel((0, 0)) == SPEC.classes[1].color
+    different = np.array(decoded(shown["difference"]).convert("RGB")) == DIFFERENT  # (h, w, 3)
     assert different.all(axis=-1).sum() == 4
     assert different[:2, :2].all()
 
@@ -216,7 +225,7 @@ def test_a_large_photo_is_reduced_and_a_single_pixel_still_seen() -> None:
     actual[side - 1, 0] = 2
     image = rng.integers(0, 256, (side, side, 3), np.uint8)
     large = Panel("large.jpg", image, np.zeros_like(actual), actual)
-    difference = decoded(pictures(large, SPEC).difference).convert("RGB")
+    difference = decoded(pictures(large, SPEC)["difference"]).convert("RGB")
     assert difference.size == (320, 320)
     assert difference.getpixel((0, 319)) == DIFFERENT
     assert len(render(report(*[replace(INT8, panels=(large,) * 3)] * 4))) < 3_000_000
@@ -270,5 +279,5 @@ def test_the_page_of_a_real_export_is_whole(exported: Export) -> None:
         FORMATS[result.format].quantized for result in exported.results
     )
     assert not page.all("script")
-    size = activation_bytes((exported.folder / TFLITE).read_bytes())
+    size = activation_bytes(exported.folder / TFLITE)
     assert f"{size:,} bytes of RAM for activations" in page.text

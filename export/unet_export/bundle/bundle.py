@@ -167,8 +167,7 @@ def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:
 def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str]:
     """Extras of the runtime that bring the engines.
 
-    Raises:
-        ExportError: an unknown engine, two that exclude each other, or a model that none reads or none was proven on.
+    Raises ExportError for an unknown engine, two that exclude each other, or a model that none reads or is proven on.
     """
     if engines is None:
         engines = [readers(Path(model.name).suffix)[0] for model in models]
@@ -211,8 +210,7 @@ def _runtime_wheel(runtime: Path | None, house: Wheelhouse) -> Path:
         try:
             return house.fetch(f"{RUNTIME}=={importlib.metadata.version(RUNTIME)}")
         except WheelError as error:
-            message = f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)"
-            raise WheelError(message, unreachable=error.unreachable) from error
+            raise WheelError(f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)") from error
     if source.suffix == ".whl" and source.is_file():
         shutil.copyfile(source, house.folder / source.name)
     elif (source / "pyproject.toml").is_file():

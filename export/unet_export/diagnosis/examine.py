@@ -51,12 +51,12 @@ def examine(
 
     Args:
         model: a ``.keras`` file.
-        format_name: an integer format of ``FORMATS``.
+        format_name: of the integer format.
         source: its calibration photos are compared layer by layer, the held-out ones give the heat maps.
         output: folder for what is written.
         description: of a model without a spec.
 
-    Raises as ``pipeline.export_model``.
+    Raises as ``export_model``.
     """
     keras, spec = load_model(model, description)
     photos = choose_photos(source, spec.provenance.split, spec.input)

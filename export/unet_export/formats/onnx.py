@@ -57,16 +57,8 @@ def _check(path: Path, *, precision: Precision) -> None:
 
 
 def _format(name: str, precision: Precision, **settings: Any) -> Format:
-    return Format(
-        name,
-        precision,
-        f".{precision}.onnx",
-        _ENGINES,
-        partial(_write, precision=precision),
-        partial(_check, precision=precision),
-        resizable=True,
-        **settings,
-    )
+    write, check = partial(_write, precision=precision), partial(_check, precision=precision)
+    return Format(name, precision, f".{precision}.onnx", _ENGINES, write, check, resizable=True, **settings)
 
 
 _FLOAT32 = _format("onnx", "float32")

@@ -68,7 +68,6 @@ def quantize(
     ranges = _wide_enough(flatbuffer, dict(measure(flatbuffer, content, images, quantization.method)))
     (source,) = flatbuffer.graph.inputs
     ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
-    recipe = _recipe(flatbuffer, precise, wide)
     if _let_biases_fit(flatbuffer, ranges, flatbuffer.weighted() if wide else precise):
         content = flatbuffer.pack()
     limits = {}
@@ -76,7 +75,8 @@ def quantize(
         limits[name] = {"min": np.array([low]), "max": np.array([high])}
     try:
         with _quiet():
-            worker = quantizer.Quantizer(content, recipe)
+            worker = quantizer.Quantizer(content)
+            _add_rules(worker, flatbuffer, precise, wide)
             result = worker.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
         message = f"ai-edge-quantizer cannot quantise the model to {precision}: {one_line(error)}"
@@ -265,29 +265,16 @@ def _precise(flatbuffer: Flatbuffer, names: tuple[str, ...], layers: set[str]) -
             )
 
 
-def _recipe(flatbuffer: Flatbuffer, precise: list[Operator], wide: bool) -> list[dict[str, Any]]:
+def _add_rules(worker: Any, flatbuffer: Flatbuffer, precise: list[Operator], wide: bool) -> None:
     """Rules of ai-edge-quantizer, later ones before earlier ones; an operator goes by the names of its outputs."""
     names = qtyping.TFLOperationName
-    rules = [_rule(".*", names.ALL_SUPPORTED, 16 if wide else 8), _rule(".*", names.OUTPUT, 16)]
+    worker.add_static_config(".*", names.ALL_SUPPORTED, activation_num_bits=16 if wide else 8, weight_num_bits=8)
+    worker.add_static_config(".*", names.OUTPUT, activation_num_bits=16, weight_num_bits=8)
     if not wide:
-        rules.append(_rule(".*", names.INPUT, 8, dtype="UINT"))
+        pixels = qtyping.TensorQuantizationConfig(8, symmetric=False, dtype=qtyping.TensorDataType.UINT)
+        weights = qtyping.TensorQuantizationConfig(8, granularity=qtyping.QuantGranularity.CHANNELWISE)
+        settings = qtyping.OpQuantizationConfig(pixels, weights, qtyping.ComputePrecision.INTEGER)
+        worker.update_quantization_recipe(".*", names.INPUT, settings)
     for entry in precise:
         scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
-        rules.append(_rule(f"^{scope}$", names.ALL_SUPPORTED, 16))
-    return rules
-
-
-def _rule(regex: str, operation: str, bits: int, dtype: str = "INT") -> dict[str, Any]:
-    activations = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": dtype}
-    weights = {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
-    return {
-        "regex": regex,
-        "operation": operation,
-        "algorithm_key": quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT,
-        "op_config": {
-            "activation_tensor_config": activations,
-            "weight_tensor_config": weights,
-            "compute_precision": "INTEGER",
-            "explicit_dequantize": False,
-        },
-    }
+        worker.add_static_config(f"^{scope}$", names.ALL_SUPPORTED, activation_num_bits=16, weight_num_bits=8)

@@ -89,21 +89,13 @@ def prove(
     times = iter(milliseconds([partial(trial.run, first) for trial in every_trial]))
     results = []
     for candidate, row in zip(candidates, trials, strict=True):
-        size, sha256 = _identity(candidate.path)
-        quantization = _quantization(candidate.path)
+        form, path = candidate.format, candidate.path
+        engines = tuple(trial.result(reference_tally, next(times)) for trial in row)
+        quantization = _quantization(path)
         panels = _panels(row, photos, reference, spec) if quantization else ()
+        identity = _identity(path)
         results.append(
-            ParityResult(
-                format=candidate.format.name,
-                precision=candidate.format.precision,
-                path=candidate.path,
-                size=size,
-                sha256=sha256,
-                gate=candidate.gate,
-                engines=tuple(trial.result(reference_tally, next(times)) for trial in row),
-                quantization=quantization,
-                panels=panels,
-            )
+            ParityResult(form.name, form.precision, path, *identity, candidate.gate, engines, quantization, panels)
         )
     return results
 
