@@ -46,10 +46,9 @@ _DEVICE_FILES = Path(__file__).parent / "device"
 
 
 class _Model(NamedTuple):
-    """A model that the gate accepted."""
+    """A model that the gate accepted, by its file's name in the export."""
 
     name: str
-    """File name in the export."""
     sha256: str
     backends: frozenset[str]
     """Backends of the runtime that it passed on."""
@@ -262,16 +261,12 @@ def _write_texts(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str]
     for name in ("install.sh", "install.py"):
         texts[name] = (_DEVICE_FILES / name).read_text(encoding="utf-8").replace("@PYTHON@", house.python)
     for name, text in texts.items():
-        _write_text(root / name, text)
+        (root / name).write_text(text, encoding="utf-8", newline="\n")
     (root / "install.sh").chmod(0o755)
     sums = ""
     for path in sorted(filter(Path.is_file, root.rglob("*"))):
         sums += f"{_sha256(path)}  {path.relative_to(root).as_posix()}\n"
-    _write_text(root / "SHA256SUMS", sums)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+    (root / "SHA256SUMS").write_text(sums, encoding="utf-8", newline="\n")
 
 
 def _sha256(path: Path) -> str:

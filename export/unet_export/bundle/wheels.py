@@ -146,7 +146,13 @@ class Wheelhouse:
             _resolve(requirement, *options)
             found = re.findall(r"^([\w.-]+)==(\S+)", pins.read_text(encoding="utf-8"), re.MULTILINE)
             for project, version in found:
-                self._report(project, version, installed.get(project))
+                logger.info("fetching for %s: %s %s", self.platform, project, version)
+                here = installed.get(project, version)
+                if project not in installed:
+                    logger.warning("%s is not installed here: the bundle gets %s, untested", project, version)
+                elif here != version:
+                    message = "%s %s, installed here, does not suit %s: the bundle gets %s, untested"
+                    logger.warning(message, project, here, self.platform, version)
             if found:
                 self._download(f"--requirement={pins}")
 
@@ -154,15 +160,6 @@ class Wheelhouse:
         """Fetch the wheel of ``pip==25.0``, say, without its dependencies; errors as of ``fetch_dependencies``."""
         self._download(requirement)
         return self.wheels[canonicalize_name(requirement.partition("==")[0])]
-
-    def _report(self, project: str, version: str, installed: str | None) -> None:
-        """Log which version is fetched, and a warning where it is not the one installed here."""
-        logger.info("fetching for %s: %s %s", self.platform, project, version)
-        if installed is None:
-            logger.warning("%s is not installed here: the bundle gets %s, untested", project, version)
-        elif installed != version:
-            message = "%s %s, installed here, does not suit %s: the bundle gets %s, untested"
-            logger.warning(message, project, installed, self.platform, version)
 
     def _download(self, *what: str) -> None:
         tags = map("--platform={}".format, PLATFORMS[self.platform].tags)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float32]
+_T = TypeVar("_T")
 
 NARROW = 0.01
 """A channel that uses less of the tensor's range than this has two or three of int8's 256 values."""
@@ -90,9 +91,8 @@ class LayerError:
     own: float
     """Noise of rounding the float file's values to this tensor's integers, with nothing rounded before; 0..1."""
     low: float
-    """Lowest value in the float file."""
     high: float
-    """Highest value in the float file."""
+    """Lowest and highest value in the float file."""
     represented: tuple[float, float] | None
     """Lowest and highest value that the integer file can hold here; None where it is float."""
     saturated: float
@@ -214,10 +214,10 @@ def dequantized(raw: Any, scales: Any, zeros: Any, axis: int) -> Values:
     return np.asarray((raw - zeros) * np.reshape(scales, shape).astype(np.float64), np.float32)
 
 
-def upstream(name: str, inputs: Callable[[str], Sequence[str]], known: Mapping[str, object]) -> tuple[str, ...]:
-    """The nearest ``known`` tensors that ``name`` is computed from; ``inputs`` returns what a tensor is made of."""
-    found: list[str] = []
-    waiting, seen = list(inputs(name)), {name}
+def upstream(result: _T, inputs: Callable[[_T], Iterable[_T]], known: Container[_T]) -> tuple[_T, ...]:
+    """The nearest ``known`` tensors that one is computed from; ``inputs`` returns what a tensor is made of."""
+    found: list[_T] = []
+    waiting, seen = list(inputs(result)), {result}
     while waiting:
         tensor = waiting.pop()
         if tensor in known:

@@ -33,9 +33,7 @@ class TFLitePair:
         self._runs = _Run(float_content), _Run(integer_content)
         self._matches = _match(*self._files)
         self._layers = layers
-        known: dict[str, int] = {}
-        for plain, integer in self._matches:
-            known[self._files[0].name(plain)] = integer
+        known = dict(self._matches)
         self.tensors = [self._tensor(*match, known) for match in self._matches]
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
@@ -44,13 +42,12 @@ class TFLitePair:
         for plain, integer in self._matches:
             yield self._files[0].name(plain), self._runs[0].values(plain), self._runs[1].values(integer)
 
-    def _tensor(self, plain: int, integer: int, known: dict[str, int]) -> Tensor:
+    def _tensor(self, plain: int, integer: int, known: dict[int, int]) -> Tensor:
         plain_file, integer_file = self._files
         name = plain_file.name(plain)
-        makers = {plain_file.name(index): operator for index, operator in plain_file.producers.items()}
 
-        def inputs(tensor: str) -> list[str]:
-            return list(map(plain_file.name, makers[tensor].inputs)) if tensor in makers else []
+        def inputs(index: int) -> tuple[int, ...]:
+            return plain_file.producers[index].inputs if index in plain_file.producers else ()
 
         operator = plain_file.producers[plain]
         noise = None
@@ -59,7 +56,8 @@ class TFLitePair:
             rounded = self._runs[1].values(integer_file.producers[integer].inputs[WEIGHTS])
             noise = kernel_noise(kernel, rounded, min(_INPUT_CHANNELS, kernel.ndim - 1))
         layer = _layer(name, operator, self._layers)
-        return Tensor(name, layer, upstream(name, inputs, known), -1, _grid(integer_file, integer), noise)
+        sources = tuple(map(plain_file.name, upstream(plain, inputs, known)))
+        return Tensor(name, layer, sources, -1, _grid(integer_file, integer), noise)
 
 
 class _Run:

@@ -93,8 +93,7 @@ class Builder:
 
     def baseline(self, form: Format, quantization: Quantization) -> bytes:
         """The float32 file of the same family, from the same variant of the model: the reference for integers."""
-        if form.baseline is None:
-            raise ValueError(f"format {form.name} has no float32 file to compare with")
+        assert form.baseline is not None, f"format {form.name} has no float32 file to compare with"
         path = self.folder("baseline") / f"baseline{form.baseline.suffix}"
         self.write(form.baseline, path, quantization)
         return path.read_bytes()

@@ -78,7 +78,6 @@ class Metrics(NamedTuple):
     p999_abs: float
     """99.9th percentile of these differences."""
     mean_abs: float
-    """Mean of these differences."""
     agreement: float
     """Share of pixels (0..1) with the same most probable class as the trained model."""
     keras_mean_iou: float
@@ -150,7 +149,6 @@ class Panel:
     """One photo of the proof with the masks of the trained model and of one artifact, for people to look at."""
 
     name: str
-    """Name of the photo."""
     image: npt.NDArray[np.uint8]
     """The pixels that the masks cover, as fed to the model: (h, w, 3), RGB in 0..255."""
     expected: npt.NDArray[np.uint8]

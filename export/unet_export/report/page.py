@@ -15,8 +15,6 @@ from unet_export.report.recommend import baselines, recommend
 from unet_export.report.report import Report, as_json
 from unet_export.staging import PARITY_NAME, REPORT_NAME
 
-_TEMPLATE = "report.html.j2"
-
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``report.html`` and ``parity.json``; returns their paths. Raises OSError."""
@@ -41,7 +39,7 @@ def render(report: Report) -> str:
         environment.filters[name] = getattr(numbers, name)
     base = next(iter(baselines(report.results)), None)
     neutral = report.spec.roles("neutral")
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template("report.html.j2").render(
         report=report,
         spec=report.spec,
         provenance=report.spec.provenance,

@@ -31,8 +31,8 @@ CHECKS = 5
 WARM_UP = 8
 """The learning rate grows during one step in so many: Adam's first steps, without averages, are the longest."""
 
-_BATCH = 4
-"""Photos per step."""
+_BATCH, _VALIDATED = 4, 8
+"""Photos per step, and per step of validation."""
 
 _TINY = 1e-7
 """Least probability whose logarithm is taken: float32's resolution at 1."""
@@ -84,13 +84,13 @@ def finetune(
     validation, training = images[order[:count]], images[order[count:]]
     student = FakeQuantized(model, images, weight_bits)
     trainer = _Trainer(model, student, _optimizer(learning_rate, steps))
-    best = _validate(trainer, validation, 0)
+    best = trainer.score(validation, 0)
     weights = student.weights()
     checks = np.rint(np.linspace(0, steps, CHECKS + 1)[1:])
     batches = _batches(len(training), rng)
     for step in range(1, steps + 1):
         trainer.step(tf.constant(training[next(batches)]))
-        if step in checks and (score := _validate(trainer, validation, step)) < best:  # no comparison with NaN holds
+        if step in checks and (score := trainer.score(validation, step)) < best:  # no comparison with NaN holds
             best, weights = score, student.weights()
     clone = import_keras().models.clone_model(model)
     for name, values in weights.items():
@@ -105,12 +105,6 @@ def _optimizer(learning_rate: float, steps: int) -> Any:
         learning_rate / WARM_UP, max(1, steps - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
     return optimizers.Adam(rate)
-
-
-def _validate(trainer: _Trainer, images: npt.NDArray[np.uint8], step: int) -> _Score:
-    score = trainer.score(images)
-    logger.info("step %d: %.3f%% of pixels disagree, divergence %.2e", step, 100 * score.disagreement, score.divergence)
-    return score
 
 
 def _batches(count: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
@@ -134,17 +128,19 @@ class _Trainer:
         self.step: Callable[[Any], Any] = tf.function(self._step, reduce_retracing=True)
         self._measure = tf.function(self._compare, reduce_retracing=True)
 
-    def score(self, images: npt.NDArray[np.uint8], batch: int = 8) -> _Score:
-        """Mean over all pixels of ``images``."""
+    def score(self, images: npt.NDArray[np.uint8], step: int) -> _Score:
+        """Mean over all pixels of ``images``, logged as of ``step``."""
         import tensorflow as tf
 
         scores, counts = [], []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
+        for start in range(0, len(images), _VALIDATED):
+            part = images[start : start + _VALIDATED]
             disagreement, divergence = self._measure(tf.constant(part))
             scores.append((float(disagreement), float(divergence)))
             counts.append(len(part))
-        return _Score(*np.average(scores, axis=0, weights=counts).tolist())
+        score = _Score(*np.average(scores, axis=0, weights=counts).tolist())
+        logger.info("step %d: %.3f%% of pixels disagree, divergence %.2e", step, 100 * score[0], score.divergence)
+        return score
 
     def _step(self, images: Any) -> None:
         import tensorflow as tf
