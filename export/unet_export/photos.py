@@ -178,10 +178,8 @@ def calibration_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A copy of ``images``, uint8 (n, h, w, 3), RGB in 0..255, NHWC, in which 0 and 255 both occur.
 
     A converter takes the input's range from what it sees. Only 0..255 in full gives scale 1 and zero point 0, so where
-    the photos lack one of the two, a corner pixel of the first photo is set to it.
-
-    Raises:
-        ExportError: every photo is of one colour: ranges measured on them would fit no real photo.
+    the photos lack one of the two, a corner pixel of the first photo is set to it. Raises ExportError where every photo
+    is of one colour: ranges measured on them would fit no real photo.
     """
     flat = images.reshape(len(images), -1, images.shape[-1])
     if (flat == flat[:, :1]).all():

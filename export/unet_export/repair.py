@@ -32,15 +32,10 @@ _FINETUNE_STEPS = 60
 def repair(
     result: ParityResult, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec
 ) -> ParityResult:
-    """Try remedies on an integer artifact that failed, and log each; its file is replaced by one that passes.
+    """Try remedies on an integer artifact that failed, and log each; its file is replaced by the first that passes.
 
-    Args:
-        result: of the gate.
-        builder, reference, photos, spec: as the gate had them.
-
-    Returns:
-        The result with the first remedy that passes; ``result`` if it passed already, is of a float format, or no
-        remedy helps, and the file is as before.
+    Returns that one's result; ``result`` if it passed already, is of a float format, or no remedy helps, and the file
+    is as before.
     """
     form = FORMATS[result.format]
     if result.passed or not form.quantized:

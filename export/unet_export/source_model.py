@@ -147,11 +147,7 @@ def load_keras(path: Path) -> Any:
 
 
 def import_keras() -> Any:
-    """The ``keras`` module, on TensorFlow: the converters read TensorFlow graphs only.
-
-    Raises:
-        ExportError: Keras is set to, or already runs on, another backend.
-    """
+    """The ``keras`` module, on TensorFlow: the converters read no other graphs. Raises ExportError on another backend."""
     backend = os.environ.setdefault("KERAS_BACKEND", _BACKEND)
     if backend == _BACKEND:  # the import itself fails where another backend is set and not installed
         import keras

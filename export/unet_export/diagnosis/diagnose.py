@@ -46,11 +46,9 @@ def diagnose(
         float_content, integer_content: whole files of one model in one family.
         images: real photos as fed, uint8 (n, h, w, 3), at least one; 8 to 16 rank layers well.
         suffix: ``.onnx`` or ``.tflite``.
-        layers: names of the Keras layers: TFLite numbers scopes, and ``conv_1`` may be ``conv`` called for the second
-            time.
+        layers: names of the Keras layers: TFLite's ``conv_1`` may be ``conv`` called for the second time.
 
-    Raises:
-        ExportError: another suffix, or files that do not belong together.
+    Raises ExportError for another suffix, or files that do not belong together.
     """
     pair: Pair
     # Each family's engine is imported for its own files.

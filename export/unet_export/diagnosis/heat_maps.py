@@ -41,16 +41,8 @@ def heat_maps(
 ) -> list[Path]:
     """Write two PNG files: how often masks differ at each pixel position, and the photos where they differ most.
 
-    Args:
-        names: of the photos.
-        images: photos as fed, uint8 (n, h, w, 3), RGB in 0..255.
-        reference: class ids of the float model, uint8 (n, h', w') as ``spec.output``.
-        quantized: class ids of the integer file, likewise.
-        spec: of the model; its classes' colours.
-        folder: made if need be.
-
-    Raises:
-        OutputError: a file cannot be written.
+    Photos as fed, uint8 (n, h, w, 3), RGB in 0..255, with class ids of the float model and of the integer file, uint8
+    (n, h', w') as ``spec.output``. ``folder`` is made if need be. Raises OutputError.
     """
     differ = reference != quantized  # (n, h', w')
     shares = differ.mean(axis=(1, 2))

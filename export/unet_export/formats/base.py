@@ -82,12 +82,7 @@ class Builder:
         self._made: dict[object, Any] = {}
 
     def write(self, form: Format, path: Path, quantization: Quantization) -> None:
-        """Write the artifact of one format, complete with spec and digest, and check it.
-
-        Raises:
-            ExportError: the model cannot be converted, or what came out is not what its name says.
-            OSError: ``path`` cannot be written.
-        """
+        """Write the artifact of one format, complete with spec and digest, and check it. Raises as these two."""
         form.write(self, path, quantization)
         form.check(path)
 

@@ -137,11 +137,7 @@ def _add_labels(graph: onnx.GraphProto) -> None:
 
 
 def check(proto: onnx.ModelProto) -> None:
-    """Refuse a graph that an engine would refuse, or run slower than need be, or call differently.
-
-    Raises:
-        ExportError: naming everything that is wrong.
-    """
+    """Raise ExportError, naming all that is wrong, for a graph that an engine would refuse, run slower or call else."""
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # the checker's and the shape inference's errors share no base

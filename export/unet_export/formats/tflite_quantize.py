@@ -55,12 +55,11 @@ def quantize(
         content: the float file, whose input is float32 in 0..255.
         precision: ``int8`` or ``int16x8``.
         images: calibration photos, uint8 (n, h, w, 3).
-        quantization: how; ``precise`` layers get int16 activations.
+        quantization: ``precise`` layers get int16 activations.
         layers: names of all Keras layers.
 
-    Raises:
-        ExportError: a precise layer without an operator, values that are not finite, or a model that
-            ai-edge-quantizer refuses.
+    Raises ExportError for a precise layer without an operator, values that are not finite, or what ai-edge-quantizer
+    refuses.
     """
     flatbuffer = Flatbuffer(content)
     wide = precision == "int16x8"

@@ -50,8 +50,7 @@ _CRITERIA = tuple(Gate.__dataclass_fields__)
 def changed_gates(settings: Sequence[str]) -> dict[str, Gate]:
     """``GATES`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
 
-    Raises:
-        ExportError: a setting of another form, or no such precision or criterion.
+    Raises ExportError for a setting of another form, or no such precision or criterion.
     """
     gates = dict(GATES)
     for setting in settings:

@@ -63,11 +63,8 @@ def prove(
 ) -> list[ParityResult]:
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
 
-    Without trimaps, IoU against the truth is not measured. The results are in the candidates' order.
-
-    Raises:
-        ImageError: a photo or trimap that cannot be read.
-        ExportError: trimaps with other classes than the model.
+    Without trimaps, IoU against the truth is not measured. The results are in the candidates' order. Raises ImageError
+    for a photo or trimap that cannot be read, ExportError for trimaps with other classes than the model.
     """
     trials: list[list[_Trial]] = []
     every_trial: list[_Trial] = []

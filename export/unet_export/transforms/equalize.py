@@ -30,11 +30,7 @@ def equalize(model: Any, images: npt.NDArray[np.uint8]) -> Any:
     """A clone of ``model`` that computes the same in float32, with channels of similar ranges in every tensor.
 
     A layer whose channels cannot be rescaled (because an addition reads them, for example) keeps its weights; a
-    BatchNormalization without gamma gets one.
-
-    Args:
-        model: a Keras functional model of float32 layers, NHWC.
-        images: calibration photos as the model is fed, uint8 (n, h, w, 3), at least one.
+    BatchNormalization without gamma gets one. ``images``: calibration photos, uint8 (n, h, w, 3), at least one.
     """
     copy = clone(model)
     sources = rescalable(copy)

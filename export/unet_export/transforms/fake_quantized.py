@@ -38,12 +38,7 @@ class FakeQuantized:
     """
 
     def __init__(self, model: Any, images: npt.NDArray[np.uint8], weight_bits: int = 8) -> None:
-        """
-        Args:
-            model: a Keras functional model, float32, NHWC; left as it is.
-            images: photos that activations' ranges are measured on, uint8 (n, h, w, 3), at least one.
-            weight_bits: of the file's weights, 7 or 8.
-        """
+        """Measure activations' ranges on ``images``, uint8 (n, h, w, 3), at least one; ``weight_bits``: 7 or 8."""
         self._largest = LARGEST_WEIGHT[weight_bits]
         rounding = _rounding(_activation_ranges(model, images))
         self._model = import_keras().models.clone_model(model, call_function=rounding)

@@ -65,14 +65,11 @@ def finetune(
 
     Args:
         model: a Keras functional model, uint8 (n, h, w, 3) -> probabilities (n, h', w', classes); left as it is.
-        images: calibration photos, uint8 (n, h, w, 3); ranges are measured on all, a tenth validates, the rest train.
+        images: two or more calibration photos, uint8 (n, h, w, 3); ranges are measured on all, a tenth validates.
         steps: optimizer steps; 30 to 60 do most of what can be done.
-        weight_bits: bits of the file's weights, 7 or 8.
+        weight_bits: of the file's weights, 7 or 8.
         learning_rate: Adam's at its highest, from which it falls along half a cosine.
-        seed: seed of the photos' order.
-
-    Raises:
-        ValueError: fewer than two photos.
+        seed: of the photos' order.
     """
     import tensorflow as tf
 

@@ -22,8 +22,7 @@ def channel_ranges(
 ) -> list[tuple[Channels, Channels]]:
     """Lowest and highest value, (channels,), of each of the model's symbolic ``tensors``, (n, ..., channels).
 
-    Args:
-        images: uint8 (n, h, w, 3), at least one.
+    On ``images``, uint8 (n, h, w, 3), at least one.
     """
     import tensorflow as tf
 
