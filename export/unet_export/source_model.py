@@ -147,7 +147,7 @@ def load_keras(path: Path) -> Any:
 
 
 def import_keras() -> Any:
-    """The ``keras`` module, on TensorFlow: the converters read no other graphs. Raises ExportError on another backend."""
+    """The ``keras`` module, on TensorFlow: the converters read no other graphs. Raises ExportError elsewhere."""
     backend = os.environ.setdefault("KERAS_BACKEND", _BACKEND)
     if backend == _BACKEND:  # the import itself fails where another backend is set and not installed
         import keras
