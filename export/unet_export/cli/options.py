@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from unet_export import calibration
-from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.photos import MIN_CALIBRATION, MIN_PARITY, PhotoSource
 from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
 from unet_runtime.cli.shared import option_group
 from unet_runtime.core.spec import FITS
@@ -55,9 +54,9 @@ photo_options = option_group(
     ),
     click.option(
         "--calibration-count",
-        default=calibration.DEFAULT_COUNT,
+        default=MIN_CALIBRATION,
         show_default=True,
-        type=click.IntRange(min=calibration.MIN_COUNT),
+        type=click.IntRange(min=MIN_CALIBRATION),
         help="Photos on which int8 ranges are measured; all of a smaller part.",
     ),
     click.option(
