@@ -108,6 +108,8 @@ def _space(profile: bytes) -> str:
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:
     """A picture whose channels a profile of this mode's colour space can describe."""
+    if image.mode == "RGB" and image.has_transparency_data:  # one of its colours
+        return image.convert("RGBA")
     if mode == "RGB" and image.mode in ("1", "L", "P", "PA", "LA", "RGBX", "YCbCr", "HSV"):
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
     if mode == "L" and image.mode == "1":

@@ -29,6 +29,8 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a")
 
+_BITS, _PLANES, _SEPARATE = 258, 284, 2  # TIFF
+
 EXTRA = "pip install 'unet-edge-runtime[heif]'"
 
 
@@ -138,6 +140,7 @@ def open_image(file: IO[bytes], name: str, check: Callable[[Size], None]) -> Ima
     for known in _candidates(head, _suffix(name)):
         image, reason = _try(known, file, name, head)
         if image is not None:
+            _refuse_planes(image)
             check(image.size)
             return image
         reasons.append(reason)
@@ -157,6 +160,15 @@ def image_size(file: IO[bytes], name: str) -> Size:
 def _head(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(_HEAD)
+
+
+def _refuse_planes(image: ImageFile.ImageFile) -> None:
+    """Refuse a TIFF of separate planes of 16 bits: where it is not compressed, Pillow takes them for 8 bits."""
+    if image.format != "TIFF" or len(image.getbands()) == 1:
+        return
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS, (8,))) > 8 and image.tile and image.tile[0][0] == "raw":
+        raise RefusedError("a TIFF of separate planes of 16 bits, which Pillow cannot read: save it interleaved")
 
 
 def _suffix(name: str) -> str:
@@ -245,7 +257,16 @@ def _try(known: Format, file: IO[bytes], name: str, head: bytes) -> tuple[ImageF
     try:
         return factory(file, name), ""
     except (SyntaxError, IndexError, TypeError, struct.error) as error:  # Pillow's way to say "not mine"
-        return None, "" if known.name == "TGA" else f"damaged {title} file, or of an unknown kind ({error})"
+        return None, _reason(known, str(error))
+
+
+def _reason(known: Format, error: str) -> str:
+    """Why a decoder does not read a file that begins as one of its own; empty where any bytes may begin so."""
+    if known.name == "TGA":
+        return ""
+    if known.name == "TIFF" and "pixel mode" in error:
+        return "a TIFF whose kind of pixels Pillow cannot read (colours in floats, 64 bits, ...): convert it to 16 bits"
+    return f"damaged {_TITLES.get(known.name, known.name)} file, or of an unknown kind ({error})"
 
 
 _KINDS: tuple[tuple[bytes, str], ...] = (
@@ -257,6 +278,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "is a 7z archive: unpack it"),
     (b"Rar!", "is a RAR archive: unpack it"),
     (b"\x00\x00\x01\x00", "is an icon (ICO): convert it to PNG"),
+    (b"\x00\x00\x02\x00", "is a mouse cursor (CUR): convert it to PNG"),
     (b"icns", "is an icon (ICNS): convert it to PNG"),
     (b"SIMPLE  =", "is a FITS file: convert it to 16-bit TIFF"),
     (b"\x76\x2f\x31\x01", "is an OpenEXR file: convert it to PNG or TIFF"),

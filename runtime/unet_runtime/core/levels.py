@@ -35,19 +35,24 @@ class _Scale(NamedTuple):
     note: str
 
 
-def grey_to_8_bit(image: Image.Image) -> tuple[Image.Image, str]:
+def grey_to_8_bit(image: Image.Image, *, is_unsigned: bool = False) -> tuple[Image.Image, str]:
     """A picture of one channel of integers or floats (modes I, I;16.., F) -> mode L, and what was done, if unusual.
 
     Integers hold the fewest bits of 8, 10, 12, 14 and 16 that their largest value needs, and keep the top 8 of them.
     Floats up to 1 are shares of white. Floats from 32 on belong to the first of 255, 1023, 4095, 16383 and 65535 that
     holds the largest. All others (negative ones, too) are spread from the lowest to the highest. NaN and infinity are
     black.
+
+    Args:
+        image: decoded.
+        is_unsigned: whether 32-bit integers, which Pillow takes for signed ones, are not.
     """
-    low, high = _range(image)
+    kind = np.dtype(np.uint32) if is_unsigned and image.mode == "I" else None
+    low, high = _range(image, kind)
     is_float = image.mode == "F"
     scale = _float_scale(low, high) if is_float else _integer_scale(int(low), int(high))
     result = Image.new("L", image.size)
-    for top, values in _bands(image):
+    for top, values in _bands(image, kind):
         if is_float or scale.low:
             with np.errstate(all="ignore"):
                 levels = np.rint((_finite(values, scale.low) - scale.low) * (255 / (scale.high - scale.low)))
@@ -59,10 +64,12 @@ def grey_to_8_bit(image: Image.Image) -> tuple[Image.Image, str]:
     return result, scale.note
 
 
-def _bands(image: Image.Image) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+def _bands(image: Image.Image, kind: np.dtype[Any] | None) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """(top, values) of bands of rows; ``kind`` is what the values' bytes really are, if not what the mode says."""
     rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
-        yield top, np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        yield top, values if kind is None else values.view(kind)
 
 
 def _finite(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
@@ -71,10 +78,10 @@ def _finite(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
     return np.where(np.abs(values) < _MISSING, values, missing).astype(np.float64)
 
 
-def _range(image: Image.Image) -> tuple[float, float]:
+def _range(image: Image.Image, kind: np.dtype[Any] | None) -> tuple[float, float]:
     """(lowest, highest) value; 0 and 0 where there is none."""
     low, high = np.inf, -np.inf
-    for _, values in _bands(image):
+    for _, values in _bands(image, kind):
         if values.dtype.kind == "f":
             values = values[np.abs(values) < _MISSING]
         if values.size:

@@ -36,10 +36,14 @@ _BACKDROP = (255, 255, 255)
 PILLOW_LIMIT = -1
 """For ``open_photo``: the limit that Pillow has when the photo is opened."""
 
+ALPHA = "unet_edge_alpha"
+"""Key of ``Image.info`` under which a photo that has transparent pixels keeps its opacity, a picture of mode L."""
+
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF
+_PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 262, 0, 339, 1  # TIFF
 
 _MOST_NOTES = 4096
+_OPAQUE = 255
 _BAND_PIXELS = 1 << 20
 
 
@@ -84,7 +88,7 @@ def _decode(file: IO[bytes], path: str, max_pixels: int | None, name: str) -> Im
     image.load()
     if is_deep:
         notes.append(_scale_deep(image, file, path))
-    profile = _profile(image)
+    profile = _profile(image) or _profile_beside(image, file)
     # In place: a copy would double the peak of memory. A decoder of JPEG XL turns the picture, whatever EXIF says.
     if image.format != "JXL" or getattr(image, "jpeg", False):
         ImageOps.exif_transpose(image, in_place=True)
@@ -135,6 +139,14 @@ def _profile(image: Image.Image) -> bytes:
     with contextlib.suppress(Exception):  # EXIF may hold anything
         return colour.profile_of(image)
     return b""
+
+
+def _profile_beside(image: Image.Image, file: IO[bytes]) -> bytes:
+    if image.format != "JPEG2000":
+        return b""
+    from unet_runtime.core.containers import jpeg_2000_profile
+
+    return jpeg_2000_profile(file)
 
 
 @functools.lru_cache(maxsize=_MOST_NOTES)
@@ -250,8 +262,11 @@ def _rgb(image: Image.Image, profile: bytes, keep: Image.Image | None = None) ->
     if image.mode.startswith("I") or image.mode == "F":
         from unet_runtime.core import levels
 
-        is_negative = getattr(image, "format", "") == "TIFF" and _white_is_zero(image)
-        image, note = levels.grey_to_8_bit(image)
+        # What Pillow does not apply to more than 8 bits.
+        tags = getattr(image, "tag_v2", None)
+        is_negative = tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        is_unsigned = tags is not None and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,)
+        image, note = levels.grey_to_8_bit(image, is_unsigned=is_unsigned)
         image = ImageOps.invert(image) if is_negative else image
         notes.append(note)
     if image.mode in ("La", "RGBa"):  # Pillow turns premultiplied grey into nothing else
@@ -259,14 +274,17 @@ def _rgb(image: Image.Image, profile: bytes, keep: Image.Image | None = None) ->
     if profile:
         image, note = _srgb(image, profile, keep)
         notes.append(note)
-    if image.mode == "RGB":
-        return image, notes
-    return (_on_backdrop(image) if image.has_transparency_data else image.convert("RGB")), notes
+    if image.has_transparency_data:
+        return _on_backdrop(image), notes
+    return (image if image.mode == "RGB" else image.convert("RGB")), notes
 
 
-def _white_is_zero(image: Image.Image) -> bool:
-    """Whether a TIFF's lowest value is white; Pillow knows what that means for up to 8 bits."""
-    return getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+def limit_opacity(opacity: npt.NDArray[np.uint8], photo: Image.Image) -> npt.NDArray[np.uint8]:
+    """Lower the opacity of a cut-out, uint8 (H, W), to the photo's own, in place: what was transparent stays so."""
+    alpha = photo.info.get(ALPHA)
+    if isinstance(alpha, Image.Image) and alpha.size == opacity.shape[::-1]:
+        np.minimum(opacity, np.asarray(alpha), out=opacity)
+    return opacity
 
 
 def _srgb(image: Image.Image, profile: bytes, keep: Image.Image | None) -> tuple[Image.Image, str]:
@@ -283,8 +301,16 @@ def _srgb(image: Image.Image, profile: bytes, keep: Image.Image | None) -> tuple
 def _on_backdrop(image: Image.Image) -> Image.Image:
     """In bands of rows: an RGBA copy beside photo and result would be a third of the peak of memory."""
     flat = Image.new("RGB", image.size, _BACKDROP)
+    opacity: Image.Image | None = None
     rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        flat.paste(band, (0, top), band.getchannel("A"))
+        alpha = band.getchannel("A")
+        flat.paste(band, (0, top), alpha)
+        if opacity is None and alpha.getextrema()[0] != _OPAQUE:
+            opacity = Image.new("L", image.size, _OPAQUE)
+        if opacity is not None:
+            opacity.paste(alpha, (0, top))
+    if opacity is not None:
+        flat.info[ALPHA] = opacity
     return flat
