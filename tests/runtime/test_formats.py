@@ -332,7 +332,7 @@ NO_PHOTOS = {
     "is an HTML page, not an": b'<?xml version="1.0"?><!DOCTYPE html><html xmlns="">',
     "is an XML document": b'<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code></Error>',
     "is an SVG drawing": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
-    "is text, not an image: it begins with": b'{"error": "not found"}',
+    "not an image but text, which begins with": b'{"error": "not found"}',
     "is a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "is a PDF document": b"%PDF-1.7",
     "is a PostScript file": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n{} loop\n",

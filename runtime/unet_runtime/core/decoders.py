@@ -319,7 +319,7 @@ def _what_text_it_is(head: bytes) -> str:
         return "is a pointer of Git LFS, not an image: git lfs pull brings the photo"
     printable = sum(character.isprintable() or character in "\r\n\t" for character in text)
     if text and printable == len(text) and "\ufffd" not in text and b"\0" not in head[:2] and _is_utf8(head):
-        return f"is text, not an image: it begins with {text[:40]!r}"
+        return f"not an image but text, which begins with {text[:40]!r}"
     return ""
 
 
