@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from unet_runtime.cli.shared import COUNT, PATH, NameList, option_group
+from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.engines import DEVICES, ENGINES
 from unet_runtime.io.coco import CONTOURS
 from unet_runtime.io.sinks import RESULTS
-from unet_runtime.io.sources import PHOTO_SUFFIXES, STDIN
+from unet_runtime.io.sources import STDIN
 
 DEFAULT_RESULTS = ("overlay", "mask")
 STDOUT = Path("-")

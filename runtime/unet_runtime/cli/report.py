@@ -13,6 +13,7 @@ from typing import NamedTuple
 import click
 
 from unet_runtime.core.errors import INPUTS_FAILED, OK, UnetRuntimeError
+from unet_runtime.io.sources import LeftOut
 from unet_runtime.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,14 @@ class Report:
         self.skipped += 1
         if self._as_json:
             _print_json({"photo": str(path), "skipped": True, "results": list(map(str, results))})
+
+    def leave_out(self, kind: LeftOut) -> None:
+        """Report pictures of folders that are not segmented, and why: one line for all of a kind."""
+        self._erase()
+        logger.warning("%s", kind)
+        if self._as_json:
+            for path in kind.paths:
+                _print_json({"photo": str(path), "left_out": f"{kind.kind}: {kind.reason}"})
 
     def end(self) -> int:
         """Print the summary, where there is something to sum up.

@@ -27,7 +27,7 @@ from unet_runtime.io.coco import areas_by_name, require_contours
 from unet_runtime.io.jobs import PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
 from unet_runtime.io.kind import Checkpoint, Metadata
 from unet_runtime.io.sinks import encode, is_current, result_path, save, stamp
-from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
+from unet_runtime.io.sources import STDIN, LeftOut, PhotoFile, find
 from unet_runtime.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
@@ -61,10 +61,10 @@ def command(**given: Any) -> int:
         return _webcam(given)
     if "json" in (given["kinds"] or ()):
         require_contours(given["contours"])
-    files = find_photos(given["photos"], given["output_dir"], strict=False)
+    files, left_out = find(given["photos"], given["output_dir"], strict=False)
     if given["output"] is not None and (len(files) > 1 or files[0].is_video):
         raise click.UsageError(f"--output {given['output']} is a file, for the result of one photo: give a folder.")
-    return _run(files, given)
+    return _run(files, left_out, given)
 
 
 class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold start
@@ -112,7 +112,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
         return is_current(file.path, self.paths(file), "" if file.is_video else self.metadata.stamp)
 
 
-def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
+def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any]) -> int:
     """Segment the photos, several at a time where there are several, and then the videos, one by one."""
     shares = plan(sum(not file.is_video for file in files), given["threads"])
     segmenter = _load(given, shares.threads)
@@ -127,6 +127,8 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
     )
     try:
         report.begin()
+        for kind in left_out:
+            report.leave_out(kind)
         for file in files:
             if file in done:
                 report.skip(file.path, settings.paths(file))
