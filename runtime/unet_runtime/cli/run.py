@@ -167,6 +167,8 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
                 error = _deliver(outcome, settings)
                 report.add(outcome.item.path, None if error else outcome.result, error)
                 if error is not None and given["on_error"] == "stop":
+                    if data_set is not None:
+                        logger.warning("%s: not written, it would lack the rest", data_set.path)
                     return report.end()
         if data_set is not None:
             _close_data_set(data_set, report)

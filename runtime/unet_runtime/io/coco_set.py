@@ -7,6 +7,7 @@ gets them, keeps their text in files without a name, which no crash leaves behin
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ STDIN_NAME = "stdin"
 """Name of the photo that has none."""
 
 _STDIN = Path("-")
+
+logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
@@ -127,13 +130,9 @@ class DataSet:
         return None
 
     def add(self, photo: Path, entry: Entry) -> None:
-        """Add a photo; ``-`` has come through standard input.
-
-        Raises:
-            OutputError: the disk is full, now or before.
-        """
+        """Add a photo; ``-`` has come through standard input. An error, as of a full disk, is kept for ``close``."""
         if self._failure is not None:
-            raise self._failure
+            return
         self.photos += 1
         # With slashes on every system.
         name = STDIN_NAME if photo == _STDIN else os.path.relpath(photo, self._root).replace(os.sep, "/")
@@ -146,7 +145,7 @@ class DataSet:
                 self._annotations.write(_separator(self.annotations) + ids + text[1:])
         except OSError as error:
             self._failure = self._error(error)
-            raise self._failure from error
+            logger.warning("%s; the run goes on without it", self._failure)
 
     def close(self) -> None:
         """Move the data set into place.
