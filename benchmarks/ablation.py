@@ -1,4 +1,4 @@
-"""What each part of the recipe brings: one training a row, all of the same budget, measured on the same test photos.
+"""What each part of the recipe brings: one training per row, all of the same budget, measured on the same test photos.
 
     python benchmarks/ablation.py --data $PETS_DIR [--output artifacts/ablation] [--seeds 1 2] [--table]
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import statistics
@@ -21,6 +22,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from unet_runtime.core.files import write_text
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -71,10 +74,10 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
     """One training; None if it was interrupted."""
     import keras
 
-    from unet_training.checkpoint import CHECKPOINT
     from unet_training.data.cache import PhotoCache
+    from unet_training.fit.checkpoint import CHECKPOINT
+    from unet_training.pipeline import train
     from unet_training.recipes import PRESETS
-    from unet_training.train import train
 
     changes = dict(parts(options.size)[name])
     teacher = options.teacher if changes.pop("teacher", False) else None
@@ -91,9 +94,8 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
         data_name="Oxford-IIIT Pet",
         seed=seed,
         command="benchmarks/ablation.py",
-        say=lambda line: print(f"  {line}", flush=True),
         teacher=teacher,
-        cache=PhotoCache(options.output / "cache", print),
+        cache=PhotoCache(options.output / "cache"),
         resume=True,
     )
     if result.interrupted:
@@ -145,10 +147,10 @@ def table(found: dict[str, Any]) -> list[str]:
             mean += f" ({min(values):.4f} to {max(values):.4f})"
         if name != "baseline":
             mean += f", {100 * (statistics.mean(values) - statistics.mean(base)):+.1f}"
-        others = [
-            f"{statistics.mean(known):{form}}" if (known := [row[key] for row in rows if row[key] is not None]) else "-"
-            for key, form in (("border_iou", ".4f"), ("loss", ".4f"), ("minutes", ".1f"), ("cpu_minutes", ".1f"))
-        ]
+        others = []
+        for key, form in (("border_iou", ".4f"), ("loss", ".4f"), ("minutes", ".1f"), ("cpu_minutes", ".1f")):
+            known = [row[key] for row in rows if row[key] is not None]
+            others.append(f"{statistics.mean(known):{form}}" if known else "-")
         validated = f"{statistics.mean(row['validation_mean_iou'] for row in rows):.4f}"
         lines.append("| " + " | ".join([name, validated, mean, *others]) + " |")
     return lines
@@ -168,6 +170,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="names of rows, default: all")
     parser.add_argument("--table", action="store_true", help="train nothing, print the table of what is there")
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="  %(message)s")
     path = options.output / "ablation.json"
     if not options.table:
         if options.data is None:
@@ -192,9 +195,7 @@ def measure(options: argparse.Namespace, path: Path) -> None:
             if row is None:
                 return
             found["rows"].append(row)
-            temporary = path.with_name("new." + path.name)
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
-            temporary.replace(path)
+            write_text(path, json.dumps(found, indent=1))
             print(f"  mean IoU {row['mean_iou']:.4f}", flush=True)
 
 

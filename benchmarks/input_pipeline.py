@@ -6,7 +6,7 @@ Two fits of the same network take turns, block after block: one on real photos w
 them, one on a single batch that lies in memory. Of every step it is known how long the loop waited until its batch
 was there, because the batch is taken from Keras' own iterator before the step, not within it. The rest of the
 difference between the two fits is what preparing batches takes away from the model on shared cores. Medians of the
-blocks; the first ones warm up, and the first step of each, in which Keras' iterator starts, is told apart. Then the
+blocks; the first ones warm up, and the first step of each, in which Keras' iterator starts, is reported apart. Then the
 pipeline alone, as fast as it goes.
 """
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from unet_runtime.core.datasets.oxford_pets import evenly
 from unet_runtime.core.spec import InputSpec
-from unet_training.build import build_trainee, compile_model, make_optimizer, objective, resolve_precision
+from unet_training.build import build_training_model, compile_model, make_objective, make_optimizer, resolve_precision
 from unet_training.data.augment import Augmenter
 from unet_training.data.dataset import TrainingBatches, load, split_dataset
 from unet_training.data.pairs import Labelled
@@ -41,7 +41,7 @@ GOAL = 3.0
 
 
 class Constant(keras.utils.PyDataset):
-    """One batch, again and again."""
+    """A data set of one batch, repeated."""
 
     def __init__(self, batch: tuple[np.ndarray, np.ndarray], steps: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def watch_waiting(model: keras.Model, watch: Watch) -> None:
 
 
 def network(recipe: Recipe) -> keras.Model:
-    model = build_trainee(recipe, recipe.precision, objective(recipe, None))
+    model = build_training_model(recipe, recipe.precision, make_objective(recipe, None))
     compile_model(model, make_optimizer(recipe, 200))
     return model
 
@@ -140,19 +140,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data or PETS_DIR: Oxford-IIIT Pet's folder")
-    figures = measure(options)
+    result = measure(options)
     print(f"{'':22}{'ms a step':>10}{'waiting, ms':>13}{'share':>9}{'first, ms':>11}{'photos/s':>10}")
-    for name, row in figures["fits"].items():
+    for name, row in result["fits"].items():
         print(
             f"{name:22}{row['step_ms']:10.1f}{row['wait_ms']:13.2f}{row['share']:9.2%}{row['first_wait_ms']:11.1f}{row['photos_per_second']:10.1f}"
         )
-    print(f"a step on photos takes {figures['ratio']:.3f} times one on a batch in memory ({options.rounds} pairs)")
-    for name, rate in figures["alone"].items():
-        print(f"{name}: {rate:.0f} photos/s, {rate / figures['appetite']:.1f} times the model's appetite")
-    verdict = "reached" if figures["fits"]["photos, augmented"]["share"] < GOAL / 100 else "MISSED"
-    print(f"goal, less than {GOAL} % waiting: {verdict}; {figures['device']}")
+    print(f"a step on photos takes {result['ratio']:.3f} times one on a batch in memory ({options.rounds} pairs)")
+    for name, rate in result["alone"].items():
+        print(f"{name}: {rate:.0f} photos/s, {rate / result['model_photos_per_second']:.1f} times what the model takes")
+    verdict = "reached" if result["fits"]["photos, augmented"]["share"] < GOAL / 100 else "MISSED"
+    print(f"goal, less than {GOAL} % waiting: {verdict}; {result['device']}")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         f"{recipe.filters} filters, {recipe.size}x{recipe.size}, batches of {recipe.batch_size}",
         "fits": medians,
         "ratio": statistics.median(turn[real]["step_ms"] / turn[constant]["step_ms"] for turn in rounds[1:]),
-        "appetite": medians[constant]["photos_per_second"],
+        "model_photos_per_second": medians[constant]["photos_per_second"],
         "alone": {
             "pipeline alone": alone(data, recipe.batch_size, Augmenter(SEED), 5),
             "without augmentation": alone(data, recipe.batch_size, None, 2),

@@ -20,8 +20,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from turns import take_turns
 
-from unet_export import keras_model
-from unet_export.formats.saved_model import INPUT_NAME, SIGNATURE_NAME, export_saved_model
+from unet_export.formats.saved_model import SIGNATURE_NAME, export_saved_model
+from unet_export.source_model import INPUT_NAME, load_model
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.geometry import model_input
@@ -36,7 +36,7 @@ CALLS = 5
 def calls_by_name(model: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """What is timed, by name; each call handles one photo."""
     artifact = read_artifact(model)
-    keras = keras_model.load(artifact)
+    keras = load_model(artifact.path)[0]
     export_saved_model(keras, artifact.spec, folder / "saved_model")
     import tensorflow as tf
 

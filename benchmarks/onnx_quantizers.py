@@ -23,10 +23,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from unet_export import keras_model
-from unet_export.formats.onnx import build_onnx
+from unet_export.formats.onnx_convert import build_onnx
 from unet_export.formats.onnx_reduced import quantize, to_float16
 from unet_export.quantization import METHODS, Quantization
+from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
 from unet_runtime.core.geometry import model_input, model_labels
@@ -41,7 +41,7 @@ TIMED = 60
 def files(model: Path, data: Path, methods: list[str], count: int) -> dict[str, onnx.ModelProto]:
     """What is compared, by name; float32 first."""
     artifact = read_artifact(model)
-    plain = build_onnx(keras_model.load(artifact), artifact.spec.name)
+    plain = build_onnx(load_model(model)[0], artifact.spec.name)
     made = {"float32": plain, "float16": to_float16(plain)}
     photos = evenly(read_split(data, artifact.spec.provenance.split, "trainval"), count)
     images = np.concatenate([model_input(open_photo(photo.photo), artifact.spec.input) for photo in photos])

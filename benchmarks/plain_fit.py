@@ -37,9 +37,9 @@ import numpy as np
 
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly
 from unet_runtime.core.spec import InputSpec
-from unet_training.build import build_trainee, compile_model, make_optimizer, objective, resolve_precision
+from unet_training.build import build_training_model, compile_model, make_objective, make_optimizer, resolve_precision
 from unet_training.data.dataset import TrainingBatches, load, split_dataset
-from unet_training.models import ARCHITECTURES
+from unet_training.models import builder
 from unet_training.recipes import PRESETS, Recipe
 
 SEED = 1
@@ -89,13 +89,13 @@ class StepTimes(keras.callbacks.Callback):
 
 
 def plain(recipe: Recipe, jit_compile: bool | str = "auto") -> keras.Model:
-    model = ARCHITECTURES[recipe.architecture](recipe.size, recipe.size, CLASSES, filters=recipe.filters)
+    model = builder(recipe.architecture)(recipe.size, recipe.size, CLASSES, filters=recipe.filters)
     model.compile(optimizer="rmsprop", loss="sparse_categorical_crossentropy", jit_compile=jit_compile)
     return model
 
 
 def ours(recipe: Recipe) -> keras.Model:
-    model = build_trainee(recipe, recipe.precision, objective(recipe, None))
+    model = build_training_model(recipe, recipe.precision, make_objective(recipe, None))
     compile_model(model, make_optimizer(recipe, 200))
     return model
 

@@ -15,12 +15,13 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tests.helpers.hard_model import DECADES, hard_model
-from unet_export import keras_model
-from unet_export.errors import ParityError
+from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.report.report import table
-from unet_runtime.core.artifact import read_artifact, write_keras
+from unet_export.source_model import load_model
+from unet_runtime.cli.shared import setup_logging
+from unet_runtime.core.artifact import write_keras
 
 MODEL = Path(__file__).parents[1] / "training/unet_training/weights/pets-edge.keras"
 
@@ -34,18 +35,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--parity-count", type=int, default=128)
     options = parser.parse_args()
+    setup_logging(None)
     if options.data is None:
         parser.error("--data or PETS_DIR: Oxford-IIIT Pet's folder")
-    artifact = read_artifact(options.model)
+    model, spec = load_model(options.model)
     options.output.mkdir(parents=True, exist_ok=True)
     hard = options.output / "hard.keras"
-    write_keras(hard_model(keras_model.load(artifact), options.seed, decades=options.decades).save, hard, artifact.spec)
+    write_keras(hard_model(model, options.seed, decades=options.decades).save, hard, spec)
     source = PhotoSource(options.data, parity_count=options.parity_count)
     for name, repair in (("plain", False), ("repaired", True)):
         print(f"\n{name}", flush=True)
         settings = ExportOptions(("onnx-int8", "tflite-int8"), repair=repair)
         try:
-            results = export_model(hard, source, options.output / name, settings, lambda line: print(line, flush=True))
+            results = export_model(hard, source, options.output / name, settings)
         except ParityError as error:
             results = error.results
         print(table(results), flush=True)

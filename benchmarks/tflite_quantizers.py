@@ -4,7 +4,7 @@
 
 A row is one file, and each test photo goes through all of them in turn, so that a busy machine is busy for each.
 Drops are percentage points of IoU at the model's size against the float32 file; agreement is the share of pixels of the
-same class. ``--chosen`` leaves the others away: the float32 file and the int8 file that ``unet-export`` writes.
+same class. ``--chosen`` compares only the float32 and the int8 file that ``unet-export`` writes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from unet_export import keras_model
 from unet_export.calibration import calibration_images
-from unet_export.formats import tflite
-from unet_export.formats.saved_model import INPUT_NAME, SIGNATURE_NAME, write_graph
+from unet_export.formats.saved_model import SIGNATURE_NAME, write_graph
+from unet_export.formats.tflite_convert import export_tflite
 from unet_export.quantization import Quantization
+from unet_export.source_model import INPUT_NAME, copy_with_input, load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
 from unet_runtime.core.geometry import model_input, model_labels
@@ -43,7 +43,7 @@ Images = npt.NDArray[np.uint8]
 
 
 def by_tensorflow(folder: Path, images: Images) -> bytes:
-    """Its full-integer conversion: ranges are the extremes of all photos, probabilities uint8."""
+    """TensorFlow's full-integer conversion: ranges are the extremes of all photos, probabilities uint8."""
     import tensorflow as tf
 
     def representative() -> Iterator[list[npt.NDArray[np.float32]]]:
@@ -59,7 +59,7 @@ def by_tensorflow(folder: Path, images: Images) -> bytes:
 
 
 def by_ai_edge_quantizer(folder: Path, images: Images) -> bytes:
-    """Its recipe for int8 as it comes: ranges are its moving average of each photo's extremes, probabilities int8."""
+    """The quantiser's own recipe for int8: ranges are moving averages of each photo's extremes, probabilities int8."""
     import tensorflow as tf
     from ai_edge_quantizer import quantizer, recipe
 
@@ -77,13 +77,13 @@ def contenders(model: Any, spec: Any, images: Images, work: Path, chosen: bool) 
 
     def package(precision: str, method: str = "minmax") -> bytes:
         quantization = Quantization(method=method, photos=len(images))
-        return tflite.export_tflite(model, precision, spec, images, quantization, work)
+        return export_tflite(model, precision, spec, images, quantization, work)
 
     files = {"float32": package("float32"), "int8, as exported": package("int8")}
     if chosen:
         return files
     folder = work / "float_input"
-    write_graph(tflite._with_float_input(model), folder, batch=1, dtype="float32")
+    write_graph(copy_with_input(model, model.inputs[0].shape[1:], "float32"), folder, batch=1, dtype="float32")
     rows: dict[str, Callable[[], bytes]] = {
         "int8, TensorFlow": lambda: by_tensorflow(folder, images),
         "int8, ai-edge-quantizer as it comes": lambda: by_ai_edge_quantizer(folder, images),
@@ -94,7 +94,7 @@ def contenders(model: Any, spec: Any, images: Images, work: Path, chosen: bool) 
 
 
 class Row:
-    """One file, its engine, and what was seen of it."""
+    """One file, its engine, and what was measured of it."""
 
     def __init__(self, name: str, content: bytes, classes: int) -> None:
         self.name, self.size = name, len(content)
@@ -115,14 +115,14 @@ class Row:
         fed = fed.clip(limits.min, limits.max).astype(self._source["dtype"])
         self._interpreter.set_tensor(self._source["index"], fed)
         self._interpreter.invoke()
-        answer = self._interpreter.get_tensor(self._result["index"])
+        prediction = self._interpreter.get_tensor(self._result["index"])
         self.seconds.append(time.perf_counter() - started)
-        ids: Images = answer.argmax(axis=-1).astype(np.uint8)
+        ids: Images = prediction.argmax(axis=-1).astype(np.uint8)
         return ids
 
     def line(self, reference: Row) -> str:
         own, theirs = iou(self.confusion), iou(reference.confusion)
-        figures = (
+        metrics = (
             f"{self.size / 1e6:.2f}",
             f"{statistics.median(self.seconds) * 1e3:.1f}",
             f"{own.mean() * 100:.3f}",
@@ -131,7 +131,7 @@ class Row:
             f"{(theirs[BORDER] - own[BORDER]) * 100:+.3f}",
             f"{self.agreeing / self.pixels:.3%}",
         )
-        return f"| {self.name} | {' | '.join(figures)} |"
+        return f"| {self.name} | {' | '.join(metrics)} |"
 
 
 def measure(rows: list[Row], photos: list[LabelledPhoto], spec: Any) -> None:
@@ -158,7 +158,7 @@ def main() -> None:
     calibration = evenly(read_split(options.data, split, "trainval"), options.calibration)
     images = calibration_images(np.concatenate([model_input(open_photo(e.photo), spec.input) for e in calibration]))
     with tempfile.TemporaryDirectory() as work:
-        files = contenders(keras_model.load(artifact), spec, images, Path(work), options.chosen)
+        files = contenders(load_model(options.model)[0], spec, images, Path(work), options.chosen)
     rows = [Row(name, content, len(spec.classes)) for name, content in files.items()]
     photos = evenly(read_split(options.data, split, "test"), options.photos)
     measure(rows, photos, spec)

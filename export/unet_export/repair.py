@@ -1,45 +1,51 @@
-"""Cures for an integer artifact that failed its gate, cheapest first; the first that passes is kept."""
+"""Remedies for an integer artifact that failed its gate, cheapest first; the first one that passes is kept."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
-from unet_export.builder import Builder
-from unet_export.diagnosis.diagnose import diagnose, guilty_layers
+from unet_export.diagnosis.diagnose import diagnose, main_contributors
 from unet_export.errors import ExportError
-from unet_export.formats import FORMATS, Format, tflite_quantize
+from unet_export.formats import FORMATS, Builder, Format
 from unet_export.gate.gate import ParityResult
 from unet_export.gate.parity import Candidate, prove
 from unet_export.gate.runners import Run
-from unet_export.photos import Photo, Say
-from unet_export.quantization import DEFAULTS, METHODS, Quantization
+from unet_export.photos import Photo
+from unet_export.quantization import Quantization
 from unet_runtime.core.spec import ModelSpec
 
+logger = logging.getLogger(__name__)
+
 MORE_PHOTOS = 4
-"""Times as many calibration photos."""
+"""Factor by which the number of calibration photos is raised."""
 
 _DIAGNOSED = 16
-"""Calibration photos that tell which layers are to blame."""
+"""Calibration photos on which layers are compared."""
 
-_GUILTY = (3, 8)
-"""How many of the worst layers are kept precise, one try each."""
+_PRECISE_LAYERS = (3, 8)
+"""Numbers of main contributors that are kept precise, one attempt each."""
 
 _FINETUNE_STEPS = 60
 
 
-def repaired(
-    result: ParityResult, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec, say: Say
+def repair(
+    result: ParityResult, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec
 ) -> ParityResult:
-    """``result`` itself where it passed or is of a float format; else that of the first cure which passes.
+    """Try remedies on an integer artifact that failed, and log each.
 
     Args:
-        result: what the gate found; its file is replaced by the cured one, and is as before if no cure helps.
+        result: of the gate; its file is replaced by the repaired one, and is as before if no remedy helps.
         builder: of the same export.
         reference, photos, spec: as the gate had them.
-        say: receives one line a cure.
+
+    Returns:
+        The result with the first remedy that passes; ``result`` if it passed already, is of a float format, or no
+        remedy helps.
 
     Raises:
         OSError: the file cannot be written.
@@ -48,44 +54,49 @@ def repaired(
     if result.passed or not form.quantized:
         return result
     failed = result.path.read_bytes()
-    for words, quantization in cures(form, lambda made: _guilty(form, result.path, builder, made)):
-        say(f"{result.path.name} failed its gate, trying: {words}")
+    for name, quantization in remedies(form, lambda made: _contributors(form, result.path, builder, made)):
+        logger.info("%s failed its gate, trying: %s", result.path.name, name)
         try:
             builder.write(form, result.path, quantization)
         except ExportError as error:
-            say(f"  not possible: {error}")
+            logger.info("  not possible: %s", error)
             continue
         candidate = Candidate(form, result.path, result.gate)
-        (found,) = prove(reference, [candidate], photos, spec)
-        if found.passed:
-            say(f"  {result.path.name} passes with {words}")
-            return found
-        say(f"  {found.failures[0]}")
+        (repaired,) = prove(reference, [candidate], photos, spec)
+        if repaired.passed:
+            logger.info("  %s passes with %s", result.path.name, name)
+            return repaired
+        logger.info("  %s", repaired.failures[0])
     result.path.write_bytes(failed)
     return result
 
 
-def _guilty(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
-    """Keras layers of the file as it was just ``made``, those that add most noise first; none where it cannot be
-    taken apart."""
-    layers = [layer.name for layer in builder.model(made).layers]
-    twin = builder.float_twin(form, made)
+def _contributors(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
+    """Keras layers that add most noise to the file as it was just ``made``; empty if its layers cannot be compared."""
+    layers = list(map(attrgetter("name"), builder.model(made).layers))
+    counterpart = builder.baseline(form, made)
     with suppress(ExportError):
-        return guilty_layers(diagnose(twin, path.read_bytes(), builder.images(_DIAGNOSED), path.suffix, layers))
+        images = builder.images(_DIAGNOSED)
+        return main_contributors(diagnose(counterpart, path.read_bytes(), images, path.suffix, layers))
     return []
 
 
-def cures(form: Format, guilty: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
-    """What to try, in order of cost: (in words, settings). What costs a device nothing is kept for those after."""
-    start = DEFAULTS[form.name]
-    for method in METHODS if form.suffix.endswith(".onnx") else tflite_quantize.METHODS:
+def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
+    """Remedies in order of cost: (description, settings). Those that are free on the device are kept for the rest.
+
+    Args:
+        form: an integer format.
+        contributors: called when needed, returns the layers of a file made with these settings that add most noise.
+    """
+    start = form.quantization
+    for method in form.methods:
         if method != start.method:
             yield f"calibration by {method}", replace(start, method=method)
     yield f"{MORE_PHOTOS} times the calibration photos", replace(start, photos=start.photos * MORE_PHOTOS)
-    equal = replace(start, equalized=True)
-    yield "channels of equal range", equal
-    names = guilty(equal)  # of what equal ranges left
-    for count in _GUILTY:
+    equalized = replace(start, equalized=True)
+    yield "channels of equal range", equalized
+    names = contributors(equalized)
+    for count in _PRECISE_LAYERS:
         if precise := tuple(names[:count]):
-            yield f"{', '.join(precise)} more precise", replace(equal, precise=precise)
-    yield f"{_FINETUNE_STEPS} steps of fine-tuning", replace(equal, finetune_steps=_FINETUNE_STEPS)
+            yield f"{', '.join(precise)} more precise", replace(equalized, precise=precise)
+    yield f"{_FINETUNE_STEPS} steps of fine-tuning", replace(equalized, finetune_steps=_FINETUNE_STEPS)

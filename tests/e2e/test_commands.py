@@ -18,6 +18,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from unet_export.cli.command import command as exporting
 from unet_runtime.cli.bench import command as benchmark
+from unet_runtime.core.artifact import read_artifact
 from unet_runtime.engines import ENGINES
 from unet_runtime.io.video.writer import VideoFile
 from unet_training.cli.command import command as training
@@ -26,6 +27,8 @@ from unet_training.compare.points import parse
 BIN = Path(sys.executable).parent
 PAGES = ("README.md", "docs/training.md", "docs/export.md")
 TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
+DEMO_STEPS = 600
+"""Most training steps of ``make demo``, the budget of a command that people wait for."""
 DEFAULT_MODEL = ENGINES["onnx"].default_model
 
 # The environment that runs the tests is the one that `make setup` made: nothing is installed again.
@@ -44,7 +47,7 @@ def lines_of(program: str) -> list[str]:
     return [line for line in shell_lines() if program in line.split()]
 
 
-def run(command: list[str], cwd: Path = REPOSITORY, timeout: int = 900) -> str:
+def run(command: list[str], cwd: Path = REPOSITORY, timeout: int = 3600) -> str:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
@@ -162,6 +165,10 @@ def made_by_the_demo(line: str, folder: Path) -> list[str]:
 def test_demo(tmp_path: Path) -> None:
     """The whole way in one command; its second run installs nothing, its pictures can be looked at."""
     output = run([*MAKE, "demo", f"DEMO={tmp_path}"])
+    provenance = read_artifact(tmp_path / "model.keras").spec.provenance
+    photos = int(provenance.data.split()[-2])  # "synthetic, official split, 238 photos"
+    recipe = provenance.recipe
+    assert recipe["epochs"] * photos // recipe["batch_size"] < DEMO_STEPS
     # But for the hint beside an engine that was not checked.
     assert not [line for line in output.splitlines() if "pip install" in line and not line.startswith("not checked: ")]
     for word in ("saved_model", "demo-96.float32.onnx", "demo-96.int8.tflite", "accepted:"):

@@ -13,12 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import Flatbuffer
-from unet_export.formats.onnx import build_onnx, export_onnx, finish
+from unet_export.formats.onnx_convert import build_onnx, export_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
-from unet_export.formats.tflite import export_tflite
+from unet_export.formats.tflite_convert import export_tflite
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.spec import ModelSpec

@@ -8,6 +8,7 @@ calls ``main`` once for each object, and prints a line of JSON: what the calls r
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,12 +20,20 @@ import keras
 import numpy as np
 
 from unet_runtime.core.spec import InputSpec
-from unet_training import distribution
-from unet_training.build import build_trainee, compile_model, load_other, make_optimizer, objective, start_from
-from unet_training.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.build import (
+    build_training_model,
+    compile_model,
+    copy_weights,
+    load_pretrained,
+    make_objective,
+    make_optimizer,
+)
 from unet_training.data.dataset import load, split_dataset
 from unet_training.evaluate import load_model
-from unet_training.fit import fit
+from unet_training.fit import distribution
+from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.fit.distribution import Distribute
+from unet_training.fit.loop import fit
 from unet_training.losses import Objective
 from unet_training.recipes import PRESETS
 
@@ -40,7 +49,7 @@ def main(
     recipe: Mapping[str, Any],
     weights: str = "",
     teacher: str = "",
-    distribute: str = "none",
+    distribute: Distribute = "none",
     answer: str = "",
 ) -> dict[str, Any]:
     """Train a U-Net of one stage on ``data`` by ``RECIPE`` with the changes in ``recipe``.
@@ -48,22 +57,27 @@ def main(
     What the model file ``answer`` says of some photos is written to ``output`` (``ANSWERS``).
 
     Returns:
-        ``history``; ``said``, lines; ``replicas``, devices that hold a copy of each weight; ``shard``, the shape of a
+        ``history``; ``logged``, lines; ``replicas``, devices that hold a copy of each weight; ``shard``, the shape of a
         device's part of the probabilities in a training step (under JAX).
     """
-    said: list[str] = []
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("unet_training")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     shards: list[tuple[int, ...]] = []
     recipe = {name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()}
     settings = replace(RECIPE, **recipe)
     settings = replace(settings, sizes=settings.sizes or (settings.size,))
     keras.utils.set_random_seed(1)
-    others = {name: load_other(Path(path)) for name, path in (("weights", weights), ("teacher", teacher)) if path}
+    others = {name: load_pretrained(Path(path)) for name, path in (("weights", weights), ("teacher", teacher)) if path}
     photos = split_dataset(Path(data), "official", settings.validation, 1)
     stages = [load(photos.train, InputSpec(size, size)) for size in settings.sizes]
-    devices = distribution.choose_devices(distribute, said.append)
+    devices = distribution.choose_devices(distribute)
     distribution.check_batch(min(settings.batch_size, len(stages[-1])), devices)
     validation = load(photos.validation, InputSpec(settings.size, settings.size))
-    validation = distribution.shareable(validation, devices, said.append)
+    validation = distribution.divisible(validation, devices)
     averages = keras.callbacks.SwapEMAWeights() if settings.ema else None
     Path(output).mkdir(parents=True)
     if answer:
@@ -72,14 +86,15 @@ def main(
     checkpoint = Checkpoint(Path(output) / CHECKPOINT, settings.monitor, {}, averages)
     with (
         mock.patch.object(Objective, "__call__", _watched(Objective.__call__, shards)),
-        distribution.shared_by(devices),
+        distribution.data_parallel(devices),
     ):
-        model = build_trainee(settings, settings.precision, objective(settings, others.get("teacher")))
+        model = build_training_model(settings, settings.precision, make_objective(settings, others.get("teacher")))
         if "weights" in others:
-            start_from(model, others["weights"])
+            copy_weights(model, others["weights"])
         compile_model(model, make_optimizer(settings, len(stages[-1]) // settings.batch_size))
-        fit(model, settings, 1, stages, validation, checkpoint, said.append)
-    return {"history": checkpoint.history, "said": said, "replicas": _replicas(model.weights), "shard": shards[-1:]}
+        fit(model, settings, 1, stages, validation, checkpoint)
+    logger.removeHandler(handler)
+    return {"history": checkpoint.history, "logged": lines, "replicas": _replicas(model.weights), "shard": shards[-1:]}
 
 
 def _watched(call: Callable[..., Any], shards: list[tuple[int, ...]]) -> Callable[..., Any]:

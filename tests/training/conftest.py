@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 import unittest.mock
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from unet_training.cli import command
 from unet_training.data import synthetic
-from unet_training.models import ARCHITECTURES
+from unet_training.models import unet
 
 TINY = ("--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4")
 """Options of a training that takes seconds."""
@@ -48,6 +49,21 @@ def _no_pets_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PETS_DIR", raising=False)
 
 
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What training logs while the test runs, one message per entry."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("unet_training")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 generated pictures for training, 8 for the test, about 48 pixels wide."""
@@ -78,7 +94,7 @@ def _one_convolution(
 def small_network() -> Iterator[None]:
     """In place of the U-Net, for tests of what happens around a training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "unet", _one_convolution)
+        patch.setattr(unet, "build", _one_convolution)
         yield
 
 

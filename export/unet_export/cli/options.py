@@ -1,23 +1,20 @@
-"""The command line's options, grouped by what they say; ``cli.py`` puts them on commands."""
+"""Options that several commands of unet-export have, in groups, and what they mean to the library."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from unet_export import calibration
-from unet_export.foreign import HEADS, PIXELS, Description, parse_classes
-from unet_export.formats import FORMATS
 from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
+from unet_runtime.cli.shared import option_group
 from unet_runtime.core.spec import FITS
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
-
-_Decorator = Callable[[Any], Any]
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -33,98 +30,81 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return int(height), int(width or height)
 
 
-class Formats(click.ParamType):  # type: ignore[type-arg]
-    """``all``, or names of formats, separated by commas."""
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """Words separated by commas; the library knows which are allowed."""
 
-    name = "names"
+    name = "list"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if value == "all":
-            return tuple(FORMATS)
-        names = tuple(dict.fromkeys(part.strip() for part in str(value).split(",")))
-        if unknown := [name for name in names if name not in FORMATS]:
-            self.fail(f"{', '.join(map(repr, unknown))}: expected all, or some of {', '.join(FORMATS)}", param, ctx)
-        return names
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return list(map(str.strip, str(value).split(",")))
 
 
-def photo_options(function: Any) -> Any:
-    """Where calibration and proof have their photos from."""
-    return _all(
-        function,
-        click.option(
-            "--data",
-            type=FOLDER,
-            help="Dataset in Oxford-IIIT Pet's layout: its trainval part calibrates, its test part proves.",
-        ),
-        click.option("--split", help="Of --data: official, article or random:SEED  [default: the model's own]"),
-        click.option("--calibration", type=FOLDER, help="Folder of photos that calibrate, in place of --data's."),
-        click.option(
-            "--parity",
-            type=FOLDER,
-            help="Folder of photos that prove, in place of --data's; their trimaps too where it has that layout.",
-        ),
-        click.option(
-            "--calibration-count",
-            default=calibration.DEFAULT_COUNT,
-            show_default=True,
-            type=click.IntRange(min=calibration.MIN_COUNT),
-            help="Photos that int8 ranges are measured on; all of a smaller part.",
-        ),
-        click.option(
-            "--parity-count",
-            default=128,
-            show_default=True,
-            type=click.IntRange(min=MIN_PARITY),
-            help="Photos that the gate runs; all of a smaller part.",
-        ),
-    )
+photo_options = option_group(
+    "Photos",
+    click.option(
+        "--data",
+        type=FOLDER,
+        help="Dataset in Oxford-IIIT Pet's layout: its trainval part is for calibration, its test part for the proof.",
+    ),
+    click.option("--split", help="Split of --data: official, article or random:SEED  [default: the model's own]"),
+    click.option("--calibration", type=FOLDER, help="Folder of calibration photos, instead of --data's."),
+    click.option(
+        "--parity",
+        type=FOLDER,
+        help="Folder of photos for the proof, instead of --data's; their trimaps too if it has that layout.",
+    ),
+    click.option(
+        "--calibration-count",
+        default=calibration.DEFAULT_COUNT,
+        show_default=True,
+        type=click.IntRange(min=calibration.MIN_COUNT),
+        help="Photos on which int8 ranges are measured; all of a smaller part.",
+    ),
+    click.option(
+        "--parity-count",
+        default=128,
+        show_default=True,
+        type=click.IntRange(min=MIN_PARITY),
+        help="Photos on which artifacts are compared with the model; all of a smaller part.",
+    ),
+)
+
+model_options = option_group(
+    "Model without a spec (not made by unet-train)",
+    click.option(
+        "--classes", help="Names by class id, with the role of each, as pet:foreground,background,border:neutral."
+    ),
+    click.option("--size", type=Size(), help="Its input, HEIGHT or HEIGHTxWIDTH in pixels  [default: its own]"),
+    click.option(
+        "--pixels",
+        type=click.Choice(list(PIXELS)),
+        default="0..255",
+        show_default=True,
+        help="Range of values that it expects of a pixel.",
+    ),
+    click.option(
+        "--head", type=click.Choice(HEADS), default="softmax", show_default=True, help="Output of its last layer."
+    ),
+    click.option(
+        "--fit",
+        type=click.Choice(FITS),
+        default="stretch",
+        show_default=True,
+        help="How a photo is brought to its input size.",
+    ),
+)
 
 
 def photo_source(given: dict[str, Any]) -> PhotoSource:
-    """What ``photo_options`` were given."""
+    """The values of ``photo_options`` as the library takes them."""
     names = ("data", "calibration", "parity", "calibration_count", "parity_count")
     if given["data"] is None and None in (given["calibration"], given["parity"]):
         raise click.UsageError("--data is missing, or --calibration and --parity, a folder of photos each")
     return PhotoSource(**{name: given[name] for name in names}, split=given["split"] or "")
 
 
-def model_options(function: Any) -> Any:
-    """What a model that unet-train did not make does not say of itself."""
-    return _all(
-        function,
-        click.option(
-            "--classes",
-            help="Of a .keras file without a spec: names by class id, as pet:foreground,background,border:neutral.",
-        ),
-        click.option(
-            "--size", type=Size(), help="Of such a model: its input, HEIGHT or HEIGHTxWIDTH  [default: its own]"
-        ),
-        click.option(
-            "--pixels",
-            type=click.Choice(list(PIXELS)),
-            default="0..255",
-            show_default=True,
-            help="Of such a model: what it expects a pixel to be.",
-        ),
-        click.option(
-            "--head",
-            type=click.Choice(HEADS),
-            default="softmax",
-            show_default=True,
-            help="Of such a model: what its last layer gives.",
-        ),
-        click.option(
-            "--fit",
-            type=click.Choice(FITS),
-            default="stretch",
-            show_default=True,
-            help="Of such a model: how photos are brought to its size.",
-        ),
-    )
-
-
 def description(given: dict[str, Any]) -> Description | None:
-    """What ``model_options`` were given; None for a model that says all of this itself."""
+    """The values of ``model_options`` as the library takes them; None for a model with a spec."""
     if given["classes"] is not None:
         classes = parse_classes(given["classes"])
         return Description(classes, given["size"], given["pixels"], given["head"], given["fit"], given["split"] or "")
@@ -132,15 +112,3 @@ def description(given: dict[str, Any]) -> Description | None:
         if given[name] != default:
             raise click.UsageError(f"--{name} goes with --classes, for a model without a spec")
     return None
-
-
-def words(text: str | None) -> list[str] | None:
-    """Of a list separated by commas."""
-    return None if text is None else [word.strip() for word in text.split(",")]
-
-
-def _all(function: Any, *options: _Decorator) -> Any:
-    """The options on ``function``, in this order in its help."""
-    for option in reversed(options):
-        function = option(function)
-    return function

@@ -12,7 +12,7 @@ what it costs is that ranges meet within a factor of sqrt(2) to either side, hal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,54 +22,31 @@ from unet_export.transforms.ranges import channel_ranges
 from unet_export.transforms.rescale import Source, clone, rescalable, rescale_channels
 
 MAX_FACTOR = 2.0**12
-"""A channel is multiplied or divided by no more: one that calibration hardly woke may be loud on the next photo."""
+"""Largest factor of a channel, and of its inverse: a channel that is quiet on the calibration photos may be loud on the
+next one."""
 
 
-@dataclass(frozen=True)
-class EqualizedLayer:
-    """A layer whose output channels were rescaled."""
-
-    layer: str
-    spread_before: float
-    """Largest channel's range over the smallest's, where range is the largest |x|; channels that are always 0 do not
-    count."""
-    spread_after: float
-    largest_factor: float
-    """Of any of its channels, or its inverse where that is larger; a power of two. 1: the layer is as it was."""
-
-
-@dataclass(frozen=True)
-class EqualizationReport:
-    """What ``equalize`` did, layers in the network's order."""
-
-    layers: tuple[EqualizedLayer, ...]
-    skipped: tuple[tuple[str, str], ...]
-    """Layers that make channels and were left alone, each with the reason."""
-
-
-def equalize(model: Any, images: npt.NDArray[np.uint8]) -> tuple[Any, EqualizationReport]:
+def equalize(model: Any, images: npt.NDArray[np.uint8]) -> Any:
     """A clone of ``model`` that computes the same in float32, with channels of similar ranges in every tensor.
 
     Args:
         model: a Keras functional model of float32 layers, NHWC; it is left as it is. A layer whose channels
-            cannot be rescaled (an addition reads them, say) keeps its weights.
+            cannot be rescaled (because an addition reads them, for example) keeps its weights.
         images: calibration photos as the model is fed, uint8 (n, h, w, 3), at least one.
 
     Returns:
-        The clone, and what was done. A BatchNormalization without gamma has one in the clone.
+        The clone. A BatchNormalization without gamma has one in it.
 
     Raises:
         ValueError: no photo.
     """
-    twin = clone(model)
-    sources, skipped = rescalable(twin)
-    measured = channel_ranges(twin, [source.tensor for source in sources], images)
+    copy = clone(model)
+    sources, _ = rescalable(copy)
+    measured = channel_ranges(copy, list(map(attrgetter("tensor"), sources)), images)
     ranges = [np.maximum(-low, high) for low, high in measured]  # of |x|, as low <= high
-    factors = [_factors(*pair) for pair in zip(ranges, _targets(sources, ranges), strict=True)]
-    for source, scale in zip(sources, factors, strict=True):
-        rescale_channels(source, scale)
-    done = [_describe(*row) for row in zip([source.layer.name for source in sources], ranges, factors, strict=True)]
-    return twin, EqualizationReport(tuple(done), tuple(skipped))
+    for source, channels, target in zip(sources, ranges, _targets(sources, ranges), strict=True):
+        rescale_channels(source, _factors(channels, target))
+    return copy
 
 
 def _targets(sources: Sequence[Source], ranges: Sequence[npt.NDArray[np.float64]]) -> list[float]:
@@ -78,33 +55,28 @@ def _targets(sources: Sequence[Source], ranges: Sequence[npt.NDArray[np.float64]
     Tensors that are concatenated share a scale, so sources with a common reader share their target. The mean and not
     the largest: weights and activations stay near 1, where float16 and training are at ease.
     """
-    group = list(range(len(sources)))
+    group = np.arange(len(sources))
     by_reader: dict[str, int] = {}
     for index, source in enumerate(sources):
         for reader in source.readers:
             other = by_reader.setdefault(reader.layer.name, index)
-            group = [group[other] if member == group[index] else member for member in group]
-    logs: dict[int, list[float]] = {}
-    for member, measured in zip(group, ranges, strict=True):
-        logs.setdefault(member, []).extend(np.log2(measured[measured > 0]))
-    return [float(2.0 ** np.mean(logs[member])) if logs[member] else 1.0 for member in group]
+            group[group == group[index]] = group[other]
+    targets = [1.0] * len(sources)
+    for member in set(group.tolist()):
+        indices = np.flatnonzero(group == member).tolist()
+        channels = np.concatenate([ranges[index] for index in indices])
+        if channels.any():
+            target = float(2.0 ** np.log2(channels[channels > 0]).mean())
+            for index in indices:
+                targets[index] = target
+    return targets
 
 
 def _factors(ranges: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.float64]:
-    """Powers of two, one a channel; 1 for a channel that is always 0, whose weights say nothing of its range."""
+    """A power of two per channel; 1 for a channel that is always 0, whose weights say nothing of its range."""
     exponents = np.zeros_like(ranges)
     alive = ranges > 0
     exponents[alive] = np.rint(np.log2(target / ranges[alive]))
     limit = np.log2(MAX_FACTOR)
     factors: npt.NDArray[np.float64] = 2.0 ** exponents.clip(-limit, limit)
     return factors
-
-
-def _describe(name: str, ranges: npt.NDArray[np.float64], factors: npt.NDArray[np.float64]) -> EqualizedLayer:
-    alive = ranges > 0
-    largest = float(2.0 ** np.abs(np.log2(factors)).max())
-    return EqualizedLayer(name, _spread(ranges[alive]), _spread((ranges * factors)[alive]), largest)
-
-
-def _spread(ranges: npt.NDArray[np.float64]) -> float:
-    return float(ranges.max() / ranges.min()) if ranges.size else 1.0

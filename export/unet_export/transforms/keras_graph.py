@@ -36,7 +36,7 @@ class Reader:
 
 
 class Graph:
-    """Of a model whose layers were made for it alone, as a clone's are: a call is an edge of this model."""
+    """Readers of each tensor of a model whose layers were made for it alone, as a clone's are: a call is an edge."""
 
     def __init__(self, model: Any) -> None:
         self._readers: dict[int, list[Any]] = {}
@@ -58,7 +58,7 @@ class Graph:
         return id(tensor) in self._outputs
 
     def is_shared(self, operation: Any) -> bool:
-        """Whether it is called more than once, so that it has no one output."""
+        """Whether it is called more than once, so that it has several outputs."""
         return operation.name in self._shared
 
     def only_reader(self, tensor: Any) -> Any | None:

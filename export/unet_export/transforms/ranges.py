@@ -8,21 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.keras_model import import_keras
+from unet_export.source_model import import_keras
 
 _BATCH = 8
 """Photos at a time: bounds memory whatever their number."""
 
 
 class Range(NamedTuple):
-    """Of one tensor: its lowest and highest value in each channel, float64 (channels,)."""
+    """Lowest and highest value of a tensor in each channel, float64 (channels,)."""
 
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
 
 
 def channel_ranges(model: Any, tensors: Sequence[Any], images: npt.NDArray[np.uint8]) -> list[Range]:
-    """Of each of the model's symbolic ``tensors``, (n, ..., channels), over ``images``, uint8 (n, h, w, 3).
+    """Ranges of the model's symbolic ``tensors``, (n, ..., channels), over ``images``, uint8 (n, h, w, 3).
 
     Raises:
         ValueError: no photo.
@@ -36,17 +36,20 @@ def channel_ranges(model: Any, tensors: Sequence[Any], images: npt.NDArray[np.ui
     probe = import_keras().Model(model.inputs[0], list(tensors))
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def ends(batch: Any) -> list[Any]:
-        outputs = probe(batch, training=False)
-        outputs = outputs if isinstance(outputs, list) else [outputs]  # of one tensor Keras makes no list
-        flat = [tf.reshape(values, (-1, values.shape[-1])) for values in outputs]
-        return [(tf.reduce_min(values, axis=0), tf.reduce_max(values, axis=0)) for values in flat]
+    def limits(batch: Any) -> list[Any]:
+        found = []
+        for values in tf.nest.flatten(probe(batch, training=False)):
+            channels = tf.reshape(values, (-1, values.shape[-1]))
+            found.append(tf.stack([tf.reduce_min(channels, axis=0), tf.reduce_max(channels, axis=0)]))
+        return found
 
-    seen = [ends(tf.constant(images[start : start + _BATCH])) for start in range(0, len(images), _BATCH)]
-    return [
-        Range(
-            np.min([low.numpy() for low, _ in batches], axis=0).astype(np.float64),
-            np.max([high.numpy() for _, high in batches], axis=0).astype(np.float64),
-        )
-        for batches in zip(*seen, strict=True)
-    ]
+    ranges: list[Range] = []
+    for start in range(0, len(images), _BATCH):
+        for index, (low, high) in enumerate(limits(tf.constant(images[start : start + _BATCH]))):
+            now = Range(low.numpy().astype(np.float64), high.numpy().astype(np.float64))
+            if start == 0:
+                ranges.append(now)
+            else:
+                before = ranges[index]
+                ranges[index] = Range(np.minimum(before.low, now.low), np.maximum(before.high, now.high))
+    return ranges

@@ -2,19 +2,19 @@
 
 Where all layers in between are positively homogeneous, f(s x) = s f(x) for s > 0, a channel may be multiplied by s in
 the layer that makes it and divided by s in every layer that reads it. int8 gains where channels of one tensor come to
-similar ranges (``equalize.py``), float16 where biases come to values that it holds (``formats/rounding.py``).
+similar ranges (``equalize.py``), float16 where biases come to values that it holds (``rounding.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.keras_model import import_keras
+from unet_export.source_model import import_keras
 from unet_export.transforms.keras_graph import NORM, Graph, Reader
 
 _AXES = {"Conv2D": (2, 3), "Conv2DTranspose": (3, 2), "DepthwiseConv2D": (2, 2)}
@@ -43,30 +43,6 @@ class Source:
         return bias
 
 
-def rescale(model: Any, factors: Mapping[str, npt.NDArray[np.float64]]) -> Any:
-    """A clone of ``model`` that computes the same, with output channels of some layers multiplied.
-
-    Args:
-        model: as ``equalize`` takes it.
-        factors: (channels,) by the name of the layer; above 0. The layers that read the channels are divided by them.
-
-    Raises:
-        ValueError: a layer whose channels cannot be rescaled.
-    """
-    twin = clone(model)
-    sources, skipped = rescalable(twin)
-    able = {source.layer.name: source for source in sources}
-    if unable := sorted(set(factors) - set(able)):
-        reasons = dict.fromkeys(factors, "makes no channels of its own") | dict(skipped)
-        raise ValueError(
-            f"layers {', '.join(f'{name} ({reasons[name]})' for name in unable)} cannot be rescaled, "
-            f"expected some of {', '.join(able)}"
-        )
-    for name, scale in factors.items():
-        rescale_channels(able[name], scale)
-    return twin
-
-
 def clone(model: Any) -> Any:
     """The same network and weights, where every BatchNormalization has a gamma to carry the factors."""
     keras = import_keras()
@@ -77,17 +53,17 @@ def clone(model: Any) -> Any:
             config["scale"] = True
         return type(layer).from_config(config)
 
-    twin = keras.models.clone_model(model, clone_function=with_gamma)
-    for old, new in zip(model.layers, twin.layers, strict=True):
+    copy = keras.models.clone_model(model, clone_function=with_gamma)
+    for old, new in zip(model.layers, copy.layers, strict=True):
         weights = old.get_weights()
         if isinstance(old, keras.layers.BatchNormalization) and not old.scale:
             weights.insert(0, new.gamma.numpy())  # ones, so far
         new.set_weights(weights)
-    return twin
+    return copy
 
 
 def rescalable(model: Any) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Of a model made by ``clone``: what may be rescaled, in the network's order, and what not, with the reason."""
+    """Sources of a model made by ``clone``, in order, and (layer, reason) of the layers that cannot be rescaled."""
     graph = Graph(model)
     found, skipped = [], []
     for layer in model.layers:
@@ -153,5 +129,5 @@ def _multiply(variable: Any, factors: npt.NDArray[np.float64]) -> None:
 
 
 def _values(variable: Any, channels: int = 0) -> npt.NDArray[np.float64]:
-    """As float64; zeros for a layer without bias or beta."""
+    """Values in float64; zeros for a layer without bias or beta."""
     return np.zeros(channels) if variable is None else variable.numpy().astype(np.float64)

@@ -21,13 +21,13 @@ def with_biases_of_float16(model: Any) -> Any:
     bias's rounding would have been, within 2^-11 of 1, and its readers' kernels, whose rounding can be spread over
     their taps, are divided by it. A layer whose channels cannot be rescaled keeps its bias.
     """
-    twin = clone(model)
-    for source in rescalable(twin)[0]:
+    copy = clone(model)
+    for source in rescalable(copy)[0]:
         bias = source.bias()
         rounded = bias.astype(np.float16).astype(np.float64)
-        wanted = np.isfinite(rounded) & (np.abs(rounded) >= _SMALLEST)
-        rescale_channels(source, np.divide(rounded, bias, out=np.ones_like(bias), where=wanted))
-    return twin
+        representable = np.isfinite(rounded) & (np.abs(rounded) >= _SMALLEST)
+        rescale_channels(source, np.divide(rounded, bias, out=np.ones_like(bias), where=representable))
+    return copy
 
 
 def diffused(kernels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -42,7 +42,7 @@ def diffused(kernels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     taps = kernels.reshape(kernels.shape[0] * kernels.shape[1], -1).astype(np.float64)
     rounded, error, rows = np.empty_like(taps), np.zeros(len(taps)), np.arange(len(taps))
     for columns in np.argsort(-np.abs(taps), axis=1, kind="stable").T:  # one tap of every kernel at a time
-        wanted = taps[rows, columns] + error
-        rounded[rows, columns] = wanted.astype(np.float16)
-        error = wanted - rounded[rows, columns]
+        exact = taps[rows, columns] + error
+        rounded[rows, columns] = exact.astype(np.float16)
+        error = exact - rounded[rows, columns]
     return rounded.astype(np.float32).reshape(kernels.shape)

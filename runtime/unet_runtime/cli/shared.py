@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import click
 
+from unet_runtime.cli.quiet import visible_stderr
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -37,27 +39,21 @@ class GroupedCommand(click.Command):
         super().__init__(*args, **kwargs)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
-        others: list[tuple[str, str]] = []
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None or isinstance(parameter, click.Argument):  # the text above says what arguments are
-                continue
-            title = getattr(parameter, _GROUP, _OTHER)
-            (others if title == _OTHER else sections.setdefault(title, [])).append(record)
-        for title, records in [*sections.items(), (_OTHER, others)]:
-            with formatter.section(title):
-                formatter.write_dl(records)
+        _write_options(self, ctx, formatter)
 
 
 class CommandGroup(click.Group):
-    """A group of commands that proposes the nearest name for one that does not exist."""
+    """A group of commands that proposes the nearest name for one that does not exist; its own options are in groups."""
 
     command_class = GroupedCommand
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", HELP)
         super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,6 +67,19 @@ class CommandGroup(click.Group):
             if not near or "Did you mean" in error.message:
                 raise
             raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+
+
+def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """A section of the help for each group, in the order of their first options; those of no group come last."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None and not isinstance(parameter, click.Argument):  # those are in the usage line
+            sections.setdefault(getattr(parameter, _GROUP, _OTHER), []).append(record)
+    others = sections.pop(_OTHER, [])
+    for title, records in [*sections.items(), (_OTHER, others)]:
+        with formatter.section(title):
+            formatter.write_dl(records)
 
 
 def option_group(title: str, *options: Callable[[F], F]) -> Callable[[F], F]:
@@ -157,4 +166,4 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)
+        click.echo(prefix + record.getMessage(), file=visible_stderr(), err=True)

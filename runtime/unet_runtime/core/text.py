@@ -19,3 +19,8 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
             line += (cell.rjust(width) if is_number else cell.ljust(width)) + "  "
         lines.append(line.rstrip())
     return "\n".join(lines)
+
+
+def one_line(message: object, limit: int = 300) -> str:
+    """The first ``limit`` characters of a message of a library, its line breaks and indents made single spaces."""
+    return " ".join(str(message).split())[:limit]

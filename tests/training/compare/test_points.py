@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unet_training.cli.options import ARCHITECTURE_NAMES
 from unet_training.compare.points import FAMILY, Point, parse
 from unet_training.errors import RecipeError
+from unet_training.models import ARCHITECTURES
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_folders_are_plain_and_differ() -> None:
 
 
 def test_without_names_every_architecture_is_compared() -> None:
-    assert {parse(text).architecture for text in FAMILY} == {*ARCHITECTURE_NAMES}
+    assert {parse(text).architecture for text in FAMILY} == {*ARCHITECTURES}

@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 Tensor = Any
-"""Of whichever backend Keras runs on."""
+"""Tensor of whichever backend Keras runs on."""
 
 ZOOM = (0.6, 1.15)
 """Share of the photo's sides that the picture shows."""
@@ -24,7 +24,7 @@ SHIFT = 0.12
 BRIGHTNESS = 0.2 * 255
 CONTRAST = 0.25
 SATURATION = 0.8
-"""Of its natural logarithm."""
+"""Range of its natural logarithm, either way."""
 
 HUE = 0.015
 """Share of the colour circle."""
@@ -33,14 +33,19 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class Move(layers.Layer):
-    """Flip, scale and shift of photo and mask by the same positions, along each side on its own."""
+    """Flip, scale and shift photo and mask by the same positions, along each side on its own."""
 
     def __init__(self) -> None:
         super().__init__(dtype="float32")
 
     def call(self, photos: Tensor, masks: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 (n, h, w, 3), integers (n, h, w), and for each row (n, h) and column (n, w) of the result the
-        position in the photo where it is taken from, pixels -> photos (bilinear) and masks (nearest)."""
+        """Photos (bilinear) and masks (nearest), resampled.
+
+        Args:
+            photos: float32 (n, h, w, 3).
+            masks: integers (n, h, w).
+            rows, columns: for each row (n, h) and column (n, w) of the result its position in the photo, pixels.
+        """
         _, height, width, channels = photos.shape
         rows, columns = _reflected(rows, height), _reflected(columns, width)
         # A side at a time, as products of matrices: on a CPU several times faster than gathering pixels, and the same
@@ -62,8 +67,13 @@ class Recolour(layers.Layer):
         super().__init__(dtype="float32")
 
     def call(self, photos: Tensor, mixing: Tensor, brightness: Tensor) -> Tensor:
-        """float32 (n, h, w, 3) in 0..255, a matrix (n, 3, 3) for the colours' differences from the photo's mean
-        brightness, and what to add (n,) -> uint8 (n, h, w, 3)."""
+        """Recoloured photos, uint8 (n, h, w, 3).
+
+        Args:
+            photos: float32 (n, h, w, 3) in 0..255.
+            mixing: (n, 3, 3), applied to the colours' differences from the photo's mean brightness.
+            brightness: (n,), added.
+        """
         _, height, width, channels = photos.shape
         mean = ops.mean(photos, axis=(1, 2, 3))[:, None, None]
         coloured = ops.matmul(ops.reshape(photos, (-1, height * width, channels)) - mean, mixing)
@@ -84,10 +94,8 @@ class Augmenter:
         self._move, self._recolour = Move(), Recolour()
 
     def __call__(self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types.
-
-        ``number`` is of the batch: epoch and index.
-        """
+        """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types; ``number`` of the
+        batch: epoch and index."""
         # NumPy draws, not layers: their random generators are variables, which threads would share.
         random = np.random.default_rng((self._seed, *number))
         rows, columns = _draw_positions(random, *masks.shape)

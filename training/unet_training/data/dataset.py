@@ -6,7 +6,6 @@ O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 201
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,13 +16,14 @@ import keras
 import numpy as np
 import pooch
 
+from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
-from unet_training.errors import DatasetError
 from unet_training.data.outlines import OutlineWeights
-from unet_training.data.pairs import Labelled, answered, decode
+from unet_training.data.pairs import Labelled, decode, without_margin
+from unet_training.errors import DatasetError
 
 BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
 ARCHIVES = {
@@ -33,11 +33,11 @@ ARCHIVES = {
 
 
 Batch = tuple[np.ndarray, ...]
-"""uint8 photos (n, h, w, 3) and uint8 masks (n, h', w'), as large as the model's answers; where pixels are
-weighed, their float32 weights (n, h', w')."""
+"""uint8 photos (n, h, w, 3), uint8 masks (n, h', w') of the pixels that the model predicts, and float32 weights
+(n, h', w') where pixels are weighted."""
 
 _MOST_THREADS = 8
-"""That prepare batches: more would only queue for the interpreter."""
+"""Most threads that prepare batches: more would only queue for the interpreter."""
 
 
 def ensure_dataset(root: Path) -> None:
@@ -62,8 +62,12 @@ def ensure_dataset(root: Path) -> None:
         shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run: its last file may be half a file
         for archive, checksum in ARCHIVES.items():
             pooch.retrieve(
-                BASE_URL + archive, known_hash=checksum, fname=archive, path=download,
-                processor=pooch.Untar(extract_dir=unpacked.name), progressbar=True,
+                BASE_URL + archive,
+                known_hash=checksum,
+                fname=archive,
+                path=download,
+                processor=pooch.Untar(extract_dir=unpacked.name),
+                progressbar=True,
             )
         if root.is_dir():
             root.rmdir()
@@ -87,10 +91,12 @@ class Split:
 
 
 def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
-    """``official``: ``validation`` random photos of trainval choose checkpoints, the test list is kept for the end.
-    ``random:SEED``: the same with a test part of its own seed, which says nothing of ``seed``: two trainings of one
-    split are measured on the same photos. ``article``: the 1,000 photos held out do both, as in the article
-    (``validation`` is not used).
+    """The photos of each part of a split.
+
+    ``official``: ``validation`` random photos of trainval choose checkpoints, the test list is kept for the end.
+    ``random:SEED``: the same with a test part of its own seed, independent of ``seed``: two trainings of one split are
+    measured on the same photos. ``article``: the 1,000 photos held out do both, as in the article (``validation`` is
+    not used).
 
     Args:
         root: folder in Oxford-IIIT Pet's layout.
@@ -102,21 +108,22 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
         SourceError: no such split, a list is missing, or a part names no photo.
         DatasetError: photos are in both lists.
     """
-    trainval, test = read_split(root, split, "trainval"), read_split(root, split, "test")
-    if leaked := sorted({photo.name for photo in trainval} & {photo.name for photo in test}):
+    trainval = read_split(root, split, "trainval")
+    test = read_split(root, split, "test")
+    leaked = sorted({photo.name for photo in trainval} & {photo.name for photo in test})
+    if leaked:
         raise DatasetError(
             f"{root}: {len(leaked)} photos are in trainval.txt and in test.txt ({', '.join(leaked[:5])}), expected in "
-            "one of them: figures on photos that were trained on say nothing. Restore the official lists"
+            "one of them: metrics on photos that were trained on say nothing. Restore the official lists"
         )
     if split == "article":
         return Split(trainval, test, test)
     count = min(validation, len(trainval) // 4)
     chosen = set(np.random.default_rng(seed).choice(len(trainval), count, replace=False).tolist())
-    return Split(
-        train=[photo for index, photo in enumerate(trainval) if index not in chosen],
-        validation=[photo for index, photo in enumerate(trainval) if index in chosen],
-        test=test,
-    )
+    result = Split([], [], test)
+    for index, photo in enumerate(trainval):
+        (result.validation if index in chosen else result.train).append(photo)
+    return result
 
 
 def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
@@ -134,11 +141,11 @@ def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | N
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches for ``evaluate``: a ``Batch`` each, all photos in their own order.
+    """Batches for ``evaluate``, a ``Batch`` each: all photos in their own order.
 
     Args:
         data: decoded photos.
-        batch_size: photos a batch; the last may have fewer.
+        batch_size: photos per batch; the last may have fewer.
     """
 
     def __init__(self, data: Labelled, batch_size: int) -> None:
@@ -160,25 +167,33 @@ class TrainingBatches(keras.utils.PyDataset):
     smaller last batch is dropped: one of a single photo upsets BatchNormalization.
 
     Threads prepare the batches that come next. Keras' own workers (``workers=2``) would carry batches from one epoch
-    into another: under JAX it takes one before the first epoch, to learn their shape, and keeps what was queued.
+    into another (https://github.com/keras-team/keras/pull/20123), and under JAX it takes one before the first epoch.
 
     Args:
         data: decoded photos.
-        batch_size: photos a batch.
+        batch_size: photos per batch.
         seed: of the order.
         augment: where given, pictures are augmented; called from threads.
         first_epoch: that ``fit`` begins with, from 0.
-        weigh: where given, tells the pixels' weights; called from threads.
+        weigh: where given, computes the pixels' weights; called from threads.
     """
 
     def __init__(
-        self, data: Labelled, batch_size: int, seed: int, augment: Augmenter | None = None, first_epoch: int = 0,
+        self,
+        data: Labelled,
+        batch_size: int,
+        seed: int,
+        augment: Augmenter | None = None,
+        first_epoch: int = 0,
         weigh: OutlineWeights | None = None,
     ) -> None:
         super().__init__()
-        self._data, self._batch_size, self._seed, self._augment = data, batch_size, seed, augment
+        self._data = data
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augment = augment
         self._weigh = weigh
-        threads = min(_MOST_THREADS, os.cpu_count() or 1)
+        threads = min(_MOST_THREADS, usable_cores())
         self._ahead = 2 * threads
         self._pool = ThreadPoolExecutor(threads, "batches")
         self._begin(first_epoch)
@@ -201,15 +216,18 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def _prepare(self, index: int) -> None:
         """Begin with this batch and those after it; all others are forgotten: an epoch may be left in its middle."""
-        self._coming = {
-            number: self._coming.get(number) or self._pool.submit(self._make, self._epoch, self._order, number)
-            for number in range(index, min(index + 1 + self._ahead, len(self)))
-        }
+        coming: dict[int, Future[Batch]] = {}
+        for number in range(index, min(index + 1 + self._ahead, len(self))):
+            known = self._coming.get(number)
+            coming[number] = known or self._pool.submit(self._make, self._epoch, self._order, number)
+        self._coming = coming
 
     def _make(self, epoch: int, order: np.ndarray, index: int) -> Batch:
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         photos, masks = self._data.photos[chosen], self._data.masks[chosen]
         if self._augment is not None:
             photos, masks = self._augment(photos, masks, (epoch, index))
-        truths = answered(masks, self._data.margin)
-        return (photos, truths) if self._weigh is None else (photos, truths, self._weigh(truths))
+        truths = without_margin(masks, self._data.margin)
+        if self._weigh is None:
+            return photos, truths
+        return photos, truths, self._weigh(truths)

@@ -1,9 +1,9 @@
-"""Pixels weighed by how near they are to outlines: the weight map of the U-Net's paper.
+"""Pixels weighted by how near they are to outlines: the weight map of the U-Net's paper.
 
 O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015,
 equation 2: w0 * exp(-(d1 + d2)^2 / (2 sigma^2)), where d1 is the distance to the nearest object's outline and d2 to
 that of the second nearest. What separates two objects weighs most. The paper's photos show many cells, a pet's mostly
-one animal: where there is one object alone, its outline is both, d2 = d1.
+one animal: of a single object the outline counts twice, d2 = d1.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ class OutlineWeights:
 
     def __call__(self, masks: np.ndarray) -> np.ndarray:
         """Class ids (n, h, w) -> float32 (n, h, w), 0 far from any outline."""
-        return np.stack([self._of_one(np.isin(mask, list(self.foreground))) for mask in masks])
+        inside = np.isin(masks, list(self.foreground))
+        return np.stack(list(map(self._weigh_one, inside)))
 
-    def _of_one(self, inside: np.ndarray) -> np.ndarray:
+    def _weigh_one(self, inside: np.ndarray) -> np.ndarray:
         objects, count = ndimage.label(inside)
         if not count:
             return np.zeros(inside.shape, np.float32)
@@ -44,8 +45,8 @@ class OutlineWeights:
 
 
 def _to_outline(inside: np.ndarray) -> np.ndarray:
-    """Pixels to the nearest of the other side, from either side; less the half by which that lies behind the outline.
-    An object that fills the photo has none."""
+    """Distance of each pixel from the outline: to the nearest pixel of the other side, less the half by which that lies
+    behind the outline. An object that fills the photo has no outline."""
     if inside.all():
         return np.full(inside.shape, np.inf)
     distance: np.ndarray = np.where(

@@ -5,7 +5,6 @@ Training, ``unet-train check`` and the cache read pairs through this one module,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from unet_runtime.core.errors import ImageError
+from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, open_trimap
-from unet_runtime.core.geometry import model_labels
-from unet_runtime.core.geometry import model_input
+from unet_runtime.core.errors import ImageError
+from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.spec import InputSpec
 from unet_training.errors import DatasetError, Fault, UnusableError
@@ -34,18 +33,22 @@ class Labelled:
     problems: list[str]
     """Photos left out, and why."""
     margin: int = 0
-    """Pixels on each side that the model does not answer for, as ``InputSpec.margin``."""
+    """Pixels on each side that the model does not predict, as ``InputSpec.margin``."""
 
     @property
     def truths(self) -> np.ndarray:
-        """``masks`` where the model answers: uint8 (n, h', w')."""
-        return answered(self.masks, self.margin)
+        """``masks`` where the model predicts: uint8 (n, h', w')."""
+        return without_margin(self.masks, self.margin)
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        _, height, width = self.masks.shape
+        return f"Labelled({len(self)} photos of {width}x{height}, {len(self.problems)} left out)"
 
-def answered(pictures: np.ndarray, margin: int) -> np.ndarray:
+
+def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
     """Photos or masks (n, h, w, ...) -> (n, h', w', ...): without ``margin`` pixels on each side."""
     height, width = pictures.shape[1:3]
     return pictures[:, margin : height - margin, margin : width - margin]
@@ -87,18 +90,19 @@ def decode(photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
     images = np.empty((len(photos), spec.height, spec.width, 3), np.uint8)
     masks = np.empty((len(photos), spec.height, spec.width), np.uint8)
 
-    def decode_one(index: int) -> str | None:
+    def decode_one(index: int) -> str:
         try:
             photo, labels = open_pair(photos[index])
         except UnusableError as error:
             return str(error)
-        images[index], masks[index] = model_input(photo, spec)[0], model_labels(labels, spec)
-        return None
+        images[index] = model_input(photo, spec)[0]
+        masks[index] = model_labels(labels, spec)
+        return ""
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         results = list(pool.map(decode_one, range(len(photos))))
-    good = [index for index, problem in enumerate(results) if problem is None]
-    problems = [problem for problem in results if problem is not None]
+    problems = list(filter(None, results))
+    good = [index for index, problem in enumerate(results) if not problem]
     if not good:
         raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0] if problems else '-'}")
     if problems:

@@ -2,10 +2,9 @@
 
 O. Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018.
 
-A gate weighs each pixel of a skip connection, by what is there and by what comes from below, before the two are
-joined. As in the widely used 2D code (LeeJunHyun/Image_Segmentation), and unlike the paper: 2D; the gate looks at what
-comes from below after it was enlarged, so both have the same height and width and nothing in the gate is resampled;
-BatchNormalization inside the gate; no deep supervision.
+A gate weights each pixel of a skip connection, by its features and the decoder's, before the two are joined. As in the
+widely used 2D code (LeeJunHyun/Image_Segmentation), and unlike the paper: 2D; the gate sees the decoder's features once
+they are enlarged, so nothing in the gate is resampled; BatchNormalization inside the gate; no deep supervision.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ def build(
 def _dense(
     x: keras.KerasTensor, count: int, growth: int, name: str, momentum: float
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """(what the block saw, (n, h, w, c); all that it made, (n, h, w, count * growth))."""
-    before, made = x, []
+    """The block's input (n, h, w, c) and the features that it adds (n, h, w, count * growth)."""
+    before = x
+    made = []
     for index in range(count):
         new = _layer(x, growth, f"{name}_{index + 1}", momentum)
         made.append(new)

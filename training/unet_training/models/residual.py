@@ -42,7 +42,7 @@ def build(
 def _unit(
     x: keras.KerasTensor, filters: int, name: str, momentum: float, *, strides: int = 1, first: bool = False
 ) -> keras.KerasTensor:
-    """``first``: of the network, whose input is a photo and is neither normalised nor cut at 0."""
+    """A residual unit; the ``first`` one of the network does not normalise its input, which is a photo."""
     shortcut = layers.Conv2D(filters, 1, strides, padding="same", name=f"{name}_shortcut_conv")(x)
     shortcut = layers.BatchNormalization(momentum=momentum, name=f"{name}_shortcut_norm")(shortcut)
     if not first:
