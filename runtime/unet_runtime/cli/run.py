@@ -223,7 +223,7 @@ def _data_set(
     from unet_runtime.io.coco_set import DataSet, names_root  # few need it
 
     photos = [file for file in files if not file.is_video and not file.problem]
-    if len(photos) < len(files):
+    if any(file.is_video for file in files):
         logger.info("%s: photos alone, no videos", path)
     for file in photos:
         if path in settings.paths(file):
