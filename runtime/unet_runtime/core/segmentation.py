@@ -38,7 +38,11 @@ class Pictures:
     """The pictures that every result can make of itself."""
 
     def mask_image(self: Result) -> Image.Image:
-        """Mode P: pixel value = class id."""
+        """Mode L: pixel value = class id."""
+        return render.mask_image(self.mask)
+
+    def palette_image(self: Result) -> Image.Image:
+        """Mode P: pixel value = class id, coloured as the spec says."""
         return render.palette_image(self.mask, self.spec)
 
     def overlay(self: Result) -> Image.Image:
