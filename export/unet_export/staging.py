@@ -84,10 +84,7 @@ def _clear_abandoned(output: Path, prefix: str) -> None:
 def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     """Move ``names`` from ``folder`` into ``output``, in place of everything that its previous report lists.
 
-    If one cannot be moved, everything is put back.
-
-    Raises:
-        OSError: of the move that failed.
+    If one cannot be moved, everything is put back, and its OSError is raised.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -118,11 +115,7 @@ def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:
 
 
 def reject(output: Path, paths: Sequence[Path]) -> Path:
-    """Move an export that failed, and its report, to ``output/rejected``, in place of an earlier failure's.
-
-    Returns:
-        That folder.
-    """
+    """Move a failed export and its report to ``output/rejected``, in place of an earlier one; returns that folder."""
     place = output / REJECTED_NAME
     _clear(place)
     place.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import click
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS, GraphOptions
+from unet_export.formats import DEFAULT_FORMATS, FORMATS
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
@@ -118,7 +118,8 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
             gates=changed_gates(given["gates"]),
             repair=given["repair"] == "auto",
             study=given["study"],
-            graph=GraphOptions(given["dynamic"], given["labels"]),
+            dynamic=given["dynamic"],
+            labels=given["labels"],
             description=description(given),
             command=shlex.join(["unet-export", *sys.argv[1:]]),
         )

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from unet_export import calibration
-from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.photos import MIN_CALIBRATION, MIN_PARITY, PhotoSource
 from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
 from unet_runtime.cli.shared import MAX_COUNT, PathName, option_group
 from unet_runtime.core.spec import FITS
@@ -54,9 +53,9 @@ photo_options = option_group(
     ),
     click.option(
         "--calibration-count",
-        default=calibration.DEFAULT_COUNT,
+        default=MIN_CALIBRATION,
         show_default=True,
-        type=click.IntRange(calibration.MIN_COUNT, MAX_COUNT),
+        type=click.IntRange(MIN_CALIBRATION, MAX_COUNT),
         help="Photos on which int8 ranges are measured; all of a smaller part.",
     ),
     click.option(

@@ -157,6 +157,20 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click
         return names
 
 
+def refuse_model(option: str, path: Path, models: Sequence[Path]) -> None:
+    """Refuse a file to write that is a model: who says ``--json model.onnx`` may have meant the model to measure.
+
+    Raises:
+        click.UsageError: exit code 2.
+    """
+    is_model = path.suffix.lower() in (".onnx", ".tflite", ".keras")
+    with suppress(OSError):
+        for model in models:
+            is_model = is_model or (path.exists() and path.samefile(model))
+    if is_model:
+        raise click.UsageError(f"{option} {path} would replace a model: name models before {option}, or another file")
+
+
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(

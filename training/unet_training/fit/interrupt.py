@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
 from typing import Any
 
 import keras
@@ -31,18 +30,16 @@ class InterruptBetweenSteps(keras.callbacks.Callback):
                     self._previous[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._restore()
-        if error is None:  # requested after the last step
+        if kind is None:  # requested after the last step
             self._raise_if_requested()
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, number: int, *_: object) -> None:
         self._requested = number
         self._restore()
 
-    def _raise_if_requested(self, number: int = 0, logs: dict[str, float] | None = None) -> None:
+    def _raise_if_requested(self, *_: object, **__: object) -> None:
         if self._requested is not None:
             self._previous[self._requested](self._requested, None)  # raises, as it would have without this class
             raise KeyboardInterrupt
