@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from typing import IO
 
 import pytest
+
+from unet_runtime.cli import exits
 
 PROGRAM = """
 import os, signal, sys, time
@@ -60,3 +64,76 @@ def test_an_engine_that_is_interrupted_is_not_broken() -> None:
 def test_a_signal_that_was_ignored_stays_ignored() -> None:
     """As under nohup: the command comes to its own end."""
     assert ended(signal.SIGINT, "os._exit(7)", "signal.signal(2, signal.SIG_IGN); time.sleep = print")[0] == 7
+
+
+ENDS = """
+import errno, sys
+import click
+from unet_runtime.cli import exits
+
+@click.command()
+def command():
+    {body}
+
+exits.run(command)
+"""
+
+
+def end(body: str, stdout: int | IO[bytes] = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", ENDS.format(body=body)]
+    given = {name: value for name, value in os.environ.items() if name != exits.TRACEBACK} | environment
+    return subprocess.run(program, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, env=given, check=False)
+
+
+def test_an_unexpected_error_is_one_line() -> None:
+    done = end("{}['caf\\udce9\\n\\x1b[31m']")
+    assert done.returncode == exits.INTERNAL == 70
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("internal error: KeyError: ")
+    assert "please report it" in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in end("1 / 0", UNET_EDGE_TRACEBACK="1").stderr
+    assert "Traceback" not in end("1 / 0", UNET_EDGE_TRACEBACK="0").stderr
+
+
+def test_errors_of_the_system_and_of_memory_are_no_internal_ones() -> None:
+    done = end("open('/no/such')")
+    assert (done.returncode, done.stderr) == (1, "error: /no/such: No such file or directory\n")
+    done = end("raise MemoryError")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: this machine's memory is full")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux' full device")  # noqa: PTH110
+@pytest.mark.parametrize("body", ["click.echo('text')", "print('x' * 100)", "sys.stdout.write('x' * 100_000)"])
+def test_a_full_standard_output(body: str) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = end(body, full)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "standard output cannot be written (No space left on device)" in done.stderr
+
+
+def test_a_closed_standard_output() -> None:
+    program = f'exec >&-; exec {sys.executable} -c "$0"'
+    for body, code in (("click.echo('text')", 1), ("click.echo('text', err=True)", 0)):
+        done = subprocess.run(
+            ["/bin/sh", "-c", program, ENDS.format(body=body)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+        assert ("standard output cannot be written" in done.stderr) == (code == 1)
+
+
+def test_a_closed_descriptor_is_not_given_to_a_file() -> None:
+    program = f'exec <&- >&- ; exec {sys.executable} -c "$0"'
+    body = "import tempfile; click.echo(tempfile.TemporaryFile().fileno() > 2, err=True)"
+    done = subprocess.run(
+        ["/bin/sh", "-c", program, ENDS.format(body=body)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == "True\n"
+
+
+def test_what_an_encoding_has_not_is_escaped() -> None:
+    done = end("print('caf\\udce9 \\u30d5')", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "caf\\udce9 \\u30d5\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from unet_runtime.core.artifact import read_artifact
 from unet_training.errors import TrainingError
 from unet_training.fit import loop
-from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint
 from unet_training.pipeline import Result, train
 from unet_training.recipes import PRESETS, Recipe
 
@@ -110,6 +111,26 @@ def test_a_damaged_checkpoint_is_named(unbroken: Result, pictures: Path, tmp_pat
     (tmp_path / CHECKPOINT).write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     with pytest.raises(TrainingError, match=r"checkpoint\.npz: damaged .*delete it, or train without --resume"):
         _train(pictures, tmp_path, resume=True)
+
+
+def test_one_wrong_byte_is_found_and_the_epoch_before_is_kept(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
+    for name in (CHECKPOINT, PREVIOUS):
+        shutil.copy(unbroken.model.parent / name, tmp_path / name)
+    damaged = bytearray((tmp_path / CHECKPOINT).read_bytes())
+    damaged[len(damaged) // 3] ^= 1
+    (tmp_path / CHECKPOINT).write_bytes(damaged)
+    with pytest.raises(
+        TrainingError, match=r"damaged \(its SHA-256 .*before is .*checkpoint\.previous\.npz: rename it"
+    ):
+        _train(pictures, tmp_path, resume=True)
+    (tmp_path / PREVIOUS).replace(tmp_path / CHECKPOINT)
+    assert _train(pictures, tmp_path, resume=True).history["loss"] == pytest.approx(unbroken.history["loss"], rel=1e-4)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_digest(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
+    with np.load(unbroken.model.parent / CHECKPOINT) as stored:
+        np.savez(tmp_path / CHECKPOINT, allow_pickle=False, **dict(stored))
+    assert len(_train(pictures, tmp_path, resume=True).history["loss"]) == EVERYTHING.epochs
 
 
 def test_the_sizes_share_the_epochs() -> None:

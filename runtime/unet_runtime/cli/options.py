@@ -198,6 +198,8 @@ def check(given: dict[str, Any]) -> None:
     if given["output"] is not None:
         _check_output(given)
     if given["webcam"] is not None:
+        if not given["webcam"].strip():
+            raise click.UsageError('--webcam "" names no camera: is a variable of the shell empty? The first one is 0.')
         if photos:
             raise click.UsageError(f"--webcam together with {photos[0]}: a camera, or photos, not both.")
         if given["output"] is not None:
@@ -210,6 +212,8 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
     if not photos:
         raise click.UsageError("Missing argument 'PHOTOS...': name photos, folders, videos or -, or give --webcam.")
+    if STDIN in photos and sys.stdin is None:
+        raise click.UsageError('"-" reads a photo from standard input, which is closed: pipe one in, or name a file.')
     if STDIN in photos and sys.stdin.isatty():
         raise click.UsageError(
             '"-" reads a photo from standard input, which is a terminal: pipe one in, or name a file.'

@@ -25,7 +25,16 @@ from unet_runtime.core.files import is_stream, replacing
 from unet_runtime.core.photo import open_photo, photo_size
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.coco import areas_by_name, require_contours
-from unet_runtime.io.jobs import Outcome, PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
+from unet_runtime.io.jobs import (
+    Outcome,
+    PixelBudget,
+    Plan,
+    Pool,
+    give_back_large_blocks,
+    map_in_order,
+    models_to_load,
+    plan,
+)
 from unet_runtime.io.kind import Checkpoint, Metadata
 from unet_runtime.io.places import Places
 from unet_runtime.io.sinks import encode, result_path, save
@@ -160,6 +169,8 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
                 report.skip(file.path, settings.paths(file))
         engines = _engines(segmenter, shares, given)
         budget = PixelBudget() if shares.workers > 1 else None
+        if shares.workers > 1:
+            give_back_large_blocks()
         work = partial(segment, settings=settings, engines=engines, budget=budget, done=done)
         sys.setswitchinterval(_SWITCH_SECONDS)
         # A data set needs all of them; those that are done are not segmented again.

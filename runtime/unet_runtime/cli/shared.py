@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -57,8 +58,8 @@ class Real(click.FloatRange):
 PATH = PathName()
 MAX_COUNT = 1_000_000_000
 COUNT = click.IntRange(1, MAX_COUNT)
-MAX_THREADS = 1024
-"""More than any machine has cores; engines start as many as they are told, or end the process."""
+MAX_THREADS = max(64, 2 * (os.cpu_count() or 1))
+"""Engines start as many as they are told, wait for each other at every layer, or end the process."""
 THREADS = click.IntRange(1, MAX_THREADS)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")
