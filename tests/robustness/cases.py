@@ -1,4 +1,7 @@
-"""Unfriendly commands: a table of inputs, a table of options, and their product."""
+"""Unfriendly commands: a table of inputs, a table of options, and their product.
+
+No command names a device of the machine as an output: as the superuser it could replace it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import itertools
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +102,7 @@ RUN_OPTIONS = (
     "-o out/caf\udce9/\x1b[1m.png",
     "-o photo.jpg/below",
     "-o pipe.jpg/below",
-    "-o /dev/full",
+    "-o full.png",
     f"-o {'y' * 300}",
     f"-o {'y' * 300}.png",
 )
@@ -198,6 +203,8 @@ def make_folder(folder: Path, photo: Path) -> None:
         (folder / "case" / name).write_bytes(content)
     for name in ("pipe.jpg", "pipe.mp4", "pipe.onnx"):
         os.mkfifo(folder / name)
+    with suppress(OSError):  # nodes of our own: a command that replaces one must not replace the machine's
+        os.mknod(folder / "full.png", stat.S_IFCHR | 0o666, os.makedev(1, 7))
     (folder / "loop.jpg").symlink_to("loop.jpg")
     (folder / "broken.jpg").symlink_to("gone.jpg")
     (folder / "empty.jpg").touch()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -66,6 +67,8 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
     assert ended(signal.SIGINT, "os._exit(7)", "signal.signal(2, signal.SIG_IGN); time.sleep = print")[0] == 7
 
 
+FULL = Path("/dev/full")
+
 ENDS = """
 import errno, sys
 import click
@@ -105,10 +108,10 @@ def test_errors_of_the_system_and_of_memory_are_no_internal_ones() -> None:
     assert done.stderr.startswith("error: this machine's memory is full")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux' full device")  # noqa: PTH110
+@pytest.mark.skipif(not FULL.is_char_device(), reason="needs Linux' full device")
 @pytest.mark.parametrize("body", ["click.echo('text')", "print('x' * 100)", "sys.stdout.write('x' * 100_000)"])
 def test_a_full_standard_output(body: str) -> None:
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
+    with os.fdopen(os.open(FULL, os.O_WRONLY), "wb") as full:
         done = end(body, full)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "standard output cannot be written (No space left on device)" in done.stderr

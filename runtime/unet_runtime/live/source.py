@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -42,23 +43,28 @@ class Patience:
     """Before each new attempt to find a lost camera; the last for all further ones."""
 
 
+_CAMERA_DIGITS = 4
+
+
 def parse_source(text: str) -> Source:
     """A camera's number (``0``), a device (``/dev/video0``), a video file or an address (``rtsp://``, ``http://``).
 
     Raises:
         SourceError: none of these; the message lists this machine's cameras.
     """
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= _CAMERA_DIGITS:
         return Source("camera", int(text), f"camera {int(text)}")
     if "://" in text:
         return Source("stream", text, _checked_address(text))
     path = Path(text)
     try:
         mode = path.stat().st_mode
-    except OSError as error:
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+            raise OSError(errno.EINVAL, "a folder or a pipe")
+    except (OSError, ValueError) as error:
         raise SourceError(
-            f"{text}: {error.strerror}: expected a camera's number, a device, a video file or an address such as "
-            f"rtsp://10.0.0.7/stream; {cameras_here()}"
+            f"{text}: {getattr(error, 'strerror', None) or error}: expected a camera's number, a device, a video file or "
+            f"an address such as rtsp://10.0.0.7/stream; {cameras_here()}"
         ) from error
     return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
 
