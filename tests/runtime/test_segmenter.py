@@ -45,10 +45,11 @@ def test_path_image_and_array_agree(colour_model: Path, stripes: np.ndarray, tmp
 def test_pictures(colour_model: Path, stripes: np.ndarray) -> None:
     result = Segmenter(colour_model)(stripes)
     mask = result.mask_image()
-    assert mask.mode == "P"
+    coloured = result.palette_image()
+    assert (mask.mode, coloured.mode) == ("L", "P")
     assert np.array_equal(np.asarray(mask), result.mask)
-    assert mask.getpixel((5, 5)) == 0
-    assert mask.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+    assert np.array_equal(np.asarray(coloured), result.mask)
+    assert coloured.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
     overlay = np.asarray(result.overlay())
     assert np.array_equal(overlay[:, 25:35], stripes[:, 25:35])  # background keeps the photo's pixels
     cutout = np.asarray(result.cutout())

@@ -68,7 +68,7 @@ def logged() -> Iterator[list[str]]:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 generated pictures for training, 8 for the test, about 48 pixels wide."""
     root = tmp_path_factory.mktemp("pictures") / "drawn"
-    synthetic.write_dataset(root, train=24, test=8, size=48, seed=1)
+    synthetic.ensure_dataset(root, train=24, test=8, size=48, seed=1)
     return root
 
 

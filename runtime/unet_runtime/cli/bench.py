@@ -19,7 +19,16 @@ from unet_runtime.bench.plan import model_files, plan
 from unet_runtime.bench.report import Report, to_json, to_text
 from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
-from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, NameList, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    COUNT,
+    PATH,
+    GroupedCommand,
+    NameList,
+    option_group,
+    refuse_model,
+    setup_logging,
+    verbosity,
+)
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.errors import INPUTS_FAILED, MODEL, OK, OutputError
 from unet_runtime.core.files import replacing, write_text
@@ -148,7 +157,7 @@ def command(
     for folder in (output, path.parent):
         _check_writable(folder)  # now, not after minutes of measuring
     files = model_files(models, backends)
-    _check_is_no_model(path, files)
+    refuse_model("--json", path, files)
     combinations, refusals = plan(files, backends, devices, threads)
     timed, problems = photo_files.timed_photos(photos or data, rounds * photos_a_round)
     for problem in problems:
@@ -170,12 +179,6 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error}): see --output, --json") from error
-
-
-def _check_is_no_model(path: Path, files: list[Path]) -> None:
-    """``--json model.onnx`` names the file to write, although the user may have meant the model to measure."""
-    if path in files or path.suffix in (".onnx", ".tflite"):
-        raise click.UsageError(f"--json {path} would replace a model: name models before --json, or give --json -")
 
 
 def _write(report: Report, json_path: Path, plot_path: Path) -> None:

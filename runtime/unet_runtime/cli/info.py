@@ -13,7 +13,7 @@ import click
 
 from unet_runtime import __version__
 from unet_runtime.cli import exits, machine
-from unet_runtime.cli.shared import PATH, GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import PATH, GroupedCommand, option_group, refuse_model, setup_logging, verbosity
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import MODEL, OK, ModelFileError
 from unet_runtime.core.files import write_text
@@ -50,6 +50,8 @@ def command(models: tuple[Path, ...], output: Path | None, as_json: bool, verbos
     Each engine that is installed is tried: where the text says that it runs, it has just run.
     """
     setup_logging(verbosity)
+    if output is not None:
+        refuse_model("--output", output, models)
     described = list(map(_describe, models or sorted(MODELS.glob("*.*"))))
     engines = machine.engine_states()
     if as_json:

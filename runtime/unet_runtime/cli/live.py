@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from unet_runtime.core.errors import OK
 from unet_runtime.core.files import replacing
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.core.text import table
+from unet_runtime.io.places import Places
 from unet_runtime.io.sinks import save
 from unet_runtime.segmenter import Segmenter
 
@@ -47,6 +48,8 @@ class LiveOptions:
     """Folder that key s saves to; None: the working directory."""
     port: int = 8080
     """Port of the web page."""
+    places: Places = field(default_factory=Places)
+    """Which files the recording may replace."""
 
 
 def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
@@ -71,6 +74,8 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
     timings = Timings()
     camera = Camera(options.source, timings=timings)
     smoother = Smoother(options.smooth, segmenter.spec) if options.smooth else None
+    if options.record is not None:
+        options.places.check(options.record)
     with _stop_event() as stop, ExitStack() as opened:
         recorder = Recorder(options.record) if options.record else None  # before the camera: it may refuse the path
         opened.callback(camera.close)
@@ -149,13 +154,14 @@ def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
     return [photo, *save(result, ("mask", "overlay", "cutout"), folder, stem)]
 
 
-def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path]) -> None:
+def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path], stamp: str = "") -> None:
     """Segment a video into others, with a progress bar where standard error is a terminal.
 
     Args:
         segmenter: the model.
         path: the video.
         targets: kind -> the video to write; see ``segment_video``.
+        stamp: what the videos record of model and options.
 
     Raises:
         UnetRuntimeError: as ``segment_video``.
@@ -169,7 +175,7 @@ def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path]) -> 
                 bar.length = max(promised, done)
                 bar.update(done - bar.pos)
 
-        segment_video(segmenter, path, targets, progress)
+        segment_video(segmenter, path, targets, progress, stamp)
 
 
 def _bar(path: Path) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,6 +119,20 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click
             if name not in self.known:
                 self.fail(f"{name!r}, expected some of {','.join(self.known)}", param, ctx)
         return names
+
+
+def refuse_model(option: str, path: Path, models: Sequence[Path]) -> None:
+    """Refuse a file to write that is a model: who says ``--json model.onnx`` may have meant the model to measure.
+
+    Raises:
+        click.UsageError: exit code 2.
+    """
+    is_model = path.suffix.lower() in (".onnx", ".tflite", ".keras")
+    with suppress(OSError):
+        for model in models:
+            is_model = is_model or (path.exists() and path.samefile(model))
+    if is_model:
+        raise click.UsageError(f"{option} {path} would replace a model: name models before {option}, or another file")
 
 
 def verbosity(function: F) -> F:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from unet_runtime.core.decoders import PHOTO_SUFFIXES, left_out
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.sinks import RESULT_SUFFIXES
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif"}
-)
-"""Files of a folder that are taken for photos; a file named on its own may have any name."""
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
@@ -44,8 +44,36 @@ class PhotoFile:
     """Why there is nothing to read: the input fails, the others do not."""
 
 
+class LeftOut(NamedTuple):
+    """Pictures of folders that are not segmented, all for one reason."""
+
+    kind: str
+    """``HEIC``, ``camera raw``, ..."""
+    reason: str
+    """Why, and what to do."""
+    paths: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        count = f"{len(self.paths)} files" if len(self.paths) > 1 else "1 file"
+        more = ", ..." if len(self.paths) > 1 else ""
+        return f"left out: {self.kind}, {count} ({self.paths[0]}{more}): {self.reason}"
+
+
+class Found(NamedTuple):
+    photos: list[PhotoFile]
+    left_out: list[LeftOut]
+
+
 def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool = True) -> list[PhotoFile]:
-    """The photos behind ``inputs``, in order, without repeats.
+    """As ``find``, and what folders leave out is logged: a line for each kind."""
+    found = find(inputs, output_dir, strict=strict)
+    for kind in found.left_out:
+        logger.warning("%s", kind)
+    return found.photos
+
+
+def find(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool = True) -> Found:
+    """The photos behind ``inputs``, in order, without repeats, and what folders leave out.
 
     Args:
         inputs: files (photos of any name, or videos), folders (searched recursively for photos; links to folders are
@@ -63,8 +91,9 @@ def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool
     """
     found: dict[Path, PhotoFile] = {}
     folders: dict[Path, Path] = {}  # resolved: each one asks the file system
+    others = _Others()
     for item in inputs:
-        for photo in _photos(item, output_dir):
+        for photo in _photos(item, output_dir, others):
             parent = photo.path.parent
             if parent not in folders:
                 folders[parent] = parent.resolve()
@@ -75,18 +104,45 @@ def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool
         raise SourceError("; ".join(problems))
     photos = _with_own_names(list(found.values()))
     _refuse_collisions(photos)
-    return photos
+    return Found(photos, others.by_kind())
 
 
-def _photos(item: Path, output_dir: Path | None) -> list[PhotoFile]:
+class _Others:
+    """Collects the pictures of folders that are not segmented."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._paths: dict[tuple[str, str], dict[Path, None]] = {}
+        self._answers: dict[str, tuple[str, str]] = {}
+
+    def takes(self, path: Path) -> bool:
+        """Whether a file is such a picture; it is kept then."""
+        suffix = path.suffix.lower()
+        if suffix not in self._answers:
+            self._answers[suffix] = left_out(suffix)  # one look for each: it may search for a package
+        kind, reason = self._answers[suffix]
+        if not kind or path.name.startswith("."):
+            return False
+        self._paths.setdefault((kind, reason), {})[path] = None
+        self.count += 1
+        return True
+
+    def by_kind(self) -> list[LeftOut]:
+        result = []
+        for (kind, reason), paths in self._paths.items():
+            result.append(LeftOut(kind, reason, tuple(paths)))
+        return result
+
+
+def _photos(item: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     if item == STDIN:
         return [PhotoFile(STDIN, output_dir or Path(), _STDIN_STEM)]
     if item.is_dir():
-        return _folder_photos(item, output_dir)
+        return _folder_photos(item, output_dir, others)
     if os.path.lexists(item):
         return [_named_photo(item, output_dir or item.parent)]
     if _MAGIC & set(str(item)):
-        return _matching_photos(item, output_dir)
+        return _matching_photos(item, output_dir, others)
     return [_problem(item, "no such file or folder")]
 
 
@@ -98,7 +154,7 @@ def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
     return PhotoFile(path, output_dir, path.stem, is_video=path.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _matching_photos(pattern: Path, output_dir: Path | None) -> list[PhotoFile]:
+def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     """As a shell would have expanded it; into an output folder, the tree below the pattern's fixed part is mirrored."""
     import glob  # a shell has mostly done its work
 
@@ -112,26 +168,29 @@ def _matching_photos(pattern: Path, output_dir: Path | None) -> list[PhotoFile]:
         path = Path(match)
         parent = output_dir.joinpath(*path.parent.parts[fixed:]) if output_dir else path.parent
         if path.is_dir():
-            photos += _folder_photos(path, parent / path.name if output_dir else None)
+            photos += _folder_photos(path, parent / path.name if output_dir else None, others)
         else:
             photos.append(_named_photo(path, parent))
     return photos or [_problem(pattern, "no file matches this pattern")]
 
 
-def _folder_photos(folder: Path, output_dir: Path | None) -> list[PhotoFile]:
+def _folder_photos(folder: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     named = folder if folder.name else folder.resolve()  # "." has no name to add to
     root = output_dir or named.with_name(named.name + FOLDER_RESULTS)
     photos: list[PhotoFile] = []
     unreadable: list[OSError] = []
+    left_out_before = others.count
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            if _is_photo(path):
+            if not others.takes(path) and _is_photo(path):
                 photos.append(PhotoFile(path, root / path.parent.relative_to(folder), path.stem))
     for error in unreadable:
         photos.append(_problem(Path(error.filename), f"folder cannot be read ({error.strerror})"))
     text = f"no photo in this folder (looked for {', '.join(sorted(PHOTO_SUFFIXES))})"
+    if others.count > left_out_before:
+        text = f"no photo in this folder that can be read ({'; '.join(map(str, others.by_kind()))})"
     return photos or [_problem(folder, text)]
 
 

@@ -52,11 +52,15 @@ def check(data: Path, json_file: Path | None, verbosity: int | None) -> int:
 
 
 def _as_text(report: Report, data: Path) -> str:
+    from unet_training.data.check import ODDITIES
+
     formats = ", ".join(f"{count} {name}" for name, count in sorted(report.formats.items()))
     lines = [f"{report.pairs} photos named by lists or paired with a trimap in {data}; usable: {formats or 'none'}"]
     for part, count in report.usable.items():
         lines.append(f"{count:6}  usable in the {part} part")
-    for oddity in report.oddities():
-        names = ", ".join(oddity.names[:_SHOWN]) + (", ..." if len(oddity.names) > _SHOWN else "")
-        lines.append(f"{len(oddity.names):6}  {oddity.what}: {oddity.handling} ({names})")
+    for oddity, names in report.names.items():
+        if names:
+            what, handling = ODDITIES[oddity]
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            lines.append(f"{len(names):6}  {what}: {handling} ({shown})")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ One file, replaced whole: whenever a process is killed, what lies there belongs 
 from __future__ import annotations
 
 import json
+import operator
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         path: replaced after each epoch; an earlier training's file stays until this one's first epoch ended.
-        monitor: the metric that chooses the best epoch: ``val_loss`` (lowest) or ``val_mean_iou`` (highest).
+        monitor: as ``Recipe.monitor``.
         identity: what makes the training what it is, as JSON takes it; only a checkpoint of the same is resumed.
         averages: puts the weights' moving averages in the model's place for a validation; then they are kept as best.
 
@@ -99,9 +100,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._adopt(state, weights)
 
     def _is_best(self, value: float) -> bool:
-        if self.best is None:
-            return True
-        return value < self.best if self.monitor.endswith("loss") else value > self.best
+        better = operator.lt if self.monitor == "val_loss" else operator.gt
+        return self.best is None or better(value, self.best)
 
     def _adopt(self, state: Mapping[str, Any], best_weights: Arrays) -> None:
         self.history = state["history"]

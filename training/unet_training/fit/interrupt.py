@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
 from typing import Any
 
 import keras
@@ -28,19 +27,17 @@ class InterruptBetweenSteps(keras.callbacks.Callback):
             self._previous = signal.signal(signal.SIGINT, self._request)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
-        if error is None:  # requested after the last step
+        if kind is None:  # requested after the last step
             self._raise_if_requested()
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, *_: object) -> None:
         self._requested = True
         signal.signal(signal.SIGINT, self._previous)
 
-    def _raise_if_requested(self, number: int = 0, logs: dict[str, float] | None = None) -> None:
+    def _raise_if_requested(self, *_: object, **__: object) -> None:
         if self._requested:
             raise KeyboardInterrupt
 

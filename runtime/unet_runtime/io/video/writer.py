@@ -13,6 +13,7 @@ import numpy.typing as npt
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import publish, temporary_sibling
 from unet_runtime.core.install import pip_command
+from unet_runtime.io.stamps import mark_video
 from unet_runtime.io.video.opencv import load_opencv
 
 # H.264 where OpenCV has an encoder for it, else MPEG-4 part 2. OpenCV's wheels on PyPI have none:
@@ -33,13 +34,15 @@ class VideoFile:
     Args:
         path: its suffix, of ``CODECS``, chooses the container.
         rate: frames a second; may be changed until the first picture is written.
+        stamp: what the file records of its origin, see ``io.stamps``.
 
     Raises:
         OutputError: another suffix, a place that cannot be written, or no encoder; before any picture is there.
     """
 
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, rate: float, stamp: str = "") -> None:
         self.path = path
+        self._stamp = stamp
         self.rate = rate
         self.count = 0
         """Pictures written."""
@@ -108,7 +111,10 @@ class VideoFile:
                 raise OutputError(
                     f"{self.path}: {self.count} frames were written, the file holds {found}: is the disk full?"
                 )
+            mark_video(self._temporary, self._stamp)
             publish(self._temporary, self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         finally:
             self._temporary.unlink(missing_ok=True)
 
