@@ -19,7 +19,7 @@ from unet_runtime import __version__
 from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
 from unet_runtime.core.files import is_stream, replacing
 from unet_runtime.core.photo import open_photo, photo_size
@@ -47,7 +47,7 @@ _STDIN_FILE = Path("/dev/stdin")  # where a shell has redirected a file to it, t
 
 
 @click.command(cls=GroupedCommand, epilog=options.EXAMPLES)
-@click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("photos", nargs=-1, type=PathName(allow_dash=True))
 @options.result_options
 @options.many_options
 @options.model_options

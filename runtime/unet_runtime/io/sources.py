@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from unet_runtime.core.decoders import PHOTO_SUFFIXES, left_out
 from unet_runtime.core.errors import SourceError
+from unet_runtime.io.patterns import MAGIC, expand, fixed_parts, walk
 from unet_runtime.io.sinks import RESULT_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,9 @@ STDIN = Path("-")
 """Names standard input, which gives one photo."""
 
 _STDIN_STEM = "stdin"
-_MAGIC = frozenset("*?[")
+_STEM_BYTES = 200  # and what results add: .probabilities.npz
+_DIGEST_CHARACTERS = 8
+_OPEN_HERE = ("/dev/fd/", "/proc/self/fd/")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def find(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool = True
         for photo in _photos(item, output_dir, others):
             parent = photo.path.parent
             if parent not in folders:
-                folders[parent] = parent.resolve()
+                folders[parent] = Path(os.path.realpath(parent))  # unlike Path.resolve it takes links that go round
             # The file's own name stays: a link to a photo is one more photo, with results of its own.
             found.setdefault(folders[parent] / photo.path.name, photo)
     problems = [photo.problem for photo in found.values() if photo.problem]
@@ -137,13 +141,24 @@ class _Others:
 def _photos(item: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     if item == STDIN:
         return [PhotoFile(STDIN, output_dir or Path(), _STDIN_STEM)]
-    if item.is_dir():
+    if os.path.isdir(item):  # noqa: PTH112 - Path.is_dir raises where a name is too long, or a folder not ours
         return _folder_photos(item, output_dir, others)
     if os.path.lexists(item):
         return [_named_photo(item, output_dir or item.parent)]
-    if _MAGIC & set(str(item)):
+    if MAGIC & set(str(item)):
         return _matching_photos(item, output_dir, others)
-    return [_problem(item, "no such file or folder")]
+    return [_problem(item, _why_absent(item))]
+
+
+def _why_absent(path: Path) -> str:
+    """Why the system finds nothing there: absent, a name that is too long, a folder that may not be read."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return "no such file or folder"
 
 
 def _problem(path: Path, text: str) -> PhotoFile:
@@ -151,23 +166,20 @@ def _problem(path: Path, text: str) -> PhotoFile:
 
 
 def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
+    if _may_wait(path):
+        return _problem(
+            path, 'is a pipe or a device, expected a file: send a photo through "-", as in: unet-run - < FILE'
+        )
     return PhotoFile(path, output_dir, path.stem, is_video=path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     """As a shell would have expanded it; into an output folder, the tree below the pattern's fixed part is mirrored."""
-    import glob  # a shell has mostly done its work
-
-    fixed = 0
-    while not _MAGIC & set(pattern.parts[fixed]):
-        fixed += 1
+    fixed = fixed_parts(pattern)
     photos: list[PhotoFile] = []
-    # Not Path.glob: before Python 3.13 its pattern must be relative, and "**" finds folders only:
-    # https://github.com/python/cpython/issues/70303
-    for match in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207
-        path = Path(match)
+    for path in expand(pattern):
         parent = output_dir.joinpath(*path.parent.parts[fixed:]) if output_dir else path.parent
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             photos += _folder_photos(path, parent / path.name if output_dir else None, others)
         else:
             photos.append(_named_photo(path, parent))
@@ -175,14 +187,15 @@ def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) ->
 
 
 def _folder_photos(folder: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
-    named = folder if folder.name else folder.resolve()  # "." has no name to add to
+    named = folder if folder.name not in ("", "..") else Path(os.path.realpath(folder))  # "." has no name to add to
+    if output_dir is None and not named.name:
+        return [_problem(folder, "is the whole disk: say where the results go, with --output")]
     root = output_dir or named.with_name(named.name + FOLDER_RESULTS)
     photos: list[PhotoFile] = []
     unreadable: list[OSError] = []
     left_out_before = others.count
-    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
-        folders.sort()
-        for name in sorted(names):
+    for parent, names in walk(str(folder), unreadable.append):
+        for name in names:
             path = Path(parent, name)
             if not others.takes(path) and _is_photo(path):
                 photos.append(PhotoFile(path, root / path.parent.relative_to(folder), path.stem))
@@ -206,16 +219,68 @@ def _is_photo(path: Path) -> bool:
 
 
 def _with_own_names(photos: list[PhotoFile]) -> list[PhotoFile]:
-    """Where photos of one folder share a stem, each takes its whole name; again where that meets a third's stem."""
+    """Where photos of one folder share a stem, each takes its whole name; again where that meets a third's stem.
+
+    Names that differ in case only, or in the form of Unicode, count as one, as they do on the disks of macOS, Windows
+    and cameras. Where the whole names are one as well, all but the first take a digest of theirs.
+    """
+    photos = [replace(photo, stem=_short(photo.stem)) for photo in photos]
     while True:
-        taken = Counter((photo.output_dir, photo.stem) for photo in photos)
+        taken = Counter(map(_place, photos))
         renamed = []
         for photo in photos:
-            is_shared = taken[photo.output_dir, photo.stem] > 1
-            renamed.append(replace(photo, stem=photo.path.name) if is_shared else photo)
+            stem = _short(photo.path.name)
+            renamed.append(replace(photo, stem=stem) if taken[_place(photo)] > 1 and photo.stem != stem else photo)
         if renamed == photos:
-            return photos
+            return _with_digests(photos)
         photos = renamed
+
+
+def _place(photo: PhotoFile) -> str:
+    """Folder and first part of a photo's results, equal where some disk takes their names for one."""
+    name = f"{photo.output_dir}/{photo.stem}"
+    if name.isascii():
+        return name.lower()
+    import unicodedata  # most names are ASCII
+
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _with_digests(photos: list[PhotoFile]) -> list[PhotoFile]:
+    first: dict[str, PhotoFile] = {}
+    result = []
+    for photo in photos:
+        other = first.setdefault(_place(photo), photo)
+        is_alike = (other.output_dir, other.stem) != (photo.output_dir, photo.stem)
+        result.append(replace(photo, stem=f"{photo.stem}~{_digest(str(photo.path))}") if is_alike else photo)
+    return result
+
+
+def _short(stem: str) -> str:
+    """The stem itself, or one so short that a result's name is within the 255 bytes that a name may have."""
+    name = os.fsencode(stem)
+    if len(name) <= _STEM_BYTES:
+        return stem
+    beginning = stem
+    while len(os.fsencode(beginning)) > _STEM_BYTES - _DIGEST_CHARACTERS - 1:
+        beginning = beginning[:-1]
+    return f"{beginning}~{_digest(stem)}"
+
+
+def _digest(name: str) -> str:
+    import hashlib  # few names need it
+
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _may_wait(path: Path) -> bool:
+    """Whether reading it may wait for ever, or never end: a pipe or a device with a name, not one of this process."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    is_open_here = path.as_posix().startswith(_OPEN_HERE)  # as a shell passes <(command)
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and is_open_here))
 
 
 def _refuse_collisions(photos: Sequence[PhotoFile]) -> None:

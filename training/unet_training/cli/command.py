@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from unet_runtime.cli import exits
 from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, verbosity
-from unet_runtime.core.errors import INTERRUPTED, OK
+from unet_runtime.core.errors import OK
 from unet_runtime.core.text import table
 from unet_training import __version__
 from unet_training.cli import options
@@ -54,13 +54,13 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     "Data",
     options.data_option(
         "Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
-        type=click.STRING,
+        type=options.DataName(),
         metavar=f"PATH|{SYNTHETIC}",
         default=options.DEFAULT_DATA,
     ),
     click.option(
         "--synthetic-count",
-        type=click.IntRange(min=8),
+        type=click.IntRange(8, 1_000_000),
         default=360,
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
@@ -80,7 +80,7 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     ),
     click.option("--weights", type=options.FILE, help="Start from this .keras model's weights."),
     click.option("--teacher", type=options.FILE, help="Learn from this .keras model besides the truth (distillation)."),
-    click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of all randomness."),
+    click.option("--seed", type=options.SEED, default=1, help="Seed of all randomness."),
     click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
     click.option(
         "--distribute",
@@ -154,7 +154,7 @@ def command(
     print_result(_as_text(result, output), metrics, json_file)
     if synthetic:
         logger.warning("trained on drawn animals: for trying it out only, of no use on photos")
-    return INTERRUPTED if result.interrupted else OK
+    return exits.stopped() if result.interrupted else OK
 
 
 for subcommand in (download, check, evaluate, compare):
@@ -199,4 +199,5 @@ def _as_text(result: Result, output: Path) -> str:
 
 def main() -> None:
     """Run the command."""
+    exits.stop_once()
     exits.run(command)

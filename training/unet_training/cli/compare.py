@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, MAX_COUNT, GroupedCommand, option_group, setup_logging, verbosity
 from unet_runtime.core import files
 from unet_runtime.core.errors import GATE, OK
 from unet_training.cli import options
@@ -37,18 +37,18 @@ Examples:
     click.option(
         "--preset", type=click.Choice(list(PRESETS)), default=options.DEFAULT_PRESET, help="Recipe of every network."
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=1, help="Seed of every training."),
+    click.option("--seed", type=options.SEED, default=1, help="Seed of every training."),
 )
 @options.recipe_options("architecture", "filters", "depth")
 @option_group(
     "Export and timing",
     click.option(
         "--parity-count",
-        type=click.IntRange(min=64),
+        type=click.IntRange(64, MAX_COUNT),
         default=512,
         help="Test photos on which each export is compared with its model.",
     ),
-    click.option("--rounds", type=click.IntRange(min=1), default=5, help="Rounds of the timing."),
+    click.option("--rounds", type=COUNT, default=5, help="Rounds of the timing."),
 )
 @option_group(
     "Results",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import GroupedCommand, echo, setup_logging, verbosity
 from unet_runtime.core.errors import OK
 from unet_training.cli.options import DEFAULT_DATA, FOLDER, json_option
 from unet_training.cli.start import import_keras, print_result
@@ -31,7 +31,7 @@ def download(folder: Path, verbosity: int | None) -> int:
     from unet_training.data.dataset import ensure_dataset
 
     ensure_dataset(folder)
-    click.echo(f"Oxford-IIIT Pet is in {folder}")
+    echo(f"Oxford-IIIT Pet is in {folder}")
     return OK
 
 

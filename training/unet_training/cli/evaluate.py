@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, setup_logging, verbosity
 from unet_runtime.core.datasets.oxford_pets import PARTS, Part
 from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
@@ -30,10 +30,10 @@ _SHOWN = 5
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
 @data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA)
 @click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split.")
-@click.option("--count", type=click.IntRange(min=1), help="Photos, spread evenly over the part (default: all).")
+@click.option("--count", type=COUNT, help="Photos, spread evenly over the part (default: all).")
 @click.option(
     "--backend",
     type=click.Choice(["auto", *ENGINES]),

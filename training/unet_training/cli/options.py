@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 from click.core import ParameterSource
 
-from unet_runtime.cli.shared import option_group
+from unet_runtime.cli.shared import PATH, PathName, Real, option_group
 from unet_runtime.core.datasets.oxford_pets import check_split
 from unet_runtime.core.errors import SourceError
 from unet_training.models import ARCHITECTURES
@@ -19,9 +19,17 @@ from unet_training.recipes import PRESETS, Recipe
 DEFAULT_PRESET = "edge"
 DEFAULT_DATA = "data/oxford-iiit-pet"
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
-JSON_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+FOLDER = PathName(file_okay=False)
+FILE = PathName(dir_okay=False)
+JSON_FILE = PathName(dir_okay=False, allow_dash=True)
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""As NumPy takes it."""
+
+_MAX_SIZE = 16_384  # pixels
+_MAX_DIGITS = 10
+_MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
+"""Largest values of whole numbers; of all others 1,000,000."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
 
@@ -50,16 +58,29 @@ def output_option(default: str, content: str) -> Decorator[Any]:
     return click.option("-o", "--output", type=FOLDER, default=Path(default), help=f"Folder of {content}.")
 
 
-class _Sizes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A folder's name, or a word; not the empty one."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        PATH.convert(value, param, ctx)
+        return str(value)
+
+
+class _Sizes(click.ParamType):  # type: ignore[type-arg]
     """Sizes in pixels: ``96,128,160``."""
 
     name = "S,S,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         words = str(value).split(",")
-        if not all(word.isdecimal() and int(word) for word in words):
-            self.fail(f"{value!r}, expected sizes in pixels with commas between, as 96,128,160", param, ctx)
-        return tuple(map(int, words))
+        sizes = [int(word) if word.isdecimal() and len(word) < _MAX_DIGITS else 0 for word in words]
+        if not all(1 <= size <= _MAX_SIZE for size in sizes):
+            self.fail(
+                f"{value!r}, expected sizes up to {_MAX_SIZE} pixels with commas between, as 96,128,160", param, ctx
+            )
+        return tuple(sizes)
 
 
 class _Split(click.ParamType):  # type: ignore[type-arg]
@@ -106,10 +127,10 @@ def _kind(entry: Field[Any], annotation: Any) -> Any:
     if annotation is bool:
         return None
     if annotation is float:
-        return click.FloatRange(min=0, **entry.metadata["limits"])
+        return Real(min=0, **entry.metadata["limits"])
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
-    return _KINDS.get(entry.name) or click.IntRange(min=1)
+    return _KINDS.get(entry.name) or click.IntRange(1, _MOST.get(entry.name, 1_000_000))
 
 
 def _defaults(field: str) -> str:

@@ -14,6 +14,7 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import publish, temporary_sibling
 from unet_runtime.core.install import pip_command
 from unet_runtime.io.stamps import mark_video
+from unet_runtime.io.video.names import NativeName
 from unet_runtime.io.video.opencv import load_opencv
 
 # H.264 where OpenCV has an encoder for it, else MPEG-4 part 2. OpenCV's wheels on PyPI have none:
@@ -151,10 +152,16 @@ class VideoFile:
 
     def _open(self, codec: str, size: tuple[int, int]) -> Any:
         code = self._cv2.VideoWriter.fourcc(*codec)
-        return self._cv2.VideoWriter(str(self._temporary), self._cv2.CAP_FFMPEG, code, self.rate, size)
+        name = NativeName(self._temporary)
+        try:
+            return self._cv2.VideoWriter(name.text, self._cv2.CAP_FFMPEG, code, self.rate, size)
+        finally:
+            name.close()
 
     def _frames_in_file(self) -> int:
-        reader = self._cv2.VideoCapture(str(self._temporary), self._cv2.CAP_FFMPEG)
+        name = NativeName(self._temporary)
+        reader = self._cv2.VideoCapture(name.text, self._cv2.CAP_FFMPEG)
+        name.close()
         try:
             return int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
         finally:
