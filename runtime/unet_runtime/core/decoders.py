@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -252,7 +251,7 @@ def _try(known: Format, file: IO[bytes], name: str, head: bytes) -> tuple[ImageF
     if missing:
         raise RefusedError(f"a photo of format {title}, which {missing}" if known.package else f"{title}: {missing}")
     try:
-        module = sys.modules.get(known.module) or importlib.import_module(known.module)
+        module = importlib.import_module(known.module)  # waits where another thread is importing it
     except ImportError as error:
         raise RefusedError(f"{known.package or 'Pillow'} does not load ({error}): {EXTRA}") from error
     factory, accept = (getattr(module, known.factory), None) if known.factory else Image.OPEN[known.name]
