@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import ONNX, TFLITE, Export
+from tests.helpers.exported import ONNX, TFLITE, Export
 from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE, TRAIN
 from unet_export.formats.saved_model import write_graph

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import Export
+from tests.helpers.exported import Export
 from unet_export.bundle import wheels
 from unet_export.bundle.bundle import bundle
 from unet_export.bundle.wheels import PLATFORMS, WheelError

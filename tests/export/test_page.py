@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import TFLITE, Export
+from tests.helpers.exported import TFLITE, Export
 from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, metrics, report
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import EngineResult, Panel

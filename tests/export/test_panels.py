@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.export.conftest import Export
+from tests.helpers.exported import Export
 from tests.helpers.tiny import TEST
 from unet_export.gate.gate import masks_of
 from unet_runtime import Segmenter

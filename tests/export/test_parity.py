@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.export.conftest import ONNX, Export
+from tests.helpers.exported import ONNX, Export
 from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError

@@ -15,7 +15,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import FORMATS, ONNX, TFLITE, Export
+from tests.helpers.exported import FORMATS, ONNX, TFLITE, Export
 from tests.helpers.tiny import SIZE, TEST, TRAIN
 from unet_export import staging
 from unet_export.errors import ExportError

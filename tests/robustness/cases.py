@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.conftest import colour_model_bytes, colour_spec, write_colour_model
+from tests.helpers.colours import colour_model_bytes, colour_spec, write_colour_model
 from unet_runtime.core.artifact import append_to_onnx
 
 Case = dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 from tests.robustness import cases
 
 SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="many minutes: set SLOW_TESTS=1")

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.conftest import colour_model_bytes, colour_spec
+from tests.helpers.colours import colour_model_bytes, colour_spec
 from unet_runtime import ModelFileError
 from unet_runtime.core.artifact import (
     append_to_onnx,

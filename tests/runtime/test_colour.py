@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageCms
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tests.conftest import REPOSITORY
+from tests.helpers.memory import MB_A_MEGAPIXEL, WORKING, needs_proc, run_child
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.profiles import SPACES, cmyk_profile, grey_profile, in_cmyk, in_space, rgb_profile
-from tests.runtime.test_large import MB_A_MEGAPIXEL, WORKING, needs_proc, run_child
 from unet_runtime import Segmenter
 from unet_runtime.core import colour, photo
 from unet_runtime.core.photo import open_photo, upright_rgb

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY
-from tests.runtime.test_large import needs_proc, run_child
+from tests.helpers.memory import needs_proc, run_child
+from tests.helpers.paths import REPOSITORY
 from unet_runtime import ImageError, Segmenter
 from unet_runtime.core import decoders, photo
 from unet_runtime.core.containers import jpeg_xl_size

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.core import masks
 from unet_runtime.core.geometry import place
 from unet_runtime.core.masks import shares

@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.conftest import colour_model_bytes, colour_spec
+from tests.helpers.colours import colour_model_bytes, colour_spec
 from unet_runtime import BackendError, ModelFileError
 from unet_runtime.core.artifact import Artifact, append_to_onnx, read_artifact
 from unet_runtime.core.install import pip_command

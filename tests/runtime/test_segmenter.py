@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_model_bytes, colour_spec, write_colour_model
+from tests.helpers.colours import colour_model_bytes, colour_spec, write_colour_model
 from tests.helpers.convolution import convolution_spec, write_convolution
 from unet_runtime import BackendError, ImageError, ModelFileError, Segmenter
 from unet_runtime.core.artifact import append_to_onnx, append_to_tflite

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import ModelFileError, ModelSpec
 from unet_runtime.core.spec import InputSpec, OutputSpec, Provenance
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 from unet_training.build import (
     Pretrained,
     build_model,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.conftest import unet_train
+from tests.helpers.trained import unet_train
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.check import check_dataset

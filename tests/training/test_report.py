@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
-from tests.training.conftest import Trained
+from tests.helpers.colours import colour_spec
+from tests.helpers.trained import Trained
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.errors import OutputError

@@ -82,7 +82,7 @@ class Builder:
         self._made: dict[object, Any] = {}
 
     def write(self, form: Format, path: Path, quantization: Quantization) -> None:
-        """Write the artifact of one format, complete with spec and digest, and check it. Raises as these two."""
+        """Write one format's artifact, complete with spec and digest, and check it. Raises ExportError or OSError."""
         form.write(self, path, quantization)
         form.check(path)
 

@@ -198,14 +198,7 @@ def check(given: dict[str, Any]) -> None:
     if given["output"] is not None:
         _check_output(given)
     if given["webcam"] is not None:
-        if not given["webcam"].strip():
-            raise click.UsageError('--webcam "" names no camera: is a variable of the shell empty? The first one is 0.')
-        if photos:
-            raise click.UsageError(f"--webcam together with {photos[0]}: a camera, or photos, not both.")
-        if given["output"] is not None:
-            raise click.UsageError(f"--output {given['output']} is a file, --webcam saves in a folder: name a folder.")
-        if given["coco"] is not None:
-            raise click.UsageError("--coco is a data set of photos: it has no meaning with --webcam.")
+        _check_webcam(given)
         return
     live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
     if live:
@@ -218,6 +211,17 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError(
             '"-" reads a photo from standard input, which is a terminal: pipe one in, or name a file.'
         )
+
+
+def _check_webcam(given: dict[str, Any]) -> None:
+    if not given["webcam"].strip():
+        raise click.UsageError('--webcam "" names no camera: is a variable of the shell empty? The first one is 0.')
+    if given["photos"]:
+        raise click.UsageError(f"--webcam together with {given['photos'][0]}: a camera, or photos, not both.")
+    if given["output"] is not None:
+        raise click.UsageError(f"--output {given['output']} is a file, --webcam saves in a folder: name a folder.")
+    if given["coco"] is not None:
+        raise click.UsageError("--coco is a data set of photos: it has no meaning with --webcam.")
 
 
 def _check_output(given: dict[str, Any]) -> None:

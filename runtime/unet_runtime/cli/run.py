@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -152,7 +152,7 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
     settings = settings._replace(data_set=data_set)
     if settings.output is not None and not _is_piped(settings.output):
         settings.places.check(settings.output)
-    done = {file for file in files if given["resume"] and settings.is_done(file)}
+    done = dict.fromkeys(file for file in files if given["resume"] and settings.is_done(file))  # in their order
     report = Report(
         len(files),
         segmenter,
@@ -161,28 +161,16 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
         progress=given["verbosity"] != _QUIET,
     )
     try:
-        report.begin()
-        for kind in left_out:
-            report.leave_out(kind)
-        for file in files:
-            if file in done and (data_set is None or file.is_video):
-                report.skip(file.path, settings.paths(file))
+        _announce(report, left_out, [file for file in done if data_set is None or file.is_video], settings)
         engines = _engines(segmenter, shares, given)
         budget = PixelBudget() if shares.workers > 1 else None
         if shares.workers > 1:
             give_back_large_blocks()
         work = partial(segment, settings=settings, engines=engines, budget=budget, done=done)
-        sys.setswitchinterval(_SWITCH_SECONDS)
         # A data set needs all of them; those that are done are not segmented again.
         photos = [file for file in files if not file.is_video and (data_set is not None or file not in done)]
-        with closing(map_in_order(work, photos, workers=shares.workers)) as outcomes:
-            for outcome in outcomes:
-                error = _deliver(outcome, settings)
-                report.add(outcome.item.path, None if error else outcome.result, error)
-                if error is not None and given["on_error"] == "stop":
-                    if data_set is not None:
-                        logger.warning("%s: not written, it would lack the rest", data_set.path)
-                    return report.end()
+        if not _segment_photos(photos, work, shares.workers, settings, report, given["on_error"]):
+            return report.end()
         if data_set is not None:
             _close_data_set(data_set, report)
         videos = [file for file in files if file not in done and file.is_video]
@@ -199,6 +187,36 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
         if data_set is not None:
             data_set.discard()
     return report.end()
+
+
+def _announce(report: Report, left_out: Sequence[LeftOut], skipped: Sequence[PhotoFile], settings: Settings) -> None:
+    """Say what runs, what the folders leave out, and what ``--resume`` skips."""
+    report.begin()
+    for kind in left_out:
+        report.leave_out(kind)
+    for file in skipped:
+        report.skip(file.path, settings.paths(file))
+
+
+def _segment_photos(
+    photos: Sequence[PhotoFile],
+    work: Callable[[PhotoFile, Checkpoint], Done],
+    workers: int,
+    settings: Settings,
+    report: Report,
+    on_error: str,
+) -> bool:
+    """Segment the photos, several at a time; False where an error has stopped the run."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    with closing(map_in_order(work, photos, workers=workers)) as outcomes:
+        for outcome in outcomes:
+            error = _deliver(outcome, settings)
+            report.add(outcome.item.path, None if error else outcome.result, error)
+            if error is not None and on_error == "stop":
+                if settings.data_set is not None:
+                    logger.warning("%s: not written, it would lack the rest", settings.data_set.path)
+                return False
+    return True
 
 
 def _is_piped(path: Path) -> bool:

@@ -59,7 +59,8 @@ PATH = PathName()
 MAX_COUNT = 1_000_000_000
 COUNT = click.IntRange(1, MAX_COUNT)
 MAX_THREADS = max(64, 2 * (os.cpu_count() or 1))
-"""Engines start as many as they are told, wait for each other at every layer, or end the process."""
+"""Engines start as many as they are told, which then wait for each other at every layer: 256 on two cores took half a
+minute for a photo, 100,000 end the process."""
 THREADS = click.IntRange(1, MAX_THREADS)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")

@@ -63,8 +63,8 @@ def parse_source(text: str) -> Source:
             raise OSError(errno.EINVAL, "a folder or a pipe")
     except (OSError, ValueError) as error:
         raise SourceError(
-            f"{text}: {getattr(error, 'strerror', None) or error}: expected a camera's number, a device, a video file or "
-            f"an address such as rtsp://10.0.0.7/stream; {cameras_here()}"
+            f"{text}: {getattr(error, 'strerror', None) or error}: expected a camera's number, a device, a video file "
+            f"or an address such as rtsp://10.0.0.7/stream; {cameras_here()}"
         ) from error
     return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
 

@@ -71,9 +71,7 @@ def fit(
                 # Keras takes batches of one shape in a fit, and ends it by putting averaged weights in the place of
                 # the last ones: there the next size begins. It does so too where a checkpoint leaves no epoch to do.
                 first = max(first, checkpoint.epochs)
-                # That leaves weight and average in one buffer under JAX, whose step takes each buffer once.
-                for variable in model.trainable_variables:
-                    variable.assign(ops.copy(variable))
+                _separate_buffers(model)
                 model.fit(
                     TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
                     validation_data=Batches(validation, recipe.batch_size),
@@ -96,6 +94,12 @@ def fit(
             f"({checkpoint.recovery_hint()})"
         ) from error
     return False
+
+
+def _separate_buffers(model: keras.Model) -> None:
+    """Under JAX the end of a fit leaves weight and average in one buffer, and a step takes each buffer once."""
+    for variable in model.trainable_variables:
+        variable.assign(ops.copy(variable))
 
 
 def _epoch_ranges(recipe: Recipe) -> Iterator[tuple[int, int]]:
