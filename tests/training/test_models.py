@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from unet_training.models import ARCHITECTURES, builder, unet2015
-from unet_training.report.stages import stages
 
 PUBLISHED = {
     # The article's builder with one class, as its model summary and every copy of it print: 31,055,297.
@@ -112,14 +111,6 @@ def test_width_and_depth_are_the_user_s(name: str) -> None:
 def test_a_size_it_cannot_halve_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="input size 33x33, expected"):
         small(name, 33)
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_report_s_plot_shows_all_of_it(name: str) -> None:
-    model = small(name)
-    found, edges = stages(model)
-    assert sum(stage.parameters for stage in found) == model.count_params()
-    assert {place for edge in edges for place in edge} == {*range(len(found))}
 
 
 def test_builders_have_one_signature() -> None:
