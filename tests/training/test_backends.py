@@ -158,7 +158,7 @@ def test_the_same_weights_give_the_same_answer(trainings: Trainings) -> None:
 
 
 def _close(values: list[float], name: str) -> Any:
-    """A loss is smooth; metrics count pixels, and of those between two classes some fall to either (1 of 5,120: 2e-4)."""
+    """A loss is smooth; metrics count pixels, some of which lie between two classes (1 of 5,120: 2e-4)."""
     return pytest.approx(values, rel=1e-3) if name.endswith(("loss", "entropy")) else pytest.approx(values, abs=5e-3)
 
 
