@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from unet_training.models import ARCHITECTURES, builder, unet2015
+from unet_training.report.stages import stages
 
 PUBLISHED = {
     # The article's builder with one class, as its model summary and every copy of it print: 31,055,297.
@@ -111,6 +112,12 @@ def test_width_and_depth_are_the_user_s(name: str) -> None:
 def test_a_size_it_cannot_halve_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="input size 33x33, expected"):
         small(name, 33)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_report_s_stages_have_all_parameters(name: str) -> None:
+    model = small(name)
+    assert sum(stage.parameters for stage in stages(model)) == model.count_params()
 
 
 def test_builders_have_one_signature() -> None:
