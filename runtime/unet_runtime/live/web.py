@@ -126,7 +126,7 @@ def _open_server(host: str, port: int, feed: Feed, token: str) -> _Server:
     for candidate in ports:
         try:
             return _Server((host, candidate), feed, token)
-        except ValueError as error:  # a name that no name service takes
+        except (TypeError, ValueError) as error:  # a name that no name service takes
             raise OutputError(f"web view: {host!r} is no address of a machine: use 127.0.0.1") from error
         except OSError as error:
             reason = error.strerror or str(error)
