@@ -57,8 +57,8 @@ def parse_source(text: str) -> Source:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no name of a file"
         raise SourceError(
-            f"{shown_address(text)}: {reason}: expected a camera's number, a device, a video file or an address such as "
-            f"rtsp://10.0.0.7/stream; {cameras_here()}"
+            f"{shown_address(text)}: {reason}: expected a camera's number, a device, a video file or an address such "
+            f"as rtsp://10.0.0.7/stream; {cameras_here()}"
         ) from error
     return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
 
