@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.addresses import ENCODE, parse_address, shown_address
-from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.opencv import load_opencv, plain_path
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def open_capture(source: Source, patience: Patience) -> Any | None:
         if source.kind == "camera":
             capture = cv2.VideoCapture(source.target, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
         elif source.kind == "file":
-            capture = cv2.VideoCapture(source.target)
+            with plain_path(Path(str(source.target))) as name:
+                capture = cv2.VideoCapture(name)
         elif source.kind == "snapshots":
             return _open_snapshots(cv2, str(source.target), patience)
         else:
