@@ -60,7 +60,7 @@ class _Clock:
             return count
         if delay > _MAX_DELAY:
             return count + round(delay * self._rate)
-        return count - 1 if -_MAX_LEAD < delay < -_MAX_DELAY else count
+        return count - 1 if -_MAX_LEAD < delay < -_MAX_DELAY - _LEAST_STEP else count
 
 
 class _Times:
