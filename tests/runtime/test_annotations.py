@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import Segmentation, Segmenter
 from unet_runtime.core.geometry import place
 from unet_runtime.io.coco import class_areas, coco_document

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import OutputError
 from unet_runtime.io.coco_set import DataSet, names_root
 from unet_runtime.io.kind import Metadata

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.cli import info, machine
 from unet_runtime.core.artifact import write_keras, write_saved_model_spec
 from unet_runtime.core.install import pip_command

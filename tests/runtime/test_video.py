@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.conftest import colour_spec, write_colour_model
+from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
 from tests.helpers.video import frames_of, numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError

@@ -21,9 +21,12 @@ from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
 from unet_runtime.cli.shared import (
     COUNT,
+    MAX_THREADS,
     PATH,
     GroupedCommand,
     NameList,
+    PathName,
+    echo,
     option_group,
     refuse_model,
     setup_logging,
@@ -57,10 +60,19 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
         counts: list[int] = []
         for part in str(value).split(","):
             text = part.strip()
-            if text != "all" and (not text.isdecimal() or int(text) < 1):
-                self.fail(f"{text!r}, expected numbers of threads from 1 up, or all, as 1,2,all", param, ctx)
-            counts.append(usable_cores() if text == "all" else int(text))
+            count = usable_cores() if text == "all" else _number(text)
+            if not 1 <= count <= MAX_THREADS:
+                self.fail(f"{text!r}, expected numbers from 1 to {MAX_THREADS:,}, or all, as 1,2,all", param, ctx)
+            counts.append(count)
         return tuple(dict.fromkeys(counts))
+
+
+def _number(text: str) -> int:
+    """A whole number; -1 for anything else, and for more digits than Python reads."""
+    try:
+        return int(text)
+    except ValueError:
+        return -1
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -122,7 +134,7 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     click.option(
         "--json",
         "json_path",
-        type=click.Path(path_type=Path, allow_dash=True),
+        type=PathName(allow_dash=True),
         is_flag=False,
         flag_value="-",
         metavar="[PATH]",
@@ -165,7 +177,7 @@ def command(
     settings = Settings(timed, rounds, photos_a_round, picture)
     labelled = partial(photo_files.labelled_photos, photos=photos, data=data, count=count)
     report = bench(combinations, refusals, settings, labelled)
-    click.echo(to_json(report) if to_stdout else to_text(report))
+    echo(to_json(report) if to_stdout else to_text(report))
     _write(report, path, output / "bench.png")
     if not report.measured:
         return MODEL

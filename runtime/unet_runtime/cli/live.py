@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unet_runtime.cli.shared import echo
 from unet_runtime.core.errors import OK
 from unet_runtime.core.files import replacing
 from unet_runtime.core.segmentation import Segmentation
-from unet_runtime.core.text import table
+from unet_runtime.core.text import printable, table
 from unet_runtime.io.places import Places
 from unet_runtime.io.sinks import save
 from unet_runtime.segmenter import Segmenter
@@ -100,7 +101,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         session = live.run(stop, options.max_seconds)
     _print_summary(session)
     if recorder is not None and recorder.frames:
-        click.echo(f"recorded {recorder.frames} frames ({recorder.seconds:.1f} s) -> {recorder.path}")
+        echo(f"recorded {recorder.frames} frames ({recorder.seconds:.1f} s) -> {recorder.path}")
     return OK
 
 
@@ -125,9 +126,9 @@ def _stop_event() -> Iterator[threading.Event]:
 
 
 def _print_start(camera: str, view: View, options: LiveOptions) -> None:
-    click.echo(f"{camera} -> {view.name}" + (f" ({view.note})" if view.note else ""))
+    echo(f"{camera} -> {view.name}" + (f" ({view.note})" if view.note else ""))
     keys = "" if view.name == "none" else "q quits, s saves, b switches the background; "
-    click.echo(f"{keys}Ctrl-C ends it" + (f"; recording to {options.record}" if options.record else ""))
+    echo(f"{keys}Ctrl-C ends it" + (f"; recording to {options.record}" if options.record else ""))
 
 
 def _print_summary(session: Session) -> None:
@@ -136,14 +137,14 @@ def _print_summary(session: Session) -> None:
         if session.timings.count(stage):
             p50, p95 = session.timings.percentiles(stage, 50, 95)
             rows.append((stage, f"{p50:.1f}", f"{p95:.1f}"))
-    click.echo(table(rows))
+    echo(table(rows))
     rate = session.shown / session.seconds if session.seconds else 0.0
-    click.echo(
+    echo(
         f"{session.shown} frames shown in {session.seconds:.1f} s ({rate:.1f} a second), {session.dropped} dropped, "
         f"{session.reconnects} reconnects"
     )
     for path in session.saved:
-        click.echo(f"saved {path}")
+        echo(f"saved {path}")
 
 
 def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
@@ -183,4 +184,4 @@ def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path], sta
 def _bar(path: Path) -> Any:
     if not sys.stderr.isatty():
         return nullcontext()
-    return click.progressbar(length=1, label=path.name, file=sys.stderr, show_pos=True)
+    return click.progressbar(length=1, label=printable(path.name), file=sys.stderr, show_pos=True)

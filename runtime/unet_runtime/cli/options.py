@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import COUNT, PATH, NameList, option_group
+from unet_runtime.cli.shared import PATH, THREADS, NameList, PathName, Real, option_group
+from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.files import is_stream
 from unet_runtime.engines import DEVICES, ENGINES
 from unet_runtime.io.coco import CONTOURS
 from unet_runtime.io.sinks import KINDS, RESULTS
-from unet_runtime.io.sources import PHOTO_SUFFIXES, STDIN, VIDEO_SUFFIXES, PhotoFile
+from unet_runtime.io.sources import STDIN, VIDEO_SUFFIXES, PhotoFile
 
 DEFAULT_RESULTS = ("overlay", "mask")
 STDOUT = Path("-")
@@ -71,14 +72,14 @@ result_options = option_group(
     click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path, allow_dash=True),
+        type=PathName(allow_dash=True),
         help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented). A name such as "
         'cut.png is the file of the one result of one photo, "-" is standard output: the cut-out, unless --save names '
         "another. The suffix chooses the format (.png, .webp, .tif; overlays .jpg, too).",
     ),
     click.option(
         "--coco",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=PathName(dir_okay=False),
         help="File of one COCO data set of all photos, their names relative to the folder, beside the other results.",
     ),
     click.option(
@@ -88,7 +89,7 @@ result_options = option_group(
     ),
     click.option(
         "--output-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=PathName(file_okay=False),
         help="Folder of the results, whatever its name looks like.",
     ),
     click.option(
@@ -133,12 +134,12 @@ model_options = option_group(
     ),
     click.option(
         "--threads",
-        type=COUNT,
+        type=THREADS,
         help="CPU threads of the engine; with many photos, how many run at a time (default: one for each core).",
     ),
     click.option(
         "--tile",
-        type=click.FloatRange(0, 0.75),
+        type=Real(0, 0.75),
         is_flag=False,
         flag_value=0.25,
         metavar="[OVERLAP]",
@@ -169,10 +170,10 @@ live_options = option_group(
         help="Where to show the camera: a window, a web page on 127.0.0.1, or nowhere.  [default: auto]",
     ),
     click.option("--record", type=PATH, help="Video file of what is shown."),
-    click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="End after this time."),
+    click.option("--max-seconds", type=Real(min=0, min_open=True), help="End after this time."),
     click.option(
         "--smooth",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=Real(0, 1, max_open=True),
         help="Share of the last frames in each, against flicker.  [default: 0]",
     ),
     click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from unet_runtime.core.errors import INPUTS_FAILED, OK, UnetRuntimeError
+from unet_runtime.core.text import printable, to_json
+from unet_runtime.io.sources import LeftOut
 from unet_runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -111,6 +112,14 @@ class Report:
         if self._as_json:
             _print_json({"photo": str(path), "skipped": True, "results": list(map(str, results))})
 
+    def leave_out(self, kind: LeftOut) -> None:
+        """Report pictures of folders that are not segmented, and why: one line for all of a kind."""
+        self._erase()
+        logger.warning("%s", kind)
+        if self._as_json:
+            for path in kind.paths:
+                _print_json({"photo": str(path), "left_out": f"{kind.kind}: {kind.reason}"})
+
     def end(self) -> int:
         """Print the summary, where there is something to sum up.
 
@@ -150,7 +159,7 @@ class Report:
         results = list(map(str, done.written))
         if not self._as_json:
             summary = f"{done.summary} " if done.summary else ""
-            click.echo(f"{path}: {summary}-> {', '.join(results) or 'standard output'}", err=self._to_stderr)
+            click.echo(printable(f"{path}: {summary}-> {', '.join(results) or 'standard output'}"), err=self._to_stderr)
             return
         spec, backend = self._segmenter.spec, self._segmenter.backend
         model = {"model": spec.name, "precision": spec.precision, "engine": backend.engine, "device": backend.device}
@@ -162,5 +171,4 @@ class Report:
 
 
 def _print_json(content: dict[str, object]) -> None:
-    text = json.dumps(content, ensure_ascii=False)
-    click.echo(text.encode("utf-8", "backslashreplace").decode())  # as ``coco.to_json``
+    click.echo(to_json(content))

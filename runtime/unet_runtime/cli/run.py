@@ -6,7 +6,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from unet_runtime import __version__
 from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
 from unet_runtime.core.files import is_stream, replacing
 from unet_runtime.core.photo import open_photo, photo_size
@@ -29,7 +29,7 @@ from unet_runtime.io.jobs import Outcome, PixelBudget, Plan, Pool, map_in_order,
 from unet_runtime.io.kind import Checkpoint, Metadata
 from unet_runtime.io.places import Places
 from unet_runtime.io.sinks import encode, result_path, save
-from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
+from unet_runtime.io.sources import STDIN, LeftOut, PhotoFile, find
 from unet_runtime.io.stamps import is_current, stamp
 from unet_runtime.segmenter import Segmenter
 
@@ -47,7 +47,7 @@ _STDIN_FILE = Path("/dev/stdin")  # where a shell has redirected a file to it, t
 
 
 @click.command(cls=GroupedCommand, epilog=options.EXAMPLES)
-@click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("photos", nargs=-1, type=PathName(allow_dash=True))
 @options.result_options
 @options.many_options
 @options.model_options
@@ -70,10 +70,10 @@ def command(**given: Any) -> int:
         return _webcam(given)
     if "json" in (given["kinds"] or ()) or given["coco"] is not None:
         require_contours(given["contours"])
-    files = find_photos(given["photos"], given["output_dir"], strict=False)
+    files, left_out = find(given["photos"], given["output_dir"], strict=False)
     if given["output"] is not None:
         options.check_named_file(given, files)
-    return _run(files, given)
+    return _run(files, left_out, given)
 
 
 class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold start
@@ -134,7 +134,7 @@ def _places(given: dict[str, Any], files: Sequence[PhotoFile]) -> Places:
     return Places(read, overwrite=given["overwrite"])
 
 
-def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
+def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any]) -> int:
     """Segment the photos, several at a time where there are several, and then the videos, one by one."""
     shares = plan(sum(not file.is_video for file in files), given["threads"])
     segmenter = _load(given, shares.threads)
@@ -143,7 +143,7 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
     settings = settings._replace(data_set=data_set)
     if settings.output is not None and not _is_piped(settings.output):
         settings.places.check(settings.output)
-    done = {file for file in files if given["resume"] and settings.is_done(file)}
+    done = dict.fromkeys(file for file in files if given["resume"] and settings.is_done(file))  # in their order
     report = Report(
         len(files),
         segmenter,
@@ -152,24 +152,14 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
         progress=given["verbosity"] != _QUIET,
     )
     try:
-        report.begin()
-        for file in files:
-            if file in done and (data_set is None or file.is_video):
-                report.skip(file.path, settings.paths(file))
+        _announce(report, left_out, [file for file in done if data_set is None or file.is_video], settings)
         engines = _engines(segmenter, shares, given)
         budget = PixelBudget() if shares.workers > 1 else None
         work = partial(segment, settings=settings, engines=engines, budget=budget, done=done)
-        sys.setswitchinterval(_SWITCH_SECONDS)
         # A data set needs all of them; those that are done are not segmented again.
         photos = [file for file in files if not file.is_video and (data_set is not None or file not in done)]
-        with closing(map_in_order(work, photos, workers=shares.workers)) as outcomes:
-            for outcome in outcomes:
-                error = _deliver(outcome, settings)
-                report.add(outcome.item.path, None if error else outcome.result, error)
-                if error is not None and given["on_error"] == "stop":
-                    if data_set is not None:
-                        logger.warning("%s: not written, it would lack the rest", data_set.path)
-                    return report.end()
+        if not _segment_photos(photos, work, shares.workers, settings, report, given["on_error"]):
+            return report.end()
         if data_set is not None:
             _close_data_set(data_set, report)
         videos = [file for file in files if file not in done and file.is_video]
@@ -186,6 +176,36 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
         if data_set is not None:
             data_set.discard()
     return report.end()
+
+
+def _announce(report: Report, left_out: Sequence[LeftOut], skipped: Sequence[PhotoFile], settings: Settings) -> None:
+    """Say what runs, what the folders leave out, and what ``--resume`` skips."""
+    report.begin()
+    for kind in left_out:
+        report.leave_out(kind)
+    for file in skipped:
+        report.skip(file.path, settings.paths(file))
+
+
+def _segment_photos(
+    photos: Sequence[PhotoFile],
+    work: Callable[[PhotoFile, Checkpoint], Done],
+    workers: int,
+    settings: Settings,
+    report: Report,
+    on_error: str,
+) -> bool:
+    """Segment the photos, several at a time; False where an error has stopped the run."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    with closing(map_in_order(work, photos, workers=workers)) as outcomes:
+        for outcome in outcomes:
+            error = _deliver(outcome, settings)
+            report.add(outcome.item.path, None if error else outcome.result, error)
+            if error is not None and on_error == "stop":
+                if settings.data_set is not None:
+                    logger.warning("%s: not written, it would lack the rest", settings.data_set.path)
+                return False
+    return True
 
 
 def _is_piped(path: Path) -> bool:
@@ -223,7 +243,7 @@ def _data_set(
     from unet_runtime.io.coco_set import DataSet, names_root  # few need it
 
     photos = [file for file in files if not file.is_video and not file.problem]
-    if len(photos) < len(files):
+    if any(file.is_video for file in files):
         logger.info("%s: photos alone, no videos", path)
     for file in photos:
         if path in settings.paths(file):

@@ -7,6 +7,7 @@ A device, a pipe and a name of an open file (``/dev/null``, ``/dev/stdout``) are
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -60,6 +61,26 @@ def replacing(path: Path, hint: str = "", *, durable: bool = True) -> Iterator[B
         raise _output_error(path, error, hint) from error
 
 
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a whole file, no pipe and no device: reading those may wait for ever, or never end.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has ``limit`` bytes or more.
+        ValueError: no file can have this name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, expected a file", str(path))
+        content = file.read(status.st_size + 1) if status.st_size < limit else b""
+        if status.st_size >= limit or len(content) >= limit:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, expected fewer than {limit:,}", str(path))
+        return content
+
+
 def is_stream(path: Path) -> bool:
     """Whether a path is a device, a pipe, a socket, or the name of an open file, such as ``/dev/stdout``."""
     try:
@@ -89,12 +110,12 @@ def write_bytes(path: Path, content: bytes, hint: str = "") -> None:
 
 
 def write_text(path: Path, text: str, hint: str = "") -> None:
-    """Write a whole text file in UTF-8.
+    """Write a whole text file in UTF-8; a byte of a name that is not UTF-8 becomes an escape.
 
     Raises:
         OutputError: the folder or the file cannot be written.
     """
-    write_bytes(path, text.encode(), hint)
+    write_bytes(path, text.encode(errors="backslashreplace"), hint)
 
 
 def temporary_sibling(path: Path, suffix: str = ".part") -> Path:
@@ -138,6 +159,23 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def sync_tree(place: Path) -> None:
+    """Make a file, or a folder with all that is in it, durable before it is moved to its name.
+
+    Raises:
+        OSError: a file cannot be synced.
+    """
+    for path in (place, *place.rglob("*")) if place.is_dir() else (place,):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _output_error(path: Path, error: OSError, hint: str) -> OutputError:
