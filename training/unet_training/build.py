@@ -18,6 +18,8 @@ from unet_training.keras_backend import load_model
 from unet_training.losses import Objective, Trainee, cross_entropy
 from unet_training.metrics import metrics
 from unet_training.models import ARCHITECTURES
+from unet_training.models.efficientnet_lite import PREFIX
+from unet_training.optimizers import PartwiseAdamW
 from unet_training.outlines import OutlineWeights
 from unet_training.recipes import Recipe
 
@@ -134,6 +136,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         warmup_target=recipe.learning_rate,
         warmup_steps=warmup,
     )
+    if recipe.encoder_rate != 1.0:
+        return PartwiseAdamW(schedule, PREFIX, recipe.encoder_rate, weight_decay=recipe.weight_decay, **shared)
     return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **shared)
 
 

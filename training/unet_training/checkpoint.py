@@ -32,6 +32,7 @@ class Checkpoint(keras.callbacks.Callback):
         monitor: the figure that chooses the best epoch: ``val_loss`` (lowest) or ``val_mean_iou`` (highest).
         identity: what makes the training what it is, as JSON takes it; a checkpoint of another one is not gone on with.
         averages: where given, the weights' moving averages are what is best: they are what was validated.
+        defaults: of names in ``identity`` that a checkpoint may lack, as it is older than they are.
 
     Raises:
         TrainingError: a loss is no longer a finite number.
@@ -40,9 +41,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(
         self, path: Path, monitor: str, identity: Mapping[str, Any],
-        averages: keras.callbacks.SwapEMAWeights | None = None,
+        averages: keras.callbacks.SwapEMAWeights | None = None, defaults: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._defaults = dict(defaults or {})
         self.path, self.monitor, self._averages = path, monitor, averages
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))  # tuples to lists, as they come back
         self.history: dict[str, list[float]] = {}
@@ -139,6 +141,7 @@ class Checkpoint(keras.callbacks.Callback):
             ) from error
 
     def _compare(self, found: Mapping[str, Any]) -> None:
+        found = {**self._defaults, **found}
         differences = [
             f"{name} {found.get(name)!r} there, {value!r} here"
             for name, value in self._identity.items()

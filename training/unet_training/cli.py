@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SYNTHETIC = "synthetic"
 DEFAULT_DATA = "data/oxford-iiit-pet"
 
-_PATHS = ("data", "output", "weights", "teacher")
+_PATHS = ("data", "output", "weights", "teacher", "encoder_weights")
 
 _SHOWN = 5  # names of an oddity
 _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test

@@ -62,6 +62,8 @@ def fit(
                 # That leaves weight and average in one buffer under JAX, whose step takes each buffer once.
                 for variable in model.trainable_variables:
                     variable.assign(ops.copy(variable))
+                # TensorFlow's step for a second size would be one for any, and Keras enlarges bilinearly to known ones.
+                model.make_train_function(force=True)
                 model.fit(
                     TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
                     validation_data=Batches(validation, recipe.batch_size), initial_epoch=first, epochs=last,

@@ -17,8 +17,12 @@ PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 REGION_LOSSES = ("none", "dice", "lovasz")
 ARCHITECTURE_NAMES = (
     "unet", "unet2015", "attention", "residual", "recurrent-residual", "dense", "ladder", "canet", "edge-fast",
+    "lite", "lite1", "lite2",
 )  # fmt: skip
 """Those of ``models.ARCHITECTURES``, which takes seconds to import."""
+
+PRETRAINED_NAMES = ("lite", "lite1", "lite2")
+"""Those of ``encoder_weights.PUBLISHED``: they have an encoder that others have trained."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
 
@@ -54,6 +58,17 @@ _NETWORK = (
     _option("--architecture", click.Choice(ARCHITECTURE_NAMES), "Of the network."),
     _option("--width", click.IntRange(min=1), "Filters of the first stage; each below has more.", field="filters"),
     _option("--depth", click.IntRange(min=1), "Stages above the bridge (default: the architecture's own)."),
+    _option(
+        "--encoder-weights",
+        click.STRING,
+        "What the encoder of lite, lite1, lite2 starts with: ImageNet's weights, none, or a file of PyTorch.",
+        metavar="imagenet|none|FILE",
+    ),
+    _option(
+        "--encoder-rate",
+        click.FloatRange(min=0, max=1),
+        "That encoder's share of --learning-rate; 0: it stays as it is.",
+    ),
 )
 
 _TRAINING = (
@@ -135,6 +150,11 @@ def make_recipe(preset: str, changes: dict[str, Any]) -> Recipe:
     if changes.get("architecture", recipe.architecture) != recipe.architecture:
         changes["name"] = f"{recipe.name.partition('-')[0]}-{changes['architecture']}"  # pets-edge is a U-Net's name
     recipe = replace(recipe, **changes)
+    if recipe.architecture not in PRETRAINED_NAMES and (recipe.encoder_weights, recipe.encoder_rate) != ("none", 1.0):
+        raise click.UsageError(
+            f"--encoder-weights and --encoder-rate go with the architectures {', '.join(PRETRAINED_NAMES)}, "
+            f"here it is {recipe.architecture}"
+        )
     if recipe.sizes and recipe.sizes[-1] != recipe.size:
         raise click.UsageError(f"--sizes ends with {recipe.sizes[-1]}, expected the model's --size, {recipe.size}")
     if len(recipe.sizes) > recipe.epochs:

@@ -52,6 +52,11 @@ class Recipe:
     10; 0: nothing is."""
     outline_sigma: float = 5.0
     """Pixels over which that fades; the paper's."""
+    encoder_weights: str = "none"
+    """What a pretrained encoder starts with: ``imagenet``, a file, or ``none``; in what a model says of its training,
+    the name and the file's SHA-256."""
+    encoder_rate: float = 1.0
+    """Of the learning rate: a pretrained encoder's."""
     distillation_weight: float = 1.0
     """Of the distance from the teacher's probabilities, where there is a teacher."""
     ema: float = 0.0

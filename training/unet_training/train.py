@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,6 +37,7 @@ from unet_training.cache import PhotoCache
 from unet_training.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.dataset import Batches, load, split_dataset
 from unet_training.distribution import check_batch, choose_devices, shareable, shared_by
+from unet_training.encoder_weights import NONE, EncoderWeights, assign_encoder_weights, read_encoder_weights
 from unet_training.errors import TrainingInterruptedError
 from unet_training.events import EventFolder
 from unet_training.files import replacing, writing
@@ -96,7 +97,8 @@ def train(
             batches that the devices cannot share, or other models or a checkpoint that do not fit.
         DatasetError, SourceError, ModelFileError: the data, or ``weights`` or ``teacher``, cannot be used.
         OutputError: ``output`` or ``tensorboard`` cannot be written.
-        BackendError: ``tensorboard`` is given, and TensorBoard is not installed.
+        BackendError: ``tensorboard`` is given, and TensorBoard is not installed; or the package with ImageNet's weights
+            is not.
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
@@ -106,10 +108,14 @@ def train(
     events = None if tensorboard is None else EventFolder(tensorboard)
     recipe = replace(recipe, precision=resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
     others = {name: load_other(path) for name, path in (("weights", weights), ("teacher", teacher)) if path}
+    encoder = None
+    if recipe.encoder_weights != NONE and weights is None:
+        encoder = read_encoder_weights(recipe.encoder_weights, recipe.architecture)
+    recipe = replace(recipe, encoder_weights=NONE if encoder is None else f"{encoder.name} {encoder.sha256}")
     devices = choose_devices(distribute, say)
     photos = _photos(recipe, data, seed, devices, cache, say)
     with shared_by(devices):
-        model = _trainee(recipe, others, photos, say)
+        model = _trainee(recipe, others, encoder, photos, say)
         checkpoint = _checkpoint(output, recipe, others, photos, seed)
         _begin(checkpoint, model, recipe.epochs, resume, say)
         interrupted = fit(
@@ -164,11 +170,16 @@ def _made_of(recipe: Recipe, others: dict[str, Other]) -> dict[str, Any]:
     return asdict(recipe) | {name: f"{other.name} {other.sha256}" for name, other in others.items()}
 
 
-def _trainee(recipe: Recipe, others: dict[str, Other], photos: _Photos, say: Say) -> Trainee:
+def _trainee(
+    recipe: Recipe, others: dict[str, Other], encoder: EncoderWeights | None, photos: _Photos, say: Say
+) -> Trainee:
     """The network to train, compiled, its weights where it starts."""
     model = build_trainee(recipe, recipe.precision, objective(recipe, others.get("teacher")))
     if "weights" in others:
         start_from(model, others["weights"])
+    elif encoder is not None:
+        count = assign_encoder_weights(model, encoder)
+        say(f"the encoder's {count} variables start with the weights of {encoder.name}")
     train = len(photos.stages[-1])
     compile_model(model, make_optimizer(recipe, max(1, train // recipe.batch_size)))
     say(
@@ -183,8 +194,17 @@ def _checkpoint(output: Path, recipe: Recipe, others: dict[str, Other], photos: 
     names = _names_sha256(photos.stages[-1], photos.validation)
     return Checkpoint(
         output / CHECKPOINT, recipe.monitor, _made_of(recipe, others) | {"seed": seed, "photos": names},
-        keras.callbacks.SwapEMAWeights() if recipe.ema else None,
+        keras.callbacks.SwapEMAWeights() if recipe.ema else None, _defaults(),
     )  # fmt: skip
+
+
+def _defaults() -> dict[str, Any]:
+    """Of the recipe's fields that have one."""
+    found = {}
+    for entry in fields(Recipe):
+        if entry.default is not MISSING:
+            found[entry.name] = entry.default
+    return found
 
 
 def _begin(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool, say: Say) -> None:

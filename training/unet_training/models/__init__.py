@@ -12,6 +12,7 @@ from unet_training.models import (
     dense,
     edge_fast,
     ladder,
+    lite,
     recurrent_residual,
     residual,
     unet,
@@ -56,4 +57,7 @@ ARCHITECTURES: dict[str, Build] = {
     "ladder": ladder.build,
     "canet": canet.build,
     "edge-fast": edge_fast.build,
+    "lite": lite.build,
+    "lite1": lite.build_lite1,
+    "lite2": lite.build_lite2,
 }

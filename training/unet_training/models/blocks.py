@@ -17,12 +17,15 @@ Join = Callable[[keras.KerasTensor, keras.KerasTensor, str], keras.KerasTensor]
 """(what comes from below, the skip connection of the same height and width, name) -> both together."""
 
 
-def photo_input(height: int | None, width: int | None, step: int) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """uint8 ``image`` (n, height, width, 3), RGB in 0..255, and the same as float32 in 0..1.
+def photo_input(
+    height: int | None, width: int | None, step: int, *, scale: float = 1 / 255, offset: float = 0.0
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """uint8 ``image`` (n, height, width, 3), RGB in 0..255, and the same as float32, times ``scale`` plus ``offset``.
 
     Args:
         height, width: pixels, multiples of ``step``; None: any such size, as training needs.
         step: what the network halves by.
+        scale, offset: by default they bring a pixel to 0..1.
 
     Raises:
         ValueError: a size that is no multiple.
@@ -30,7 +33,7 @@ def photo_input(height: int | None, width: int | None, step: int) -> tuple[keras
     if any(side is not None and side % step for side in (height, width)):
         raise ValueError(f"input size {height}x{width}, expected multiples of {step} (what the network halves by)")
     image = keras.Input((height, width, 3), dtype="uint8", name="image")
-    return image, layers.Rescaling(1 / 255, name="rescale")(image)  # on the device nobody normalises
+    return image, layers.Rescaling(scale, offset, name="rescale")(image)  # on the device nobody normalises
 
 
 def finish(

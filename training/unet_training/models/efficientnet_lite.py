@@ -1,0 +1,155 @@
+"""EfficientNet-Lite: the encoder of ``lite``, and the whole classifier that its published weights are of.
+
+M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019, in the "Lite"
+form of tensorflow/tpu (models/official/efficientnet/lite), made for integers: ReLU6 in place of swish, and no
+squeeze-and-excitation. "same" padding is TensorFlow's, no convolution has a bias, BatchNormalization's epsilon is 1e-3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+PREFIX = "backbone_"
+"""Every layer of the encoder has a name that begins so; no other layer of any architecture has."""
+
+SCALE, OFFSET = 1 / 128, -127 / 128
+"""Photos in 0..255 times ``SCALE`` plus ``OFFSET``: what the published weights were trained on."""
+
+HEAD_FILTERS = 1280
+IMAGENET_CLASSES = 1000
+
+_STEM_FILTERS = 32
+_EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks of one width, of which the first may halve height and width."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    """Of the first block; the others have 1."""
+    expand: int
+    """A block's inner filters are this many times those of its input."""
+    filters: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+"""Of EfficientNet-Lite0; the stem before them halves too."""
+
+DEPTH = 5
+"""Times that the whole encoder halves the photo."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What a larger member of the family has more of. Stem, head, and the repeats of the first and last stage stay."""
+
+    width: float
+    """Times the filters of each stage, to the nearest multiple of 8."""
+    depth: float
+    """Times the repeats of each stage, rounded up."""
+
+
+SCALINGS = {"lite": Scaling(1.0, 1.0), "lite1": Scaling(1.0, 1.1), "lite2": Scaling(1.1, 1.2)}
+"""EfficientNet-Lite0, -Lite1 and -Lite2, by the name of the architecture that they are the encoder of."""
+
+
+def scaled_stages(scaling: Scaling) -> list[Stage]:
+    """The stages of one member of the family."""
+    stages = []
+    for number, stage in enumerate(STAGES):
+        first_or_last = number in (0, len(STAGES) - 1)
+        repeats = stage.repeats if first_or_last else math.ceil(stage.repeats * scaling.depth)
+        filters = _multiple_of_8(stage.filters * scaling.width)
+        stages.append(Stage(repeats, stage.kernel, stage.stride, stage.expand, filters))
+    return stages
+
+
+def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float) -> list[keras.KerasTensor]:
+    """The features before each halving, and the last ones.
+
+    Args:
+        x: photos (n, h, w, 3), values as ``SCALE`` and ``OFFSET`` make them.
+        scaling: which member of the family.
+        depth: times to halve, 1 to ``DEPTH``; what lies below is left out.
+        momentum: of BatchNormalization's moving averages.
+
+    Returns:
+        ``depth`` tensors (n, h / 2, w / 2, c) to (n, h / 2**depth, w / 2**depth, c).
+
+    Raises:
+        ValueError: the encoder has no such depth.
+    """
+    if not 1 <= depth <= DEPTH:
+        raise ValueError(f"depth {depth}, expected 1 to {DEPTH} (EfficientNet-Lite halves the photo {DEPTH} times)")
+    x = layers.Conv2D(_STEM_FILTERS, 3, 2, padding="same", use_bias=False, name=f"{PREFIX}stem")(x)
+    x = _norm_relu6(x, f"{PREFIX}stem", momentum)
+    features = []
+    number = 0
+    for stage in scaled_stages(scaling):
+        if stage.stride == 2:
+            features.append(x)
+            if len(features) == depth:
+                return features
+        for repeat in range(stage.repeats):
+            stride = stage.stride if repeat == 0 else 1
+            x = _block(x, stage, stride, f"{PREFIX}block{number}", momentum)
+            number += 1
+    features.append(x)
+    return features
+
+
+def classifier(scaling: Scaling) -> keras.Model:
+    """The whole network: uint8 photos (n, h, w, 3), RGB in 0..255, to ImageNet's 1000 logits."""
+    image = keras.Input((None, None, 3), dtype="uint8", name="image")
+    x = layers.Rescaling(SCALE, OFFSET, name="rescale")(image)
+    x = encoder(x, scaling, DEPTH, momentum=0.99)[-1]  # (n, h / 32, w / 32, c)
+    x = layers.Conv2D(HEAD_FILTERS, 1, use_bias=False, name="head")(x)
+    x = _norm_relu6(x, "head", momentum=0.99)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)  # (n, 1280)
+    return keras.Model(image, layers.Dense(IMAGENET_CLASSES, name="classes")(x), name="classifier")
+
+
+def _block(x: keras.KerasTensor, stage: Stage, stride: int, name: str, momentum: float) -> keras.KerasTensor:
+    """1x1 wider -> depthwise -> 1x1 narrower, beside its input where both are of one shape (MobileNetV2's block)."""
+    given = x.shape[-1]
+    inner = x
+    if stage.expand > 1:
+        inner = layers.Conv2D(given * stage.expand, 1, use_bias=False, name=f"{name}_expand")(inner)
+        inner = _norm_relu6(inner, f"{name}_expand", momentum)
+    depthwise = layers.DepthwiseConv2D(stage.kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise")
+    inner = depthwise(inner)
+    inner = _norm_relu6(inner, f"{name}_depthwise", momentum)
+    inner = layers.Conv2D(stage.filters, 1, use_bias=False, name=f"{name}_project")(inner)
+    inner = _norm(inner, f"{name}_project", momentum)
+    if stride == 1 and given == stage.filters:
+        inner = layers.Add(name=f"{name}_add")([inner, x])
+    return inner
+
+
+def _norm(x: keras.KerasTensor, name: str, momentum: float) -> keras.KerasTensor:
+    return layers.BatchNormalization(momentum=momentum, epsilon=_EPSILON, name=f"{name}_norm")(x)
+
+
+def _norm_relu6(x: keras.KerasTensor, name: str, momentum: float) -> keras.KerasTensor:
+    return layers.ReLU(max_value=6.0, name=f"{name}_relu6")(_norm(x, name, momentum))
+
+
+def _multiple_of_8(filters: float) -> int:
+    """The nearest, but never less than nine tenths."""
+    rounded = max(8, int(filters + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * filters else rounded
