@@ -14,7 +14,7 @@ Tensor = Any
 class PartwiseAdamW(keras.optimizers.AdamW):
     """AdamW with a learning rate of its own for some variables: what is pretrained moves less than what is not.
 
-    Weight decay has the full learning rate for all of them.
+    Weight decay has the full learning rate for all of them, unless ``rate`` is 0: then theirs is none.
 
     Args:
         learning_rate: as Keras takes it.
@@ -31,6 +31,8 @@ class PartwiseAdamW(keras.optimizers.AdamW):
     def build(self, variables: Sequence[keras.Variable]) -> None:
         # By number: what update_step gets is the backend's variable, which may have no path.
         self._slow = [variable.path.startswith(self._prefix) for variable in variables]
+        if self._rate == 0:
+            self.exclude_from_weight_decay(var_list=[v for v in variables if v.path.startswith(self._prefix)])
         super().build(variables)
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
