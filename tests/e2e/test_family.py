@@ -31,6 +31,10 @@ CHANGES = {
     "canet": {"filters": 32, "depth": 2, "learning_rate": 1e-3},
     "dense": {"filters": 6},
     "ladder": {"filters": 8},
+    # Of a depth at which there is a decoder.
+    "lite": {"filters": 8, "depth": 3},
+    "lite1": {"filters": 8, "depth": 3},
+    "lite2": {"filters": 8, "depth": 3},
 }
 
 

@@ -12,7 +12,7 @@ _POINT = re.compile(r"(?P<architecture>[^:@]+)(:(?P<width>\d+))?(:(?P<depth>\d+)
 
 FAMILY = (
     "unet:16", "unet:8", "edge-fast:24", "edge-fast:12", "attention:8", "residual:8", "recurrent-residual:4",
-    "dense:4:3", "ladder:8", "canet:32", "unet2015:8:3@212",
+    "dense:4:3", "ladder:8", "canet:32", "unet2015:8:3@212", "lite:24", "lite1:24", "lite2:24",
 )  # fmt: skip
 """Every architecture, at widths that a small CPU bears; the U-Net and its fast relative at two."""
 
