@@ -59,8 +59,8 @@ test: $(STAMP) ## Every test (those on real photos need PETS_DIR)
 	    --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Milliseconds a photo side by side, and cold start, as in docs/results.md
-	$(BIN)/python tests/bench/latency.py
-	$(BIN)/python tests/bench/cold_start.py
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/cold_start.py
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

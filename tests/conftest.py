@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.artifact import append_to_onnx
+from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -65,11 +65,12 @@ def colour_model_bytes(spec: ModelSpec) -> bytes:
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
     ]
     graph = helper.make_graph(
-        nodes, "colours",
+        nodes,
+        "colours",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)],
         [helper.make_tensor("tenth", TensorProto.FLOAT, [], [0.1])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     serialized: bytes = model.SerializeToString()

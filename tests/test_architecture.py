@@ -1,10 +1,12 @@
-"""The rules of docs/architecture.md that a machine can hold: who imports whom, and who prints."""
+"""The rules of docs/architecture.md that a machine can hold: who imports whom, who prints, what an extension costs."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,52 +20,193 @@ FORBIDDEN = {
     "unet_export": {"unet_training"},
     "unet_training": {"unet_export", "tensorflow", "onnx", "onnxruntime"},
 }
+"""Top-level modules that a package never imports."""
 
-PLOT_MODULE, PLOTS = "runtime/unet_runtime/bench/plot.py", {"matplotlib"}  # an extra, imported when there is a plot
+PLOT_MODULE = "runtime/unet_runtime/bench/plot.py"
+"""The one module of the runtime that may import matplotlib, an extra, when there is a plot to draw."""
+
+DEVICE_INSTALLER = "export/unet_export/bundle/device/install.py"
+"""A script that a bundle carries to a device and that runs there: it is not part of the package, and prints."""
 
 ENGINES = {"onnxruntime", "ai_edge_litert", "openvino"}
 
+FLOORS = {
+    "unet_runtime": (
+        ("core",),
+        ("engines",),
+        ("segmenter",),
+        ("io",),
+        ("live", "bench"),
+        ("cli",),
+    ),
+    "unet_export": (
+        ("errors", "photos", "calibration", "quantization", "staging", "source_model"),
+        ("transforms",),
+        ("formats",),
+        ("gate",),
+        ("repair", "diagnosis", "report", "bundle"),
+        ("pipeline",),
+        ("cli",),
+    ),
+    "unet_training": (
+        ("errors", "recipes", "files"),
+        (
+            "data",
+            "models",
+            "encoder_weights",
+            "torch_file",
+            "optimizers",
+            "losses",
+            "metrics",
+            "segmentation_metrics",
+            "keras_backend",
+        ),
+        ("build",),
+        ("fit",),
+        ("pipeline", "evaluate"),
+        ("report", "compare"),
+        ("cli",),
+    ),
+}
+"""The import rule: rooms (a folder or a module below the package) from the bottom up; none imports a floor above."""
 
-def modules(package: str) -> list[Path]:
+
+def module_name(path: Path) -> str:
+    """Dotted name of a source file; a package's ``__init__`` has the package's name."""
+    parts = list(path.relative_to(REPOSITORY).with_suffix("").parts[1:])
+    if parts[-1] == "__init__":
+        parts.pop()
+    return ".".join(parts)
+
+
+def source_files(package: str) -> list[Path]:
     found = sorted((REPOSITORY / PACKAGES[package] / package).rglob("*.py"))
     assert len(found) > 5
     return found
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level packages that a file imports anywhere, also inside functions."""
-    result = set()
+def import_statements(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name or "") of every import in a file: inside functions and under ``TYPE_CHECKING`` too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            result |= {alias.name.split(".")[0] for alias in node.names}
+            for alias in node.names:
+                yield alias.name, ""
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            result.add((node.module or "").split(".")[0])
-    return result
+            for alias in node.names:
+                yield node.module or "", alias.name
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level packages that a file imports anywhere."""
+    return {module.split(".")[0] for module, _ in import_statements(path)}
+
+
+def import_graph(package: str) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports anywhere."""
+    paths = {module_name(path): path for path in source_files(package)}
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        targets = graph[name] = set()
+        for module, member in import_statements(path):
+            whole = f"{module}.{member}"
+            if whole in paths:
+                targets.add(whole)
+            elif module in paths:
+                targets.add(module)
+        targets.discard(name)
+    return graph
+
+
+def room(module: str) -> str:
+    """``core`` of ``unet_runtime.core.spec``; empty for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def folder(module: str, modules: set[str]) -> str:
+    """Dotted name of the folder that holds a module's file."""
+    is_package = any(other.startswith(f"{module}.") for other in modules)
+    return module if is_package else module.rpartition(".")[0]
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes of one circle of a graph, or nothing."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_a_floor_above(package: str) -> None:
+    floors = {name: height for height, names in enumerate(FLOORS[package]) for name in names}
+    for module, targets in import_graph(package).items():
+        if module == package:  # the public API may name any part
+            continue
+        assert room(module) in floors, f"{module}: room {room(module)!r} has no floor in FLOORS"
+        for target in targets - {package}:
+            assert floors[room(target)] <= floors[room(module)], f"{module} imports {target}, which is above it"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_there_is_no_circle_of_files(package: str) -> None:
+    assert find_circle(import_graph(package)) == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_there_is_no_circle_of_folders(package: str) -> None:
+    graph = import_graph(package)
+    modules = set(graph)
+    folders: dict[str, set[str]] = {}
+    for module, targets in graph.items():
+        here = folder(module, modules)
+        for target in targets:
+            there = folder(target, modules)
+            if there != here:
+                folders.setdefault(here, set()).add(there)
+    folders.pop(package, None)  # modules directly below the package are on floors of their own
+    for targets in folders.values():
+        targets.discard(package)
+    assert find_circle(folders) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_form_a_star(package: str) -> None:
-    for path in modules(package):
-        allowed = PLOTS if path.relative_to(REPOSITORY).as_posix() == PLOT_MODULE else set()
-        assert not imported(path) & FORBIDDEN[package] - allowed, path
+    for path in source_files(package):
+        allowed = {"matplotlib"} if path.relative_to(REPOSITORY).as_posix() == PLOT_MODULE else set()
+        assert not imported_packages(path) & FORBIDDEN[package] - allowed, path
+
+
+@pytest.mark.parametrize("package", ["unet_export", "unet_training"])
+def test_only_commands_import_the_runtime_commands(package: str) -> None:
+    for path in source_files(package):
+        commands = {module for module, _ in import_statements(path) if module.startswith("unet_runtime.cli")}
+        assert not commands or room(module_name(path)) == "cli", f"{path} imports {commands}"
+
+
+def test_core_imports_numpy_and_pillow_alone() -> None:
+    allowed = {"numpy", "PIL", "unet_runtime"} | set(sys.stdlib_module_names)
+    for path in (REPOSITORY / "runtime/unet_runtime/core").rglob("*.py"):
+        assert imported_packages(path) <= allowed, path
 
 
 def test_an_engine_is_imported_in_its_own_module_only() -> None:
-    for path in modules("unet_runtime"):
-        engines = imported(path) & ENGINES
-        assert len(engines) <= (path.parent.name == "backends"), f"{path} imports {engines}"
+    for path in source_files("unet_runtime"):
+        engines = imported_packages(path) & ENGINES
+        assert len(engines) <= (path.parent.name == "engines"), f"{path} imports {engines}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_only_commands_print_or_exit(package: str) -> None:
-    for path in modules(package):
-        if "cli" in path.parts[-2:][0] or path.stem == "cli":
+    for path in source_files(package):
+        if room(module_name(path)) == "cli" or path.relative_to(REPOSITORY).as_posix() == DEVICE_INSTALLER:
             continue
+        assert "click" not in imported_packages(path), path
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in {"print", "click.echo", "sys.exit", "exit", "quit"}, f"{path}:{node.lineno}"
+                assert called not in {"print", "sys.exit", "exit", "quit"}, f"{path}:{node.lineno}"
 
 
 def test_the_runtime_imports_no_framework_and_no_engine() -> None:
@@ -75,9 +218,3 @@ def test_the_runtime_imports_no_framework_and_no_engine() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "numpy" in loaded
     assert not set(loaded) & (FORBIDDEN["unet_runtime"] | ENGINES)
-
-
-def test_files_stay_readable() -> None:
-    for package in PACKAGES:
-        for path in modules(package):
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_runtime import Segmenter
-from unet_runtime.preprocess import open_photo
+from unet_runtime.core.photo import open_photo
 
 photo, folder = Path(sys.argv[1]), Path(sys.argv[2])
 model = sys.argv[3] if len(sys.argv) > 3 else None

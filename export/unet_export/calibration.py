@@ -1,4 +1,4 @@
-"""What int8 ranges are measured on: the photos as they are fed."""
+"""The photos that int8 ranges are measured on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy.typing as npt
 from unet_export.errors import ExportError
 
 DEFAULT_COUNT = MIN_COUNT = 200
-"""Fewer do not show a network the range of what it will see."""
+"""Fewer photos do not show a network the range of what it will see."""
 
 BLACK, WHITE = 0, 255
 
 
 def calibration_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """uint8 (n, h, w, 3), RGB in 0..255, NHWC, made fit to calibrate on: 0 and 255 both occur.
+    """A copy of ``images``, uint8 (n, h, w, 3), RGB in 0..255, NHWC, in which 0 and 255 both occur.
 
-    A converter takes the input's range from what it sees. Only 0..255 in full gives scale 1, zero
-    point 0, so where the photos lack an end, one corner pixel of the first is set to it.
+    A converter takes the input's range from what it sees. Only 0..255 in full gives scale 1 and zero point 0, so where
+    the photos lack one of the two, a corner pixel of the first photo is set to it.
 
     Raises:
         ExportError: every photo is of one colour: ranges measured on them would fit no real photo.
@@ -39,5 +39,5 @@ def calibration_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def sha256(images: npt.NDArray[np.uint8]) -> str:
-    """Of the pixels, photo after photo, as the spec's provenance records it."""
+    """SHA-256 of the pixels, photo after photo, as the spec's provenance records it."""
     return hashlib.sha256(images.tobytes()).hexdigest()

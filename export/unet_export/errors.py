@@ -1,39 +1,19 @@
 """Errors of the exporter: part of the runtime's tree, so that one ``except`` serves all commands.
 
     UnetRuntimeError
-    ├── ExportError   a model that cannot be exported, or an export with something in it that does not belong
-    │   └── PipError  a wheel for a device's bundle that cannot be had (bundle/wheels.py)
-    └── ParityError   an artifact that is not equal enough to the trained model
+    ├── ExportError     a model that cannot be exported, or an export with something in it that does not belong
+    │   └── WheelError  a wheel for a device's bundle that cannot be fetched (bundle/wheels.py)
+    └── ParityError     an artifact that is too different from the trained model (gate/gate.py)
 
-Each carries the exit code of its kind, as ``unet_runtime.cli.exits`` reads it.
+Each carries the exit code of its kind.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from unet_runtime.cli import exits
-from unet_runtime.errors import UnetRuntimeError
-
-if TYPE_CHECKING:
-    from unet_export.gate.gate import ParityResult
+from unet_runtime.core.errors import MODEL, UnetRuntimeError
 
 
 class ExportError(UnetRuntimeError):
     """The model cannot be exported, or what came out breaks the contract."""
 
-    exit_code = exits.MODEL
-
-
-class ParityError(UnetRuntimeError):
-    """The gate failed: nothing was accepted.
-
-    Attributes:
-        results: of every artifact, those that passed too.
-    """
-
-    exit_code = exits.GATE
-
-    def __init__(self, message: str, results: list[ParityResult]) -> None:
-        super().__init__(message)
-        self.results = results
+    exit_code = MODEL

@@ -1,15 +1,16 @@
 """Which photos an export is calibrated and proven on: from a dataset's split, or from the user's own folders.
 
-No photo may be in both, whatever it is called: a gate that runs on what was calibrated on proves little.
+No photo may be in both, whatever its name: a gate that runs on what was calibrated on proves little.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,45 +18,54 @@ import numpy.typing as npt
 from unet_export.calibration import DEFAULT_COUNT
 from unet_export.calibration import MIN_COUNT as MIN_CALIBRATION
 from unet_export.errors import ExportError
-from unet_runtime.errors import SourceError
-from unet_runtime.labelled import evenly, paired_photos, read_split
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.sources import find_photos
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, evenly, paired_photos, read_split
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import InputSpec
+from unet_runtime.io.sources import find_photos
+
+logger = logging.getLogger(__name__)
 
 MIN_PARITY = 64
 """Fewer do not tell half a point of IoU from chance."""
 
-Say = Callable[[str], object]
+KEPT_BYTES = 2**28
+"""Model inputs that are kept in memory, bytes: a thousand photos at 256x256. Photos beyond are decoded when needed."""
 
 
-class Photo(NamedTuple):
+@dataclass(frozen=True)
+class Photo:
+    """A photo on disk, with its truth and perhaps with what the model sees of it."""
+
     name: str
     path: Path
     trimap: Path | None
-    """Its truth; None in a folder of bare photos."""
+    """None in a folder of photos without truth."""
+    pixels: npt.NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+    """The model's input, uint8 (h, w, 3), where ``choose_photos`` kept it."""
 
 
 @dataclass(frozen=True)
 class PhotoSets:
-    """What an export sees."""
+    """The photos of one export."""
 
     calibration: Sequence[Photo]
     reserve: Sequence[Photo]
-    """More of the kind, for a repair that wants them; empty where none was asked for."""
+    """Further calibration photos, for a repair; empty where none was asked for."""
     parity: Sequence[Photo]
     split: str
-    """Of the data, empty for the user's own folders."""
+    """Split of the dataset; empty for the user's own folders."""
 
 
 @dataclass(frozen=True)
 class PhotoSource:
-    """What the user named."""
+    """Where the user says that photos are."""
 
     data: Path | None = None
-    """Dataset in Oxford-IIIT Pet's layout: trainval calibrates, test proves."""
+    """Dataset in Oxford-IIIT Pet's layout: its trainval part calibrates, its test part proves."""
     split: str = ""
-    """Of ``data``; empty: the model's own."""
+    """Split of ``data``; empty: the model's own."""
     calibration: Path | None = None
     """A folder in place of ``data``'s trainval part."""
     parity: Path | None = None
@@ -66,14 +76,13 @@ class PhotoSource:
     parity_count: int = 128
 
 
-def choose_photos(source: PhotoSource, split: str, spec: InputSpec, say: Say) -> PhotoSets:
-    """The photos of both sets, evenly chosen, none in both.
+def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets:
+    """The photos of both sets, evenly chosen, none in both; each is decoded once.
 
     Args:
         source: what the user named.
-        split: of the model's own training, or empty.
-        spec: how the model sees photos: two are the same photo when it sees the same pixels.
-        say: receives a line where something is not as asked for.
+        split: split of the model's own training, or empty.
+        spec: how the model sees photos: two are the same photo when the model sees the same pixels.
 
     Raises:
         SourceError: a folder, list or part that is missing or has no photo.
@@ -83,27 +92,56 @@ def choose_photos(source: PhotoSource, split: str, spec: InputSpec, say: Say) ->
     """
     split = source.split or split
     pool = _part(source, source.calibration, split, "trainval", "calibration")
-    parity = _part(source, source.parity, split, "test", "parity")
-    parity = _some(parity, source.parity_count, MIN_PARITY, "proving", say)
-    calibration = _some(pool, source.calibration_count, MIN_CALIBRATION, "calibrating", say)
-    chosen = {*calibration}
-    reserve = evenly([photo for photo in pool if photo not in chosen], source.reserve)
-    seen = {_pixels(photo, spec) for photo in parity}
-    shared = {photo for photo in (*calibration, *reserve) if _pixels(photo, spec) in seen}
+    proof = _part(source, source.parity, split, "test", "parity")
+    proof = _spread(proof, source.parity_count, MIN_PARITY, "proving")
+    chosen = _spread(pool, source.calibration_count, MIN_CALIBRATION, "calibrating")
+    rest = list(filterfalse(set(chosen).__contains__, pool))
+    digests: dict[Photo, bytes] = {}
+    parity = _decoded(proof, spec, digests)
+    proven = set(digests.values())
+    calibration = _decoded(chosen, spec, digests)
+    reserve = _decoded(evenly(rest, source.reserve), spec, digests)
+    shared = {photo for photo in (*calibration, *reserve) if digests[photo] in proven}
     if shared:
-        names = ", ".join(sorted(photo.name for photo in shared)[:5]) + (", ..." if len(shared) > 5 else "")
+        names = sorted(photo.name for photo in shared)
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         if source.calibration or source.parity:
             raise ExportError(
-                f"{len(shared)} calibration photos are among those of the proof ({names}): name folders that share no "
+                f"{len(names)} calibration photos are among those of the proof ({listed}): name folders that share no "
                 "photo, under whatever name"
             )
         # A dataset's own duplicates are not the user's fault.
-        say(f"{len(shared)} calibration photos are left out, the test part has the same pixels: {names}")
-    calibration, reserve = ([photo for photo in part if photo not in shared] for part in (calibration, reserve))
+        logger.warning("%d calibration photos are left out, the test part has the same pixels: %s", len(names), listed)
+        calibration = list(filterfalse(shared.__contains__, calibration))
+        reserve = list(filterfalse(shared.__contains__, reserve))
     return PhotoSets(calibration, reserve, parity, "" if source.calibration and source.parity else split)
 
 
-def _part(source: PhotoSource, folder: Path | None, split: str, part: str, purpose: str) -> list[Photo]:
+def inputs(photos: Sequence[Photo], spec: InputSpec) -> npt.NDArray[np.uint8]:
+    """What the model sees of ``photos``: uint8 (n, h, w, 3), RGB in 0..255, NHWC.
+
+    Raises:
+        ImageError: a photo that cannot be read.
+    """
+    return np.stack([_pixels(photo, spec) for photo in photos])
+
+
+def _pixels(photo: Photo, spec: InputSpec) -> npt.NDArray[np.uint8]:
+    return model_input(open_photo(photo.path), spec)[0] if photo.pixels is None else photo.pixels
+
+
+def _decoded(photos: Sequence[Photo], spec: InputSpec, digests: dict[Photo, bytes]) -> list[Photo]:
+    """The photos with their pixels, as far as ``KEPT_BYTES`` allow; the SHA-256 of these goes into ``digests``."""
+    decoded = []
+    for photo in photos:
+        pixels = _pixels(photo, spec)
+        digests[photo] = hashlib.sha256(pixels.tobytes()).digest()
+        fits = len(digests) * pixels.nbytes <= KEPT_BYTES
+        decoded.append(replace(photo, pixels=pixels) if fits else photo)
+    return decoded
+
+
+def _part(source: PhotoSource, folder: Path | None, split: str, part: Part, purpose: str) -> list[Photo]:
     if folder is not None:
         return _folder_photos(folder)
     if source.data is None:
@@ -113,13 +151,18 @@ def _part(source: PhotoSource, folder: Path | None, split: str, part: str, purpo
             f"the model does not say which photos of {source.data} it was trained on: name the --split, or train it "
             "with unet-train, which records it"
         )
-    return [Photo(*entry) for entry in read_split(source.data, split, part)]
+    return labelled(read_split(source.data, split, part))
+
+
+def labelled(entries: Sequence[LabelledPhoto]) -> list[Photo]:
+    """Photos of a dataset, with their truth."""
+    return [Photo(*entry) for entry in entries]
 
 
 def _folder_photos(folder: Path) -> list[Photo]:
     """All photos of a folder; with their truth where it has a dataset's layout."""
     if (folder / "annotations" / "trimaps").is_dir():
-        photos = [Photo(*entry) for entry in paired_photos(folder)]
+        photos = labelled(paired_photos(folder))
         if not photos:
             raise SourceError(f"{folder}: no photo in images/ has a trimap in annotations/trimaps/")
         return photos
@@ -128,24 +171,10 @@ def _folder_photos(folder: Path) -> list[Photo]:
     return [Photo(entry.path.relative_to(folder).as_posix(), entry.path, None) for entry in find_photos([folder], None)]
 
 
-def _some(photos: list[Photo], count: int, minimum: int, purpose: str, say: Say) -> list[Photo]:
-    """``count`` photos spread over the part, or all of a smaller part."""
+def _spread(photos: list[Photo], count: int, minimum: int, purpose: str) -> list[Photo]:
+    """``count`` photos spread over the part, or all photos of a smaller part."""
     if count < minimum:
         raise ValueError(f"{count} photos for {purpose}, expected at least {minimum}")
     if len(photos) < count:
-        say(f"{purpose} on all {len(photos)} photos of the part: {count} were asked for")
+        logger.info("%s on all %d photos of the part: %d were asked for", purpose, len(photos), count)
     return evenly(photos, count)
-
-
-def _pixels(photo: Photo, spec: InputSpec) -> bytes:
-    """Digest of what the model sees."""
-    return hashlib.sha256(model_input(open_photo(photo.path), spec).tobytes()).digest()
-
-
-def inputs(photos: Sequence[Photo], spec: InputSpec) -> npt.NDArray[np.uint8]:
-    """uint8 (n, h, w, 3), RGB in 0..255, NHWC.
-
-    Raises:
-        ImageError: a photo that cannot be read.
-    """
-    return np.concatenate([model_input(open_photo(photo.path), spec) for photo in photos])

@@ -1,165 +1,142 @@
-"""The whole way: load, export, prove, accept. Nothing is where a device would look for it until all have passed."""
+"""The whole export: load, convert, prove, accept. Nothing is put in place until every artifact has passed."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from unet_export import foreign, keras_model
-from unet_export.builder import Builder, GraphOptions
-from unet_export.errors import ExportError, ParityError
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, GraphOptions
 from unet_export.gate import parity
-from unet_export.gate.gate import GATES, Gate, ParityResult
-from unet_export.gate.runners import Run
+from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult
+from unet_export.gate.runners import Run, keras_runner
 from unet_export.gate.study import calibration_study
-from unet_export.photos import PhotoSource, Say, choose_photos
-from unet_export.quantization import DEFAULTS, Quantization
-from unet_export.repair.repair import MORE_PHOTOS, repaired
-from unet_export.report.report import Report, write_report
+from unet_export.photos import PhotoSource, choose_photos
+from unet_export.repair import MORE_PHOTOS, repair
+from unet_export.report.page import write_report
+from unet_export.report.report import Report
+from unet_export.source_model import Description, load_model
 from unet_export.staging import accept, reject, staging_folder
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import SourceError
-from unet_runtime.labelled import check_split
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user may choose."""
+    """Choices of an export."""
 
     formats: tuple[str, ...] = DEFAULT_FORMATS
-    gates: dict[str, Gate] = field(default_factory=lambda: dict(GATES))
-    """By precision."""
+    """Names of ``FORMATS``."""
+    gates: Mapping[str, Gate] = field(default_factory=lambda: dict(GATES))
+    """Tolerances by precision."""
     repair: bool = False
-    """Whether a quantised artifact that fails is tried again with each cure of ``repair.py``."""
+    """Try the remedies of ``repair.py`` on an integer artifact that fails."""
     study: bool = False
-    """Whether the report shows what fewer calibration photos would have cost."""
+    """Show in the report what fewer calibration photos would have cost."""
     graph: GraphOptions = field(default_factory=GraphOptions)
-    description: foreign.Description | None = None
-    """Of a model without a spec."""
+    description: Description | None = None
+    """Description of a model without a spec."""
     command: str = ""
-    """For the report: what the user typed."""
+    """Command line that the user typed, for the report."""
 
 
 def export_model(
-    model: Path, source: PhotoSource, output: Path, options: ExportOptions = ExportOptions(),
-    say: Say = lambda line: None,
-) -> list[ParityResult]:  # fmt: skip
+    model: Path, source: PhotoSource, output: Path, options: ExportOptions = ExportOptions()
+) -> list[ParityResult]:
     """Export ``model`` to every format asked for, and accept all of them or none.
 
-    Args:
-        model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes.
-        source: where the photos are that calibrate and prove.
-        output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
-        options: what to make and how equal it must be.
-        say: receives one line of progress at a time.
+        Args:
+            model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes.
+            source: where the photos for calibration and proof are.
+            output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
+            options: what to make and how close to the trained model it must be.
 
-    Returns:
-        What the gate found, one result an artifact, all passed; their paths are in ``output``.
+        Returns:
+            One result per artifact, all passed; their paths are in ``output``.
 
-    Raises:
-        ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts, those
-            that passed too, and the report.
-        ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
-        SourceError, ImageError: the data cannot be used.
-        OutputError: ``output`` cannot be written.
-        ValueError: a count below its minimum.
+        Raises:
+            ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts, those
+                that passed too, and the report.
+            ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
+            SourceError, ImageError: the data cannot be used.
+            OutputError: ``output`` cannot be written.
+            ValueError: a count below its minimum.
+
+        Example:
+            >>> from operator import attrgetter
+    from pathlib import Path
+            >>> from unet_export import ExportOptions, PhotoSource, export_model
+            >>> results = export_model(
+            ...     Path("artifacts/model.keras"),
+            ...     PhotoSource(Path("data/oxford-iiit-pet")),
+            ...     Path("artifacts/export"),
+            ...     ExportOptions(formats=("onnx", "tflite-int8")),
+            ... )  # doctest: +SKIP
+            >>> [result.path.name for result in results]  # doctest: +SKIP
+            ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
     keras, spec = load_model(model, options.description)
     if options.repair:
         source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
-    photos = choose_photos(source, spec.provenance.split, spec.input, say)
+    photos = choose_photos(source, spec.provenance.split, spec.input)
+    reference = keras_runner(keras)
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", options.graph)
-        candidates = _write(builder, spec, folder, options, say)
-        say(f"proving {len(candidates)} artifacts on {len(photos.parity)} photos")
-        results = parity.prove(reference(keras), candidates, photos.parity, spec, say)
+        candidates = _write_artifacts(builder, spec, folder, options)
+        logger.info("proving %d artifacts on %d photos", len(candidates), len(photos.parity))
+        results = parity.prove(reference, candidates, photos.parity, spec)
         if options.repair:
-            results = [
-                repaired(result, builder, reference(keras), photos.parity, spec, say) for result in results
-            ]  # fmt: skip
-        panels = {result.path.name: result.panels for result in results if result.quantization}
+            results = [repair(result, builder, reference, photos.parity, spec) for result in results]
         image = builder.images(1)
         report = Report(
-            model.name, spec, photos, results, panels, command=options.command, parameters=keras.count_params(),
+            model.name,
+            spec,
+            photos,
+            results,
+            panels={result.path.name: result.panels for result in results},
+            command=options.command,
+            parameters=keras.count_params(),
             keras_milliseconds=parity.milliseconds(lambda: keras.predict(image, verbose=0)),
-        )  # fmt: skip
+        )
         if options.study:
-            report = _with_study(report, builder, reference(keras), options, folder, say)
+            report = _with_study(report, builder, reference, options, folder)
         _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
 
 
-def load_model(path: Path, description: foreign.Description | None) -> tuple[Any, ModelSpec]:
-    """(Keras model, spec) of a file that says everything of itself, or of one that ``description`` describes.
-
-    Raises:
-        ModelFileError, ExportError: missing, damaged, or not to be exported.
-    """
-    if path.suffix != ".keras" and path.exists():
-        raise ExportError(f"{path}: suffix {path.suffix}, expected a .keras file")
-    if description is not None and path.exists():
-        model, spec = foreign.load_foreign(path, description)
-    else:
-        artifact = read_artifact(path)
-        model, spec = keras_model.load(artifact), artifact.spec
-    if Path(spec.name).name != spec.name:  # it becomes a file's name
-        raise ExportError(f"{path}: the model's name is {spec.name!r}, expected one without folders")
-    if spec.provenance.split:
-        try:
-            check_split(spec.provenance.split)
-        except SourceError as error:
-            raise ExportError(f"{path}: its spec names {error}: train it again") from error
-    return model, spec
-
-
-def _write(builder: Builder, spec: ModelSpec, folder: Path, options: ExportOptions, say: Say) -> list[parity.Candidate]:
-    """Every artifact, complete with spec and digest, in ``folder``."""
+def _write_artifacts(builder: Builder, spec: ModelSpec, folder: Path, options: ExportOptions) -> list[parity.Candidate]:
+    """Write every artifact, complete with spec and digest, to ``folder``."""
     candidates = []
     for name in options.formats:
         form = FORMATS[name]
-        path = folder / form.file_name(spec, dynamic=options.graph.dynamic and name.startswith("onnx"))
-        say(f"exporting {path.name}")
-        quantization = DEFAULTS[name] if form.quantized else Quantization()
-        builder.write(form, path, quantization)
+        path = folder / form.file_name(spec, dynamic=options.graph.dynamic)
+        logger.info("exporting %s", path.name)
+        builder.write(form, path, form.quantization)
         candidates.append(parity.Candidate(form, path, options.gates[form.precision]))
     return candidates
 
 
-def reference(model: Any) -> Run:
-    """The trained model itself, in float32."""
-
-    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = model(images, training=False).numpy()
-        return result
-
-    return run
-
-
-def _with_study(report: Report, builder: Builder, run: Run, options: ExportOptions, folder: Path, say: Say) -> Report:
-    """Of the first integer format of the export."""
-    for form in (FORMATS[name] for name in options.formats):
+def _with_study(report: Report, builder: Builder, reference: Run, options: ExportOptions, folder: Path) -> Report:
+    """The report with a calibration study of the export's first integer format, if it has one."""
+    for name in options.formats:
+        form = FORMATS[name]
         if form.quantized:
             points = calibration_study(
-                form, DEFAULTS[form.name], builder, run, report.photos.parity, report.spec, folder, say
+                form, form.quantization, builder, reference, report.photos.parity, report.spec, folder
             )
             return replace(report, calibration_study=points, study_artifact=form.file_name(report.spec))
     return report
 
 
 def _settle(report: Report, folder: Path, output: Path) -> None:
-    """Move everything into place if all passed; else into ``rejected``, where what failed has its twins beside it."""
-    made = [*(result.path for result in report.results), *write_report(report, folder)]
-    if failed := [result.path.name for result in report.results if not result.passed]:
-        place = reject(output, made)
-        raise ParityError(
-            f"{', '.join(failed)}: not equal enough to {report.model}: nothing was accepted, {place} has all of it "
-            "and the reasons",
-            list(report.results),
-        )
-    accept(folder, output, [path.name for path in made])
+    """Move everything into place if all passed, else into ``rejected``."""
+    paths = [*map(attrgetter("path"), report.results), *write_report(report, folder)]
+    if not report.accepted:
+        place = reject(output, paths)
+        names = ", ".join(result.path.name for result in report.failed)
+        reasons = f"nothing was accepted, {place} has all of it and the reasons"
+        raise ParityError(f"{names}: too different from {report.model}: {reasons}", list(report.results))
+    accept(folder, output, list(map(attrgetter("name"), paths)))

@@ -1,4 +1,4 @@
-"""Where an export grows, and how it takes its place: all of it or nothing."""
+"""Staging: an export is made beside its folder and takes its place whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 
 PARITY_NAME = "parity.json"
 REPORT_NAME = "report.html"
-_REJECTED_NAME = "rejected"
+REJECTED_NAME = "rejected"
 
 
 @contextmanager
 def staging_folder(output: Path) -> Iterator[Path]:
-    """A folder beside ``output``, so on the same disk; gone afterwards, however the block ends.
+    """A temporary folder beside ``output``, so on the same disk; removed however the block ends.
 
-    Beside and not inside: who looks through ``output`` must not find what is not proven.
+    Beside and not inside: nobody who looks through ``output`` should find what is not proven.
 
     Raises:
         OutputError: an ``OSError`` of the block, such as a full disk.
@@ -39,8 +40,9 @@ def staging_folder(output: Path) -> Iterator[Path]:
 
 
 def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
-    """Move ``names`` from ``folder`` into ``output``, in place of all that its previous report lists; if one cannot
-    be moved, put everything back.
+    """Move ``names`` from ``folder`` into ``output``, in place of everything that its previous report lists.
+
+    If one cannot be moved, everything is put back.
 
     Raises:
         OSError: of the move that failed.
@@ -49,8 +51,8 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     previous = folder / "previous"
     previous.mkdir()
     try:
-        # What an earlier export left, this one's report does not speak of.
-        for name in [*names, *(name for name in _listed(output) if name not in names)]:
+        # Artifacts of an earlier export that this one's report does not list go too.
+        for name in dict.fromkeys([*names, *_listed(output)]):
             if (output / name).exists():  # a folder cannot be replaced, only moved away
                 os.replace(output / name, previous / name)
             if name in names:
@@ -58,7 +60,7 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     except BaseException:
         _put_back(folder, output, names)
         raise
-    _clear(output / _REJECTED_NAME)  # it would contradict the export that has just been accepted
+    _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
 
 
 def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:
@@ -75,7 +77,7 @@ def reject(output: Path, paths: Sequence[Path]) -> Path:
     Returns:
         That folder.
     """
-    place = output / _REJECTED_NAME
+    place = output / REJECTED_NAME
     _clear(place)
     place.mkdir(parents=True, exist_ok=True)
     for path in paths:
@@ -85,7 +87,7 @@ def reject(output: Path, paths: Sequence[Path]) -> Path:
 
 
 def _clear(place: Path) -> None:
-    """Remove what an earlier failure left, and nothing that somebody else keeps there."""
+    """Remove the files of an earlier failure, and nothing else that is kept there."""
     for name in (*_listed(place), PARITY_NAME, REPORT_NAME):
         _remove(place / name)
     with suppress(OSError):  # not there, or not empty
@@ -100,10 +102,10 @@ def _remove(path: Path) -> None:
 
 
 def _listed(folder: Path) -> list[str]:
-    """Artifacts that a folder's ``parity.json`` speaks of."""
+    """Names of the artifacts that a folder's ``parity.json`` lists."""
     try:
         found = json.loads((folder / PARITY_NAME).read_text(encoding="utf-8"))["artifacts"]
-        names = [str(entry["file"]) for entry in found]
+        names = list(map(str, map(itemgetter("file"), found)))
     except (OSError, ValueError, KeyError, TypeError):  # none, or not ours
         return []
     return [name for name in names if Path(name).name == name and name not in ("", ".", "..")]

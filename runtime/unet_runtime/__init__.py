@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from unet_runtime.errors import BackendError, ImageError, ModelFileError, OutputError, SourceError, UnetRuntimeError
-from unet_runtime.segmenter import Segmentation, Segmenter
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.errors import (
+    BackendError,
+    ImageError,
+    MissingDependencyError,
+    ModelFileError,
+    OutputError,
+    SourceError,
+    UnetRuntimeError,
+)
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.segmenter import Segmenter
 
 __all__ = [
     "BackendError",
     "ImageError",
+    "MissingDependencyError",
     "ModelFileError",
     "ModelSpec",
     "OutputError",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,81 +11,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime import backends, postprocess, render
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.base import Backend
-from unet_runtime.errors import BackendError, ModelFileError
-from unet_runtime.preprocess import Photo, any_photo, model_input
-from unet_runtime.spec import ModelSpec
+from unet_runtime import engines
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.core.geometry import Placement, fill_input, place
+from unet_runtime.core.photo import Photo, any_photo
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.engines.base import Backend, Device
 
 if TYPE_CHECKING:
-    from unet_runtime.stream import Stream
-    from unet_runtime.tiling import TiledSegmentation
-
-_MODELS = Path(__file__).parent / "models"
-_DEFAULT_MODELS = {
-    "onnx": _MODELS / "pets-edge-160.float32.onnx",
-    "tflite": _MODELS / "pets-edge-160.int8.tflite",
-    "openvino": _MODELS / "pets-edge-160.float32.onnx",
-}
-"""The bundled model in each engine's format."""
+    from unet_runtime.core.stream import Stream
+    from unet_runtime.core.tiling import TiledSegmentation
 
 
-class _Ready(NamedTuple):
-    photo: Image.Image
-    images: npt.NDArray[np.uint8]
-    """(1, h, w, 3), as the model wants it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """What a model says of one photo; pictures of it are made when asked for.
-
-    ``mask`` and ``opacity`` are made once and kept. Any thread may ask for them.
-    """
+class Prepared(NamedTuple):
+    """A photo that is ready for the model."""
 
     photo: Image.Image
     """RGB, upright, at its own size (W, H)."""
-    probabilities: npt.NDArray[np.float32]
-    """float32 (h, w, C) on the model's grid, as the model answers: a sigmoid model's do not sum to 1."""
-    spec: ModelSpec
-    _made: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False, repr=False)
-
-    @property
-    def mask(self) -> npt.NDArray[np.uint8]:
-        """Class ids, uint8 (H, W), at the photo's own size."""
-        return self._once("mask", postprocess.class_mask)
-
-    @property
-    def opacity(self) -> npt.NDArray[np.uint8]:
-        """Opacity of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground."""
-        return self._once("opacity", postprocess.opacity)
-
-    def _once(self, name: str, make: Callable[..., npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-        # Not functools.cached_property: before Python 3.12 it makes the threads of all photos take turns.
-        if name not in self._made:
-            self._made[name] = make(self.probabilities, self.photo.size, self.spec)
-        return self._made[name]
-
-    def probability_bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Probabilities at the photo's own size, a band of rows at a time, whatever the size in bounded memory.
-
-        Yields:
-            (top, band) from the top down: the band's first row, and float32 (rows, W, C); ``mask`` is their argmax.
-        """
-        return postprocess.probability_bands(self.probabilities, self.photo.size, self.spec)
-
-    def mask_image(self) -> Image.Image:
-        """Mode P: pixel value = class id."""
-        return render.palette_image(self.mask, self.spec)
-
-    def overlay(self) -> Image.Image:
-        """RGB: the photo, its classes tinted."""
-        return render.overlay(self.photo, self.mask, self.spec)
-
-    def cutout(self) -> Image.Image:
-        """RGBA: the foreground alone, with a soft edge."""
-        return render.cutout(self.photo, self.opacity)
+    images: npt.NDArray[np.uint8]
+    """(1, h, w, 3) RGB in 0..255, as the model wants it."""
+    placement: Placement
+    """Where the photo lies in the model's input and output."""
 
 
 class Segmenter:
@@ -94,23 +40,25 @@ class Segmenter:
 
     Args:
         model: a ``.onnx`` or ``.tflite`` file made by unet-export; None takes the bundled pets model.
-        backend: ``onnx``, ``tflite``, ``openvino``, or ``auto``: by the file's suffix and what is installed.
-        device: one of ``backends.DEVICES``; ``auto`` takes the fastest that really runs.
+        backend: an engine (a name in ``engines.ENGINES``: ``onnx``, ``tflite``, ``openvino``), or ``auto``: by the
+            file's suffix and what is installed.
+        device: ``auto`` takes the fastest that really runs, but never ``tensorrt``.
         threads: CPU threads of the engine; None lets the engine choose.
 
     Raises:
         ModelFileError: the file is missing, damaged or carries no spec.
-        BackendError: the engine is not installed or does not run on ``device``.
+        BackendError: the engine does not run on ``device``, or does not read such files.
+        MissingDependencyError: the engine is not installed.
 
     Example:
         >>> import unet_runtime
         >>> photo = Path(unet_runtime.__file__).parent / "samples" / "chelsea.jpg"
         >>> with unet_runtime.Segmenter() as segmenter:
         ...     result = segmenter(photo)
+        >>> result
+        Segmentation(451x300, pets-edge: pet, background, border)
         >>> result.mask.shape, str(result.mask.dtype), result.photo.size
         ((300, 451), 'uint8', (451, 300))
-        >>> result.spec.class_names
-        ('pet', 'background', 'border')
     """
 
     def __init__(
@@ -118,14 +66,18 @@ class Segmenter:
         model: str | os.PathLike[str] | None = None,
         *,
         backend: str = "auto",
-        device: str = "auto",
+        device: Device = "auto",
         threads: int | None = None,
     ) -> None:
         name, path = _choose(model, backend)
         artifact = read_artifact(path)
         self.spec = artifact.spec
-        self._backend: Backend | None = backends.load(name, artifact, device=device, threads=threads)
+        self._backend: Backend | None = engines.load(name, artifact, device=device, threads=threads)
         self._one_by_one = False  # found out: the file's batch is fixed at 1
+
+    def __repr__(self) -> str:
+        where = f"{self._backend.engine}, {self._backend.device}" if self._backend else "closed"
+        return f"Segmenter({self.spec.name} {self.spec.precision}, {where})"
 
     @property
     def backend(self) -> Backend:
@@ -142,14 +94,84 @@ class Segmenter:
     def __call__(self, photo: Photo) -> Segmentation:
         """Segment one photo: a path, a Pillow image of any mode, or uint8 (H, W, 3) RGB.
 
-        A path is opened with ``preprocess.open_photo`` and its limit of pixels. An RGB Pillow image is taken as it is,
+        A path is opened with ``core.photo.open_photo`` and its limit of pixels. An RGB Pillow image is taken as it is,
         not copied.
 
         Raises:
             ImageError: no readable photo.
             BackendError: the engine failed, or the segmenter is closed.
         """
-        return self._finish(self._prepare(photo))
+        return self._segment(self.prepare(photo))
+
+    def prepare(self, photo: Photo) -> Prepared:
+        """First of the three steps of a call: open a photo and bring it to the model's input; needs no engine.
+
+        Raises:
+            ImageError: no readable photo.
+            ModelFileError: an input of the size that the spec asks for cannot be made.
+
+        Example:
+            >>> import numpy as np
+            >>> segmenter = Segmenter()
+            >>> prepared = segmenter.prepare(np.zeros((40, 60, 3), np.uint8))
+            >>> probabilities = segmenter.infer(prepared.images)
+            >>> prepared.images.shape, probabilities.shape
+            ((1, 160, 160, 3), (1, 160, 160, 3))
+            >>> segmenter.finish(prepared, probabilities[0]).mask.shape
+            (40, 60)
+        """
+        image = any_photo(photo)
+        try:
+            placement = place(image.size, self.spec)
+            return Prepared(image, fill_input(image, placement.box, self.spec.input), placement)
+        except (MemoryError, OverflowError, ValueError) as error:  # a spec may say anything
+            size = self.spec.input
+            raise ModelFileError(
+                f"{self.spec.name}: its spec asks for an input of {size.width}x{size.height} pixels, which cannot be "
+                f"made ({error}): export it again"
+            ) from error
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Second step: run the model, and check what it returns.
+
+        Args:
+            images: uint8 (n, h, w, 3) RGB in 0..255, n photos as ``prepare`` makes them.
+
+        Returns:
+            float32 probabilities (n, h', w', C), of the shape that the spec says, all finite.
+
+        Raises:
+            BackendError: the engine failed, the output is not what the spec says, or the segmenter is closed.
+        """
+        backend = self.backend
+        if len(images) > 1 and self._one_by_one:
+            return np.concatenate([self.infer(image[np.newaxis]) for image in images])
+        try:
+            outputs = backend.run(images)
+        except BackendError:
+            if len(images) == 1:
+                raise
+            self._one_by_one = True  # if that is not why, the first photo alone says so
+            return self.infer(images)
+        expected = (self.spec.output.height, self.spec.output.width, len(self.spec.classes))
+        if outputs.shape != (len(images), *expected):
+            raise BackendError(f"the model's output is {outputs.shape[1:]}, its spec says {expected}: export it again")
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(outputs.sum())
+        if not finite:  # a float16 that overflows, or a quantisation gone wrong
+            raise BackendError(
+                f"the model's output has NaN or infinity, expected probabilities: {self.spec.name} "
+                f"{self.spec.precision} does not work on {backend.engine}, {backend.device}: take another precision, "
+                "engine or device"
+            )
+        return outputs
+
+    def finish(self, prepared: Prepared, probabilities: npt.NDArray[np.float32]) -> Segmentation:
+        """Third step: the result of one photo, from its probabilities float32 (h', w', C)."""
+        return Segmentation(prepared.photo, probabilities, self.spec, prepared.placement)
+
+    def _segment(self, prepared: Prepared) -> Segmentation:
+        return self.finish(prepared, self.infer(prepared.images)[0])
 
     def batch(self, photos: Iterable[Photo]) -> list[Segmentation]:
         """Segment several photos in one call of the engine, where the model file's batch is free; else one by one.
@@ -167,13 +189,13 @@ class Segmenter:
             >>> [result.mask.shape for result in Segmenter().batch(photos)]
             [(40, 60), (60, 40)]
         """
-        ready = [self._prepare(photo) for photo in photos]
-        if not ready:
+        prepared = list(map(self.prepare, photos))
+        if not prepared:
             return []
-        answers = self._run(np.concatenate([item.images for item in ready]))  # float32 (n, h, w, C)
-        return [Segmentation(item.photo, answer, self.spec) for item, answer in zip(ready, answers, strict=True)]
+        outputs = self.infer(np.concatenate([item.images for item in prepared]))  # float32 (n, h', w', C)
+        return list(map(self.finish, prepared, outputs))
 
-    def stream(self, photos: Iterable[Photo], ahead: int = 2) -> Stream[Photo, _Ready, Segmentation]:
+    def stream(self, photos: Iterable[Photo], ahead: int = 2) -> Stream[Photo, Prepared, Segmentation]:
         """Segment photos one after the other, in order, while a thread decodes the next ones.
 
         Nothing is read before the first result is asked for, and at most ``ahead`` photos (1 or more) are in memory
@@ -201,15 +223,15 @@ class Segmenter:
             absent.jpg: no such file, expected a photo
             (60, 40)
         """
-        from unet_runtime.stream import Stream  # with what threads need, which one photo does not
+        from unet_runtime.core.stream import Stream  # with what threads need, which one photo does not
 
-        return Stream(photos, self._prepare, self._finish, ahead)
+        return Stream(photos, self.prepare, self._segment, ahead)
 
     def tiled(self, photo: Photo, overlap: float = 0.25) -> TiledSegmentation:
         """Segment a photo at its own resolution, in overlapping tiles of the model's input size.
 
-        For models trained on patches, and photos of any size: see tiling.py. A model trained on whole photos, as the
-        bundled one, expects to see the whole photo: call the segmenter.
+        For models trained on patches, and photos of any size: see core/tiling.py. A model trained on whole photos, as
+        the bundled one, expects to see the whole photo: call the segmenter.
 
         Args:
             photo: as for a call.
@@ -224,9 +246,9 @@ class Segmenter:
             ModelFileError: the model's output is not its input less the margin, so tiles would not fit together.
             ValueError: an overlap out of range.
         """
-        from unet_runtime import tiling  # what few need
+        from unet_runtime.core import tiling  # what few need
 
-        return tiling.segment(any_photo(photo), self.spec, self._run, overlap)
+        return tiling.segment(any_photo(photo), self.spec, self.infer, overlap)
 
     def close(self) -> None:
         """Free the model. Calls that are under way end as usual, later ones raise ``BackendError``."""
@@ -238,55 +260,11 @@ class Segmenter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _prepare(self, photo: Photo) -> _Ready:
-        image = any_photo(photo)
-        try:
-            return _Ready(image, model_input(image, self.spec.input))
-        except (MemoryError, OverflowError, ValueError) as error:  # a spec may say anything
-            fed = self.spec.input
-            raise ModelFileError(
-                f"{self.spec.name}: its spec asks for an input of {fed.width}x{fed.height} pixels, which cannot be "
-                f"made ({error}): export it again"
-            ) from error
-
-    def _finish(self, ready: _Ready) -> Segmentation:
-        return Segmentation(ready.photo, self._run(ready.images)[0], self.spec)
-
-    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 (n, h, w, 3) -> float32 (n, h', w', C), of the shape that the spec says."""
-        backend = self.backend
-        if len(images) > 1 and self._one_by_one:
-            return np.concatenate([self._run(image[np.newaxis]) for image in images])
-        try:
-            answers = backend.run(images)
-        except BackendError:
-            if len(images) == 1:
-                raise
-            self._one_by_one = True  # if that is not why, the first photo alone says so
-            return self._run(images)
-        expected = (len(images), self.spec.output.height, self.spec.output.width, len(self.spec.classes))
-        if answers.shape != expected:
-            raise BackendError(f"the model answers {answers.shape[1:]}, its spec says {expected[1:]}: export it again")
-        with np.errstate(all="ignore"):
-            sound = np.isfinite(answers.sum())
-        if not sound:  # a float16 that overflows, or a quantisation gone wrong
-            raise BackendError(
-                f"the model answers NaN or infinity, expected probabilities: {self.spec.name} {self.spec.precision} "
-                f"does not work on {backend.engine}, {backend.device}: take another precision, engine or device"
-            )
-        return answers
-
 
 def _choose(model: str | os.PathLike[str] | None, backend: str) -> tuple[str, Path]:
     """(engine, model file) for what the user named."""
     if model is not None:
         path = Path(model)
-        return (backends.engine_for(path.suffix) if backend == "auto" else backend), path
-    if backend == "auto":
-        there = [name for name in backends.ENGINES if backends.installed(name)]
-        if not there:
-            raise BackendError(f"no engine is installed: {backends.install_hint('onnx')} (or [tflite], [openvino])")
-        backend = there[0]
-    if backend not in _DEFAULT_MODELS:
-        raise BackendError(f"backend {backend!r}, expected one of {', '.join(_DEFAULT_MODELS)}")
-    return backend, _DEFAULT_MODELS[backend]
+        return (engines.engine_for(path.suffix) if backend == "auto" else backend), path
+    name = engines.default_engine() if backend == "auto" else backend
+    return name, engines.find(name).default_model

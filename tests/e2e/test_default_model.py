@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from unet_export import keras_model
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
+from unet_export.source_model import load_model
 from unet_runtime import Segmenter
-from unet_runtime.artifact import read_artifact
-from unet_runtime.labelled import confusion, evenly, iou, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import evenly, open_trimap, read_split
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.core.photo import open_photo
 
 KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 MODELS = REPOSITORY / "runtime/unet_runtime/models"
@@ -40,7 +42,7 @@ def test_size() -> None:
 def test_keras_and_onnx_agree_on_the_sample(sample_photo: Path) -> None:
     artifact = read_artifact(KERAS)
     batch = model_input(open_photo(sample_photo), artifact.spec.input)
-    expected = keras_model.load(artifact)(batch, training=False).numpy()
+    expected = load_model(artifact.path)[0](batch, training=False).numpy()
     for backend, tolerance, agreement in (("onnx", 1e-5, 0.9999), ("openvino", 1e-4, 0.999), ("tflite", 1.0, 0.98)):
         actual = Segmenter(backend=backend).backend.run(batch)
         assert np.abs(actual - expected).max() <= tolerance, backend

@@ -17,16 +17,17 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import ONNX, SIZE, TFLITE, TRAIN, Export
+from tests.export.conftest import ONNX, TFLITE, Export
+from tests.helpers.tiny import SIZE, TRAIN
 from unet_export.calibration import calibration_images, sha256
-from unet_export.formats.onnx import export_onnx
+from unet_export.formats.onnx_convert import export_onnx
 from unet_export.formats.saved_model import write_graph
-from unet_export.photos import Photo, inputs
-from unet_runtime.artifact import read_artifact, read_saved_model_spec
-from unet_runtime.backends import load
-from unet_runtime.errors import ModelFileError
-from unet_runtime.labelled import read_split
-from unet_runtime.spec import ModelSpec
+from unet_export.photos import inputs, labelled
+from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import load
 
 INT8_ONNX = f"tiny-{SIZE}.int8.onnx"
 
@@ -43,8 +44,13 @@ def expected(model: Any, images: Any) -> Any:
 
 def test_an_export_holds_these_and_nothing_else(exported: Export) -> None:
     assert sorted(path.name for path in exported.folder.iterdir()) == [
-        "parity.json", "report.html", "saved_model", ONNX, INT8_ONNX, TFLITE,
-    ]  # fmt: skip
+        "parity.json",
+        "report.html",
+        "saved_model",
+        ONNX,
+        INT8_ONNX,
+        TFLITE,
+    ]
     assert list(exported.folder.parent.iterdir()) == [exported.folder]
     assert all(result.path.exists() for result in exported.results)
 
@@ -96,7 +102,7 @@ def test_every_format_carries_the_spec(exported: Export, spec: ModelSpec, data: 
         assert found.provenance.tools["tensorflow"] == tf.__version__
     assert specs[ONNX].provenance.tools["onnx"] == onnx.__version__
     assert "tf2onnx" in specs[ONNX].provenance.tools
-    photos = [Photo(*entry) for entry in read_split(data, "official", "trainval")]
+    photos = labelled(read_split(data, "official", "trainval"))
     fed = calibration_images(inputs(photos, spec.input))
     assert len(fed) == TRAIN
     assert specs[TFLITE].provenance.calibration_sha256 == specs[INT8_ONNX].provenance.calibration_sha256 == sha256(fed)
@@ -168,13 +174,9 @@ def test_the_file_tells_nothing_of_the_machine(exported: Export) -> None:
 
 _EXPORT = """
 import hashlib, pathlib, sys
-from unet_export import keras_model
-from unet_export.formats.onnx import export_onnx
-from unet_export.formats.saved_model import write_graph
-from unet_export.photos import Photo, inputs
-from unet_runtime.artifact import read_artifact
-artifact = read_artifact(sys.argv[1])
-print(hashlib.sha256(export_onnx(keras_model.load(artifact), artifact.spec)).hexdigest())
+from unet_export.formats.onnx_convert import export_onnx
+from unet_export.source_model import load_model
+print(hashlib.sha256(export_onnx(*load_model(pathlib.Path(sys.argv[1])))).hexdigest())
 """
 
 

@@ -24,13 +24,12 @@ import pytest
 from PIL import Image
 
 from tests.export.conftest import Export
-from unet_export.bundle import bundle as module
 from unet_export.bundle import wheels
 from unet_export.bundle.bundle import bundle
-from unet_export.bundle.wheels import PLATFORMS, PipError
+from unet_export.bundle.wheels import PLATFORMS, WheelError
 from unet_export.errors import ExportError
 from unet_runtime import Segmenter
-from unet_runtime.errors import ModelFileError, OutputError
+from unet_runtime.core.errors import ModelFileError, OutputError
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 HERE = "linux-x86_64"
@@ -47,7 +46,7 @@ def fetched(export: Path, platform: str, folder: Path, names: list[str], runtime
     folder.mkdir()
     try:
         archive = bundle(export, platform, folder, python=PYTHON, models=names, runtime=runtime)
-    except PipError as error:
+    except WheelError as error:
         if error.unreachable:
             pytest.skip(str(error))
         raise
@@ -111,9 +110,12 @@ def device(offline: list[str], tmp_path: Path) -> Callable[..., subprocess.Compl
 
 @on_this_platform
 def test_a_bundle_installs_without_network_and_gives_the_masks_of_this_machine(
-    unpacked: Path, names: list[str], data: Path, tmp_path: Path,
+    unpacked: Path,
+    names: list[str],
+    data: Path,
+    tmp_path: Path,
     device: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:  # fmt: skip
+) -> None:
     installed = device(f"sh {shlex.quote(str(unpacked / 'install.sh'))}")
     assert installed.returncode == 0, installed.stderr
     line = installed.stdout.splitlines()[-1]
@@ -192,13 +194,12 @@ def test_a_bundle_for_another_machine_says_so(unpacked_arm: Path) -> None:
 
 @pytest.fixture
 def copied(exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the export to spoil; pip is out of reach."""
+    """A copy of the export to spoil; uv and pip are out of reach."""
 
-    def fetched(*arguments: str) -> None:
-        raise AssertionError(f"pip was called: {arguments}")
+    def fetched(*arguments: str, **settings: object) -> None:
+        raise AssertionError(f"called: {arguments}")
 
-    monkeypatch.setattr(wheels, "pip", fetched)
-    monkeypatch.setattr(module, "pip", fetched)
+    monkeypatch.setattr(wheels, "_run", fetched)
     return Path(shutil.copytree(exported.folder, tmp_path / "copied"))
 
 
@@ -259,7 +260,7 @@ def test_wrong_choices_name_the_right_ones(copied: Path, names: list[str], tmp_p
     assert "such as 3.11" in refusal(copied, python="three")
     assert "onnx, tflite, openvino, cuda" in refusal(copied, engines=["torch"])
     assert "choose cuda alone" in refusal(copied, engines=["onnx", "cuda", "tflite"])
-    assert f"{names[1]}: none of the engines onnx reads it" in refusal(copied, models=names, engines=["onnx"])
+    assert f"{names[1]}: engines onnx do not read it" in refusal(copied, models=names, engines=["onnx"])
     assert "expected some of" in refusal(copied, models=["absent.onnx"])
     with pytest.raises(ExportError, match=r"expected \.tar\.gz or \.zip"):
         bundle(copied, HERE, tmp_path / "bundle.rar")
@@ -290,7 +291,7 @@ def test_without_network_the_reason_of_pip_is_given_and_nothing_is_left(
     monkeypatch.setenv("PIP_RETRIES", "1")
     output = tmp_path / "out.zip"
     output.write_bytes(b"the previous one")
-    with pytest.raises(PipError, match="no index can be reached"):
+    with pytest.raises(WheelError, match="no index can be reached"):
         bundle(exported.folder, HERE, output)
     assert output.read_bytes() == b"the previous one"
     assert list(tmp_path.iterdir()) == [output]
@@ -308,10 +309,10 @@ def test_a_disk_that_takes_no_more_is_an_output_error_and_nothing_is_left(copied
 
 
 def test_ctrl_c_leaves_nothing(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: str) -> None:
+    def interrupted(*arguments: str, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "pip", interrupted)
+    monkeypatch.setattr(wheels, "_run", interrupted)
     output = copied.parent / "out"
     output.mkdir()
     with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
+import unet_export
 from tests.export.conftest import ONNX, TFLITE, Export
-from unet_export import cli
-from unet_export.formats import onnx
+from unet_export.cli.command import main
+from unet_export.formats import onnx_convert as onnx
 
 Command = Callable[..., int]
 
@@ -25,7 +27,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     def run(*arguments: Any) -> int:
         monkeypatch.setattr(sys, "argv", ["unet-export", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            main()
         return int(caught.value.code or 0)
 
     return run
@@ -41,22 +43,29 @@ def test_a_good_export_prints_a_table_and_exits_0(
     passed = [line[0] for line in lines if line[-1] == "passed"]
     assert list(dict.fromkeys(passed)) == ["saved_model", ONNX, TFLITE]
     assert passed.count(ONNX) == 2  # ONNX Runtime and OpenVINO
-    assert "not checked: onnxruntime CUDA: device cuda" in printed
+    assert "not checked: ONNX Runtime CUDA: device cuda" in printed
     assert printed.splitlines()[-1] == f"accepted: {tmp_path / 'out'}"
-    assert errors == ""  # nothing of TensorFlow's, nor of its converter's
+    lines = errors.splitlines()
+    assert lines[-1] == "proving 3 artifacts on 16 photos"
+    assert all(line.split()[0] in ("calibrating", "proving", "exporting") for line in lines)  # nothing of TensorFlow's
 
 
 def test_a_failed_gate_exits_4_and_shows_why(
-    command: Command, model_file: Path, data: Path, tmp_path: Path, other_model: Any,
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    command: Command,
+    model_file: Path,
+    data: Path,
+    tmp_path: Path,
+    other_model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     build = onnx.build_onnx
     monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
     assert command(model_file, "--data", data, "--output", tmp_path / "out", "--formats", "onnx") == 4
     printed, errors = capfd.readouterr()
     assert f"{ONNX}: ONNX Runtime" in printed
     assert "max|dp|" in printed
-    assert f"error: {ONNX}: not equal enough" in errors
+    assert f"error: {ONNX}: too different from" in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["rejected"]
     assert sorted(path.name for path in (tmp_path / "out/rejected").iterdir()) == ["parity.json", "report.html", ONNX]
 
@@ -71,6 +80,22 @@ def test_wrong_usage_exits_2(command: Command, model_file: Path, data: Path) -> 
     assert command(model_file, "--data", data, "--classes", "a,b", "--size", "0x3") == 2
 
 
+def test_json_is_all_that_is_printed_and_quiet_is_quiet(
+    command: Command, model_file: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--data", data, "-o", tmp_path / "out", "--formats", "onnx", "--json", "-q")
+    assert command(model_file, *options) == 0
+    printed, errors = capfd.readouterr()
+    assert json.loads(printed) == json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert errors == ""
+
+
+def test_a_misspelt_command_gets_a_suggestion(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("bundel") == 2
+    assert "Did you mean 'bundle'?" in capfd.readouterr().err
+    assert command("absent.keras", "--data", ".") == 3
+
+
 def test_missing_data_exits_1_and_names_it(
     command: Command, model_file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,9 +105,14 @@ def test_missing_data_exits_1_and_names_it(
 
 
 def test_models_that_cannot_be_exported_exit_3(
-    command: Command, model_file: Path, model: Any, exported: Export, data: Path, tmp_path: Path,
+    command: Command,
+    model_file: Path,
+    model: Any,
+    exported: Export,
+    data: Path,
+    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     damaged = tmp_path / "damaged.keras"
     content = bytearray(model_file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -122,14 +152,24 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_does_not_wait_for_the_engines() -> None:
-    code = "import sys; from unet_export import cli; print(sorted({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
+    code = "import sys, unet_export.cli.command; print(sorted({'tensorflow', 'keras', 'onnx'} & set(sys.modules)))"
     assert python(code).stdout.strip() == "[]"
+
+
+def test_the_public_names_are_imported_when_they_are_used() -> None:
+    code = (
+        "import sys, unet_export; print('tensorflow' in sys.modules, 'keras' in sys.modules);"
+        "from unet_export import *; print(export_model.__module__, PhotoSource.__module__)"
+    )
+    assert python(code).stdout.split() == ["False", "False", "unet_export.pipeline", "unet_export.photos"]
+    with pytest.raises(AttributeError, match="no attribute 'exportmodel'"):
+        unet_export.exportmodel  # noqa: B018
 
 
 def test_another_keras_backend_exits_3(model_file: Path, data: Path, tmp_path: Path) -> None:
     arguments = ["unet-export", str(model_file), "--data", str(data), "--output", str(tmp_path / "out")]
     answer = python(
-        f"import sys; sys.argv = {arguments}; from unet_export.cli import main; main()", KERAS_BACKEND="jax"
+        f"import sys; sys.argv = {arguments}; from unet_export.cli.command import main; main()", KERAS_BACKEND="jax"
     )
     assert answer.returncode == 3
     assert answer.stderr.startswith("error: Keras runs on jax, expected tensorflow")

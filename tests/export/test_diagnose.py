@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import pytest
 
-from tests.export.hard_model import hard_model
-from tests.export.int8_answers import onnx_files, tflite_files
-from unet_export.diagnosis.diagnose import diagnose, guilty_layers, table
+from tests.helpers.hard_model import hard_model
+from tests.helpers.int8_predictions import onnx_files, tflite_files
+from unet_export.diagnosis.diagnose import diagnose, main_contributors, table
 from unet_export.diagnosis.layer_errors import Grid, LayerError, noise_to_signal
 from unet_export.errors import ExportError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
 WILD = "bridge_norm_a"
-GUILTY = "bridge_conv_a"
+CONTRIBUTOR = "bridge_conv_a"
 """Makes the channels that are wild behind ``WILD``, which is folded into it."""
 
 PHOTOS = 6
@@ -47,7 +47,7 @@ def files(model: Any, spec: ModelSpec, images: Any, tmp_path_factory: pytest.Tem
 
 
 def errors(files: Files, images: Any, kind: str, suffix: str) -> dict[str, LayerError]:
-    """By layer, in order of guilt."""
+    """By layer, in order of contribution."""
     found = diagnose(*files(kind, suffix), images[:PHOTOS], suffix)
     return {error.layer: error for error in found if error.layer}
 
@@ -55,8 +55,8 @@ def errors(files: Files, images: Any, kind: str, suffix: str) -> dict[str, Layer
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_layer_made_wild_is_on_top(files: Files, images: Any, suffix: str) -> None:
     found = diagnose(*files("wild", suffix), images[:PHOTOS], suffix)
-    assert found[0].layer == GUILTY
-    assert guilty_layers(found)[:2] == [GUILTY, "bridge_conv_b"]  # who makes the channels, then who reads them
+    assert found[0].layer == CONTRIBUTOR
+    assert main_contributors(found)[:2] == [CONTRIBUTOR, "bridge_conv_b"]  # who makes the channels, then who reads them
     worst = found[0]
     assert worst.narrow > 0.3
     assert worst.own > 0.3
@@ -65,9 +65,9 @@ def test_a_layer_made_wild_is_on_top(files: Files, images: Any, suffix: str) -> 
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_model_without_fault_has_no_guilty_layer(files: Files, images: Any, suffix: str) -> None:
+def test_a_model_without_fault_has_no_contributor(files: Files, images: Any, suffix: str) -> None:
     found = errors(files, images, "plain", suffix)
-    assert max(error.guilt for error in found.values()) < 0.01
+    assert max(error.contribution for error in found.values()) < 0.01
     assert all(error.narrow == 0 for error in found.values())
     assert all(error.sqnr > 20 for error in found.values())
 
@@ -97,7 +97,7 @@ def test_ranges_are_those_of_the_model(model: Any, files: Files, images: Any, su
     assert error.represented == pytest.approx((0.0, error.high), rel=0.5)
 
 
-def test_values_beyond_the_calibrated_range_are_told(model: Any, spec: ModelSpec, images: Any) -> None:
+def test_values_beyond_the_calibrated_range_are_reported(model: Any, spec: ModelSpec, images: Any) -> None:
     dull = 110 + images // 10  # photos that show none of the contrast of the real ones
     found = diagnose(*onnx_files(model, dull), images[:PHOTOS], ".onnx")
     assert max(error.saturated for error in found) > 0.01
@@ -107,7 +107,7 @@ def test_the_table_has_a_line_a_layer(files: Files, images: Any) -> None:
     found = diagnose(*files("wild", ".onnx"), images[:PHOTOS], ".onnx")
     lines = table(found, rows=3).splitlines()
     assert lines[0].split()[0] == "layer"
-    assert lines[1].split()[0] == GUILTY
+    assert lines[1].split()[0] == CONTRIBUTOR
     assert lines[4] == f"... and {len(found) - 3} layers that add less"
     assert len({len(line) for line in lines[:2]}) == 1  # columns are aligned
     assert "float" in table([replace(found[0], represented=None)])

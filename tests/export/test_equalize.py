@@ -1,4 +1,4 @@
-"""Equalised, a model answers the same in float32, and int8 keeps its channels."""
+"""Equalised, a model predicts the same in float32, and int8 keeps its channels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.export.hard_model import hard_model
-from tests.export.int8_answers import int8_masks
-from unet_export.repair.equalize import EqualizationReport, equalize
-from unet_export.repair.rescale import rescale
-from unet_runtime.spec import ModelSpec
+from tests.helpers.hard_model import hard_model
+from tests.helpers.int8_predictions import int8_masks
+from unet_export.transforms.equalize import equalize
+from unet_export.transforms.ranges import channel_ranges
+from unet_export.transforms.rescale import clone, rescalable
+from unet_runtime.core.spec import ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +25,11 @@ def hard(model: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cured(hard: Any, images: Any) -> tuple[Any, EqualizationReport]:
+def equalized(hard: Any, images: Any) -> Any:
     return equalize(hard, images)
 
 
-def answer(model: Any, images: Any) -> Any:
+def predict(model: Any, images: Any) -> Any:
     return model(images, training=False).numpy()
 
 
@@ -47,43 +48,75 @@ def network(body: Callable[[Any], Any]) -> Any:
     return model
 
 
-def check_same(model: Any, images: Any) -> EqualizationReport:
+def ranges(model: Any, images: Any) -> dict[str, Any]:
+    """Largest |x| of each channel, (channels,), by the name of the layer that makes the channels."""
+    copy = clone(model)
+    sources, _ = rescalable(copy)
+    measured = channel_ranges(copy, [source.tensor for source in sources], images)
+    return {source.layer.name: np.maximum(-low, high) for source, (low, high) in zip(sources, measured, strict=True)}
+
+
+def skipped(model: Any) -> dict[str, str]:
+    """Layers that make channels and cannot be rescaled, each with the reason."""
+    return dict(rescalable(clone(model))[1])
+
+
+def largest_factors(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    """The largest factor, or its inverse, that a channel of each layer was multiplied by."""
+    factors = {}
+    for name, old in before.items():
+        alive = old > 0
+        factors[name] = float(2 ** np.abs(np.log2(after[name][alive] / old[alive])).max(initial=0))
+    return factors
+
+
+def spread(channels: Any) -> float:
+    """The largest channel's range over the smallest's; channels that are always 0 do not count."""
+    alive = channels[channels > 0]
+    return float(alive.max() / alive.min())
+
+
+def equalized_factors(model: Any, images: Any) -> dict[str, float]:
+    """Equalise ``model``, check that its predictions are the same, and return the factors."""
     small = images[:4, :16, :16]
-    twin, report = equalize(model, small)
-    np.testing.assert_array_equal(answer(twin, small), answer(model, small))
-    return report
+    copy = equalize(model, small)
+    np.testing.assert_array_equal(predict(copy, small), predict(model, small))
+    return largest_factors(ranges(model, small), ranges(copy, small))
 
 
-def test_an_equalised_model_answers_the_same_to_the_last_bit(model: Any, images: Any) -> None:
+def test_an_equalised_model_predicts_the_same_to_the_last_bit(model: Any, images: Any) -> None:
     before = [weight.copy() for weight in model.get_weights()]
-    twin, report = equalize(model, images)
-    np.testing.assert_array_equal(answer(twin, images), answer(model, images))
-    assert max(entry.largest_factor for entry in report.layers) > 1  # something was done
+    copy = equalize(model, images)
+    np.testing.assert_array_equal(predict(copy, images), predict(model, images))
+    assert max(largest_factors(ranges(model, images), ranges(copy, images)).values()) > 1  # something was done
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)  # and not to the model given
 
 
-def test_a_hard_model_is_cured(model: Any, hard: Any, cured: Any, images: Any, spec: ModelSpec, tmp_path: Path) -> None:
-    truth = answer(model, images).argmax(axis=-1)
+def test_a_hard_model_passes_equalized(
+    model: Any, hard: Any, equalized: Any, images: Any, spec: ModelSpec, tmp_path: Path
+) -> None:
+    truth = predict(model, images).argmax(axis=-1)
     agreement = {}
-    for name, network in (("plain", model), ("hard", hard), ("cured", cured[0])):
-        np.testing.assert_allclose(answer(network, images), answer(model, images), rtol=0, atol=1e-5)
+    for name, network in (("plain", model), ("hard", hard), ("equalized", equalized)):
+        np.testing.assert_allclose(predict(network, images), predict(model, images), rtol=0, atol=1e-5)
         agreement[name] = (int8_masks(network, spec, images, tmp_path / name) == truth).mean()
     assert agreement["hard"] < 0.9
-    assert agreement["cured"] > 0.99
-    assert agreement["cured"] >= agreement["plain"] - 0.002
+    assert agreement["equalized"] > 0.99
+    assert agreement["equalized"] >= agreement["plain"] - 0.002
 
 
-def test_the_report_tells_the_ranges(cured: tuple[Any, EqualizationReport]) -> None:
-    report = cured[1]
-    assert [entry.layer for entry in report.layers][:2] == ["encoder1_norm_a", "encoder1_norm_b"]
-    assert max(entry.spread_before for entry in report.layers) > 1000
-    assert all(entry.spread_after <= 2.01 for entry in report.layers)  # a power of two meets a range within sqrt(2)
-    assert [name for name, _ in report.skipped] == ["logits"]
+def test_channels_come_to_equal_ranges(hard: Any, equalized: Any, images: Any) -> None:
+    before, after = ranges(hard, images), ranges(equalized, images)
+    assert list(before)[:2] == ["encoder1_norm_a", "encoder1_norm_b"]
+    assert max(map(spread, before.values())) > 1000
+    assert max(map(spread, after.values())) <= 2.01  # a power of two meets a range within sqrt(2)
+    assert list(skipped(hard)) == ["logits"]
 
 
-def test_little_is_left_for_a_second_time(cured: tuple[Any, EqualizationReport], images: Any) -> None:
-    factors = [entry.largest_factor for entry in equalize(cured[0], images)[1].layers]
+def test_little_is_left_for_a_second_time(equalized: Any, images: Any) -> None:
+    twice = equalize(equalized, images)
+    factors = list(largest_factors(ranges(equalized, images), ranges(twice, images)).values())
     assert max(factors) <= 2  # a channel halfway between two powers may take the other one
     assert np.median(factors) == 1
 
@@ -112,9 +145,9 @@ BODIES = {
 
 @pytest.mark.parametrize("body", BODIES)
 def test_factors_pass(body: str, images: Any) -> None:
-    report = check_same(network(BODIES[body]), images)
-    assert "first" in {entry.layer for entry in report.layers if entry.largest_factor > 8}
-    assert [name for name, _ in report.skipped] == ["last"]
+    model = network(BODIES[body])
+    assert equalized_factors(model, images)["first"] > 8
+    assert list(skipped(model)) == ["last"]
 
 
 def shared(x: Any) -> Any:
@@ -136,8 +169,9 @@ OBSTACLES = {
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_channels_that_something_else_reads_are_left_alone(obstacle: str, images: Any) -> None:
     body, reason = OBSTACLES[obstacle]
-    skipped = dict(check_same(network(body), images).skipped)
-    assert reason in skipped["first"]
+    model = network(body)
+    equalized_factors(model, images)
+    assert reason in skipped(model)["first"]
 
 
 def test_a_dead_channel_keeps_its_weights(images: Any) -> None:
@@ -145,13 +179,11 @@ def test_a_dead_channel_keeps_its_weights(images: Any) -> None:
     kernel, bias = model.get_layer("first").get_weights()
     kernel[..., 2], bias[2] = 0, -1
     model.get_layer("first").set_weights([kernel, bias])
-    twin, _ = equalize(model, images[:2, :16, :16])
-    np.testing.assert_array_equal(twin.get_layer("first").kernel.numpy()[..., 2], kernel[..., 2])
-    assert twin.get_layer("first").bias.numpy()[2] == -1
+    copy = equalize(model, images[:2, :16, :16])
+    np.testing.assert_array_equal(copy.get_layer("first").kernel.numpy()[..., 2], kernel[..., 2])
+    assert copy.get_layer("first").bias.numpy()[2] == -1
 
 
-def test_no_photo_and_no_such_layer_are_refused(model: Any, images: Any) -> None:
+def test_no_photo_is_refused(model: Any, images: Any) -> None:
     with pytest.raises(ValueError, match="0 calibration photos"):
         equalize(model, images[:0])
-    with pytest.raises(ValueError, match=r"layers logits \(the model returns|layers logits \(read by probabilities"):
-        rescale(model, {"logits": np.ones(3)})

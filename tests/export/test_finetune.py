@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from tests.export.conftest import SIZE, SPEC, draw
-from tests.export.hard_model import hard_model
-from tests.export.int8_answers import calibration, int8_masks, onnx_int8_masks
-from unet_export.quantization import DEFAULTS
-from unet_export.repair.finetune import finetune
-from unet_export.repair.twin import FakeQuantized
-from unet_runtime.preprocess import model_input
-from unet_runtime.spec import ModelSpec
+from tests.helpers.hard_model import hard_model
+from tests.helpers.int8_predictions import calibration, int8_masks, onnx_int8_masks
+from tests.helpers.tiny import SIZE, SPEC, draw
+from unet_export.formats import FORMATS
+from unet_export.transforms.fake_quantized import FakeQuantized
+from unet_export.transforms.finetune import finetune
+from unet_runtime.core.geometry import model_input
+from unet_runtime.core.spec import ModelSpec
 
 STEPS = 40
 RATE = 1e-3
@@ -37,9 +38,8 @@ def harmed(model: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def tuned(harmed: Any, photos: Any) -> tuple[Any, list[str]]:
-    said: list[str] = []
-    return finetune(harmed, photos, STEPS, learning_rate=RATE, say=said.append), said
+def tuned(harmed: Any, photos: Any) -> Any:
+    return finetune(harmed, photos, STEPS, learning_rate=RATE)
 
 
 @pytest.fixture(scope="module")
@@ -55,62 +55,75 @@ def masks(model: Any, images: Any) -> Any:
     return model(images, training=False).numpy().argmax(axis=-1)
 
 
-def test_the_twin_errs_as_the_int8_file_does(harmed: Any, images: Any, spec: ModelSpec, tmp_path: Path) -> None:
+def test_the_student_errs_as_the_int8_file_does(harmed: Any, images: Any, spec: ModelSpec, tmp_path: Path) -> None:
     truth, file = masks(harmed, images), int8_masks(harmed, spec, images, tmp_path)
-    twin = FakeQuantized(harmed, images)(images).numpy().argmax(axis=-1)
+    prediction = FakeQuantized(harmed, images)(images).numpy().argmax(axis=-1)
     harm = (file != truth).mean()
     assert harm > 0.1
-    assert (twin != file).mean() < harm / 5  # not only as often, but where
+    assert (prediction != file).mean() < harm / 5  # not only as often, but where
 
 
-def test_the_twin_has_the_weights_of_an_onnx_file(harmed: Any, photos: Any) -> None:
+def test_the_student_has_the_weights_of_an_onnx_file(harmed: Any, photos: Any) -> None:
     """They have 7 bits, not 8."""
     truth, file = masks(harmed, photos), onnx_int8_masks(harmed, photos)
-    twin = FakeQuantized(harmed, calibration(photos), DEFAULTS["onnx-int8"].weight_bits)(photos).numpy().argmax(axis=-1)
-    assert (twin != file).mean() < (file != truth).mean() / 4
+    student = FakeQuantized(harmed, calibration(photos), FORMATS["onnx-int8"].quantization.weight_bits)
+    prediction = student(photos).numpy().argmax(axis=-1)
+    assert (prediction != file).mean() < (file != truth).mean() / 4
 
 
 def test_the_file_agrees_better_afterwards(
-    harmed: Any, tuned: tuple[Any, list[str]], images: Any, spec: ModelSpec, tmp_path: Path
+    harmed: Any, tuned: Any, images: Any, spec: ModelSpec, tmp_path: Path
 ) -> None:
     truth = masks(harmed, images)
     before = (int8_masks(harmed, spec, images, tmp_path / "before") != truth).mean()
-    after = (int8_masks(tuned[0], spec, images, tmp_path / "after") != truth).mean()
+    after = (int8_masks(tuned, spec, images, tmp_path / "after") != truth).mean()
     assert after < before / 2
 
 
-def test_network_and_statistics_are_the_same(harmed: Any, tuned: tuple[Any, list[str]]) -> None:
-    model = tuned[0]
-    assert model.get_config()["layers"] == harmed.get_config()["layers"]
-    for old, new in zip(harmed.non_trainable_variables, model.non_trainable_variables, strict=True):
+def test_network_and_statistics_are_the_same(harmed: Any, tuned: Any) -> None:
+    assert tuned.get_config()["layers"] == harmed.get_config()["layers"]
+    for old, new in zip(harmed.non_trainable_variables, tuned.non_trainable_variables, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
-    moved = [np.abs(old.numpy() - new.numpy()).max()
-             for old, new in zip(harmed.trainable_variables, model.trainable_variables, strict=True)]  # fmt: skip
+    moved = [
+        np.abs(old.numpy() - new.numpy()).max()
+        for old, new in zip(harmed.trainable_variables, tuned.trainable_variables, strict=True)
+    ]
     assert 0 < max(moved) < 1
 
 
-def test_each_judgement_is_told(tuned: tuple[Any, list[str]]) -> None:
-    said = tuned[1]
-    assert [line.split(":")[0] for line in said] == [f"step {step}" for step in (0, 8, 16, 24, 32, 40)]
-    assert all("of pixels disagree" in line for line in said)
+def validations(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What fine-tuning logged; TensorFlow logs too."""
+    return [record.getMessage() for record in caplog.records if record.name == "unet_export.transforms.finetune"]
 
 
-def test_a_seed_decides(small: Any, images: Any) -> None:
-    def told(seed: int) -> tuple[list[str], list[Any]]:
-        said: list[str] = []
-        return said, finetune(small, images, 5, learning_rate=1e-3, seed=seed, say=said.append).get_weights()
+def test_each_validation_is_logged(small: Any, images: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        finetune(small, images, 10)
+    lines = validations(caplog)
+    assert [line.split(":")[0] for line in lines] == [f"step {step}" for step in (0, 2, 4, 6, 8, 10)]
+    assert all("of pixels disagree" in line for line in lines)
 
-    (first, weights), (again, same), (other, _) = told(1), told(1), told(2)
+
+def test_a_seed_decides(small: Any, images: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def run(seed: int) -> tuple[list[str], list[Any]]:
+        caplog.clear()
+        weights = finetune(small, images, 5, learning_rate=1e-3, seed=seed).get_weights()
+        return validations(caplog), weights
+
+    (first, weights), (again, same), (other, _) = run(1), run(1), run(2)
     assert first == again
     assert first != other
     for one, two in zip(weights, same, strict=True):
         np.testing.assert_array_equal(one, two)
 
 
-def test_weights_that_grew_worse_are_not_returned(small: Any, images: Any) -> None:
-    said: list[str] = []
-    model = finetune(small, images, 3, learning_rate=3.0, say=said.append)
-    assert float(said[-1].split()[2].rstrip("%")) > float(said[0].split()[2].rstrip("%"))
+def test_weights_that_grew_worse_are_not_returned(small: Any, images: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        model = finetune(small, images, 3, learning_rate=3.0)
+    first, *_, last = validations(caplog)
+    assert float(last.split()[2].rstrip("%")) > float(first.split()[2].rstrip("%"))
     for old, new in zip(small.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

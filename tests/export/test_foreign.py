@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
-from unet_export.foreign import Description, load_foreign, parse_classes
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
+from unet_export.source_model import Description, load_model, parse_classes
 from unet_runtime import Segmenter
-from unet_runtime.artifact import read_artifact
+from unet_runtime.core.artifact import read_artifact
 from unet_training.models.unet import build
 
 CLASSES = parse_classes("pet,background,border:neutral")
@@ -60,7 +60,7 @@ def test_other_classes_are_refused(text: str) -> None:
 @pytest.mark.parametrize("pixels", ["0..255", "0..1", "-1..1"])
 def test_its_preprocessing_and_its_softmax_go_into_the_file(pixels: str, tmp_path: Path, images: Any) -> None:
     original = small()
-    model, spec = load_foreign(saved(original, tmp_path), Description(CLASSES, pixels=pixels, head="logits"))
+    model, spec = load_model(saved(original, tmp_path), Description(CLASSES, pixels=pixels, head="logits"))
     fed = {"0..255": images * 1.0, "0..1": images / 255, "-1..1": images / 127.5 - 1}[pixels]
     expected = keras.ops.softmax(original(fed.astype(np.float32))).numpy()
     np.testing.assert_allclose(model(images).numpy(), expected, atol=1e-5)
@@ -71,17 +71,17 @@ def test_its_preprocessing_and_its_softmax_go_into_the_file(pixels: str, tmp_pat
 def test_a_model_of_any_size_gets_the_one_named(tmp_path: Path) -> None:
     path = saved(small(None, last="softmax"), tmp_path)
     with pytest.raises(ExportError, match="name the one to export with --size"):
-        load_foreign(path, Description(CLASSES))
-    model, spec = load_foreign(path, Description(CLASSES, size=(32, 64)))
+        load_model(path, Description(CLASSES))
+    model, spec = load_model(path, Description(CLASSES, size=(32, 64)))
     assert model.input_shape == (None, 32, 64, 3)
     assert (spec.output.height, spec.output.width) == (32, 64)
 
 
 def test_a_size_that_the_model_cannot_halve_is_refused(tmp_path: Path) -> None:
     path = saved(build(None, None, 3, filters=2, depth=3), tmp_path)
-    with pytest.raises(ExportError, match="answers 144x144 for 150x150, expected a class for each pixel"):
-        load_foreign(path, Description(CLASSES, size=(150, 150)))
-    assert load_foreign(path, Description(CLASSES, size=(152, 160)))[1].output.height == 152
+    with pytest.raises(ExportError, match="gives 144x144 for 150x150, expected a class for each pixel"):
+        load_model(path, Description(CLASSES, size=(150, 150)))
+    assert load_model(path, Description(CLASSES, size=(152, 160)))[1].output.height == 152
 
 
 def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -> None:
@@ -95,9 +95,10 @@ def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -
     source = PhotoSource(calibration=tmp_path / "trainval", parity=tmp_path / "test")
     results = export_model(saved(small(), tmp_path), source, tmp_path / "out", options)
     assert [result.path.name for result in results] == [
-        f"someone-s-{SIZE}.float32.onnx", f"someone-s-{SIZE}.float32.tflite",
-    ]  # fmt: skip
-    assert all(entry.figures.mean_iou is None for result in results for entry in result.checked if entry.figures)
+        f"someone-s-{SIZE}.float32.onnx",
+        f"someone-s-{SIZE}.float32.tflite",
+    ]
+    assert all(entry.metrics.mean_iou is None for result in results for entry in result.checked if entry.metrics)
     photo = next((tmp_path / "test").iterdir())
     masks = [Segmenter(result.path)(photo).mask for result in results]
     assert (masks[0] == masks[1]).mean() > 0.999
@@ -110,7 +111,7 @@ def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -
         (
             lambda: small(classes=4),
             Description(CLASSES, head="logits"),
-            "answers with 4 channels, 3 classes were named",
+            "gives 4 channels, 3 classes were named",
         ),
         (lambda: small(), Description(CLASSES, size=(64, 64)), f"takes photos of {SIZE}x{SIZE}, --size says 64x64"),
         (lambda: small(), Description(CLASSES), "expected the 1 of a softmax"),
@@ -122,7 +123,7 @@ def test_it_is_exported_and_proven_without_trimaps(data: Path, tmp_path: Path) -
         (
             lambda: keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.Conv2D(3, 3, strides=2, padding="same")]),
             Description(CLASSES, head="logits"),
-            rf"answers {SIZE // 2}x{SIZE // 2} for {SIZE}x{SIZE}, expected a class for each pixel",
+            rf"gives {SIZE // 2}x{SIZE // 2} for {SIZE}x{SIZE}, expected a class for each pixel",
         ),
     ],
 )
@@ -131,7 +132,7 @@ def test_a_model_that_is_not_as_described_is_refused(
 ) -> None:
     path = saved(model(), tmp_path)
     with pytest.raises(ExportError, match=reason):
-        load_foreign(path, description)
+        load_model(path, description)
 
 
 def test_a_lambda_is_named_and_never_run(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_lambda_is_named_and_never_run(tmp_path: Path) -> None:
     path = saved(keras.Model(image, layers.Conv2D(3, 1)(x)), tmp_path)
     ran.clear()
     with pytest.raises(ExportError, match="Lambda surprise: such a layer is code in the file, which is never run"):
-        load_foreign(path, Description(CLASSES))
+        load_model(path, Description(CLASSES))
     assert ran == []
 
 
@@ -150,11 +151,11 @@ def test_a_file_that_is_no_keras_model_is_refused(content: bytes, tmp_path: Path
     path = tmp_path / "broken.keras"
     path.write_bytes(content)
     with pytest.raises(ExportError, match=r"broken\.keras: Keras .* refuses it"):
-        load_foreign(path, Description(CLASSES))
+        load_model(path, Description(CLASSES))
 
 
 def test_half_a_model_is_refused(tmp_path: Path) -> None:
     path = saved(small(), tmp_path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ExportError, match="refuses it"):
-        load_foreign(path, Description(CLASSES))
+        load_model(path, Description(CLASSES))

@@ -7,14 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
-from unet_export.diagnosis.heat_maps import POSITIONS_NAME, WORST_NAME, heat_maps
-from unet_runtime.errors import OutputError
-from unet_runtime.spec import ModelSpec
+from unet_export.diagnosis.heat_maps import (
+    DIFFERENT,
+    POSITIONS_NAME,
+    WORST_NAME,
+    difference_map,
+    heat_maps,
+    marked,
+)
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.spec import ModelSpec
 
 COUNT, SIZE = 6, 48
-MARK = (255, 0, 110)
 
 
 @pytest.fixture
@@ -32,41 +39,51 @@ def pixels(path: Path) -> Any:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_the_map_is_bright_where_every_photo_differs(
-    masks: tuple[Any, Any], images: Any, spec: ModelSpec, tmp_path: Path
-) -> None:
-    positions, _ = heat_maps(images[:COUNT], *masks, spec, tmp_path / "new")
-    assert positions == tmp_path / "new" / POSITIONS_NAME
-    picture = pixels(positions)
-    top = next(y for y in range(len(picture)) if (picture[y, 12] != 255).any() and (picture[y, 450] == (0, 0, 4)).all())
-    factor = 480 // SIZE
-    corner, half, rest = (picture[top + y * factor, 10 + x * factor].sum() for y, x in ((3, 3), (40, 30), (12, 30)))
-    assert corner > half > rest
-    assert rest == 4  # nothing there: the ramp's darkest
+def count(picture: Any, colour: tuple[int, int, int]) -> int:
+    return int((picture == colour).all(axis=-1).sum())
 
 
-def test_the_worst_photo_comes_first_with_its_difference_marked(
+def test_a_position_has_the_share_of_photos_that_differ_there(masks: tuple[Any, Any]) -> None:
+    shares = difference_map(masks[0] != masks[1])
+    assert shares.shape == (SIZE, SIZE)
+    assert (shares[3, 3], shares[40, 30], shares[12, 30]) == pytest.approx((1, 1 / COUNT, 0))
+    assert 0 < shares[8, 3] < 1  # the mean of a neighbourhood
+
+
+def test_two_pictures_are_written_with_what_differs_in_colour(
     masks: tuple[Any, Any], images: Any, spec: ModelSpec, tmp_path: Path
 ) -> None:
-    few, many = (
-        pixels(heat_maps(images[:COUNT], *masks, spec, tmp_path / f"{worst}", worst=worst)[1]) for worst in (1, 3)
-    )
-    assert len(many) > 2 * len(few)
-    np.testing.assert_array_equal(many[: len(few) - 10], few[:-10])  # the same first row
-    factor = 240 // SIZE
-    marked = (few == MARK).all(axis=-1).sum()
-    assert marked == (SIZE * SIZE // 2 + 64) * factor**2
+    positions, worst = heat_maps(images[:COUNT], *masks, spec, tmp_path / "new")
+    assert [positions, worst] == [tmp_path / "new" / POSITIONS_NAME, tmp_path / "new" / WORST_NAME]
+    dark, bright = (count(pixels(positions), colormaps["inferno"](end, bytes=True)[:3]) for end in (0.0, 1.0))
+    assert dark > bright > 100  # the ends of the colour map: nothing differs, all photos differ
+    picture = pixels(worst)
+    assert count(picture, DIFFERENT) > 100
     for entry in spec.classes:
-        assert (few == entry.color).all(axis=-1).any()
+        assert count(picture, entry.color) > 100
+
+
+def test_only_the_worst_photos_are_shown(masks: tuple[Any, Any], images: Any, spec: ModelSpec, tmp_path: Path) -> None:
+    one, three, most = (
+        pixels(heat_maps(images[:COUNT], *masks, spec, tmp_path / f"{worst}", worst=worst)[1]) for worst in (1, 3, 99)
+    )
+    assert len(one) < len(three) < len(most)
+    # Half of the worst photo differs, of the others an eighth of that.
+    assert count(one, DIFFERENT) > 0.6 * count(three, DIFFERENT)
 
 
 def test_masks_of_the_middle_are_shown_with_the_middle(images: Any, spec: ModelSpec, tmp_path: Path) -> None:
     middle = np.zeros((COUNT, SIZE - 8, SIZE - 8), np.uint8)
     _, worst = heat_maps(images[:COUNT], middle, 1 - middle, spec, tmp_path, worst=1)
-    assert worst.name == WORST_NAME
-    factor = 240 // (SIZE - 8)
-    photo = images[0, 4:-4, 4:-4].repeat(factor, axis=0).repeat(factor, axis=1)
-    np.testing.assert_array_equal(pixels(worst)[-10 - len(photo) : -10, 10 : 10 + len(photo)], photo)
+    assert count(pixels(worst), DIFFERENT) > 1000
+
+
+def test_what_differs_is_marked_in_the_photo(images: Any) -> None:
+    differ = np.zeros((SIZE, SIZE), bool)
+    differ[0, 0] = True
+    picture = marked(images[0], differ)
+    assert tuple(picture[0, 0]) == DIFFERENT
+    np.testing.assert_array_equal(picture[1, 1], images[0, 1, 1].mean() // 2)
 
 
 def test_what_cannot_be_drawn_is_refused(masks: tuple[Any, Any], images: Any, spec: ModelSpec, tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import Flatbuffer
-from unet_export.formats.onnx import build_onnx, export_onnx, finish
+from unet_export.formats.onnx_convert import build_onnx, export_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
-from unet_export.formats.tflite import export_tflite
-from unet_runtime.artifact import Artifact, read_artifact
-from unet_runtime.backends import load
-from unet_runtime.errors import ModelFileError
-from unet_runtime.spec import ModelSpec
+from unet_export.formats.tflite_convert import export_tflite
+from unet_runtime.core.artifact import Artifact, read_artifact
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import load
 from unet_training.models.unet import build
 
 
@@ -88,8 +88,12 @@ def test_keras_own_names_are_told_apart() -> None:
     proto = build_onnx(keras.Model(image, x), "twice")
     named = {node.name: node.op_type for node in proto.graph.node if node.name.startswith("conv2d")}
     assert named == {
-        "conv2d": "Conv", "conv2d_2": "Relu", "conv2d/2": "Conv", "conv2d_1": "Conv", "conv2d_1/2": "Softmax",
-    }  # fmt: skip
+        "conv2d": "Conv",
+        "conv2d_2": "Relu",
+        "conv2d/2": "Conv",
+        "conv2d_1": "Conv",
+        "conv2d_1/2": "Softmax",
+    }
     assert nodes_of(proto, ["conv2d"]) == ["conv2d", "conv2d/2"]
 
 

@@ -15,15 +15,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
-from unet_export.formats.onnx import build_onnx, finish
+from unet_export.formats.onnx_convert import build_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
 from unet_export.formats.onnx_reduced import check_quantized, head_layers, quantize, to_float16
 from unet_export.quantization import METHODS, Quantization
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends import load
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import load
 from unet_training.models import canet, residual
 
 HEAD = Quantization(weight_bits=7)

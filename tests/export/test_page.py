@@ -14,29 +14,16 @@ import pytest
 from PIL import Image
 
 from tests.export.conftest import TFLITE, Export
-from tests.export.results import (
-    FLOAT,
-    INT8,
-    NO_CUDA,
-    SPEC,
-    WORSE,
-    artifact,
-    engine,
-    figures,
-    report,
-)  # fmt: skip
+from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, metrics, report
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import EngineResult
 from unet_export.gate.panels import Panel
+from unet_export.gate.study import StudyPoint
 from unet_export.photos import Photo, PhotoSets
-from unet_export.report import page_figures
-from unet_export.report.page import (
-    activation_bytes,
-    percent,
-    render,
-    scientific,
-    signed,
-)
+from unet_export.report.numbers import percent, scientific, signed
+from unet_export.report.page import render
+from unet_export.report.pictures import DIFFERENT, histogram, lengths, pictures
+from unet_export.report.recommend import activation_bytes
 
 VOID = {"meta", "img"}
 
@@ -89,9 +76,7 @@ def panel(name: str = "cat.jpg", side: int = 16) -> Panel:
     """The artifact calls the four pixels of the upper left corner class 1, the trained model calls all 0."""
     actual = np.zeros((side, side), np.uint8)
     actual[:2, :2] = 1
-    return Panel(
-        name, np.full((side, side, 3), 200, np.uint8), np.zeros((side, side), np.uint8), actual, 1 - 4 / side**2
-    )
+    return Panel(name, np.full((side, side, 3), 200, np.uint8), np.zeros((side, side), np.uint8), actual)
 
 
 def decoded(uri: str) -> Image.Image:
@@ -126,9 +111,9 @@ def test_an_artifact_that_no_engine_checked_is_nowhere_green() -> None:
     assert "not checked: no CUDA driver here" in page.text
 
 
-def test_an_engine_that_refuses_the_file_has_a_verdict_and_no_figures() -> None:
+def test_an_engine_that_refuses_the_file_has_a_verdict_and_no_metrics() -> None:
     broken = EngineResult("openvino", "cpu", "OpenVINO 1.0", None, failures=("does not open it: bad operator",))
-    page = Page(render(report(artifact("onnx", 4000, engine("onnx", 20.0, figures()), broken))))
+    page = Page(render(report(artifact("onnx", 4000, engine("onnx", 20.0, metrics()), broken))))
     assert "OpenVINO 1.0: does not open it: bad operator" in page.text
     assert page.marked["failed"] == ["✗ Rejected.", "✗ failed"]
 
@@ -139,7 +124,9 @@ def test_an_export_of_nothing_is_not_accepted() -> None:
 
 
 def test_the_page_loads_nothing_and_runs_nothing() -> None:
-    text = render(report(FLOAT, INT8, panels={INT8.path.name: [panel()]}, calibration_study=[(16, -0.1, -0.2, 0.99)]))
+    text = render(
+        report(FLOAT, INT8, panels={INT8.path.name: [panel()]}, calibration_study=[StudyPoint(16, -0.1, -0.2, 0.99)])
+    )
     page = Page(text)
     (policy,) = (entry["content"] for entry in page.all("meta") if entry.get("http-equiv") == "Content-Security-Policy")
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -186,7 +173,7 @@ def test_without_float32_in_onnx_runtime_there_is_no_column_of_ratios() -> None:
 
 
 def test_without_trimaps_nothing_is_said_of_the_truth() -> None:
-    blind = figures()._replace(
+    blind = metrics()._replace(
         mean_iou=None, border_iou=None, reference_mean_iou=None, reference_border_iou=None, keras_border_iou=None
     )
     bare = PhotoSets([], [], [Photo("a.jpg", Path("a.jpg"), None)] * 64, "")
@@ -198,33 +185,31 @@ def test_without_trimaps_nothing_is_said_of_the_truth() -> None:
 
 
 def test_what_is_not_a_number_is_shown_as_such_and_red() -> None:
-    broken = figures(math.nan, math.nan, math.nan)
+    broken = metrics(math.nan, math.nan, math.nan)
     page = Page(render(report(artifact("onnx", 4000, engine("onnx", 20.0, broken)))))
     assert "NaN" in page.words
     assert page.marked["failed"].count("none") == 4
 
 
-def test_a_histogram_has_a_column_a_decade_and_its_tolerance() -> None:
+def test_a_histogram_has_a_bar_a_decade_and_its_tolerance() -> None:
     page = Page(render(report(FLOAT)))
-    assert len(page.all("rect")) == 2 * 4
-    assert "10⁻⁷ to 10⁻⁶: 100" in page.words
-    chart = page_figures.histogram(FLOAT, FLOAT.engines[0])
-    assert chart is not None
-    heights = [bar.height for bar in chart.bars]
-    assert heights[2] == max(heights)
-    # The tolerance, 1e-5, is where the column from 1e-6 to 1e-5 ends.
-    assert chart.tolerance == pytest.approx(chart.bars[3].x + chart.bars[3].width + 1)
-    assert chart.percentile is not None
-    assert chart.percentile < chart.tolerance
-    assert page_figures.histogram(FLOAT, NO_CUDA) is None
+    assert page.text.count("10⁻⁷ to 10⁻⁶ 100") == 2
+    assert "ONNX Runtime 1.0: tolerance 1e-5, 99.9th percentile 3.33e-7" in page.text
+    bars = histogram(FLOAT.engines[0], max_abs=1e-6)
+    assert [bar.counted for bar in bars] == [5, 10, 100, 7]
+    assert [bar.exceeds for bar in bars] == [False, False, False, True]  # from 1e-6 to 1e-5
+    assert [bar.length for bar in bars] == pytest.approx([43.46, 56.54, 100, 49.81], abs=0.01)
+    single = histogram(replace(FLOAT.engines[0], histogram=(0, 1, 0, 9)), max_abs=1.0)
+    assert [bar.length > 0 for bar in single] == [True, False, True]  # a single difference is seen
+    assert histogram(NO_CUDA, max_abs=1.0) == []
 
 
 def test_pictures_show_photo_both_masks_and_where_they_differ() -> None:
-    shown = page_figures.pictures(panel(), SPEC)
+    shown = pictures(panel(), SPEC)
     assert decoded(shown.photo).size == (16, 16)
     assert set(np.unique(np.array(decoded(shown.expected).convert("RGB")).reshape(-1, 3), axis=0).ravel()) == {0, 255}
     assert decoded(shown.actual).convert("RGB").getpixel((0, 0)) == SPEC.classes[1].color
-    different = np.array(decoded(shown.difference).convert("RGB")) == page_figures.DIFFERENT  # (h, w, 3)
+    different = np.array(decoded(shown.difference).convert("RGB")) == DIFFERENT  # (h, w, 3)
     assert different.all(axis=-1).sum() == 4
     assert different[:2, :2].all()
 
@@ -235,42 +220,47 @@ def test_a_large_photo_is_reduced_and_a_single_pixel_still_seen() -> None:
     actual = np.zeros((side, side), np.uint8)
     actual[side - 1, 0] = 2
     image = rng.integers(0, 256, (side, side, 3), np.uint8)
-    large = Panel("large.jpg", image, np.zeros_like(actual), actual, 1 - 1 / side**2)
-    difference = decoded(page_figures.pictures(large, SPEC).difference).convert("RGB")
+    large = Panel("large.jpg", image, np.zeros_like(actual), actual)
+    difference = decoded(pictures(large, SPEC).difference).convert("RGB")
     assert difference.size == (320, 320)
-    assert difference.getpixel((0, 319)) == page_figures.DIFFERENT
+    assert difference.getpixel((0, 319)) == DIFFERENT
     many = {f"{index}.tflite": [large] * 3 for index in range(4)}
     assert len(render(report(INT8, panels=many))) < 3_000_000
 
 
 def test_the_calibration_study_is_drawn_and_listed() -> None:
-    study = [(1, -2.0, None, 0.97), (200, -0.125, None, 0.9941)]
+    study = [StudyPoint(1, -2.0, None, 0.97), StudyPoint(200, 0.125, None, 0.9941)]
     page = Page(render(report(INT8, calibration_study=study)))
-    assert "1 -2.000 - 97.000 200 -0.125 - 99.410" in page.text
-    assert len(page.all("polyline")) == 2
-    (left, low), (right, high) = (pair.split(",") for pair in page.all("polyline")[0]["points"].split())
-    assert float(left) < float(right)
-    assert float(low) > float(high)
-    assert not page.all("polyline")[0]["points"].startswith("nan")
+    assert "1 -2.000 - 97.000 200 +0.125 - 99.410" in page.text
+    bars = [entry for entry in page.all("span") if entry.get("class", "").startswith("bar")][-6:]
+    assert [entry["class"] for entry in bars] == ["bar bad", "bar", "bar", "bar", "bar", "bar"]
+    assert [entry["style"] for entry in bars] == [
+        f"width: {length}%" for length in ("100.0", "0.0", "100.0", "6.2", "0.0", "19.7")
+    ]
     assert "Accuracy against calibration size" not in Page(render(report(INT8))).text
 
 
-def test_axes_have_round_numbers_around_what_they_show() -> None:
-    chart = page_figures.line_chart("points", [16, 20, 800], [("mean IoU", [-0.42, -0.3, -0.17])], with_zero=True)
-    assert chart is not None
-    assert [plain(tick.label) for tick in chart.y_ticks] == ["-0.6", "-0.4", "-0.2", "0"]
-    assert [tick.label for tick in chart.x_ticks] == ["16", "800"]  # 20 has no room
-    assert page_figures.line_chart("points", [16], [("mean IoU", [None])], with_zero=True) is None
+def test_bars_are_relative_to_the_longest() -> None:
+    assert lengths([-1.0, None, 0.5]) == [100, 0, 50]
+    assert lengths([None, 0.0]) == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (percent(1.0), "100.000"), (percent(0.999999), "99.999"), (percent(0.57), "57.000"), (percent(math.nan), "NaN"),
-        (signed(-0.0004), "0.000"), (signed(0.25), "+0.250"), (signed(-1.0), "-1.000"), (signed(None), "-"),
-        (scientific(0.0), "0"), (scientific(3.14159e-6), "3.14e-6"), (scientific(math.nan), "NaN"),
+        (percent(1.0), "100.000"),
+        (percent(0.999999), "99.999"),
+        (percent(0.57), "57.000"),
+        (percent(math.nan), "NaN"),
+        (signed(-0.0004), "0.000"),
+        (signed(0.25), "+0.250"),
+        (signed(-1.0), "-1.000"),
+        (signed(None), "-"),
+        (scientific(0.0), "0"),
+        (scientific(3.14159e-6), "3.14e-6"),
+        (scientific(math.nan), "NaN"),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_written_for_people(shown: str, expected: str) -> None:
     assert plain(shown) == expected
 

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from unet_export.gate.panels import PanelCollector
+from tests.export.conftest import Export
+from tests.helpers.tiny import TEST
+from unet_export.gate.panels import masks_of, without_margin
+from unet_runtime import Segmenter
+from unet_runtime.core.spec import ModelSpec
 
 
-def one_hot(ids: np.ndarray) -> np.ndarray:
-    return np.eye(3, dtype=np.float32)[ids]
+def test_an_integer_artifact_has_the_worst_photo_and_the_first_ones(
+    exported: Export, model: Any, images: Any, spec: ModelSpec
+) -> None:
+    for result in exported.results:
+        if not result.quantization:
+            assert result.panels == ()
+            continue
+        expected = masks_of(model(images, training=False).numpy())
+        actual = masks_of(Segmenter(result.path, device="cpu").infer(images))
+        worst = int((expected == actual).mean(axis=(1, 2)).argmin())
+        others = [index for index in range(TEST) if index != worst]
+        assert [panel.name for panel in result.panels] == [f"test_{index:03}" for index in (worst, *others[:2])]
+        np.testing.assert_array_equal(result.panels[0].image, images[worst])
+        np.testing.assert_array_equal(result.panels[0].actual, actual[worst])
+        assert result.panels[0].agreement == min(panel.agreement for panel in result.panels) < 1
 
 
-def test_the_collector_keeps_the_worst_and_the_first() -> None:
-    expected = np.zeros((6, 4, 4), np.uint8)
-    actual = expected.copy()
-    for index, wrong in enumerate((1, 0, 2, 0, 5, 5)):
-        actual[index].reshape(-1)[:wrong] = 1
-    images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    collector = PanelCollector(keep_typical=2)
-    for start in (0, 2, 4):
-        part = slice(start, start + 2)
-        collector.add([f"{i}" for i in range(6)][part], images[part], one_hot(expected[part]), one_hot(actual[part]))
-    panels = collector.panels()
-    assert [(panel.name, panel.agreement) for panel in panels] == [("4", 11 / 16), ("0", 15 / 16), ("1", 1.0)]
-    assert panels[0].image.max() == 4
-    assert (panels[0].actual == actual[4]).all()
-    assert all(panel.image.base is None for panel in panels)
-
-
-def test_a_worst_photo_among_the_first_is_not_shown_twice() -> None:
-    actual = np.zeros((4, 4, 4), np.uint8)
-    actual[1] = 1
-    collector = PanelCollector(keep_typical=2)
-    collector.add(list("abcd"), np.zeros((4, 4, 4, 3), np.uint8), one_hot(np.zeros_like(actual)), one_hot(actual))
-    assert [panel.name for panel in collector.panels()] == ["b", "a", "c"]
-    assert PanelCollector().panels() == ()
-
-
-def test_a_photo_loses_the_margin_that_the_model_does_not_answer_for() -> None:
+def test_a_photo_loses_the_margin_that_masks_do_not_cover() -> None:
     image = np.zeros((1, 8, 10, 3), np.uint8)
     image[0, 2:6, 2:8] = 9
-    collector = PanelCollector()
-    collector.add(["a"], image, one_hot(np.zeros((1, 4, 6), np.uint8)), one_hot(np.ones((1, 4, 6), np.uint8)))
-    (shown,) = collector.panels()
-    assert shown.image.shape == (4, 6, 3)
-    assert (shown.image == 9).all()
-    assert shown.agreement == 0
+    assert without_margin(image, (4, 6)).shape == (1, 4, 6, 3)
+    assert (without_margin(image, (4, 6)) == 9).all()

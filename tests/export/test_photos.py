@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,16 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.export.conftest import SPEC, TEST, TRAIN
+from tests.helpers.tiny import SPEC, TEST, TRAIN
 from unet_export.calibration import calibration_images
 from unet_export.errors import ExportError
-from unet_export.photos import PhotoSets, PhotoSource, choose_photos, inputs
-from unet_runtime.errors import ImageError, SourceError
+from unet_export.photos import Photo, PhotoSets, PhotoSource, choose_photos, inputs
+from unet_runtime.core.errors import ImageError, SourceError
+from unet_runtime.core.photo import open_photo
 
 
-def choose(source: PhotoSource, split: str = "official") -> tuple[PhotoSets, list[str]]:
-    said: list[str] = []
-    return choose_photos(source, split, SPEC.input, said.append), said
+def choose(source: PhotoSource, split: str = "official") -> PhotoSets:
+    return choose_photos(source, split, SPEC.input)
 
 
 @pytest.fixture
@@ -32,12 +33,13 @@ def folders(data: Path, tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "trainval", tmp_path / "test"
 
 
-def test_a_dataset_gives_both_parts_with_truth(data: Path) -> None:
-    photos, said = choose(PhotoSource(data))
+def test_a_dataset_gives_both_parts_with_truth(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    photos = choose(PhotoSource(data))
     assert (len(photos.calibration), len(photos.parity), photos.split) == (TRAIN, TEST, "official")
     assert photos.reserve == []
     assert all(photo.trimap is not None and photo.trimap.exists() for photo in photos.parity)
-    assert said == [
+    assert caplog.messages == [
         f"proving on all {TEST} photos of the part: 128 were asked for",
         f"calibrating on all {TRAIN} photos of the part: 200 were asked for",
     ]
@@ -45,7 +47,7 @@ def test_a_dataset_gives_both_parts_with_truth(data: Path) -> None:
 
 def test_folders_of_bare_photos_are_searched(folders: tuple[Path, Path]) -> None:
     calibration, parity = folders
-    photos, _ = choose(PhotoSource(calibration=calibration, parity=parity), "")
+    photos = choose(PhotoSource(calibration=calibration, parity=parity), "")
     assert (len(photos.calibration), len(photos.parity), photos.split) == (TRAIN, TEST, "")
     assert all(photo.trimap is None for photo in photos.parity)
     assert "deeper/test_007.jpg" in [photo.name for photo in photos.parity]
@@ -59,7 +61,7 @@ def test_a_folder_in_the_dataset_s_layout_has_truth(folders: tuple[Path, Path], 
     for name in ("test_000", "test_001"):
         shutil.copy(data / "images" / f"{name}.jpg", extra / "images")
         shutil.copy(data / "annotations" / "trimaps" / f"{name}.png", extra / "annotations" / "trimaps")
-    photos, _ = choose(PhotoSource(calibration=calibration, parity=extra), "")
+    photos = choose(PhotoSource(calibration=calibration, parity=extra), "")
     assert [(photo.name, photo.trimap is not None) for photo in photos.parity] == [
         ("test_000", True),
         ("test_001", True),
@@ -75,20 +77,57 @@ def test_a_photo_in_both_folders_is_refused_under_any_name(folders: tuple[Path, 
         choose(PhotoSource(calibration=calibration, parity=parity), "")
 
 
-def test_a_dataset_s_own_duplicate_is_left_out_and_named(data: Path, tmp_path: Path) -> None:
+def test_a_dataset_s_own_duplicate_is_left_out_and_named(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tmp_path / "data"
     shutil.copytree(data, root)
     shutil.copy(root / "images" / "test_003.jpg", root / "images" / "trainval_005.jpg")
-    photos, said = choose(PhotoSource(root))
+    photos = choose(PhotoSource(root))
     assert len(photos.calibration) == TRAIN - 1
     assert "trainval_005" not in [photo.name for photo in photos.calibration]
-    assert said[-1] == "1 calibration photos are left out, the test part has the same pixels: trainval_005"
+    assert caplog.messages[-1] == "1 calibration photos are left out, the test part has the same pixels: trainval_005"
 
 
 def test_the_reserve_is_of_the_same_part_and_no_repetition(data: Path) -> None:
-    photos, _ = choose(PhotoSource(data, reserve=50))
+    photos = choose(PhotoSource(data, reserve=50))
     assert not {*photos.reserve} & {*photos.calibration}
     assert not {*photos.reserve} & {*photos.parity}
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the photos that were decoded, in order."""
+    names: list[str] = []
+
+    def count(path: Path) -> Image.Image:
+        names.append(path.stem)
+        return open_photo(path)
+
+    monkeypatch.setattr("unet_export.photos.open_photo", count)
+    return names
+
+
+def test_a_photo_is_decoded_once(data: Path, decoded: list[str]) -> None:
+    photos = choose(PhotoSource(data, reserve=50))
+    everything = [*photos.calibration, *photos.reserve, *photos.parity]
+    assert len(decoded) == len(everything) == TRAIN + TEST
+    kept = inputs(everything, SPEC.input)
+    assert len(decoded) == TRAIN + TEST  # and not again
+    fresh = inputs([Photo(photo.name, photo.path, None) for photo in everything], SPEC.input)
+    np.testing.assert_array_equal(kept, fresh)
+
+
+def test_photos_beyond_the_memory_kept_for_them_are_decoded_again(
+    data: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unet_export.photos.KEPT_BYTES", TEST * SPEC.input.height * SPEC.input.width * 3)
+    photos = choose(PhotoSource(data))
+    decoded.clear()
+    assert inputs(photos.parity, SPEC.input).shape == (TEST, SPEC.input.height, SPEC.input.width, 3)
+    assert decoded == []
+    inputs(photos.calibration, SPEC.input)
+    assert decoded == [photo.name for photo in photos.calibration]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +168,7 @@ def test_photos_of_one_colour_calibrate_nothing() -> None:
 
 
 def test_calibration_photos_hold_black_and_white(data: Path) -> None:
-    photos, _ = choose(PhotoSource(data))
+    photos = choose(PhotoSource(data))
     images = inputs(photos.calibration, SPEC.input).clip(20, 200)
     fit = calibration_images(images)
     assert (images.min(), images.max()) == (20, 200)  # the photos themselves are left alone

@@ -8,8 +8,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-from tests.export.results import FLOAT, HALF, INT8, SAVED, WORSE, artifact, engine, figures, quantized, report
-from unet_export.report.page import Recommendation, activation_bytes, recommend
+from tests.helpers.results import FLOAT, HALF, INT8, SAVED, WORSE, artifact, engine, metrics, quantized, report
+from unet_export.report.recommend import Recommendation, activation_bytes, recommend
 
 
 def by_device(results: Sequence[Recommendation]) -> dict[str, Recommendation]:
@@ -19,7 +19,7 @@ def by_device(results: Sequence[Recommendation]) -> dict[str, Recommendation]:
 def test_the_fastest_that_passed_is_for_a_cpu() -> None:
     choice = by_device(recommend(report(SAVED, FLOAT, INT8)))["CPU"]
     assert choice.artifact == "colours-16.int8.tflite"
-    assert "8.00 ms a photo in LiteRT 1.0, 2.50 times as fast as ONNX Runtime float32" in choice.reason
+    assert "8.00 ms per photo in LiteRT 1.0, 2.50 times as fast as ONNX Runtime float32" in choice.reason
     assert "0.50 times as fast as TensorFlow on the SavedModel" in choice.reason
     assert "Mean IoU changes by -0.100 points, border IoU by -0.200." in choice.reason.replace("\N{MINUS SIGN}", "-")
 
@@ -27,13 +27,13 @@ def test_the_fastest_that_passed_is_for_a_cpu() -> None:
 def test_an_artifact_that_failed_is_never_recommended() -> None:
     choices = by_device(recommend(report(FLOAT, WORSE)))
     assert choices["CPU"].artifact == "colours-16.float32.onnx"
-    assert "16.0 ms a photo in OpenVINO 1.0" in choices["CPU"].reason
+    assert "16.0 ms per photo in OpenVINO 1.0" in choices["CPU"].reason
     assert choices["Small Arm CPU"] == Recommendation("Small Arm CPU", "", "No TFLite passed.")
     assert choices["Microcontroller"].artifact == ""
 
 
 def test_one_engine_that_fails_rules_the_artifact_out() -> None:
-    half_right = artifact("onnx", 4000, engine("onnx", 1.0, figures()), engine("openvino", 1.0, figures(max_abs=0.1)))
+    half_right = artifact("onnx", 4000, engine("onnx", 1.0, metrics()), engine("openvino", 1.0, metrics(max_abs=0.1)))
     assert [choice.artifact for choice in recommend(report(half_right))] == [""] * 4
 
 
@@ -54,11 +54,11 @@ def test_a_gpu_that_was_not_there_is_not_spoken_of_as_measured() -> None:
 
 
 def test_on_a_gpu_that_was_there_the_fastest_float_onnx_is_chosen() -> None:
-    half = artifact("onnx-float16", 2000, engine("onnx", 30.0, figures()), engine("onnx", 3.0, figures(), "cuda"))
-    whole = artifact("onnx", 4000, engine("onnx", 20.0, figures()), engine("onnx", 2.0, figures(), "cuda"))
+    half = artifact("onnx-float16", 2000, engine("onnx", 30.0, metrics()), engine("onnx", 3.0, metrics(), "cuda"))
+    whole = artifact("onnx", 4000, engine("onnx", 20.0, metrics()), engine("onnx", 2.0, metrics(), "cuda"))
     choice = by_device(recommend(report(half, whole)))["GPU"]
     assert choice.artifact == "colours-16.float32.onnx"
-    assert "measured on CUDA here: 2.00 ms a photo in ONNX Runtime 1.0 CUDA." in choice.reason
+    assert "measured on CUDA here: 2.00 ms per photo in ONNX Runtime 1.0 CUDA." in choice.reason
     assert by_device(recommend(report(half, whole)))["CPU"].reason.startswith("The fastest on this machine: 20.0 ms")
 
 

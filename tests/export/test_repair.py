@@ -1,4 +1,4 @@
-"""An integer file that fails its gate is cured by the cheapest cure that passes it, or left as it was."""
+"""An integer file that fails its gate gets the cheapest remedy that passes it, or left as it was."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.export.conftest import SIZE
-from tests.export.hard_model import hard_model
+from tests.helpers.hard_model import hard_model
+from tests.helpers.tiny import SIZE
 from unet_export.diagnosis.examine import examine
-from unet_export.errors import ParityError
 from unet_export.formats import FORMATS
-from unet_export.gate.gate import changed_gates
+from unet_export.gate.gate import ParityError, changed_gates
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.quantization import DEFAULTS
-from unet_export.repair.repair import MORE_PHOTOS, cures
-from unet_runtime.artifact import read_artifact
+from unet_export.repair import MORE_PHOTOS, remedies
+from unet_runtime.core.artifact import read_artifact
 
 INTEGERS = ("onnx-int8", "tflite-int8")
 
@@ -34,61 +32,65 @@ def hard(model: Any, write_model: Callable[..., Path]) -> Path:
     return write_model(hard_model(model, 5))
 
 
-def test_a_hard_model_fails_plainly_and_passes_repaired(hard: Path, data: Path, tmp_path: Path) -> None:
+def test_a_hard_model_fails_plainly_and_passes_repaired(
+    hard: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ParityError) as caught:
         export_model(hard, PhotoSource(data), tmp_path / "plain", ExportOptions(INTEGERS, GATES))
     for result in caught.value.results:
-        assert all(entry.figures is not None and entry.figures.agreement < 0.95 for entry in result.checked)
-    said: list[str] = []
-    results = export_model(
-        hard, PhotoSource(data), tmp_path / "out", ExportOptions(INTEGERS, GATES, repair=True), said.append
-    )
+        assert all(entry.metrics is not None and entry.metrics.agreement < 0.95 for entry in result.checked)
+    caplog.set_level("INFO")
+    results = export_model(hard, PhotoSource(data), tmp_path / "out", ExportOptions(INTEGERS, GATES, repair=True))
     for result in results:
         assert result.passed
         assert result.quantization["equalized"] is True
         recorded = read_artifact(result.path).spec.provenance.quantization
         assert recorded == result.quantization
-        assert f"  {result.path.name} passes with channels of equal range" in said
+        assert f"  {result.path.name} passes with channels of equal range" in caplog.messages
     report = json.loads((tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))
     assert [entry["quantization"]["equalized"] for entry in report["artifacts"]] == [True, True]
 
 
-def test_what_no_cure_helps_is_rejected_as_it_first_failed(
-    hard: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_no_remedy_helps_is_rejected_as_it_first_failed(
+    hard: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("unet_export.repair.repair._FINETUNE_STEPS", 1)
+    monkeypatch.setattr("unet_export.repair._FINETUNE_STEPS", 1)
     gates = changed_gates(["int8.agreement=1", "int8.max_abs=0"])
-    said: list[str] = []
+    caplog.set_level("INFO")
     with pytest.raises(ParityError) as caught:
-        export_model(hard, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx-int8",), gates, True), said.append)
+        export_model(hard, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx-int8",), gates, True))
     (result,) = caught.value.results
     assert result.quantization["equalized"] is False
     name = f"tiny-{SIZE}.int8.onnx"
     rejected = read_artifact(tmp_path / "out" / "rejected" / name).spec.provenance.quantization
     assert rejected == result.quantization
-    tried = [line for line in said if line.startswith(f"{name} failed its gate, trying: ")]
-    assert len(tried) == len(list(cures(FORMATS["onnx-int8"], lambda made: ["any"])))
+    tried = [line for line in caplog.messages if line.startswith(f"{name} failed its gate, trying: ")]
+    assert len(tried) == len(list(remedies(FORMATS["onnx-int8"], lambda made: ["any"])))
 
 
-def test_a_float_file_that_fails_is_not_cured(
-    model_file: Path, other_model: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_float_file_that_fails_gets_no_remedy(
+    model_file: Path,
+    other_model: Any,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from unet_export.formats import onnx
+    from unet_export.formats import onnx_convert as onnx
 
     build = onnx.build_onnx
     monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
-    said: list[str] = []
+    caplog.set_level("INFO")
     with pytest.raises(ParityError):
-        export_model(
-            model_file, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx",), repair=True), said.append
-        )
-    assert not [line for line in said if "trying" in line]
+        export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx",), repair=True))
+    assert "proving" in caplog.text
+    assert "trying" not in caplog.text
 
 
 @pytest.mark.parametrize("name", [*INTEGERS, "tflite-int16x8"])
-def test_cures_come_in_order_of_cost(name: str) -> None:
-    start = DEFAULTS[name]
-    tried = [settings for _, settings in cures(FORMATS[name], lambda made: ["a", "b", "c", "d"])]
+def test_remedies_come_in_order_of_cost(name: str) -> None:
+    start = FORMATS[name].quantization
+    tried = [settings for _, settings in remedies(FORMATS[name], lambda made: ["a", "b", "c", "d"])]
     methods = [settings.method for settings in tried if settings.method != start.method]
     assert methods == (["percentile", "entropy"] if name == "onnx-int8" else ["percentile"])
     rest = tried[len(methods) :]
@@ -103,7 +105,7 @@ def test_cures_come_in_order_of_cost(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", INTEGERS)
-def test_an_examination_names_the_guilty_and_draws_where_masks_differ(
+def test_an_examination_names_the_main_contributor_and_draws_where_masks_differ(
     model: Any, write_model: Callable[..., Path], data: Path, tmp_path: Path, name: str
 ) -> None:
     wild = write_model(hard_model(model, 5, ["bridge_norm_a"]))

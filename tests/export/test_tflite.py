@@ -1,4 +1,4 @@
-"""An int8 file is integer throughout, fed with the photo's own bytes, and fine enough where classes are told apart."""
+"""An int8 file is integer throughout, fed with the photo's own bytes, and its head tells classes apart."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tests.export.conftest import SIZE
+from tests.helpers.tiny import SIZE
 from unet_export.calibration import sha256
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
-from unet_export.formats.tflite import export_int8, export_tflite
+from unet_export.formats.tflite_check import check
+from unet_export.formats.tflite_convert import export_tflite
 from unet_export.formats.tflite_quantize import sample
 from unet_export.quantization import Quantization
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.litert import load
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.litert import load
 
 Export = Callable[..., bytes]
 
@@ -54,7 +55,7 @@ def small_model(*layers: Any, size: int = 32) -> keras.Model:
 
 
 def activation_types(content: bytes) -> dict[str, str]:
-    """Type of what each operator with weights answers, by the first of its names."""
+    """Type of the output of each operator with weights, by the first of its names."""
     flatbuffer = Flatbuffer(content)
     weighted = [entry.outputs[0] for entry in flatbuffer.operators if entry.kind in WEIGHTED]
     return {flatbuffer.name(index): flatbuffer.type(index) for index in weighted}
@@ -77,19 +78,19 @@ def test_no_tensor_is_float(int8: bytes) -> None:
 
 def test_only_the_head_works_on_int16(int8: bytes) -> None:
     types = activation_types(int8)
-    fine = [name for name, kind in types.items() if kind == "INT16"]
-    assert len(fine) == 1
-    assert "logits" in fine[0]
+    wide = [name for name, kind in types.items() if kind == "INT16"]
+    assert len(wide) == 1
+    assert "logits" in wide[0]
     assert set(types.values()) == {"INT8", "INT16"}
 
 
 def test_masks_are_those_of_the_trained_model(int8: bytes, model: Any, images: Any, tmp_path: Path) -> None:
     path = tmp_path / "tiny.int8.tflite"
     path.write_bytes(int8)
-    answer = load(read_artifact(path), "cpu", None).run(images)
+    prediction = load(read_artifact(path), "cpu", None).run(images)
     expected = model(images, training=False).numpy()
-    assert (answer.argmax(-1) == expected.argmax(-1)).mean() > 0.99
-    assert len(np.unique(answer)) > 256  # more levels than 8 bits have
+    assert (prediction.argmax(-1) == expected.argmax(-1)).mean() > 0.99
+    assert len(np.unique(prediction)) > 256  # more levels than 8 bits have
 
 
 def test_the_spec_says_how_it_was_quantised(int8: bytes, images: Any, tmp_path: Path) -> None:
@@ -105,7 +106,9 @@ def test_the_spec_says_how_it_was_quantised(int8: bytes, images: Any, tmp_path: 
 def test_equal_models_and_photos_give_equal_bytes(
     int8: bytes, model: Any, spec: ModelSpec, images: Any, tmp_path: Path
 ) -> None:
-    assert export_int8(model, spec, images, tmp_path) == int8  # another folder, which TensorFlow's own metadata names
+    assert (
+        export_tflite(model, "int8", spec, images, None, tmp_path) == int8
+    )  # TensorFlow's own metadata names the folder
 
 
 def test_photos_without_black_and_white_give_the_same_input(export: Export, images: Any) -> None:
@@ -115,9 +118,9 @@ def test_photos_without_black_and_white_give_the_same_input(export: Export, imag
 
 def test_a_precise_layer_gets_int16_activations(export: Export) -> None:
     types = activation_types(export(precise=("bridge_conv_a", "probabilities")))
-    fine = [name for name, kind in types.items() if kind == "INT16"]
-    assert len(fine) == 2
-    assert any("bridge_conv_a" in name for name in fine)
+    wide = [name for name, kind in types.items() if kind == "INT16"]
+    assert len(wide) == 2
+    assert any("bridge_conv_a" in name for name in wide)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_a_layer_that_litert_lacks_is_named(spec: ModelSpec, tmp_path: Path) -> 
 def test_a_layer_that_stays_float_is_named(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
     network = small_model(keras.layers.Activation("elu", name="bend"))
     with pytest.raises(ExportError, match=r"not int8: .* are not integer, the first: .*bend.*ELU"):
-        export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path)
+        check(export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path), "int8")
 
 
 def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_the_same(
@@ -197,16 +200,19 @@ def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_t
     content = export_tflite(network, "int8", spec, images, Quantization(photos=len(images)), tmp_path)
     path = tmp_path / "dead.tflite"
     path.write_bytes(content)
-    answers = load(read_artifact(path), "cpu", None).run(images[:8])
+    prediction = load(read_artifact(path), "cpu", None).run(images[:8])
     expected = network(images[:8], training=False).numpy()
-    assert np.abs(answers - expected).max() < 0.05
+    assert np.abs(prediction - expected).max() < 0.05
 
 
 @pytest.mark.parametrize(
     ("kind", "precision", "weight"),
-    [*product(("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"), ("int8", "int16x8"), (0.0,)),
-     ("Conv2D", "int8", 1e-9), ("Conv2D", "int16x8", 1e-3)],
-)  # fmt: skip
+    [
+        *product(("Conv2D", "Conv2DTranspose", "DepthwiseConv2D"), ("int8", "int16x8"), (0.0,)),
+        ("Conv2D", "int8", 1e-9),
+        ("Conv2D", "int16x8", 1e-3),
+    ],
+)
 def test_a_channel_that_training_left_only_a_bias_keeps_it(
     kind: str, precision: str, weight: float, spec: ModelSpec, images: Any, tmp_path: Path
 ) -> None:
@@ -221,6 +227,6 @@ def test_a_channel_that_training_left_only_a_bias_keeps_it(
     content = export_tflite(network, precision, spec, images, Quantization(photos=len(images)), tmp_path)
     path = tmp_path / "faded.tflite"
     path.write_bytes(content)
-    answers = load(read_artifact(path), "cpu", None).run(images[:8])
+    prediction = load(read_artifact(path), "cpu", None).run(images[:8])
     expected = network(images[:8], training=False).numpy()
-    assert np.abs(answers - expected).max() < 0.05
+    assert np.abs(prediction - expected).max() < 0.05

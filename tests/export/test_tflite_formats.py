@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import Flatbuffer, layers_in
-from unet_export.formats.saved_model import write_graph
-from unet_export.formats.tflite import export_tflite, layer_names
+from unet_export.formats.saved_model import layer_names, write_graph
 from unet_export.formats.tflite_check import check
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.litert import load
-from unet_runtime.spec import ModelSpec
+from unet_export.formats.tflite_convert import export_tflite
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.litert import load
 
 # Largest difference of one probability; of integers the decisions count, and the tiny model's are steep.
 TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic-range": 0.1, "int8": 0.3, "int16x8": 0.1}
@@ -39,18 +39,18 @@ def saved_model(model: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-def test_the_runtime_gets_the_trained_models_answer(
+def test_the_runtime_predicts_what_the_trained_model_does(
     precision: str, files: dict[str, bytes], model: Any, images: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / f"tiny.{precision}.tflite"
     path.write_bytes(files[precision])
     artifact = read_artifact(path)
-    answer = load(artifact, "cpu", None).run(images)
+    prediction = load(artifact, "cpu", None).run(images)
     expected = model(images, training=False).numpy()
     assert artifact.spec.precision == precision
-    assert answer.dtype == np.float32
-    assert np.abs(answer - expected).max() < TOLERANCES[precision]
-    assert (answer.argmax(-1) == expected.argmax(-1)).mean() > 0.99
+    assert prediction.dtype == np.float32
+    assert np.abs(prediction - expected).max() < TOLERANCES[precision]
+    assert (prediction.argmax(-1) == expected.argmax(-1)).mean() > 0.99
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import colour_spec
 from unet_runtime import ModelFileError
-from unet_runtime.artifact import (
+from unet_runtime.core.artifact import (
     append_to_tflite,
     read_artifact,
     read_saved_model_spec,

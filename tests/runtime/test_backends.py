@@ -1,4 +1,4 @@
-"""Engines: who is chosen, what is refused before it is imported, threads, whose memory an answer is."""
+"""Engines: which one is chosen, what is refused before it is imported, threads, whose memory a result is."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unet_runtime import BackendError
-from unet_runtime.artifact import Artifact, read_artifact
-from unet_runtime.backends import ENGINES, cores, import_engine, installed, load, onnxruntime, package_file, wheels
-
-MODELS = Path(onnxruntime.__file__).parents[1] / "models"
-FILES = {"onnx": "pets-edge-160.float32.onnx", "tflite": "pets-edge-160.int8.tflite"}
-ENGINE_NAMES = ("onnx", "tflite", "openvino")
+from unet_runtime import MissingDependencyError
+from unet_runtime.core import cores
+from unet_runtime.core.artifact import Artifact, read_artifact
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, MODELS, import_engine, installed, load, package_file, wheels
+from unet_runtime.engines.onnxruntime_cpu import session_options
 
 
 def artifact(engine: str) -> Artifact:
-    return read_artifact(MODELS / FILES.get(engine, FILES["onnx"]))
+    return read_artifact(ENGINES[engine].default_model)
 
 
 def pictures(count: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def fake(folder: Path, package: str, source: str) -> dict[str, str]:
     """An environment in which ``package`` is a module of one file with ``source``."""
     (folder / package).mkdir(parents=True)
     (folder / package / "__init__.py").write_text(source)
-    return {**os.environ, "PYTHONPATH": str(folder)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 def in_process(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -50,35 +50,35 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
-def test_an_answer_belongs_to_the_caller(engine: str) -> None:
-    """A later run does not write into an earlier answer, nor does any thread's into another's."""
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_result_belongs_to_the_caller(engine: str) -> None:
+    """A later run does not write into an earlier result, nor does any thread's into another's."""
     backend = load(engine, artifact(engine), threads=1)
     images = pictures(4)
     first = backend.run(images[:1])
     kept = first.copy()
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda index: backend.run(images[index % 4 : index % 4 + 1]), range(12)))
+        outputs = list(pool.map(lambda index: backend.run(images[index % 4 : index % 4 + 1]), range(12)))
     assert np.array_equal(first, kept)
-    for index, answer in enumerate(answers):
-        np.testing.assert_allclose(answer, answers[index % 4], atol=1e-6)
-    assert not np.array_equal(answers[0], answers[1])
+    for index, output in enumerate(outputs):
+        np.testing.assert_allclose(output, outputs[index % 4], atol=1e-6)
+    assert not np.array_equal(outputs[0], outputs[1])
     together = backend.run(images)
-    np.testing.assert_allclose(together, np.concatenate(answers[:4]), atol=1e-5)
+    np.testing.assert_allclose(together, np.concatenate(outputs[:4]), atol=1e-5)
     assert together.dtype == np.float32
 
 
 def test_int8_probabilities_are_dequantised() -> None:
-    """By hand from the file's own scale, beside the float model's answer."""
+    """By hand from the file's own scale, beside the float model's output."""
     backend = load("tflite", artifact("tflite"))
     image = pictures(1)
-    answer = backend.run(image)
+    output = backend.run(image)
     details = backend._interpreter.get_output_details()[0]  # type: ignore[attr-defined]
     scale, zero_point = details["quantization"]
     raw = backend._interpreter.get_tensor(details["index"])  # type: ignore[attr-defined]
     assert raw.dtype.kind == "i"
-    np.testing.assert_allclose(answer, (raw.astype(np.float32) - zero_point) * np.float32(scale), atol=1e-7)
-    assert abs(answer - load("onnx", artifact("onnx")).run(image)).mean() < 0.05
+    np.testing.assert_allclose(output, (raw.astype(np.float32) - zero_point) * np.float32(scale), atol=1e-7)
+    assert abs(output - load("onnx", artifact("onnx")).run(image)).mean() < 0.05
 
 
 def test_onnx_runtime_does_not_keep_the_files_bytes() -> None:
@@ -89,10 +89,9 @@ def test_onnx_runtime_does_not_keep_the_files_bytes() -> None:
 
 
 def test_threads_are_those_that_were_asked_for() -> None:
-    options = onnxruntime.session_options
-    assert options(3).intra_op_num_threads == 3
-    assert options(3).get_session_config_entry("session.force_spinning_stop") == "1"
-    assert options(None).intra_op_num_threads == (cores.limit() or 0)
+    assert session_options(3).intra_op_num_threads == 3
+    assert session_options(3).get_session_config_entry("session.force_spinning_stop") == "1"
+    assert session_options(None).intra_op_num_threads == (cores.limit() or 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="needs cores to do without")
@@ -100,7 +99,7 @@ def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
     """As under taskset; the engines themselves would start a thread for every core of the machine."""
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import numpy as np\n"
-        "from unet_runtime import Segmenter; from unet_runtime.backends import cores\n"
+        "from unet_runtime import Segmenter; from unet_runtime.core import cores\n"
         "assert (cores.limit(), cores.default_threads()) == (1, 1)\n"
         "import onnxruntime; before = len(os.listdir('/proc/self/task'))\n"
         "backend = Segmenter(backend='onnx').backend; backend.run(np.zeros((1, 160, 160, 3), np.uint8))\n"
@@ -147,7 +146,7 @@ def test_both_wheels_are_refused_before_they_are_imported(tmp_path: Path) -> Non
         (tmp_path / f"{name}-{version}.dist-info").mkdir()
     done = in_process(LOAD, environment)
     assert done.stdout.startswith("BackendError onnxruntime 1.30.0 and onnxruntime-gpu 1.31.1 are both installed")
-    remedy = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "unet-edge-runtime[cuda]"'
+    remedy = f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_command('cuda')}"
     assert done.stdout.strip().endswith(remedy), done.stderr
     (tmp_path / "photo.jpg").write_bytes((MODELS.parent / "samples" / "chelsea.jpg").read_bytes())
     command = f"import sys; sys.argv = ['unet-run', {str(tmp_path / 'photo.jpg')!r}]"
@@ -164,14 +163,14 @@ def test_both_wheels_are_refused_before_they_are_imported(tmp_path: Path) -> Non
 def test_a_broken_engine_is_an_error_that_says_how_to_mend_it(source: str, tmp_path: Path) -> None:
     done = in_process(LOAD, fake(tmp_path, "onnxruntime", source))
     assert done.stdout.startswith("BackendError backend onnx: onnxruntime is installed but cannot be imported"), done
-    assert 'pip install "unet-edge-runtime[onnx]" --force-reinstall' in done.stdout
+    assert f"{pip_command('onnx')} --force-reinstall" in done.stdout
 
 
 def test_what_an_uninstalled_wheel_leaves_behind_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder without code; Python would import it as a namespace."""
     (tmp_path / "leftover").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(ENGINES, "tflite", ENGINES["tflite"]._replace(package="leftover"))
+    monkeypatch.setitem(ENGINES, "tflite", replace(ENGINES["tflite"], package="leftover"))
     assert not installed("tflite")
-    with pytest.raises(BackendError, match=r"not installed: pip install \"unet-edge-runtime\[tflite\]\""):
+    with pytest.raises(MissingDependencyError, match=f"LiteRT, which is not installed: {pip_command('tflite')}"):
         import_engine("tflite")

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from unet_runtime.backends import ENGINES, installed
-from unet_runtime.bench.plan import MODELS
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.cli import bench, exits
+from unet_runtime.core.errors import INTERRUPTED, TERMINATED
+from unet_runtime.engines import ENGINES, MODELS, installed
 
 COMMAND = [sys.executable, "-c", "from unet_runtime.cli.bench import main; main()"]
 QUICK = ["--rounds", "1", "--photos-a-round", "2", "--threads", "1"]
@@ -26,8 +26,13 @@ QUICK = ["--rounds", "1", "--photos-a-round", "2", "--threads", "1"]
 def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def without(folder: Path, package: str) -> dict[str, str]:
@@ -37,7 +42,7 @@ def without(folder: Path, package: str) -> dict[str, str]:
         "find = importlib.util.find_spec\n"
         f"importlib.util.find_spec = lambda name, package=None: None if name == {package!r} else find(name, package)\n"
     )
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 def called(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
@@ -56,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
 def test_the_bundled_models_run_in_every_engine(tmp_path: Path) -> None:
     done = run(*QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert done.stderr.startswith("round 1 of 1, 1 of ")
     content = read(tmp_path / "unet-bench" / "bench.json")
     expected = {
         (path.name, name)
@@ -88,20 +93,27 @@ def test_a_damaged_model_does_not_stop_the_good_one(colour_model: Path, tmp_path
     assert not (tmp_path / "unet-bench" / "bench.json").exists()
 
 
+def test_json_on_standard_output_and_silence(colour_model: Path, tmp_path: Path) -> None:
+    done = run(*QUICK, "--backend", "onnx", colour_model, "-o", "out", "-q", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == read(tmp_path / "out" / "bench.json")
+
+
 def test_an_engine_that_is_not_installed_is_named_with_the_command(tmp_path: Path) -> None:
     environment = without(tmp_path, "ai_edge_litert")
     tflite = next(MODELS.glob("*.tflite"))
     for arguments in ([tflite], [tflite, "--backend", "tflite"]):
         done = run(*QUICK, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 3
-        assert 'pip install "unet-edge-runtime[tflite]"' in done.stdout
+        assert 'pip install "ai-edge-litert' in done.stdout
         assert "Traceback" not in done.stderr
 
 
 def test_without_matplotlib_there_are_table_and_json_and_a_note(colour_model: Path, tmp_path: Path) -> None:
     done = run(*QUICK, "--backend", "onnx", colour_model, cwd=tmp_path, **without(tmp_path, "matplotlib"))
     assert done.returncode == 0, done.stderr
-    assert 'no plot: matplotlib is not installed: pip install "unet-edge-runtime[bench]"' in done.stdout
+    assert 'no plot: matplotlib is not installed: pip install "matplotlib' in done.stderr
     assert "Fastest: colours.onnx" in done.stdout
     assert [path.name for path in (tmp_path / "unet-bench").iterdir()] == ["bench.json"]
 
@@ -145,12 +157,17 @@ def test_accuracy_on_the_test_part_of_a_dataset(pets_dir: Path, tmp_path: Path) 
         (["--data", "empty"], 1, "no photo in this folder"),
         (["--output", "notes.txt/deep"], 1, "cannot be written"),
         (["--json", "notes.txt/deep/x.json"], 1, "cannot be written"),
+        (["--json", "m.onnx"], 2, "--json m.onnx would replace a model"),
     ],
 )
 def test_wrong_use_is_an_error_before_anything_is_measured(
-    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("a file")
     monkeypatch.chdir(tmp_path)
@@ -170,20 +187,23 @@ def _nothing_to_measure(combinations: list[object], *rest: Any) -> Any:
 
 def test_threads_are_numbers_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "usable_cores", lambda: 4)
-    parse = bench._threads
-    assert parse(None, None, "1,all") == (1, 4)  # type: ignore[arg-type]
-    assert parse(None, None, "4, all,2") == (4, 2)  # type: ignore[arg-type]
+    for text, expected in (("1,all", (1, 4)), ("4, all,2", (4, 2))):
+        with bench.command.make_context("unet-bench", ["--threads", text]) as context:
+            assert context.params["threads"] == expected
 
 
 @pytest.mark.parametrize(
     ("number", "delay", "code"),
-    [(signal.SIGINT, 0.0, exits.INTERRUPTED), (signal.SIGTERM, 2.5, exits.TERMINATED)],  # at its start, at its work
+    [(signal.SIGINT, 0.0, INTERRUPTED), (signal.SIGTERM, 2.5, TERMINATED)],  # at its start, at its work
 )
 def test_a_signal_ends_the_child_and_writes_nothing(number: int, delay: float, code: int, tmp_path: Path) -> None:
     process = subprocess.Popen(  # rounds of minutes
         [*COMMAND, "--photos-a-round", "5000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while not (child := children.read_text().split()) and time.monotonic() < deadline:
@@ -194,7 +214,7 @@ def test_a_signal_ends_the_child_and_writes_nothing(number: int, delay: float, c
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     while (alive := Path(f"/proc/{child[0]}").exists()) and time.monotonic() < deadline:
-        time.sleep(0.02)  # one that was just started, and never told what to do, ends by itself
+        time.sleep(0.02)  # one that was just started, and never given a job, ends by itself
     assert not alive
     assert list((tmp_path / "unet-bench").iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Damaged photos and model files: a clean error or a right answer each time, never a crash, never a hang.
+"""Damaged photos and model files: a clean error or a right result each time, never a crash, never a hang.
 
 The work is done in child processes, each with a time limit: a decoder or an engine that crashes takes its whole process
 along. Everything follows from seeds: what a failure names can be done again with
@@ -60,21 +60,21 @@ def test_models_are_refused_for_their_digest(kind: str) -> None:
 def test_onnx_models_with_a_digest_of_their_damage() -> None:
     """Someone made these on purpose, or another program did; the engines read them."""
     outcomes = run_child("forged", "onnx", 300)
-    assert outcomes["refused"] + outcomes["answer"] == outcomes.total() == 300, outcomes
+    assert outcomes["refused"] + outcomes["output"] == outcomes.total() == 300, outcomes
     assert outcomes["refused"] > 0
-    assert outcomes["answer"] > 0
+    assert outcomes["output"] > 0
 
 
 def test_tflite_models_with_a_digest_of_their_damage() -> None:
     """LiteRT itself ends a process in about 1 of 300 such files: the digest is what keeps accidents away from it."""
     outcomes = run_child("forged", "tflite", 60, crashes_allowed=3)
-    assert outcomes["refused"] + outcomes["answer"] + outcomes["crash"] == outcomes.total() == 60, outcomes
+    assert outcomes["refused"] + outcomes["output"] + outcomes["crash"] == outcomes.total() == 60, outcomes
     assert outcomes["refused"] > 0
-    assert outcomes["answer"] > 0
+    assert outcomes["output"] > 0
 
 
 def run_child(task: str, kind: str, count: int, *, crashes_allowed: int = 0) -> Counter[str]:
-    """Outcomes of ``count`` seeds by name; what is neither an answer nor a refusal is its own text."""
+    """Outcomes of ``count`` seeds by name; what is neither an output nor a refusal is its own text."""
     outcomes: Counter[str] = Counter()
     first = 0
     while first < count:
@@ -117,8 +117,9 @@ def child(task: str, kind: str, first: int, last: int) -> None:
 
 
 def photo_attempt(format_: str, folder: Path) -> Callable[[random.Random], str]:
-    from unet_runtime.preprocess import model_input, open_photo
-    from unet_runtime.spec import InputSpec
+    from unet_runtime.core.geometry import model_input
+    from unet_runtime.core.photo import open_photo
+    from unet_runtime.core.spec import InputSpec
 
     whole, other = photo_bytes(format_, (120, 80)), photo_bytes(format_, (61, 97))
 
@@ -230,7 +231,7 @@ def forged_attempt(kind: str, folder: Path) -> Callable[[random.Random], str]:
         result = Segmenter(path, threads=1)(photo)
         assert result.mask.shape == (48, 64)
         assert result.mask.max() < len(result.spec.classes)
-        return "answer"
+        return "output"
 
     return attempt
 
@@ -248,7 +249,7 @@ def forged(body: bytes, rng: random.Random) -> Iterator[bytes]:
 
 
 def small_onnx() -> bytes:
-    from tests.runtime.test_tiling import convolution_spec, write_convolution
+    from tests.helpers.convolution import convolution_spec, write_convolution
 
     with tempfile.TemporaryDirectory() as folder:
         return write_convolution(Path(folder) / "model.onnx", convolution_spec(1)).read_bytes()

@@ -12,7 +12,7 @@ PROGRAM = """
 import os, signal, sys, time
 import click
 from unet_runtime.cli import exits
-from unet_runtime.errors import BackendError
+from unet_runtime.core.errors import BackendError
 
 @click.command()
 def command():

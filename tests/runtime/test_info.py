@@ -1,4 +1,4 @@
-"""unet-info: what it says of model files and of this machine, and that nothing that is broken breaks it."""
+"""unet-info: what it says about model files and this machine, and that no broken engine ends it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import colour_spec
-from unet_runtime import backends
-from unet_runtime.artifact import write_keras, write_saved_model_spec
 from unet_runtime.cli import info, machine
+from unet_runtime.core.artifact import write_keras, write_saved_model_spec
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, MODELS
 
 MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
-MODELS = Path(info.__file__).parents[1] / "models"
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*MAIN, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False,
+        [*MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
         env={**os.environ, **environment},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a plain ``pip install unet-edge-runtime``."""
-    monkeypatch.setattr(backends, "installed", lambda name: False)
+    monkeypatch.setattr(machine, "installed", lambda name: False)
 
 
 def invoke(*arguments: str | Path) -> tuple[int, str, str]:
@@ -57,7 +61,7 @@ def test_this_machine_for_programs() -> None:
         assert cpu["engine"][-1].isdigit()
     cuda = engines["onnx"]["devices"][1]
     assert (cuda["device"], cuda["runs"]) == ("cuda", False)
-    assert 'pip install "unet-edge-runtime[cuda]"' in cuda["reason"]
+    assert pip_command("cuda") in cuda["reason"]
     assert report["default_engine"] == "onnx"
     assert 1 <= report["machine"]["usable_cores"] <= report["machine"]["logical_cores"]
 
@@ -66,23 +70,29 @@ def test_a_model_says_what_it_is(no_engine: None) -> None:
     code, text, _ = invoke(MODELS / "pets-edge-160.int8.tflite")
     assert code == 0
     for expected in (
-        "pets-edge, architecture unet, int8", "2.0 MB, undamaged (SHA-256 ", "160x160 pixels, RGB: a photo of any size",
-        "pet (foreground), background (background), border (neutral)", "Oxford-IIIT Pet, official split, 3473 photos",
-        "mean IoU 0.7613", "on 2922 test photos, in float32", "method minmax, photos 200", "Apache-2.0",
-        'nothing yet: pip install "unet-edge-runtime[tflite]"',
-    ):  # fmt: skip
+        "pets-edge, architecture unet, int8",
+        "2.0 MB, undamaged (SHA-256 ",
+        "160x160 pixels, RGB: a photo of any size",
+        "pet (foreground), background (background), border (neutral)",
+        "Oxford-IIIT Pet, official split, 3473 photos",
+        "mean IoU 0.7613",
+        "on 2922 test photos, in float32",
+        "method minmax, photos 200",
+        "Apache-2.0",
+        'nothing yet: pip install "ai-edge-litert',
+    ):
         assert expected in text, text
 
 
-def test_a_machine_without_an_engine_is_told_what_to_install(no_engine: None) -> None:
+def test_a_machine_without_an_engine_gets_the_commands(no_engine: None) -> None:
     code, text, _ = invoke()
     assert code == 0
     assert "No engine is installed, so nothing runs yet." in text
-    for extra in ("onnx", "tflite", "openvino"):
-        assert f'not installed: pip install "unet-edge-runtime[{extra}]"' in text
+    for package in ("onnxruntime", "ai-edge-litert", "openvino"):
+        assert f'not installed: pip install "{package}' in text
 
 
-def test_damaged_models_are_exit_code_3_and_the_others_are_told(no_engine: None, tmp_path: Path) -> None:
+def test_damaged_models_are_exit_code_3_and_the_others_are_described(no_engine: None, tmp_path: Path) -> None:
     content = bytearray((MODELS / "pets-edge-160.int8.tflite").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "damaged.tflite").write_bytes(content)
@@ -120,9 +130,9 @@ def test_files_that_no_engine_runs_are_read_all_the_same(no_engine: None, tmp_pa
     ("source", "reason"),
     [
         ("raise OSError('GLIBC_2.38 not found')", "cannot be imported (GLIBC_2.38 not found)"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "it crashes (Illegal instruction)"),
-        ("import os; os._exit(7)", "its process ended early (exit code 7)"),
-        ("import time; time.sleep(60)", "it hangs"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "Illegal instruction): is its wheel made for this"),
+        ("import os; os._exit(7)", "the process ended without a result: exit status 7"),
+        ("import time; time.sleep(60)", "took more than 3 s"),
     ],
     ids=["raises", "crashes", "exits", "hangs"],
 )
@@ -131,14 +141,14 @@ def test_an_engine_that_is_broken_does_not_break_it(
 ) -> None:
     (tmp_path / "ai_edge_litert").mkdir()
     (tmp_path / "ai_edge_litert" / "__init__.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(machine, "_SECONDS", 3 if "sleep" in source else 60)
-    (state,) = machine._try_apart("tflite")
+    (state,) = machine._try_devices(ENGINES["tflite"])
     assert (state.device, state.runs) == ("cpu", False)
     assert reason in state.reason
 
 
-def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_are_listed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a GPU and a broken LiteRT."""
     states = (
         machine.DeviceState("cpu", True, "", "ONNX Runtime 1.31.1"),
@@ -149,20 +159,29 @@ def test_devices_are_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         machine.EngineState("onnx", (".onnx",), True, "pip install onnx", 4, states),
         machine.EngineState("tflite", (".tflite",), True, "", 4, (machine.DeviceState("cpu", False, "it crashes"),)),
     ]
-    monkeypatch.setattr(machine, "engines", lambda: engines)
+    monkeypatch.setattr(machine, "engine_states", lambda: engines)
     code, text, _ = invoke()
     assert code == 0
     lines = [line.strip() for line in text.splitlines()]
     for expected in (
-        "onnx      ONNX Runtime 1.31.1, reads .onnx, 4 threads", "cpu      runs",
+        "onnx      ONNX Runtime 1.31.1, reads .onnx, 4 threads",
+        "cpu      runs",
         "tensorrt not tried: its libraries load",
-        "cuda     runs: 9 of the model's 49 nodes run on the CPU", "runs on    onnx (cpu, cuda)",
-        "tflite    installed, but broken, reads .tflite, 4 threads", "cpu      does not run: it crashes",
+        "cuda     runs: 9 of the model's 49 nodes run on the CPU",
+        "runs on    onnx (cpu, cuda)",
+        "tflite    installed, but broken, reads .tflite, 4 threads",
+        "cpu      does not run: it crashes",
         "unet-run takes onnx on cuda if no option says otherwise",
-    ):  # fmt: skip
+    ):
         assert expected in lines, text
-    monkeypatch.setattr(machine, "engines", lambda: engines[1:])
+    monkeypatch.setattr(machine, "engine_states", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
+
+
+def test_the_report_goes_to_a_file(no_engine: None, tmp_path: Path) -> None:
+    code, text, _ = invoke("--json", "-o", tmp_path / "new" / "machine.json")
+    assert (code, text) == (0, "")
+    assert json.loads((tmp_path / "new" / "machine.json").read_text())["default_engine"] is None
 
 
 def test_wrong_use() -> None:

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from unet_runtime import ImageError
-from unet_runtime.jobs import Checkpoint, Pool, Room, StoppedError, in_order, plan
+from unet_runtime.io.jobs import Checkpoint, PixelBudget, Pool, StoppedError, map_in_order, plan
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_outcomes_are_in_order_and_work_overlaps() -> None:
             time.sleep(0.1)
         return item * item
 
-    outcomes = list(in_order(work, range(20), workers=2))
+    outcomes = list(map_in_order(work, range(20), workers=2))
     assert [outcome.item for outcome in outcomes] == list(range(20))
     assert [outcome.result for outcome in outcomes] == [item * item for item in range(20)]
 
@@ -43,7 +43,7 @@ def test_an_error_stays_with_its_item() -> None:
             raise ImageError("three")
         return item
 
-    outcomes = list(in_order(work, range(6), workers=3))
+    outcomes = list(map_in_order(work, range(6), workers=3))
     assert [outcome.result for outcome in outcomes] == [0, 1, 2, None, 4, 5]
     assert [str(outcome.error) for outcome in outcomes if outcome.error] == ["three"]
 
@@ -58,7 +58,7 @@ def test_any_other_error_ends_the_run() -> None:
 
     seen = []
     with pytest.raises(ZeroDivisionError):
-        seen.extend(outcome.item for outcome in in_order(work, itertools.count(), workers=2, ahead=4))
+        seen.extend(outcome.item for outcome in map_in_order(work, itertools.count(), workers=2, ahead=4))
     assert seen == [0, 1, 2]
     assert max(begun) < 12
 
@@ -71,7 +71,7 @@ def test_items_are_taken_no_faster_than_needed() -> None:
             taken.append(item)
             yield item
 
-    with closing(in_order(lambda item, checkpoint: item, items(), workers=2, ahead=5)) as outcomes:
+    with closing(map_in_order(lambda item, checkpoint: item, items(), workers=2, ahead=5)) as outcomes:
         for outcome in outcomes:
             assert len(taken) <= outcome.item + 5
             if outcome.item == 50:
@@ -94,7 +94,7 @@ def test_closing_stops_work_at_its_next_checkpoint() -> None:
             stopped.append(item)
             raise
 
-    with closing(in_order(work, range(1000), workers=3)) as outcomes:
+    with closing(map_in_order(work, range(1000), workers=3)) as outcomes:
         next(outcomes)
         assert begun.wait(20)
     assert 1 <= len(stopped) <= 3  # those in work; those that waited were never begun
@@ -102,7 +102,7 @@ def test_closing_stops_work_at_its_next_checkpoint() -> None:
 
 def test_a_consumer_that_fails_ends_it_too() -> None:
     def consume() -> None:
-        with closing(in_order(lambda item, checkpoint: item, itertools.count(), workers=2)) as outcomes:
+        with closing(map_in_order(lambda item, checkpoint: item, itertools.count(), workers=2)) as outcomes:
             for outcome in outcomes:
                 if outcome.item == 5:
                     raise KeyboardInterrupt
@@ -112,7 +112,7 @@ def test_a_consumer_that_fails_ends_it_too() -> None:
 
 
 def test_nothing_to_do() -> None:
-    assert list(in_order(lambda item, checkpoint: item, [], workers=2)) == []
+    assert list(map_in_order(lambda item, checkpoint: item, [], workers=2)) == []
 
 
 def test_a_pool_lends_each_thing_to_one_worker() -> None:
@@ -121,7 +121,7 @@ def test_a_pool_lends_each_thing_to_one_worker() -> None:
     most = []
 
     def work(item: int, checkpoint: Checkpoint) -> None:
-        with pool.one() as thing:
+        with pool.borrow() as thing:
             assert thing not in lent
             lent.append(thing)
             most.append(len(lent))
@@ -130,18 +130,18 @@ def test_a_pool_lends_each_thing_to_one_worker() -> None:
         if item % 7 == 0:
             raise ImageError("after giving it back")
 
-    assert len(list(in_order(work, range(40), workers=4))) == 40
+    assert len(list(map_in_order(work, range(40), workers=4))) == 40
     assert max(most) == 2
 
 
-def test_room_bounds_the_pixels_in_work() -> None:
-    room = Room(100)
+def test_a_budget_bounds_the_pixels_in_work() -> None:
+    budget = PixelBudget(100)
     in_work: list[int] = []
     seen = []
     lock = threading.Lock()
 
     def work(pixels: int, checkpoint: Checkpoint) -> None:
-        with room.hold(pixels):
+        with budget.reserve(pixels):
             with lock:
                 in_work.append(pixels)
                 seen.append(list(in_work))
@@ -149,7 +149,7 @@ def test_room_bounds_the_pixels_in_work() -> None:
             with lock:
                 in_work.remove(pixels)
 
-    list(in_order(work, [30, 30, 30, 30, 500, 30, 100, 1] * 6, workers=4))
+    list(map_in_order(work, [30, 30, 30, 30, 500, 30, 100, 1] * 6, workers=4))
     assert max(len(held) for held in seen) >= 2
     for held in seen:
         assert sum(held) <= 100 or held == [500]
@@ -157,7 +157,7 @@ def test_room_bounds_the_pixels_in_work() -> None:
 
 def test_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     """(workers, runs at a time, threads of each)."""
-    monkeypatch.setattr("unet_runtime.backends.cores.default_threads", lambda: 4)
+    monkeypatch.setattr("unet_runtime.core.cores.default_threads", lambda: 4)
     assert plan(1, None) == (1, 1, None)
     assert plan(1, 3) == (1, 1, 3)
     assert plan(0, None) == (1, 1, None)

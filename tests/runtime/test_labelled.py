@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from unet_runtime import ImageError, SourceError
-from unet_runtime.labelled import IGNORED, check_split, confusion, evenly, iou, model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.datasets.oxford_pets import check_split, evenly, open_trimap, read_split
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.metrics import IGNORED, confusion, iou
+from unet_runtime.core.spec import InputSpec
 
 
 def write_layout(root: Path, names: list[str], test: list[str]) -> None:
@@ -124,9 +125,25 @@ def test_a_split_s_name(split: str) -> None:
 
 @pytest.mark.parametrize(
     "split",
-    ["", "random", "random:", "random:x", "random:-1", "random:+1", "random: 1", "random:1 ", "random:1\n",
-     "random:1.0", "random:01", "random:1_0", "random:\u0663", "Random:1", "article:1", "official:"],
-)  # fmt: skip
+    [
+        "",
+        "random",
+        "random:",
+        "random:x",
+        "random:-1",
+        "random:+1",
+        "random: 1",
+        "random:1 ",
+        "random:1\n",
+        "random:1.0",
+        "random:01",
+        "random:1_0",
+        "random:\u0663",
+        "Random:1",
+        "article:1",
+        "official:",
+    ],
+)
 def test_what_names_no_split(split: str, tmp_path: Path) -> None:
     for refuse in (check_split, lambda name: read_split(tmp_path, name, "test")):
         with pytest.raises(SourceError) as caught:
@@ -169,7 +186,7 @@ def test_labels_lie_where_the_photo_lies_and_are_mirrored_with_it() -> None:
     spec = InputSpec(32, 32, margin=6)
     photo = Image.fromarray(np.repeat(labels[..., np.newaxis], 3, axis=-1))
     assert np.array_equal(model_labels(labels, spec), model_input(photo, spec)[0, ..., 0])
-    assert np.array_equal(model_labels(labels, spec)[spec.answered], labels)
+    assert np.array_equal(model_labels(labels, spec)[spec.valid], labels)
 
 
 def test_iou_by_hand() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.conftest import colour_spec, write_colour_model
 from unet_runtime import ImageError, Segmenter
-from unet_runtime.preprocess import open_photo
+from unet_runtime.core.photo import open_photo
 
 SIDE = 10_000
 MEGAPIXELS = SIDE * SIDE / 1e6
@@ -118,7 +118,7 @@ def test_transparent_photos_need_no_third_copy(tmp_path: Path, colour_model: Pat
     Image.new("RGBA", (6000, 6000), (255, 0, 0, 255)).save(tmp_path / "photo.png", compress_level=1)
     measured = run_child(
         """
-from unet_runtime.preprocess import open_photo
+from unet_runtime.core.photo import open_photo
 photo = open_photo(sys.argv[2])
 print(json.dumps({"peak": megabytes("VmHWM") - base, "red": photo.getpixel((5999, 5999)) == (255, 0, 0)}))
 """,

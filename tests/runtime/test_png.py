@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_runtime.png import write_png
+from unet_runtime.io.png import write_png
 
 GENERATOR = np.random.default_rng(0)
 

@@ -11,8 +11,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.postprocess import class_mask, opacity, probability_bands, shares
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core import masks
+from unet_runtime.core.geometry import place
+from unet_runtime.core.masks import shares
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
+
+
+def planes(probabilities: np.ndarray, size: tuple[int, int], spec: ModelSpec) -> np.ndarray:
+    return masks.photo_planes(probabilities, place(size, spec), spec)
+
+
+def class_mask(probabilities: np.ndarray, size: tuple[int, int], spec: ModelSpec) -> np.ndarray:
+    return masks.class_mask(planes(probabilities, size, spec), size)
+
+
+def opacity(probabilities: np.ndarray, size: tuple[int, int], spec: ModelSpec) -> np.ndarray:
+    return masks.opacity(planes(probabilities, size, spec), size, spec)
 
 
 def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
@@ -22,13 +36,30 @@ def random_probabilities(size: int, seed: int = 0) -> np.ndarray:
 
 def whole_planes(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The plain definition: each class's plane resampled at once, float32 (height, width, C)."""
-    planes = [Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)
-              for plane in np.ascontiguousarray(probabilities.transpose(2, 0, 1))]  # fmt: skip
+    planes = [
+        Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR)
+        for plane in np.ascontiguousarray(probabilities.transpose(2, 0, 1))
+    ]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
 
 
-SIZES = [(701, 503), (32, 32), (33, 31), (31, 900), (4000, 300), (10, 7), (7, 1000), (1000, 7), (1, 1), (64, 64),
-         (1, 700), (700, 1), (3, 32), (32, 3), (96, 33)]  # fmt: skip
+SIZES = [
+    (701, 503),
+    (32, 32),
+    (33, 31),
+    (31, 900),
+    (4000, 300),
+    (10, 7),
+    (7, 1000),
+    (1000, 7),
+    (1, 1),
+    (64, 64),
+    (1, 700),
+    (700, 1),
+    (3, 32),
+    (32, 3),
+    (96, 33),
+]
 
 
 def check_against_the_definition(probabilities: np.ndarray, size: tuple[int, int]) -> None:
@@ -49,7 +80,7 @@ def test_mask_is_the_argmax_of_resampled_probabilities(size: tuple[int, int]) ->
 
 @pytest.mark.parametrize("size", SIZES)
 def test_large_areas_of_one_class_are_the_definition_s_too(size: tuple[int, int]) -> None:
-    """Most of it is copied, not computed: as a model answers, sure of itself but along outlines."""
+    """Most of it is copied, not computed: as in a model's output, which is certain but along outlines."""
     row, column = np.mgrid[:32, :32]
     distance = np.hypot(row - 13.3, column - 17.8)
     logits = np.stack([9 - distance, distance - 9, 1.5 - np.abs(distance - 9)], -1) * 4
@@ -59,13 +90,16 @@ def test_large_areas_of_one_class_are_the_definition_s_too(size: tuple[int, int]
 
 @settings(max_examples=60, deadline=None)
 @given(
-    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)), size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    classes=st.integers(2, 5), levels=st.integers(1, 6), seed=st.integers(0, 9),
-)  # fmt: skip
+    grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    classes=st.integers(2, 5),
+    levels=st.integers(1, 6),
+    seed=st.integers(0, 9),
+)
 def test_ties_are_the_definition_s(
     grid: tuple[int, int], size: tuple[int, int], classes: int, levels: int, seed: int
 ) -> None:
-    """Few levels, as int8 models answer: whole areas tie, and so do outlines."""
+    """Few levels, as int8 models have: whole areas tie, and so do outlines."""
     values = np.random.default_rng(seed).integers(0, levels, (*grid, classes)).astype(np.float32) / 4
     spec = colour_spec(grid[0], width=grid[1])
     spec = replace(spec, classes=(spec.classes * 2)[:classes])
@@ -88,7 +122,7 @@ def test_a_grid_of_few_points(grid: int, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [*SIZES, (5000, 3)])
 def test_bands_of_probabilities_are_the_definition_s(size: tuple[int, int]) -> None:
     probabilities = random_probabilities(32)
-    bands = list(probability_bands(probabilities, size, colour_spec()))
+    bands = list(masks.probability_bands(planes(probabilities, size, colour_spec()), size))
     assert [top for top, _ in bands] == np.cumsum([0, *(len(band) for _, band in bands[:-1])]).tolist()
     rows = np.concatenate([band for _, band in bands])
     assert (rows.dtype, rows.shape) == (np.float32, (*size[::-1], 3))
@@ -98,7 +132,8 @@ def test_bands_of_probabilities_are_the_definition_s(size: tuple[int, int]) -> N
 
 def test_bands_stay_small() -> None:
     """Of 100 megapixels: 1.2 GB of probabilities, 3 MB at a time."""
-    bands = probability_bands(random_probabilities(32), (10_000, 10_000), colour_spec())
+    size = (10_000, 10_000)
+    bands = masks.probability_bands(planes(random_probabilities(32), size, colour_spec()), size)
     first = next(bands)[1]
     second_top, second = next(bands)
     assert second_top == len(first)
@@ -161,7 +196,7 @@ def test_what_a_sigmoid_model_s_sum_is_does_not_matter(scale: float) -> None:
         assert (difference > (0 if make is class_mask else 1)).mean() < 1e-4
 
 
-def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_answers() -> None:
+def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_probabilities() -> None:
     probabilities = np.array([[[8e-4, 2e-4, 1e-5], [0, 0, 0.5], [0, 0, 0], [0.9, 0.9, 0.1]]], np.float32)
     assert opacity(probabilities, (4, 1), sigmoid_spec(1, width=4))[0].tolist() == pytest.approx(
         [204, 128, 128, 128], abs=1
@@ -172,8 +207,10 @@ def test_opacity_of_a_sigmoid_model_is_odds_however_small_its_answers() -> None:
 @given(width=st.integers(1, 2000), height=st.integers(1, 2000))
 def test_any_size(width: int, height: int) -> None:
     probabilities = random_probabilities(32)
-    for plane in (class_mask(probabilities, (width, height), colour_spec()),
-                  opacity(probabilities, (width, height), colour_spec())):  # fmt: skip
+    for plane in (
+        class_mask(probabilities, (width, height), colour_spec()),
+        opacity(probabilities, (width, height), colour_spec()),
+    ):
         assert plane.shape == (height, width)
 
 

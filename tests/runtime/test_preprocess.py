@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unet_runtime import ImageError
-from unet_runtime.preprocess import model_input, open_photo, photo_box, upright_rgb
-from unet_runtime.spec import InputSpec
+from unet_runtime.core.geometry import model_input, photo_box
+from unet_runtime.core.photo import open_photo, upright_rgb
+from unet_runtime.core.spec import InputSpec
 
 ORIENTATION_TAG = 0x0112
 
@@ -175,19 +176,19 @@ def test_stretch_is_pillows_antialiased_bilinear(sample_photo: Path) -> None:
 
 def test_a_margin_is_a_mirror_of_the_photo() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    fed = model_input(Image.fromarray(pixels), InputSpec(32, 42, margin=6))[0]
-    assert np.array_equal(fed, np.pad(pixels, ((6, 6), (6, 6), (0, 0)), "reflect"))
+    images = model_input(Image.fromarray(pixels), InputSpec(32, 42, margin=6))[0]
+    assert np.array_equal(images, np.pad(pixels, ((6, 6), (6, 6), (0, 0)), "reflect"))
 
 
 def test_a_margin_wider_than_the_photo_is_mirrored_again_and_again() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
-    fed = model_input(Image.fromarray(pixels), InputSpec(23, 25, margin=10))[0]
-    assert np.array_equal(fed, np.pad(pixels, ((10, 10), (10, 10), (0, 0)), "reflect"))
+    images = model_input(Image.fromarray(pixels), InputSpec(23, 25, margin=10))[0]
+    assert np.array_equal(images, np.pad(pixels, ((10, 10), (10, 10), (0, 0)), "reflect"))
 
 
 def test_inside_a_margin_a_letterboxed_photo_is_mirrored_with_the_black_around_it() -> None:
-    fed = model_input(Image.new("RGB", (64, 32), "white"), InputSpec(32, 32, "letterbox", margin=4))[0, :, 0, 0]
-    assert np.flatnonzero(fed).tolist() == [*range(10, 22)]  # 12 of the 24 rows answered for, in their middle
+    images = model_input(Image.new("RGB", (64, 32), "white"), InputSpec(32, 32, "letterbox", margin=4))[0, :, 0, 0]
+    assert np.flatnonzero(images).tolist() == [*range(10, 22)]  # the middle 12 of the 24 rows inside the margin
 
 
 def test_letterbox_keeps_the_aspect_ratio() -> None:
@@ -200,9 +201,10 @@ def test_letterbox_keeps_the_aspect_ratio() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    width=st.integers(1, 3000), height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    height=st.integers(1, 3000),
     fit=st.sampled_from(["stretch", "letterbox"]),
-)  # fmt: skip
+)
 def test_any_size_fits(width: int, height: int, fit: str) -> None:
     spec = InputSpec(32, 48, fit=fit)
     box = photo_box((width, height), spec)

@@ -13,17 +13,58 @@ from PIL import Image
 
 from tests.conftest import colour_spec, write_colour_model
 from unet_runtime import Segmenter
-from unet_runtime.preprocess import open_photo, upright_rgb
+from unet_runtime.core.photo import open_photo, upright_rgb
 
-MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B",
-         "I;16L", "I", "F")  # fmt: skip
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I;16",
+    "I;16B",
+    "I;16L",
+    "I",
+    "F",
+)
 GREYS = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I", "F")
 FILES = [("PNG", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")] + [
-    ("JPEG", "L"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("WEBP", "RGBA"), ("BMP", "1"), ("BMP", "L"),
-    ("BMP", "P"), ("BMP", "RGB"), ("BMP", "RGBA"), ("GIF", "L"), ("GIF", "P"), ("GIF", "RGB"), ("TIFF", "1"),
-    ("TIFF", "L"), ("TIFF", "P"), ("TIFF", "RGB"), ("TIFF", "RGBA"), ("TIFF", "CMYK"), ("TIFF", "I;16"), ("TIFF", "I"),
-    ("TIFF", "F"), ("TIFF", "LAB"), ("PPM", "RGB"), ("TGA", "RGBA"), ("JPEG2000", "RGB"),
-]  # fmt: skip
+    ("JPEG", "L"),
+    ("JPEG", "RGB"),
+    ("JPEG", "CMYK"),
+    ("WEBP", "RGB"),
+    ("WEBP", "RGBA"),
+    ("BMP", "1"),
+    ("BMP", "L"),
+    ("BMP", "P"),
+    ("BMP", "RGB"),
+    ("BMP", "RGBA"),
+    ("GIF", "L"),
+    ("GIF", "P"),
+    ("GIF", "RGB"),
+    ("TIFF", "1"),
+    ("TIFF", "L"),
+    ("TIFF", "P"),
+    ("TIFF", "RGB"),
+    ("TIFF", "RGBA"),
+    ("TIFF", "CMYK"),
+    ("TIFF", "I;16"),
+    ("TIFF", "I"),
+    ("TIFF", "F"),
+    ("TIFF", "LAB"),
+    ("PPM", "RGB"),
+    ("TGA", "RGBA"),
+    ("JPEG2000", "RGB"),
+]
 
 sides = st.one_of(st.integers(1, 70), st.sampled_from([1, 2, 257, 1000, 3000]))
 

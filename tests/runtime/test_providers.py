@@ -1,11 +1,12 @@
 """CUDA and TensorRT on a machine without a GPU: the real engine, whose "cuda" is the CPU in these tests.
 
-What is replaced is what cannot exist here: the list of providers, the names a session answers with, and where a
+What is replaced is what cannot exist here: the list of providers, the names a session returns, and where a
 buffer lies. Sessions, bindings and buffers are ONNX Runtime's own, so the numbers are real ones.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 import sys
 import time
@@ -21,9 +22,9 @@ import pytest
 
 from tests.conftest import colour_model_bytes, colour_spec
 from unet_runtime import BackendError, ModelFileError
-from unet_runtime.artifact import Artifact, append_to_onnx, read_artifact
-from unet_runtime.backends import load, onnxruntime_gpu
-from unet_runtime.backends import onnxruntime as onnxruntime_backend
+from unet_runtime.core.artifact import Artifact, append_to_onnx, read_artifact
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, load, onnxruntime_cpu, onnxruntime_gpu
 
 CPU, CUDA, TENSORRT = onnxruntime_gpu.CPU, onnxruntime_gpu.CUDA, onnxruntime_gpu.TENSORRT
 
@@ -55,7 +56,7 @@ class Machine:
         self.sessions: list[Any] = []
         self.runs = 0
         self.running = 0  # runs under way: the buffer on the GPU is one
-        self.registers: list[str] | None = None  # what a session answers, if not what it was asked for
+        self.registers: list[str] | None = None  # what a session returns, if not what it was asked for
         self.nodes: dict[str, int] | None = None
         self.failure: Exception | None = None
         self.OrtValue = type("OrtValue", (Buffer,), {"made": []})
@@ -106,7 +107,7 @@ class Machine:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with an NVIDIA GPU and the wheel that has both providers."""
     here = Machine(tmp_path, [TENSORRT, CUDA])
-    for module in (onnxruntime_backend, onnxruntime_gpu):
+    for module in (onnxruntime_cpu, onnxruntime_gpu):
         monkeypatch.setattr(module, "ort", here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
@@ -123,14 +124,14 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
-def test_cuda_gives_the_cpus_answer_through_its_buffers(machine: Machine, artifact: Artifact) -> None:
+def test_cuda_gives_the_cpus_result_through_its_buffers(machine: Machine, artifact: Artifact) -> None:
     on_cpu = load("onnx", artifact, device="cpu")
     backend = load("onnx", artifact, device="cuda")
     assert (backend.device, backend.note) == ("cuda", "")
-    answers = [(pictures(n, n), backend.run(pictures(n, n))) for n in (1, 1, 3, 1, 0)]
-    for images, answer in answers:  # compared at the end: no call has written into another's answer
-        assert answer.dtype == np.float32
-        np.testing.assert_allclose(answer, on_cpu.run(images), atol=1e-6)
+    outputs = [(pictures(n, n), backend.run(pictures(n, n))) for n in (1, 1, 3, 1, 0)]
+    for images, output in outputs:  # compared at the end: no call has written into another's result
+        assert output.dtype == np.float32
+        np.testing.assert_allclose(output, on_cpu.run(images), atol=1e-6)
 
 
 def test_cuda_is_asked_for_float32_as_proven(machine: Machine, artifact: Artifact) -> None:
@@ -156,10 +157,10 @@ def test_threads_share_one_gpu(machine: Machine, artifact: Artifact) -> None:
     backend = load("onnx", artifact, device="cuda")
     expected = [backend.run(pictures(1 + seed % 3, seed)) for seed in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        for turn, answer in enumerate(
+        for turn, output in enumerate(
             pool.map(lambda seed: backend.run(pictures(1 + seed % 3, seed)), [*range(8)] * 4)
         ):
-            assert np.array_equal(answer, expected[turn % 8])
+            assert np.array_equal(output, expected[turn % 8])
 
 
 def test_a_provider_that_silently_became_the_cpu_is_an_error(machine: Machine, artifact: Artifact) -> None:
@@ -175,7 +176,7 @@ def test_a_provider_without_nodes_is_not_believed(machine: Machine, artifact: Ar
         load("onnx", artifact, device="tensorrt")
 
 
-def test_nodes_left_to_the_cpu_are_told(machine: Machine, artifact: Artifact) -> None:
+def test_nodes_left_to_the_cpu_are_reported(machine: Machine, artifact: Artifact) -> None:
     machine.nodes = {CUDA: 40, CPU: 9}
     backend = load("onnx", artifact, device="cuda")
     assert (backend.device, backend.note) == ("cuda", "9 of the model's 49 nodes run on the CPU")
@@ -239,9 +240,13 @@ def test_tensorrt_runs_a_batch_one_by_one(machine: Machine, artifact: Artifact) 
 
 @pytest.mark.parametrize(("precision", "half", "override"), [("float32", "False", "0"), ("float16", "True", None)])
 def test_tensorrt_computes_as_the_model_says(
-    precision: str, half: str, override: str | None, machine: Machine, tmp_path: Path,
+    precision: str,
+    half: str,
+    override: str | None,
+    machine: Machine,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     import os
 
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # restored at the end
@@ -263,12 +268,12 @@ def test_a_provider_whose_library_does_not_load(
     machine: Machine, artifact: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The loader's own words, an explicit device an error, ``auto`` the CPU with a note; nothing is printed."""
-    onnxruntime_gpu._library(CUDA).write_bytes(b"no library")
+    onnxruntime_gpu._library("cuda").write_bytes(b"no library")
     with pytest.raises(BackendError, match=r"CUDA provider does not start \(libonnxruntime_providers_cuda"):
         load("onnx", artifact, device="cuda")
     backend = load("onnx", artifact, device="auto")
     assert backend.device == "cpu"
-    assert 'pip install "unet-edge-runtime[cuda]"' in backend.note
+    assert pip_command("cuda") in backend.note
     assert capsys.readouterr().out == ""
 
 
@@ -299,8 +304,8 @@ def test_tensorrt_is_loaded_from_its_wheel(
         ("libcuda.so.1: cannot open shared object file: No such file or directory", "nvidia-smi"),
         ("libnvinfer.so.10: cannot open shared object file: No such file", 'pip install "tensorrt-cu13==10.*"'),
         ("libnvonnxparser.so.11: cannot open shared object file: No such file", 'pip install "tensorrt-cu13==11.*"'),
-        ("libcudnn.so.9: cannot open shared object file: No such file", 'pip install "unet-edge-runtime[cuda]"'),
-        ("libcublasLt.so.13: cannot open shared object file: No such file", 'pip install "unet-edge-runtime[cuda]"'),
+        ("libcudnn.so.9: cannot open shared object file: No such file", pip_command("cuda")),
+        ("libcublasLt.so.13: cannot open shared object file: No such file", pip_command("cuda")),
     ],
 )
 def test_the_remedy_is_for_the_library_that_is_missing(message: str, remedy: str) -> None:
@@ -312,21 +317,20 @@ def test_a_wheel_without_the_provider(
 ) -> None:
     machine.available = [CPU]
     for device in ("cuda", "tensorrt"):
-        with pytest.raises(BackendError, match=rf"no NVIDIA driver.*pip install \"unet-edge-runtime\[{device}\]\""):
+        with pytest.raises(BackendError, match=rf"no NVIDIA driver.*{re.escape(pip_command(device))}"):
             load("onnx", artifact, device=device)
     assert load("onnx", artifact, device="auto").note == ""  # no GPU, nothing to say
     driver = tmp_path / "version"
     driver.touch()
-    monkeypatch.setattr(onnxruntime_backend, "_NVIDIA_DRIVER", (str(driver),))
+    monkeypatch.setattr(onnxruntime_cpu, "_NVIDIA_DRIVER", (str(driver),))
     note = load("onnx", artifact, device="auto").note
     assert note.startswith("an NVIDIA driver is installed")
-    assert 'pip install "unet-edge-runtime[cuda]"' in note
+    assert pip_command("cuda") in note
 
 
 def test_other_engines_have_no_gpu(artifact: Artifact) -> None:
-    tflite = read_artifact(Path(onnxruntime_gpu.__file__).parents[1] / "models" / "pets-edge-160.int8.tflite")
+    tflite = read_artifact(ENGINES["tflite"].default_model)
     for device in ("cuda", "tensorrt"):
-        with pytest.raises(BackendError, match=r"CPU only.*--backend onnx"):
-            load("tflite", tflite, device=device)
-        with pytest.raises(BackendError, match="does not run on NVIDIA GPUs"):
-            load("openvino", artifact, device=device)
+        for name, model in (("tflite", tflite), ("openvino", artifact)):
+            with pytest.raises(BackendError, match=rf"device {device}: .* expected auto, cpu: .*--backend onnx"):
+                load(name, model, device=device)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime import render
+from unet_runtime.core import render
 
 MASK = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 PHOTO = Image.fromarray(np.full((2, 3, 3), 100, np.uint8))

@@ -46,7 +46,7 @@ def photos(tmp_path: Path, sample_photo: Path) -> Path:
 def test_one_photo(backend: str, photos: Path) -> None:
     done = run("--backend", backend, "--save", "mask,overlay,cutout", "a.jpg", cwd=photos)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("pets-edge ")
+    assert done.stderr.startswith("pets-edge ")
     for kind, mode in (("mask", "P"), ("overlay", "RGB"), ("cutout", "RGBA")):
         with Image.open(photos / f"a.{kind}.png") as picture:
             assert (picture.mode, picture.size) == (mode, (451, 300))
@@ -109,9 +109,11 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
         (["a.jpg", "--max-pixels", "1000"], 1, "too many pixels (451x300"),
         (["a.jpg", "--view", "web", "--max-seconds", "3"], 2, "--view, --max-seconds without --webcam"),
         (["--webcam", "0", "a.jpg"], 2, "--webcam together with a.jpg"),
+        (["--webcam", "0", "-o", "x.png"], 2, "--webcam saves in a folder"),
         (["a.jpg", "--output", "x.png", "--output-dir", "out"], 2, "give one of them"),
         (["a.jpg", "--output", "x.png", "--save", "mask,json"], 2, "--save names several"),
-        (["a.jpg", "deep", "--output", "x.png"], 2, "--output is the result of one photo"),
+        (["a.jpg", "deep", "--output", "x.png"], 2, "--output x.png is a file, for the result of one photo"),
+        (["a.jpg", "-o", "a.jpg"], 2, "-o a.jpg would replace the photo itself"),
         (["a.jpg", "--output", "x.png", "--resume"], 2, "--resume"),
         (["a.jpg", "--output", "-", "--json"], 2, "--json and --output -"),
         (["--webcam", "77", "--view", "none", "--max-seconds", "1"], 1, "camera 77"),
@@ -125,9 +127,13 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
     ],
 )
 def test_wrong_use(
-    arguments: list[str], code: int, message: str, photos: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     """In this process: so many would take a minute to start."""
     (photos / "empty").mkdir()
     monkeypatch.chdir(photos)
@@ -161,8 +167,12 @@ def test_full_disk(photos: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "a.jpg", "--output-dir", "out"],
-        cwd=photos, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=photos,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     assert "cannot be written" in done.stderr
     assert names(photos / "out") == ["a.mask.png"]
@@ -172,9 +182,13 @@ def test_full_disk(photos: Path) -> None:
 def test_a_pipe(photos: Path) -> None:
     """``cat a.jpg | unet-run - --output - > cut.png``: nothing but the PNG on standard output."""
     done = subprocess.run(
-        [*COMMAND, "-", "--output", "-"], input=(photos / "a.jpg").read_bytes(), capture_output=True, cwd=photos,
-        timeout=120, check=False,
-    )  # fmt: skip
+        [*COMMAND, "-", "--output", "-"],
+        input=(photos / "a.jpg").read_bytes(),
+        capture_output=True,
+        cwd=photos,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     with Image.open(io.BytesIO(done.stdout)) as cutout:
         assert (cutout.mode, cutout.size) == ("RGBA", (451, 300))
@@ -196,6 +210,44 @@ def test_what_is_no_photo_on_standard_input(photos: Path) -> None:
 def test_one_named_file(photos: Path) -> None:
     assert run("a.jpg", "--output", "new/x.png", "--save", "mask", cwd=photos).returncode == 0
     assert names(photos / "new") == ["x.png"]
+
+
+def test_output_is_a_folder_unless_its_name_says_otherwise(photos: Path) -> None:
+    for folder in ("out", "run-1.5", "deep"):
+        assert run("a.jpg", "-o", folder, "--save", "mask", cwd=photos).returncode == 0
+        assert (photos / folder / "a.mask.png").is_file()
+    assert run("a.jpg", "-o", "deep/cut.PNG", cwd=photos).returncode == 0
+    with Image.open(photos / "deep" / "cut.PNG") as picture:
+        assert picture.mode == "RGBA"
+    assert run("a.jpg", "--output-dir", "b.png", "--save", "mask", cwd=photos).returncode == 0
+    assert names(photos / "b.png") == ["a.mask.png"]
+
+
+def test_quiet_hides_what_is_no_result(photos: Path) -> None:
+    done = run("a.jpg", "-q", "--save", "mask", cwd=photos)
+    assert (done.stderr, done.stdout.count("\n")) == ("", 1)
+
+
+def test_shell_completion(photos: Path) -> None:
+    environment = {
+        **os.environ,
+        "_UNET_RUN_COMPLETE": "bash_complete",
+        "COMP_WORDS": "unet-run --dev",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(COMMAND, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "plain,--device\n"
+
+
+def test_pillow_keeps_its_own_limit(photos: Path) -> None:
+    script = (
+        "import unet_runtime.cli.run as run, PIL.Image\n"
+        "before = PIL.Image.MAX_IMAGE_PIXELS\n"
+        "run.command.main(standalone_mode=False)\n"
+        "assert PIL.Image.MAX_IMAGE_PIXELS == before > 0"
+    )
+    arguments = [sys.executable, "-c", script, ".", "--save", "mask"]
+    subprocess.run(arguments, cwd=photos, capture_output=True, timeout=120, check=True)
 
 
 def test_json_lines_are_in_order_and_all_there_is(photos: Path) -> None:
@@ -248,7 +300,7 @@ def test_a_video_among_photos(photos: Path, colour_model: Path) -> None:
     arguments = ["film.mp4", "a.jpg", "--model", str(colour_model), "--output-dir", "out", "--resume"]
     done = run(*arguments, cwd=photos)
     assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines()[1:]] == ["a.jpg", "film.mp4"]
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["a.jpg", "film.mp4"]
     assert names(photos / "out") == ["a.mask.png", "a.overlay.png", "film.overlay.mp4"]
     assert "2 photos were done before" in run(*arguments, cwd=photos).stderr
     refused = run("film.mp4", "--save", "json", "--model", colour_model, cwd=photos)
@@ -328,8 +380,16 @@ def test_one_photo_imports_no_more_than_it_needs(photos: Path) -> None:
     done = subprocess.run(arguments, cwd=photos, capture_output=True, text=True, timeout=120, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     unwanted = {
-        "concurrent.futures", "glob", "zipfile", "tempfile", "pycocotools", "cv2", "unet_runtime.contours",
-        "unet_runtime.video", "unet_runtime.cli.live", "unet_runtime.tiling", "PIL.PngImagePlugin",
-    }  # fmt: skip
-    assert "unet_runtime.sinks" in loaded
+        "glob",
+        "zipfile",
+        "tempfile",
+        "pycocotools",
+        "cv2",
+        "unet_runtime.io.contours",
+        "unet_runtime.io.video.segment",
+        "unet_runtime.cli.live",
+        "unet_runtime.core.tiling",
+        "PIL.PngImagePlugin",
+    }
+    assert "unet_runtime.io.sinks" in loaded
     assert not loaded & unwanted

@@ -7,13 +7,17 @@ import os
 import time
 import tracemalloc
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from unet_runtime import OutputError, Segmentation, Segmenter
-from unet_runtime.sinks import RESULTS, About, encode, is_current, replacing, result_path, save, stamp
+from unet_runtime.core.files import replacing
+from unet_runtime.core.segmentation import Result
+from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
+from unet_runtime.io.sinks import KINDS, RESULTS, encode, is_current, result_path, save, stamp
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def test_numpy_loads_the_probabilities(result: Segmentation, tmp_path: Path) -> 
 
 
 def test_json_names_photo_and_engine(result: Segmentation, tmp_path: Path) -> None:
-    (path,) = save(result, ("json",), tmp_path, "cat", About("cat.jpg", "Engine 1", "none"))
+    (path,) = save(result, ("json",), tmp_path, "cat", Metadata("cat.jpg", "Engine 1", "none"))
     document = json.loads(path.read_text())
     assert document["images"][0]["file_name"] == "cat.jpg"
     assert document["info"]["engine"] == "Engine 1"
@@ -70,7 +74,7 @@ def test_names_as_long_as_a_file_system_takes(result: Segmentation, tmp_path: Pa
 
 
 def write_half(target: Path) -> None:
-    with replacing(target) as file:
+    with replacing(target, "see --output-dir") as file:
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
@@ -84,6 +88,23 @@ def test_a_failure_leaves_the_old_file(kind: str, tmp_path: Path, result: Segmen
         write_half(target)
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_new_kind_is_one_entry_of_the_table(
+    result: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
+        file.write(f"{metadata.photo} {result.mask.shape} {STAMP_KEY} {metadata.stamp}".encode())
+
+    monkeypatch.setitem(KINDS, "shape", Kind(".shape.txt", write))
+    metadata = Metadata("cat.jpg", stamp="0123")
+    (path,) = save(result, ("shape",), tmp_path, "cat", metadata)
+    assert path.name == "cat.shape.txt"
+    assert path.read_bytes() == encode(result, "shape", metadata) == b"cat.jpg (300, 451) unet-edge 0123"
+    photo = tmp_path / "cat.jpg"
+    photo.touch()
+    os.utime(photo, (0, 0))
+    assert is_current(photo, [path], "0123")
 
 
 def test_a_folder_that_cannot_be_made(result: Segmentation, tmp_path: Path) -> None:
@@ -129,7 +150,7 @@ def test_current_results(result: Segmentation, tmp_path: Path, sample_photo: Pat
     photo = tmp_path / "cat.jpg"
     photo.write_bytes(sample_photo.read_bytes())
     ours = stamp(result.spec.to_json(), tile=None)
-    paths = save(result, RESULTS, tmp_path, "cat", About(stamp=ours))
+    paths = save(result, RESULTS, tmp_path, "cat", Metadata(stamp=ours))
     assert is_current(photo, paths, ours)
     assert not is_current(photo, [*paths, tmp_path / "more.png"], ours)
     for path in paths:  # each carries the stamp

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unet_runtime import SourceError
-from unet_runtime.sources import STDIN, PhotoFile, find_photos
+from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def test_a_folder_is_searched_and_mirrored(tree: Path) -> None:
 
 def test_a_named_file_may_have_any_name(tree: Path) -> None:
     assert found("pets/notes.txt", "pets/a.mask.png") == [
-        ("pets/notes.txt", "pets/notes"), ("pets/a.mask.png", "pets/a.mask"),
-    ]  # fmt: skip
+        ("pets/notes.txt", "pets/notes"),
+        ("pets/a.mask.png", "pets/a.mask"),
+    ]
 
 
 def test_patterns_are_expanded_and_mirrored(tree: Path) -> None:
@@ -77,9 +78,11 @@ def test_what_gives_nothing_is_said_and_stops_nobody(tree: Path) -> None:
     (tree / "empty").mkdir()
     photos = find_photos([Path("absent.jpg"), tree / "empty", Path("*.tif"), tree / "a.jpg"], None, strict=False)
     assert [photo.problem.split(" (")[0] for photo in photos] == [
-        "absent.jpg: no such file or folder", "pets/empty: no photo in this folder",
-        "*.tif: no file matches this pattern", "",
-    ]  # fmt: skip
+        "absent.jpg: no such file or folder",
+        "pets/empty: no photo in this folder",
+        "*.tif: no file matches this pattern",
+        "",
+    ]
 
 
 def test_strictly_it_is_an_error(tree: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import colour_spec
 from unet_runtime import ModelFileError, ModelSpec
-from unet_runtime.spec import InputSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import InputSpec, OutputSpec, Provenance
 
 
 def test_json_round_trip() -> None:

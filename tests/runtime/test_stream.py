@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from unet_runtime import BackendError, ImageError, Segmenter
-from unet_runtime.stream import Stream
+from unet_runtime.core.stream import Stream
 
 SHAPES = [(10 + index, 20) for index in range(8)]
 

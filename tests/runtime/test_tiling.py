@@ -1,4 +1,4 @@
-"""Tiles fit together: with the right answer known from one network as large as the photo."""
+"""Tiles fit together: the right result is known from one network as large as the photo."""
 
 from __future__ import annotations
 
@@ -6,51 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.conftest import colour_spec, write_colour_model
-from unet_runtime import ModelFileError, ModelSpec, Segmenter, tiling
-from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import InputSpec, OutputSpec
-
-SIDE = 16
-KERNELS = np.random.default_rng(5).normal(0, 4, (3, 3, 3, 3)).astype(np.float32)
-"""(class, colour, row, column) of a 3x3 convolution."""
-
-
-def convolution_spec(margin: int, side: int = SIDE) -> ModelSpec:
-    output = OutputSpec(side - 2 * margin, side - 2 * margin)
-    return replace(colour_spec(side), input=InputSpec(side, side, margin=margin), output=output)
-
-
-def write_convolution(path: Path, spec: ModelSpec, batch: int | str = "batch") -> Path:
-    """softmax(3x3 convolution of RGB / 255): padded with zeros where the spec has no margin, else unpadded."""
-    side, answered = spec.input.height, spec.output.height
-    pad = 1 - spec.input.margin
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["float", "scale"], ["scaled"]),
-        helper.make_node("Transpose", ["scaled"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["nchw", "kernels"], ["features"], pads=[pad] * 4),
-        helper.make_node("Transpose", ["features"], ["logits"], perm=[0, 2, 3, 1]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
-    ]
-    graph = helper.make_graph(
-        nodes, "convolution",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, side, side, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, answered, answered, 3])],
-        [helper.make_tensor("scale", TensorProto.FLOAT, [], [1 / 255]),
-         helper.make_tensor("kernels", TensorProto.FLOAT, KERNELS.shape, KERNELS.ravel().tolist())],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    path.write_bytes(append_to_onnx(model.SerializeToString(), spec))
-    return path
+from tests.helpers.convolution import KERNELS, SIDE, convolution_spec, write_convolution
+from unet_runtime import ModelFileError, ModelSpec, Segmenter
+from unet_runtime.core import tiling
+from unet_runtime.core.spec import OutputSpec
 
 
 def whole_picture(photo: np.ndarray) -> np.ndarray:
@@ -111,7 +76,7 @@ def test_unpadded_convolutions_in_tiles_are_the_whole_picture_s(
 @pytest.mark.parametrize(("side", "overlap"), [(160, 0.25), (164, 0.25), (388, 0.1), (64, 0.5), (20, 0), (7, 0.3)])
 @pytest.mark.parametrize("length", [165, 400, 1999])
 def test_tiles_begin_where_pooling_does_and_are_no_more_than_needed(side: int, overlap: float, length: int) -> None:
-    starts = [start for start, _ in tiling._axis(length, side, overlap)]
+    starts = [tile.start for tile in tiling.axis_tiles(length, side, overlap)]
     steps = {*np.diff(starts).tolist()}
     assert starts[0] == 0
     if len(starts) > 1:
@@ -122,7 +87,7 @@ def test_tiles_begin_where_pooling_does_and_are_no_more_than_needed(side: int, o
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
-def test_a_photo_as_large_as_the_answer_is_one_tile_called_or_tiled(fit: str, tmp_path: Path) -> None:
+def test_a_photo_as_large_as_the_output_is_one_tile_called_or_tiled(fit: str, tmp_path: Path) -> None:
     spec = convolution_spec(1)
     spec = replace(spec, input=replace(spec.input, fit=fit))
     segmenter = Segmenter(write_convolution(tmp_path / "model.onnx", spec))
@@ -137,7 +102,7 @@ def test_a_photo_as_large_as_the_answer_is_one_tile_called_or_tiled(fit: str, tm
 def test_padded_convolutions_in_tiles_are_the_whole_picture_s_away_from_the_edge(
     overlap: float, padded: Segmenter
 ) -> None:
-    """What a tile answers beside its own edge, where it was fed zeros, has no weight."""
+    """The output of a tile beside its own edge, where its input was padded with zeros, has no weight."""
     photo = noise(120, 95)
     result = all_rows(padded.tiled(photo, overlap=overlap))
     np.testing.assert_allclose(result[1:-1, 1:-1], whole_picture(photo)[1:-1, 1:-1], atol=2e-6)
@@ -151,7 +116,7 @@ def test_without_overlap_padding_shows(padded: Segmenter) -> None:
 
 
 def run_of_tile_numbers(spec: ModelSpec) -> tiling.Run:
-    """A model that answers a different class share for every tile that it is given, the same all over the tile."""
+    """A model with a different class share for every tile, the same all over the tile."""
     seen = iter(range(10_000))
 
     def run(images: np.ndarray) -> np.ndarray:
@@ -199,7 +164,7 @@ def test_the_result_is_used_like_any_other(unpadded: Segmenter, tmp_path: Path) 
 
 
 def test_sigmoid_models_blend_shares(tmp_path: Path) -> None:
-    """Of tiles that answer large or small for the same shares, the shares count."""
+    """Where tiles have large or small outputs for the same shares, the shares count."""
     spec = replace(colour_spec(16), output=OutputSpec(16, 16, activation="sigmoid"))
     scales = iter(np.random.default_rng(0).uniform(0.01, 1, 1000))
 

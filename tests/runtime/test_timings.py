@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from unet_runtime.timings import Timings
+from unet_runtime.core.timings import Timings
 
 
 def test_percentiles_are_milliseconds_by_stage() -> None:

@@ -14,12 +14,16 @@ import numpy.typing as npt
 import pytest
 
 from tests.conftest import colour_spec, write_colour_model
-from tests.runtime.live.mjpeg import SIZE, draw_number, photo_frame, read_number
-from tests.runtime.live.test_record import numbers
+from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
+from tests.helpers.video import frames_of, numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError
-from unet_runtime.live.opencv import load_opencv
-from unet_runtime.video import GREEN, VIDEO_SUFFIXES, _Clock, plausible_rate, segment_video
-from unet_runtime.videofile import CODECS, VideoFile
+from unet_runtime.io.pictures import GREEN
+from unet_runtime.io.sinks import VIDEO_KINDS
+from unet_runtime.io.sources import VIDEO_SUFFIXES
+from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.reader import Reader, plausible_rate
+from unet_runtime.io.video.segment import _Clock, segment_video
+from unet_runtime.io.video.writer import CODECS, VideoFile
 
 Frame = npt.NDArray[np.uint8]
 
@@ -47,14 +51,6 @@ def numbered(count: int) -> list[Frame]:
     return [draw_number(plain(), number) for number in range(count)]
 
 
-def frames_of(path: Path) -> list[Frame]:
-    cv2 = load_opencv("a test")
-    reader, frames = cv2.VideoCapture(str(path)), []
-    while (frame := reader.read())[0]:
-        frames.append(frame[1][..., ::-1])
-    return frames
-
-
 def rate_of(path: Path) -> float:
     cv2 = load_opencv("a test")
     return float(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS))
@@ -65,7 +61,7 @@ def test_no_frame_is_lost_and_none_changes_places(suffix: str, rate: float, tmp_
     source = write(tmp_path / f"clip{suffix}", numbered(40), rate)
     target = tmp_path / "clip.overlay.mp4"
     seen: list[tuple[int, int]] = []
-    assert segment_video(colours, source, target, progress=lambda done, of: seen.append((done, of))) == 40
+    assert segment_video(colours, source, {"overlay": target}, progress=lambda done, of: seen.append((done, of))) == 40
     assert numbers(target) == list(range(40))
     assert rate_of(target) == pytest.approx(rate, rel=1e-3)
     assert seen == [(done, 40) for done in range(1, 41)]
@@ -89,7 +85,7 @@ def test_kinds(kind: str, expected: list[tuple[int, int, int]], tmp_path: Path, 
     frame = plain((0, 200, 0))
     frame[:, :320] = (200, 20, 20)
     source = write(tmp_path / "clip.avi", [frame] * 3)
-    segment_video(colours, source, tmp_path / "out.mp4", kind)
+    segment_video(colours, source, {kind: tmp_path / "out.mp4"})
     last = frames_of(tmp_path / "out.mp4")[-1]
     for column, color in zip((100, 540), expected, strict=True):
         assert np.abs(last[240, column].astype(int) - color).max() < 12, (kind, column)
@@ -100,7 +96,7 @@ def test_each_frame_gets_what_the_segmenter_says_of_it(tmp_path: Path, sample_ph
     cat = photo_frame(sample_photo)
     source = write(tmp_path / "cat.mp4", [np.roll(cat, 40 * step, axis=1) for step in range(6)])
     segmenter = Segmenter(backend="onnx")
-    segment_video(segmenter, source, tmp_path / "cat.mask.mp4", "mask")
+    segment_video(segmenter, source, {"mask": tmp_path / "cat.mask.mp4"})
     masks = [np.asarray(segmenter(frame).mask_image().convert("RGB")).astype(int) for frame in frames_of(source)]
     shown = frames_of(tmp_path / "cat.mask.mp4")
     assert len(shown) == len(masks)
@@ -108,6 +104,45 @@ def test_each_frame_gets_what_the_segmenter_says_of_it(tmp_path: Path, sample_ph
         differences = [np.abs(frame - mask).mean() for mask in masks]
         assert differences[index] < 6
         assert differences[index] == min(differences)
+
+
+def test_a_video_is_decoded_and_inferred_once_whatever_the_number_of_kinds(
+    tmp_path: Path, colours: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "clip.avi", numbered(9))
+    engine, inferred, readers = colours.backend, [], []
+
+    class Counting:
+        def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            inferred.append(len(images))
+            return engine.run(images)
+
+    class Counted(Reader):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            readers.append(self)
+
+    colours._backend = Counting()  # type: ignore[assignment]
+    monkeypatch.setattr("unet_runtime.io.video.segment.Reader", Counted)
+    targets = {kind: tmp_path / f"clip.{kind}.mp4" for kind in VIDEO_KINDS}
+    assert segment_video(colours, source, targets) == 9
+    assert [reader.count for reader in readers] == [9]
+    assert sum(inferred) == 9
+    assert set(targets) == {"mask", "overlay", "cutout"}
+    assert numbers(targets["overlay"]) == list(range(9))
+    assert [len(frames_of(path)) for path in targets.values()] == [9, 9, 9]
+
+
+def test_a_kind_that_no_video_shows_is_refused_before_anything_is_read(tmp_path: Path, colours: Segmenter) -> None:
+    with pytest.raises(OutputError, match=r"a video has no json, expected some of mask, overlay, cutout"):
+        segment_video(colours, tmp_path / "absent.mp4", {"json": tmp_path / "clip.json"})
+
+
+def test_one_target_that_cannot_be_written_leaves_no_other(tmp_path: Path, colours: Segmenter) -> None:
+    source = write(tmp_path / "clip.avi", numbered(3))
+    with pytest.raises(OutputError, match=r"suffix '\.gif'"):
+        segment_video(colours, source, {"overlay": tmp_path / "o.mp4", "mask": tmp_path / "m.gif"})
+    assert set(tmp_path.iterdir()) == {source, tmp_path / "colours.onnx"}
 
 
 def rotate(path: Path) -> Path:
@@ -125,7 +160,7 @@ def test_a_rotated_video_comes_out_upright(tmp_path: Path, colours: Segmenter) -
     frame = plain()
     frame[:60] = (255, 0, 0)  # stored at the top: shown at the right
     source = rotate(write(tmp_path / "phone.mp4", [frame] * 5))
-    segment_video(colours, source, tmp_path / "out.mp4")
+    segment_video(colours, source, {"overlay": tmp_path / "out.mp4"})
     shown = frames_of(tmp_path / "out.mp4")
     assert [picture.shape for picture in shown] == [(640, 480, 3)] * 5
     assert shown[-1][320, 450, 0] > 200
@@ -142,7 +177,7 @@ def test_an_odd_size_loses_its_last_row_and_column(tmp_path: Path, colours: Segm
         writer.write(plain(size=(451, 301)))
     writer.release()
     assert frames_of(path)[0].shape == (301, 451, 3)
-    assert segment_video(colours, path, tmp_path / "out.mp4") == 3
+    assert segment_video(colours, path, {"overlay": tmp_path / "out.mp4"}) == 3
     assert frames_of(tmp_path / "out.mp4")[0].shape == (300, 450, 3)
 
 
@@ -166,7 +201,7 @@ def test_a_video_of_varying_rate_keeps_to_its_time(tmp_path: Path, colours: Segm
     )
     there = len(frames_of(source))
     assert 40 < there < 80
-    written = segment_video(colours, source, tmp_path / "out.mp4")  # and it is not taken for a damaged one
+    written = segment_video(colours, source, {"overlay": tmp_path / "out.mp4"})  # and it is not taken for a damaged one
     assert written == len(frames_of(tmp_path / "out.mp4")) > there
     assert written / rate_of(tmp_path / "out.mp4") == pytest.approx(3.0, abs=0.25)
 
@@ -179,7 +214,9 @@ def test_a_video_that_does_not_say_how_long_it_is(tmp_path: Path, colours: Segme
         "! webmmux streamable=true",
     )
     seen: list[tuple[int, int]] = []
-    assert segment_video(colours, source, tmp_path / "o.mp4", progress=lambda *done: seen.append(done)) == 40
+    assert (
+        segment_video(colours, source, {"overlay": tmp_path / "o.mp4"}, progress=lambda *done: seen.append(done)) == 40
+    )
     assert seen[-1] == (40, 0)
 
 
@@ -219,7 +256,7 @@ def test_a_truncated_video_gives_what_can_be_read_and_an_error(suffix: str, tmp_
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     target = tmp_path / "out.mp4"
     with pytest.raises(SourceError, match=r"clip.*: damaged or truncated: \d+ of its 50 frames .* in .*out.mp4"):
-        segment_video(colours, source, target)
+        segment_video(colours, source, {"overlay": target})
     saved = numbers(target)
     assert 15 < len(saved) < 40
     assert saved[:-1] == list(range(len(saved) - 1))  # the last one is half a picture
@@ -232,7 +269,7 @@ def test_damage_in_the_middle_costs_the_damaged_frames_alone(tmp_path: Path, col
     content[middle : middle + len(content) // 10] = np.random.default_rng(1).bytes(len(content) // 10)
     source.write_bytes(content)
     with pytest.raises(SourceError, match="damaged or truncated"):
-        segment_video(colours, source, tmp_path / "out.mp4")
+        segment_video(colours, source, {"overlay": tmp_path / "out.mp4"})
     assert len(frames_of(tmp_path / "out.mp4")) >= 20
 
 
@@ -242,16 +279,16 @@ def test_what_is_no_video_is_refused_and_nothing_is_written(content: bytes, tmp_
     source.write_bytes(content)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(SourceError, match=r"clip.mp4: not a video"):
-        segment_video(colours, source, tmp_path / "out.mp4")
+        segment_video(colours, source, {"overlay": tmp_path / "out.mp4"})
     assert sorted(tmp_path.iterdir()) == before
     with pytest.raises(SourceError, match=r"absent.mp4: no such file"):
-        segment_video(colours, tmp_path / "absent.mp4", tmp_path / "out.mp4")
+        segment_video(colours, tmp_path / "absent.mp4", {"overlay": tmp_path / "out.mp4"})
 
 
 def test_a_video_never_replaces_itself(tmp_path: Path, colours: Segmenter) -> None:
     source = write(tmp_path / "clip.mp4", numbered(3))
     with pytest.raises(OutputError, match="would replace the video it is made of"):
-        segment_video(colours, source, tmp_path / "." / "clip.mp4")
+        segment_video(colours, source, {"overlay": tmp_path / "." / "clip.mp4"})
     assert numbers(source) == [0, 1, 2]
 
 
@@ -276,7 +313,7 @@ def test_what_ends_it_early_leaves_nothing_and_no_thread(
     colours._backend = Failing()  # type: ignore[assignment]
     before = sorted(tmp_path.iterdir())
     with pytest.raises(kind):
-        segment_video(colours, source, tmp_path / "out.mp4", progress=progress)
+        segment_video(colours, source, {"overlay": tmp_path / "out.mp4"}, progress=progress)
     assert sorted(tmp_path.iterdir()) == before
     assert threading.active_count() == threads
 
@@ -286,7 +323,7 @@ def test_a_long_video_needs_no_more_memory_than_a_short_one(tmp_path: Path, colo
     source = write(tmp_path / "clip.avi", numbered(120))
     tracemalloc.start()
     try:
-        segment_video(colours, source, tmp_path / "out.mp4")
+        segment_video(colours, source, {"overlay": tmp_path / "out.mp4"})
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 import unittest.mock
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from typing import NamedTuple
 import keras
 import pytest
 
-from unet_training import cli, synthetic
-from unet_training.models import ARCHITECTURES
+from unet_training.cli import command
+from unet_training.data import synthetic
+from unet_training.models import unet
 
 TINY = ("--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4")
 """Options of a training that takes seconds."""
@@ -37,7 +39,7 @@ def unet_train(*arguments: object) -> Ended:
         unittest.mock.patch.object(sys, "argv", ["unet-train", *map(str, arguments)]),
         pytest.raises(SystemExit) as ended,
     ):
-        cli.main()
+        command.main()
     return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
@@ -45,6 +47,21 @@ def unet_train(*arguments: object) -> Ended:
 def _no_pets_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command's default must not depend on who runs the tests."""
     monkeypatch.delenv("PETS_DIR", raising=False)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What training logs while the test runs, one message per entry."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("unet_training")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +94,7 @@ def _one_convolution(
 def small_network() -> Iterator[None]:
     """In place of the U-Net, for tests of what happens around a training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "unet", _one_convolution)
+        patch.setattr(unet, "build", _one_convolution)
         yield
 
 
@@ -91,7 +108,16 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
     """Two epochs of a tiny model in mixed precision, trained by the command."""
     output = tmp_path_factory.mktemp("trained") / "output"
     ended = unet_train(
-        "--data", pictures, "--output", output, "--preset", "edge", "--epochs", 2,
-        "--precision", "mixed_bfloat16", *TINY,
-    )  # fmt: skip
+        "--data",
+        pictures,
+        "--output",
+        output,
+        "--preset",
+        "edge",
+        "--epochs",
+        2,
+        "--precision",
+        "mixed_bfloat16",
+        *TINY,
+    )
     return Trained(output, ended)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training.augment import Augmenter, Move, Recolour
+from unet_training.data.augment import Augmenter, Move, Recolour
 
 Pictures = tuple[np.ndarray, np.ndarray]
 

@@ -11,20 +11,20 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from unet_training.build import (
-    Other,
+    Pretrained,
     build_model,
-    build_trainee,
+    build_training_model,
     compile_model,
-    load_other,
+    copy_weights,
+    load_pretrained,
+    make_objective,
     make_optimizer,
-    objective,
-    of_any_size,
-    start_from,
-    weights_sha256,
+    model_sha256,
+    teacher_network,
 )
-from unet_training.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.errors import TrainingError
-from unet_training.losses import Trainee
+from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.losses import TrainingModel
 from unet_training.recipes import PRESETS, Recipe
 
 TINY = replace(PRESETS["demo"], filters=2, size=32, batch_size=4)
@@ -34,9 +34,9 @@ PHOTOS = RANDOM.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
 MASKS = RANDOM.integers(0, 3, (4, 32, 32)).astype(np.uint8)
 
 
-def _trainee(recipe: Recipe, seed: int = 0, rate: float = 0.1) -> Trainee:
+def _trainee(recipe: Recipe, seed: int = 0, rate: float = 0.1) -> TrainingModel:
     keras.utils.set_random_seed(seed)
-    model = build_trainee(recipe, "float32", objective(recipe, None))
+    model = build_training_model(recipe, "float32", make_objective(recipe, None))
     compile_model(model, make_optimizer(replace(recipe, optimizer="rmsprop", learning_rate=rate), 10))
     return model
 
@@ -54,9 +54,15 @@ def test_the_averages_are_validated_and_kept_and_the_weights_go_on(tmp_path: Pat
     averages = keras.callbacks.SwapEMAWeights()
     checkpoint = Checkpoint(tmp_path / CHECKPOINT, "val_loss", {}, averages)
     history = model.fit(
-        PHOTOS, MASKS, batch_size=2, epochs=1, shuffle=False, verbose=0, validation_data=(PHOTOS, MASKS),
+        PHOTOS,
+        MASKS,
+        batch_size=2,
+        epochs=1,
+        shuffle=False,
+        verbose=0,
+        validation_data=(PHOTOS, MASKS),
         callbacks=[*checkpoint.callbacks(), Watch()],
-    ).history  # fmt: skip
+    ).history
     average = 0.5 * seen[0] + 0.5 * seen[1]  # the average begins as the first step's weights
     final = build_model(TINY)
     checkpoint.restore(final)
@@ -82,7 +88,7 @@ def test_summed_gradients_move_the_weights_as_the_larger_batch() -> None:
 @pytest.mark.usefixtures("small_network")
 def test_the_schedule_ends_with_the_training_whatever_is_summed() -> None:
     recipe = replace(TINY, epochs=4, warmup_epochs=1, learning_rate=0.5, accumulation=2, optimizer="adamw")
-    model = build_trainee(recipe, "float32", objective(recipe, None))
+    model = build_training_model(recipe, "float32", make_objective(recipe, None))
     compile_model(model, make_optimizer(recipe, 2))
     rates = []
     for _ in range(recipe.epochs):
@@ -96,22 +102,22 @@ def test_training_starts_from_another_model_s_weights() -> None:
     keras.utils.set_random_seed(4)
     other = build_model(TINY)
     model = _trainee(TINY, seed=5)
-    assert weights_sha256(model) != weights_sha256(other)
-    start_from(model, Other(other, "other", ""))
-    assert weights_sha256(model) == weights_sha256(other)
+    assert model_sha256(model) != model_sha256(other)
+    copy_weights(model, Pretrained(other, "other", ""))
+    assert model_sha256(model) == model_sha256(other)
 
 
 @pytest.mark.usefixtures("small_network")
 def test_weights_of_another_width_are_refused() -> None:
-    wide = Other(build_model(replace(TINY, filters=3)), "wide", "")
+    wide = Pretrained(build_model(replace(TINY, filters=3)), "wide", "")
     with pytest.raises(TrainingError, match=r"--weights wide: of another .* width: conv/kernel is \(3, 3, 3, 2\) here"):
-        start_from(_trainee(TINY), wide)
+        copy_weights(_trainee(TINY), wide)
 
 
 def test_a_teacher_answers_photos_of_any_size_as_at_its_own() -> None:
     keras.utils.set_random_seed(0)
     model = build_model(TINY)
-    teacher = of_any_size(Other(model, "own", ""))
+    teacher = teacher_network(Pretrained(model, "own", ""))
     np.testing.assert_allclose(teacher(PHOTOS), model(PHOTOS), atol=1e-6)
     assert teacher(np.zeros((1, 48, 16, 3), np.uint8)).shape == (1, 48, 16, 3)
     assert not teacher.trainable_variables
@@ -125,21 +131,21 @@ def test_a_teacher_that_cannot_is_refused(stride: int) -> None:
     if stride == 1:
         x = keras.layers.Reshape((32, 32, 3))(x)
     with pytest.raises(TrainingError, match=r"--teacher odd: (cannot take photos of any size|answers \(32, 48\))"):
-        of_any_size(Other(keras.Model(image, x), "odd", ""))
+        teacher_network(Pretrained(keras.Model(image, x), "odd", ""))
 
 
 @pytest.mark.usefixtures("small_network")
 def test_the_teacher_is_no_part_of_what_is_trained() -> None:
     keras.utils.set_random_seed(0)
-    teacher = Other(build_model(TINY), "own", "")
-    model = build_trainee(TINY, "float32", objective(TINY, teacher))
+    teacher = Pretrained(build_model(TINY), "own", "")
+    model = build_training_model(TINY, "float32", make_objective(TINY, teacher))
     assert len(model.weights) == len(teacher.model.weights)
     compile_model(model, make_optimizer(TINY, 1))
-    before = weights_sha256(teacher.model)
+    before = model_sha256(teacher.model)
     model.fit(PHOTOS, MASKS, batch_size=4, verbose=0)
-    assert weights_sha256(teacher.model) == before
+    assert model_sha256(teacher.model) == before
 
 
 def test_a_trained_file_is_loaded_with_its_digest() -> None:
-    other = load_other(REPOSITORY / "training/unet_training/weights/pets-edge.keras")
+    other = load_pretrained(REPOSITORY / "training/unet_training/weights/pets-edge.keras")
     assert (other.name, len(other.sha256)) == ("pets-edge", 64)

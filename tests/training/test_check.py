@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import unet_train
-from unet_runtime.labelled import read_split
-from unet_runtime.spec import InputSpec
-from unet_training.check import check_dataset
-from unet_training.dataset import load
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.spec import InputSpec
+from unet_training.data.check import check_dataset
+from unet_training.data.dataset import load
 from unet_training.errors import DatasetError
 
 
@@ -79,9 +79,12 @@ ODDITIES: list[tuple[Callable[[Path], object], dict[str, tuple[str, ...]], int]]
     (lambda data: _values(_trimap(data, 1), lambda values: values.clip(2)), {"without_pet": (FIRST,)}, 24),
     (lambda data: _photo(data, 1).write_bytes(_photo(data, 1).read_bytes()[:400]), {"unreadable": (FIRST,)}, 23),
     (lambda data: _trimap(data, 1).write_text("no picture"), {"unreadable": (FIRST,)}, 23),
-    (lambda data: [shutil.copy(path(data, 1), path(data, 30)) for path in (_photo, _trimap)],
-     {"duplicates": (f"synthetic_0030 = {FIRST}",)}, 24),
-]  # fmt: skip
+    (
+        lambda data: [shutil.copy(path(data, 1), path(data, 30)) for path in (_photo, _trimap)],
+        {"duplicates": (f"synthetic_0030 = {FIRST}",)},
+        24,
+    ),
+]
 
 
 @pytest.mark.parametrize(("spoil", "found", "usable"), ODDITIES)
@@ -113,8 +116,11 @@ def test_a_dataset_without_oddities_has_none(data: Path) -> None:
     assert (list(report.oddities()), report.errors()) == ([], [])
     assert (report.pairs, report.formats) == (32, {"JPEG": 32})
     assert report.usable == {
-        "official trainval": 24, "official test": 8, "article trainval": 16, "article test": 16,
-    }  # fmt: skip
+        "official trainval": 24,
+        "official test": 8,
+        "article trainval": 16,
+        "article test": 16,
+    }
 
 
 def test_at_most_five_names_are_shown(data: Path) -> None:
@@ -126,13 +132,18 @@ def test_at_most_five_names_are_shown(data: Path) -> None:
     assert "synthetic_0006" not in ended.out
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
-    (_leak, "1 photos are both trained on and tested on: synthetic_0001"),
-    (lambda data: (data / "annotations" / "test.txt").unlink(), "annotations/test.txt is missing or empty"),
-    (lambda data: [_photo(data, number).unlink() for number in range(25, 33)],
-     "no usable photo in the official test part"),
-    (lambda data: shutil.rmtree(data / "images"), "images: cannot be listed (No such file or directory)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_leak, "1 photos are both trained on and tested on: synthetic_0001"),
+        (lambda data: (data / "annotations" / "test.txt").unlink(), "annotations/test.txt is missing or empty"),
+        (
+            lambda data: [_photo(data, number).unlink() for number in range(25, 33)],
+            "no usable photo in the official test part",
+        ),
+        (lambda data: shutil.rmtree(data / "images"), "images: cannot be listed (No such file or directory)"),
+    ],
+)
 def test_what_stops_training_is_exit_1(data: Path, spoil: Callable[[Path], object], words: str) -> None:
     spoil(data)
     ended = unet_train("check", data)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_runtime.errors import SourceError
-from unet_runtime.labelled import LabelledPhoto, evenly, read_split
-from unet_runtime.spec import InputSpec
-from unet_training.augment import Augmenter
-from unet_training.dataset import Batches, TrainingBatches, load, split_dataset
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, read_split
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.spec import InputSpec
+from unet_training.data.augment import Augmenter
+from unet_training.data.dataset import Batches, TrainingBatches, load, split_dataset
+from unet_training.data.pairs import Labelled
 from unet_training.errors import DatasetError
-from unet_training.pairs import Labelled
 
 SPEC = InputSpec(32, 48)
 

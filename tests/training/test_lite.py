@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from tests.training.conftest import unet_train
-from unet_training.models import ARCHITECTURES, efficientnet_lite, lite
-from unet_training.models.efficientnet_lite import PREFIX, SCALINGS
+from unet_training.models import ENCODER_PREFIX, builder, efficientnet_lite, lite
+from unet_training.models.efficientnet_lite import SCALINGS
 from unet_training.models.lite import Decoder
 from unet_training.optimizers import PartwiseAdamW
 
@@ -34,7 +33,7 @@ def build(decoder: Decoder, filters: int = 8, depth: int = 5) -> keras.Model:
 def decoder_parameters(model: keras.Model) -> int:
     count = 0
     for weight in model.trainable_weights:
-        if not weight.path.startswith(PREFIX):
+        if not weight.path.startswith(ENCODER_PREFIX):
             count += int(np.prod(weight.shape))
     return count
 
@@ -57,22 +56,22 @@ def test_the_encoder_halves_as_often_as_asked() -> None:
 
 def test_a_depth_that_the_encoder_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match="depth 6, expected 1 to 5"):
-        ARCHITECTURES["lite"](64, 64, 3, depth=6)
+        builder("lite")(64, 64, 3, depth=6)
 
 
 def test_pixels_reach_the_encoder_as_it_was_trained() -> None:
-    rescale = ARCHITECTURES["lite"](32, 32, 3).get_layer("rescale")
+    rescale = builder("lite")(32, 32, 3).get_layer("rescale")
     pixels = np.array([0, 127, 255], np.uint8).reshape(1, 1, 1, 3)
     expected = (np.array([0.0, 127.0, 255.0]) - 127) / 128
     np.testing.assert_allclose(keras.ops.convert_to_numpy(rescale(pixels)).ravel(), expected, atol=1e-6)
 
 
 def test_width_is_the_decoder_s_alone() -> None:
-    narrow, wide = ARCHITECTURES["lite"](32, 32, 3, filters=8), ARCHITECTURES["lite"](32, 32, 3, filters=16)
+    narrow, wide = builder("lite")(32, 32, 3, filters=8), builder("lite")(32, 32, 3, filters=16)
     assert 2 < decoder_parameters(wide) / decoder_parameters(narrow) < 4
     encoders = []
     for model in (narrow, wide):
-        encoders.append([tuple(weight.shape) for weight in model.weights if weight.path.startswith(PREFIX)])
+        encoders.append([tuple(weight.shape) for weight in model.weights if weight.path.startswith(ENCODER_PREFIX)])
     assert encoders[0] == encoders[1]
     assert len(encoders[0]) == 240
 
@@ -104,18 +103,11 @@ def test_separable_convolutions_and_fewer_stages_make_it_smaller() -> None:
 def test_the_encoder_s_learning_rate_is_its_own() -> None:
     """Adam's first step is the learning rate, whatever the gradient."""
     moved = {}
-    for prefix in (PREFIX, "decoder"):
+    for prefix in (ENCODER_PREFIX, "decoder"):
         variable = keras.Variable(np.ones((2, 2), np.float32), name="kernel")
         variable._path = f"{prefix}stem/kernel"
         moved[prefix] = variable
-    optimizer = PartwiseAdamW(0.1, PREFIX, 0.25, weight_decay=0.0)
+    optimizer = PartwiseAdamW(0.1, ENCODER_PREFIX, 0.25, weight_decay=0.0)
     optimizer.apply([keras.ops.ones((2, 2)) * 3, keras.ops.ones((2, 2)) * 7], list(moved.values()))
     steps = [1 - float(keras.ops.convert_to_numpy(variable)[0, 0]) for variable in moved.values()]
     assert steps == pytest.approx([0.025, 0.1], rel=1e-4)
-
-
-@pytest.mark.parametrize("option", [("--encoder-weights", "imagenet"), ("--encoder-rate", "0.1")])
-def test_an_architecture_without_pretrained_encoder_takes_no_such_option(option: tuple[str, str]) -> None:
-    ended = unet_train("--data", "synthetic", "--architecture", "unet", *option)
-    assert ended.code == 2
-    assert "go with the architectures lite, lite1, lite2, here it is unet" in ended.err

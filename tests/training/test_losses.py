@@ -77,8 +77,8 @@ def test_dice_by_hand() -> None:
 
 
 def test_distance_is_0_from_oneself_and_positive_otherwise() -> None:
-    assert _number(losses.distance(PROBABILITIES, PROBABILITIES)) == pytest.approx(0, abs=1e-6)
-    assert _number(losses.distance(CHOSEN * 0.9 + 0.1 / 3, PROBABILITIES)) > 0.1
+    assert _number(losses.divergence(PROBABILITIES, PROBABILITIES)) == pytest.approx(0, abs=1e-6)
+    assert _number(losses.divergence(CHOSEN * 0.9 + 0.1 / 3, PROBABILITIES)) > 0.1
 
 
 def test_sigmoid_answers_are_brought_to_sum_1_for_the_loss_that_keras_would_take_from_logits() -> None:
@@ -106,5 +106,5 @@ def test_the_objective_is_the_weighted_sum_of_its_terms(region: str, taught: boo
     if region != "none":
         expected += 0.5 * _number(losses.REGION_LOSSES[region](CHOSEN, PROBABILITIES))
     if taught:
-        expected += 0.25 * _number(losses.distance(teacher(TRUTH, False), PROBABILITIES))
+        expected += 0.25 * _number(losses.divergence(teacher(TRUTH, False), PROBABILITIES))
     assert _number(objective(TRUTH, TRUTH, PROBABILITIES)) == pytest.approx(expected, rel=1e-5)

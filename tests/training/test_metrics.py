@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unet_runtime.labelled import confusion, iou
-from unet_training.metrics import metrics, named
+from unet_runtime.core.metrics import confusion, iou
+from unet_training.metrics import as_recorded, metrics
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,15 @@ def test_keras_and_the_runtime_agree(batches: list[tuple[np.ndarray, np.ndarray]
     assert got["pixel_accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum(), abs=1e-6)
 
 
-def test_training_leaves_the_dear_ones_out() -> None:
+def test_training_leaves_expensive_ones_out() -> None:
     assert [measure.name for measure in metrics(3, per_class=False)] == ["pixel_accuracy", "mean_iou", "cross_entropy"]
 
 
 def test_results_get_their_class_names() -> None:
     flat = {"loss": 0.1234567, "pixel_accuracy": 0.9, "mean_iou": 0.7, "iou_0": 0.8, "iou_1": 0.6}
-    assert named(flat, ("pet", "ground")) == {
-        "loss": 0.12346, "pixel_accuracy": 0.9, "mean_iou": 0.7, "iou": {"pet": 0.8, "ground": 0.6},
-    }  # fmt: skip
+    assert as_recorded(flat, ("pet", "ground")) == {
+        "loss": 0.12346,
+        "pixel_accuracy": 0.9,
+        "mean_iou": 0.7,
+        "iou": {"pet": 0.8, "ground": 0.6},
+    }

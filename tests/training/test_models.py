@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training import encoder_weights, options
-from unet_training.models import ARCHITECTURES, unet2015
+from unet_training.encoder_weights import PUBLISHED as PUBLISHED_ENCODERS
+from unet_training.models import ARCHITECTURES, builder, unet2015
 from unet_training.report.stages import stages
 
 PUBLISHED = {
@@ -54,18 +54,21 @@ def trainable(model: keras.Model) -> int:
 
 def small(name: str, side: int | None = 0, **changes: Any) -> keras.Model:
     side = SIDE.get(name, 32) if side == 0 else side
-    return ARCHITECTURES[name](side, side, 3, **SMALL | changes)
+    return builder(name)(side, side, 3, **SMALL | changes)
 
 
-def test_every_architecture_can_be_asked_for_by_name() -> None:
-    assert tuple(ARCHITECTURES) == options.ARCHITECTURE_NAMES
+def test_every_architecture_is_counted() -> None:
     assert {*PUBLISHED, *COUNTED} == {*ARCHITECTURES}
-    assert tuple(encoder_weights.PUBLISHED) == options.PRETRAINED_NAMES
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no architecture 'u-net', expected one of unet, unet2015, "):
+        builder("u-net")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_at_the_standard_width_it_is_as_large_as_published(name: str) -> None:
-    model = ARCHITECTURES[name](None, None, 1)
+    model = builder(name)(None, None, 1)
     count = model.count_params() if name == "unet" else trainable(model)
     if name == "recurrent-residual":
         own = [weight for weight in model.trainable_weights if re.search(r"_norm[12]/", weight.path)]
@@ -106,7 +109,7 @@ def test_built_for_any_size_it_has_the_same_weights(name: str) -> None:
     np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in options.PRETRAINED_NAMES])
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in PUBLISHED_ENCODERS])
 def test_width_and_depth_are_the_user_s(name: str) -> None:
     narrow, wide = small(name), small(name, filters=8)
     assert 2.5 < trainable(wide) / trainable(narrow) < 4.2
@@ -128,7 +131,7 @@ def test_the_report_s_plot_shows_all_of_it(name: str) -> None:
 
 
 def test_builders_have_one_signature() -> None:
-    signatures = [inspect.signature(build).parameters for build in ARCHITECTURES.values()]
+    signatures = [inspect.signature(build).parameters for build in map(builder, ARCHITECTURES)]
     assert len({tuple(signature) for signature in signatures}) == 1
 
 
@@ -141,7 +144,7 @@ def test_every_pixel_of_the_photo_has_an_answer(name: str) -> None:
     ("depth", "side", "answer"), [(4, 572, 388), (4, 204, 20), (3, 188, 100), (2, 60, 20), (1, 22, 6)]
 )
 def test_unpadded_convolutions_leave_the_paper_s_pixels(depth: int, side: int, answer: int) -> None:
-    model = ARCHITECTURES["unet2015"](side, side, 2, filters=1, depth=depth)
+    model = builder("unet2015")(side, side, 2, filters=1, depth=depth)
     assert model.output_shape == (None, answer, answer, 2)
     assert side - 2 * unet2015.margin(depth) == answer
 
@@ -149,7 +152,7 @@ def test_unpadded_convolutions_leave_the_paper_s_pixels(depth: int, side: int, a
 def test_an_unpadded_answer_has_seen_real_pixels_only() -> None:
     """The same pixels in a larger photo: the same answer."""
     keras.utils.set_random_seed(0)
-    model = ARCHITECTURES["unet2015"](None, None, 3, filters=2, depth=2)
+    model = builder("unet2015")(None, None, 3, filters=2, depth=2)
     photo = np.random.default_rng(0).integers(0, 256, (1, 68, 68, 3), dtype=np.uint8)
     whole, part = (keras.ops.convert_to_numpy(model(each)) for each in (photo, photo[:, 4:64, 4:64]))
     np.testing.assert_allclose(whole[:, 4:24, 4:24], part, atol=1e-6)

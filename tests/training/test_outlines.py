@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from unet_training.data.outlines import OutlineWeights
 from unet_training.losses import weighted_cross_entropy
-from unet_training.outlines import OutlineWeights
 
 PET, BACKGROUND, BORDER = range(3)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -19,23 +17,25 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from tests.training.conftest import Trained
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import OutputError
-from unet_runtime.labelled import confusion, iou, read_split
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.errors import OutputError
+from unet_runtime.core.metrics import confusion, iou
 from unet_training import report
-from unet_training.dataset import load
+from unet_training.build import build_model
+from unet_training.data.dataset import load
+from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingInterruptedError
 from unet_training.evaluate import Evaluation, Model, evaluate, evaluate_decoded, load_model
+from unet_training.models import ARCHITECTURES
 from unet_training.models.unet import build
-from unet_training.pairs import Labelled
-from unet_training.report import curves, network, panels, plots
+from unet_training.pipeline import Result
+from unet_training.recipes import PRESETS
+from unet_training.report import curves, panels, plots
 from unet_training.report.stages import stages
-from unet_training.train import Result
 
-DRAWN = {file for name, file in report.PICTURES.items() if name != "network" or shutil.which("dot")}
-"""Of eight photos of three breeds."""
-
-dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed: apt-get install graphviz")
+DRAWN = {f"{name}.png" for name in report.PICTURES}
+"""The pictures of eight photos of three breeds."""
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -73,7 +73,6 @@ class Page(HTMLParser):
 class Written:
     folder: Path
     result: Result
-    said: list[str]
 
     @property
     def page(self) -> Page:
@@ -92,9 +91,14 @@ def result(trained: Trained, pictures: Path) -> Result:
         f"{breed}_{index}" for index, breed in enumerate(["pug", "pug", "pug", "beagle", "beagle", "a_b", "a_b", "pug"])
     ]
     history = {
-        "loss": [5.0, 4.0], "cross_entropy": [0.75, 0.5], "val_loss": [9.0, 0.625], "mean_iou": [0.25, 0.5],
-        "val_mean_iou": [0.25, 0.375], "pixel_accuracy": [0.5, 0.75], "val_pixel_accuracy": [0.5, 0.5],
-    }  # fmt: skip
+        "loss": [5.0, 4.0],
+        "cross_entropy": [0.75, 0.5],
+        "val_loss": [9.0, 0.625],
+        "mean_iou": [0.25, 0.5],
+        "val_mean_iou": [0.25, 0.375],
+        "pixel_accuracy": [0.5, 0.75],
+        "val_pixel_accuracy": [0.5, 0.5],
+    }
     metrics = {**spec.provenance.metrics, "epoch": 2}
     spec = replace(spec, provenance=replace(spec.provenance, metrics=metrics))
     return Result(trained.output / "model.keras", spec, history, replace(photos, names=names), interrupted=False)
@@ -103,18 +107,17 @@ def result(trained: Trained, pictures: Path) -> Result:
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def written(result: Result) -> Written:
-        said: list[str] = []
-        report.write_report(result, tmp_path, said.append)
-        return Written(tmp_path, result, said)
+        report.write_report(result, tmp_path)
+        return Written(tmp_path, result)
 
     return written
 
 
 @pytest.fixture(scope="session")
 def written(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    folder, said = tmp_path_factory.mktemp("report") / "new", list[str]()
-    report.write_report(result, folder, said.append)
-    return Written(folder, result, said)
+    folder = tmp_path_factory.mktemp("report") / "new"
+    report.write_report(result, folder)
+    return Written(folder, result)
 
 
 # --- the page --------------------------------------------------------------------------------------
@@ -145,19 +148,27 @@ def test_the_pictures_lie_beside_the_page_and_are_the_same(written: Written) -> 
     assert embedded == {(written.folder / name).read_bytes() for name in DRAWN}
 
 
-def test_the_page_tells_the_training(written: Written) -> None:
+def test_the_page_describes_the_training(written: Written) -> None:
     text, provenance = " ".join(written.page.text.split()), written.result.spec.provenance
     for words in (
-        "best epoch 2 of 2", "on 8 test photos", "pet IoU", "seed 1", "warmup epochs",
-        "loss (cross-entropy) 0.5000 0.6250 +0.1250", "mean IoU 0.5000 0.3750 \N{MINUS SIGN}0.1250",
-        provenance.command, provenance.data, provenance.weights_sha256, provenance.tools["keras"],
-    ):  # fmt: skip
+        "best epoch 2 of 2",
+        "on 8 test photos",
+        "pet IoU",
+        "seed 1",
+        "warmup epochs",
+        "loss (cross-entropy) 0.5000 0.6250 +0.1250",
+        "mean IoU 0.5000 0.3750 \N{MINUS SIGN}0.1250",
+        provenance.command,
+        provenance.data,
+        provenance.weights_sha256,
+        provenance.tools["keras"],
+    ):
         assert words in text
     assert f"{provenance.metrics['mean_iou']:.4f}" in text
     assert "interrupted" not in text
 
 
-def test_figures_are_those_of_the_evaluation(written: Written, result: Result) -> None:
+def test_metrics_are_those_of_the_evaluation(written: Written, result: Result) -> None:
     evaluation = _evaluation(result)
     assert evaluation.overall.mean_iou == pytest.approx(result.spec.provenance.metrics["mean_iou"], abs=1e-4)
     text = written.page.text
@@ -173,7 +184,7 @@ def test_an_interrupted_training_of_one_photo_without_history_has_a_report(write
     text = " ".join(write(replace(result, spec=spec, test=one, history={}, interrupted=True)).page.text.split())
     assert "The training was interrupted" in text
     assert "on 1 validation photo" in text
-    assert "kept no figure of any epoch" in text
+    assert "recorded no epoch" in text
     assert "Worst" in text
 
 
@@ -191,94 +202,44 @@ def test_hostile_names_are_text(write: Write, result: Result) -> None:
 
 
 def test_one_group_makes_no_bars_and_takes_old_ones_away(write: Write, result: Result, tmp_path: Path) -> None:
-    (tmp_path / report.PICTURES["breeds"]).write_bytes(b"of an earlier training")
+    (tmp_path / "breeds.png").write_bytes(b"of an earlier training")
     names = [f"synthetic_{index}" for index in range(8)]
     written = write(replace(result, test=replace(result.test, names=names)))
     assert "Breeds" not in written.page.text
-    assert not (written.folder / report.PICTURES["breeds"]).exists()
+    assert not (written.folder / "breeds.png").exists()
 
 
-# --- the model's plot ------------------------------------------------------------------------------
+# --- the model's stages ----------------------------------------------------------------------------
 
 
-def test_without_dot_the_report_says_how_to_get_it(
-    write: Write, result: Result, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / report.PICTURES["network"]).write_bytes(b"of an earlier training")
-    monkeypatch.setenv("PATH", "")
-    written = write(result)
-    for text in (" ".join(written.page.text.split()), " ".join(written.said)):
-        assert "dot was not found on the PATH: apt-get install graphviz" in text
-    assert not (written.folder / report.PICTURES["network"]).exists()
-    assert len(written.page.all("img")) == len(report.PICTURES) - 1
-
-
-def test_without_pydot_there_is_no_plot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "pydot", None)
-    assert network.picture(_chain(), tmp_path / "model.png") == (
-        None, "the Python package pydot is not installed: pip install pydot"
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("script", "words"), [
-    ("#!/bin/sh\necho broken plugin >&2; exit 1\n", "broken plugin"),
-    ("#!/bin/sh\nexit 0\n", "failed ()"),
-    ("#!/nowhere\n", "No such file"),
-])  # fmt: skip
-def test_a_dot_that_fails_leaves_no_plot(
-    script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "dot").write_text(script)
-    (tmp_path / "dot").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    drawn, lacks = network.picture(_chain(), tmp_path / "model.png")
-    assert drawn is None
-    assert words in lacks
-    assert lacks.endswith("apt-get install --reinstall graphviz")
-    assert not (tmp_path / "model.png").exists()
-
-
-def _chain() -> keras.Model:
-    return keras.Sequential([
-        keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1, name="a<b>"), keras.layers.ReLU(name="b")
-    ])  # fmt: skip
-
-
-def test_a_u_net_has_its_stages() -> None:
+def test_a_u_net_has_its_stages(written: Written) -> None:
     model = build(32, 32, 3, filters=2)
-    found, edges = stages(model)
+    found = stages(model)
     names = [stage.name for stage in found]
-    assert [name for name in names if name.startswith("encoder")] == [f"encoder{index}" for index in range(1, 5)]
-    assert [name for name in names if name.startswith("decoder")] == [f"decoder{index}" for index in range(4, 0, -1)]
+    assert names[2:7] == ["encoder1", "encoder2", "encoder3", "encoder4", "bridge"]
+    assert names[7:] == ["decoder4", "decoder3", "decoder2", "decoder1", "logits", "probabilities"]
     assert sum(stage.parameters for stage in found) == model.count_params()
-    assert sum(len(stage.layers) for stage in found) == len(model.layers)
     by_name = dict(zip(names, found, strict=True))
-    assert by_name["encoder2"].shape == (None, 16, 16, 4)
-    assert by_name["encoder2"].layers[:3] == ["MaxPooling2D 2x2", "Conv2D 3x3, 4", "BatchNormalization"]
-    told = {(names[start], names[end]) for start, end in edges}
-    assert {(f"encoder{index}", f"decoder{index}") for index in range(1, 5)} < told
-    assert ("bridge", "decoder4") in told
-    assert len(edges) == len(found) - 1 + 4  # a chain and four skips
+    times = "\N{MULTIPLICATION SIGN}"
+    assert by_name["encoder2"].output == f"16{times}16{times}4"
+    assert by_name["encoder2"].layers == (
+        f"2 Conv2D 3{times}3, 2 BatchNormalization, 2 Activation, MaxPooling2D 2{times}2"
+    )
 
 
-def test_branches_that_meet_are_one_stage_and_sequences_chain() -> None:
-    image = keras.Input((8, 8, 3), name="image")
-    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="down_conv")(image)
-    y = keras.layers.Conv2D(4, 1, name="other")(x)
-    z = keras.layers.Conv2D(4, 1, activation="relu", name="down_side")(image[:, ::2, ::2])
-    found, _ = stages(keras.Model(image, keras.layers.Add(name="down_add")([x, y, z])))
-    (down,) = (stage for stage in found if stage.name == "down")
-    assert down.layers == ["Conv2D 3x3, 4, strides 2x2", "GetItem", "Conv2D 1x1, 4, relu", "Add"]
-    found, edges = stages(_chain())
-    assert [(stage.name, stage.shape) for stage in found][-2:] == [("a<b>", (None, 8, 8, 2)), ("b", (None, 8, 8, 2))]
-    assert edges == [(0, 1), (1, 2)]
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_has_a_table(architecture: str) -> None:
+    size = 204 if architecture == "unet2015" else 64
+    model = build_model(replace(PRESETS["edge"], architecture=architecture, filters=8, size=size))
+    found = stages(model)
+    assert sum(stage.parameters for stage in found) == model.count_params()
+    assert len(found) < 25
 
 
-@dot
-def test_a_layer_s_name_is_text_in_the_plot(tmp_path: Path) -> None:
-    drawn, lacks = network.picture(_chain(), tmp_path / "model.png")
-    assert (lacks, (tmp_path / "model.png").read_bytes()[:4]) == ("", b"\x89PNG")
-    assert drawn is not None
+def test_the_page_lists_the_stages(written: Written) -> None:
+    text = " ".join(written.page.text.split())
+    assert "stage layers output" in text
+    assert "encoder1" in text
 
 
 # --- panels, curves, plots -------------------------------------------------------------------------
@@ -339,7 +300,7 @@ def test_many_groups_are_cut_and_a_class_that_never_occurs_has_no_share(result: 
 
 def test_a_letterboxed_photo_is_measured_and_drawn_within_its_frame(tmp_path: Path) -> None:
     class Oracle:
-        """Answers as its photo says: red is class 0, green 1."""
+        """Predicts what its photo shows: red is class 0, green 1."""
 
         name, device, engine, note = "oracle", "cpu", "Oracle", ""
 
@@ -351,23 +312,22 @@ def test_a_letterboxed_photo_is_measured_and_drawn_within_its_frame(tmp_path: Pa
     truth[0, 8:24, :16], truth[0, 8:24, 16:] = 0, 1
     photos = Labelled(["x_1"], photo, truth, [])
     spec = colour_spec(fit="letterbox")
-    evaluation, scores = evaluate_decoded(Model(spec, Oracle()), photos, part="test", say=lambda line: None)
+    evaluation, scores = evaluate_decoded(Model(spec, Oracle()), photos, part="test")
     assert scores == [1.0]
     assert evaluation.confusion == [[256, 0, 0], [0, 256, 0], [0, 0, 0]]
     assert math.isnan(evaluation.overall.own_size_mean_iou)
-    paths = {name: tmp_path / f"{name}.png" for name in ("best", "worst", "random")}
-    panels.pictures(Model(spec, Oracle()), photos, scores, 1, paths)
-    with Image.open(paths["best"]) as drawn:
+    panels.draw(Model(spec, Oracle()), photos, scores, [0], tmp_path / "best.png")
+    with Image.open(tmp_path / "best.png") as drawn:
         colors = {color for _, color in drawn.convert("RGB").getcolors(1 << 20) or []}
     assert {(255, 0, 0), (0, 255, 0), (255, 255, 255)} <= colors
 
 
 def _evaluation(result: Result) -> Evaluation:
-    return evaluate_decoded(_model(result), result.test, part="test", say=lambda line: None)[0]
+    return evaluate_decoded(_model(result), result.test, part="test")[0]
 
 
-def test_figures_in_memory_are_those_from_files(result: Result, pictures: Path) -> None:
-    files, memory = evaluate(_model(result), pictures, say=lambda line: None), _evaluation(result)
+def test_metrics_in_memory_are_those_from_files(result: Result, pictures: Path) -> None:
+    files, memory = evaluate(_model(result), pictures), _evaluation(result)
     assert (memory.confusion, memory.calibration_error) == (files.confusion, files.calibration_error)
     assert memory.overall.boundary_f1 == files.overall.boundary_f1
     assert math.isnan(memory.overall.own_size_mean_iou)
@@ -378,19 +338,19 @@ def test_figures_in_memory_are_those_from_files(result: Result, pictures: Path) 
 
 
 def test_a_report_that_cannot_be_written_says_so(result: Result, tmp_path: Path) -> None:
-    (tmp_path / report.PICTURES["best"]).mkdir()
+    (tmp_path / "best.png").mkdir()
     with pytest.raises(OutputError, match=r"best\.png: cannot be written"):
-        report.write_report(result, tmp_path, lambda line: None)
-    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("new.")]
+        report.write_report(result, tmp_path)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_ctrl_c_says_that_the_model_is_whole(result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(curves, "picture", interrupt)
+    monkeypatch.setattr(curves, "draw", interrupt)
     with pytest.raises(TrainingInterruptedError, match=r"model\.keras is whole") as caught:
-        report.write_report(result, tmp_path, lambda line: None)
+        report.write_report(result, tmp_path)
     assert caught.value.exit_code == 130
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_runtime.errors import OutputError
-from unet_runtime.labelled import open_trimap, read_split
-from unet_training.synthetic import ensure_dataset, write_dataset
+from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.errors import OutputError
+from unet_training.data.synthetic import ensure_dataset, write_dataset
 
 
 def _files(root: Path) -> dict[str, bytes]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +9,16 @@ import keras
 import numpy as np
 import pytest
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import OutputError
-from unet_training import train as training
-from unet_training.build import make_optimizer, weights_sha256
-from unet_training.checkpoint import CHECKPOINT, Checkpoint
-from unet_training.dataset import TrainingBatches
+from tests.helpers.full_disk import disk_full_after
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import OutputError
+from unet_training import pipeline
+from unet_training.build import make_optimizer, model_sha256
+from unet_training.data.dataset import TrainingBatches
 from unet_training.errors import TrainingError, TrainingInterruptedError
+from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.pipeline import Result, tool_versions, train
 from unet_training.recipes import PRESETS
-from unet_training.train import Result, tool_versions, train
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -48,10 +46,13 @@ def _kept(best: Checkpoint) -> float:
     return float(best.model.get_weights()[0][0, 0])
 
 
-@pytest.mark.parametrize(("monitor", "figures", "epoch"), [
-    ("val_mean_iou", (0.5, 0.7, 0.6), 2),
-    ("val_loss", (0.5, 0.7, 0.4), 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("monitor", "figures", "epoch"),
+    [
+        ("val_mean_iou", (0.5, 0.7, 0.6), 2),
+        ("val_loss", (0.5, 0.7, 0.4), 3),
+    ],
+)
 def test_the_best_epoch_is_kept(checkpoint: Checkpoint, monitor: str, figures: tuple[float, ...], epoch: int) -> None:
     checkpoint.monitor = monitor
     for index, figure in enumerate(figures):
@@ -62,7 +63,7 @@ def test_the_best_epoch_is_kept(checkpoint: Checkpoint, monitor: str, figures: t
 
 def test_an_earlier_training_s_checkpoint_stays_until_the_first_epoch_ends(checkpoint: Checkpoint) -> None:
     checkpoint.path.write_text("of another training")
-    assert checkpoint.kept() == "nothing was kept"
+    assert checkpoint.recovery_hint() == "nothing was kept"
     checkpoint.on_epoch_end(0, GOOD)
     assert checkpoint.path.read_bytes().startswith(b"PK")
 
@@ -80,22 +81,11 @@ def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_best(
     assert _kept(checkpoint) == 1
 
 
-@contextmanager
-def _disk_full_after(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond ``size`` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_leaves_the_last_good_weights(checkpoint: Checkpoint) -> None:
     _fill(checkpoint, 1)
     checkpoint.on_epoch_end(0, GOOD)
     _fill(checkpoint, 2)
-    with _disk_full_after(100), pytest.raises(OutputError, match=r"checkpoint\.npz: cannot be written"):
+    with disk_full_after(100), pytest.raises(OutputError, match=r"checkpoint\.npz: cannot be written"):
         checkpoint.on_epoch_end(1, GOOD | {"val_mean_iou": 0.9})
     assert (checkpoint.epoch, _kept(checkpoint)) == (1, 1)
     assert [path.name for path in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]
@@ -123,17 +113,17 @@ def test_versions_are_named() -> None:
 
 
 def test_the_digest_sees_one_changed_weight(checkpoint: Checkpoint) -> None:
-    before = weights_sha256(checkpoint.model)
-    assert weights_sha256(checkpoint.model) == before
+    before = model_sha256(checkpoint.model)
+    assert model_sha256(checkpoint.model) == before
     weights = checkpoint.model.get_weights()
     weights[0][0, 0] += 1e-3
     checkpoint.model.set_weights(weights)
-    assert weights_sha256(checkpoint.model) != before
+    assert model_sha256(checkpoint.model) != before
 
 
 def _train(pictures: Path, output: Path, epochs: int = 2) -> Result:
     recipe = replace(TINY, epochs=epochs)
-    return train(recipe, pictures, output, data_name="synthetic", seed=1, command="test", say=lambda line: None)
+    return train(recipe, pictures, output, data_name="synthetic", seed=1, command="test")
 
 
 def _at_batch(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
@@ -205,14 +195,14 @@ def test_an_interruption_after_the_first_epoch_keeps_its_model(
 def test_an_interruption_of_the_last_measurement_keeps_the_model(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    figures = training._figures
+    measure = pipeline._measure
 
     def interrupted(model: keras.Model, photos: object, split: str, recipe: object) -> object:
         if split == "test":
             raise KeyboardInterrupt
-        return figures(model, photos, split, recipe)  # type: ignore[arg-type]
+        return measure(model, photos, split, recipe)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "_figures", interrupted)
+    monkeypatch.setattr(pipeline, "_measure", interrupted)
     result = _train(pictures, tmp_path, epochs=1)
     assert result.interrupted
     assert read_artifact(result.model).spec.provenance.metrics["split"] == "validation"
@@ -224,7 +214,7 @@ def test_a_second_interruption_says_where_the_weights_are(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_figures", interrupted)
+    monkeypatch.setattr(pipeline, "_measure", interrupted)
     with pytest.raises(TrainingInterruptedError, match=r"epoch 1 and .* are in .*checkpoint\.npz"):
         _train(pictures, tmp_path, epochs=1)
     assert not (tmp_path / "model.keras").exists()

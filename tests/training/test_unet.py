@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training.build import build_model, build_trainee, objective, resolve_precision
+from unet_training.build import build_model, build_training_model, make_objective, resolve_precision
 from unet_training.models import ARCHITECTURES
 from unet_training.models.unet import build
 from unet_training.recipes import PRESETS
@@ -70,7 +70,7 @@ def test_a_size_that_the_pooling_does_not_divide_is_refused(size: tuple[int, int
 
 def test_mixed_precision_ends_in_float32_and_leaves_the_global_policy() -> None:
     recipe = PRESETS["demo"]
-    model = build_trainee(recipe, "mixed_bfloat16", objective(recipe, None))
+    model = build_training_model(recipe, "mixed_bfloat16", make_objective(recipe, None))
     assert model.get_layer("bridge_conv_a").compute_dtype == "bfloat16"
     assert model.outputs[0].dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"

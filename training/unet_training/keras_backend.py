@@ -1,4 +1,4 @@
-"""A trained ``.keras`` file as one more engine of the runtime's family. Import it only where Keras is needed."""
+"""A trained ``.keras`` file as one more engine of the runtime. Import it only where Keras is needed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.artifact import Artifact
-from unet_runtime.errors import ModelFileError
+from unet_runtime.core.artifact import Artifact
+from unet_runtime.core.errors import ModelFileError
 
 
 class KerasBackend:
-    """See ``unet_runtime.backends.base.Backend``."""
+    """See ``unet_runtime.engines.base.Backend``."""
 
     name = "keras"
     note = ""
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self.device = "cpu" if "cpu" in str(keras.ops.ones((1,)).device).lower() else "cuda"
+        self.device = "cuda" if accelerated() else "cpu"
         self.engine = f"Keras {keras.__version__} ({keras.backend.backend()})"
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -26,6 +26,12 @@ class KerasBackend:
         # Called, not predict(): that compiles a graph for every batch size, of which the last has its own.
         result: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(self._model(images, training=False))
         return result
+
+
+def accelerated() -> bool:
+    """Whether Keras computes on an accelerator. A tensor knows: keras.distribution has no torch, and raises in JAX
+    where there is no GPU."""
+    return "cpu" not in str(keras.ops.ones((1,)).device).lower()
 
 
 def load(artifact: Artifact) -> KerasBackend:

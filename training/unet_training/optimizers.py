@@ -8,31 +8,33 @@ from typing import Any
 import keras
 
 Tensor = Any
-"""Of whichever backend Keras runs on."""
+"""A tensor of the backend that Keras runs on."""
 
 
 class PartwiseAdamW(keras.optimizers.AdamW):
-    """AdamW with a learning rate of its own for some variables: what is pretrained moves less than what is not.
+    """AdamW with a lower learning rate for some variables: pretrained weights should move less than new ones.
 
-    Weight decay has the full learning rate for all of them, unless ``rate`` is 0: then theirs is none.
+    Weight decay follows the full learning rate for all variables; where ``rate`` is 0, those variables have none.
 
     Args:
         learning_rate: as Keras takes it.
-        prefix: of the paths of the variables with a rate of their own.
-        rate: times ``learning_rate``: theirs.
+        prefix: the paths of those variables begin with it.
+        rate: their learning rate, as a share of ``learning_rate``.
         more: as ``keras.optimizers.AdamW`` takes it.
     """
 
     def __init__(self, learning_rate: Any, prefix: str, rate: float, **more: Any) -> None:
         super().__init__(learning_rate, **more)
-        self._prefix, self._rate = prefix, rate
+        self._prefix = prefix
+        self._rate = rate
         self._slow: list[bool] = []
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        # By number: what update_step gets is the backend's variable, which may have no path.
+        # By number: update_step is given the backend's variable, which may have no path.
         self._slow = [variable.path.startswith(self._prefix) for variable in variables]
         if self._rate == 0:
-            self.exclude_from_weight_decay(var_list=[v for v in variables if v.path.startswith(self._prefix)])
+            still = [variable for variable in variables if variable.path.startswith(self._prefix)]
+            self.exclude_from_weight_decay(var_list=still)
         super().build(variables)
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:

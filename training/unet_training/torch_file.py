@@ -1,9 +1,9 @@
-"""Read a state dict that PyTorch before 1.6 saved, without PyTorch and without running anything of the file.
+"""Reader of state dicts that PyTorch before 1.6 saved: PyTorch is not needed, and no code in the file is run.
 
-Such a file is a row of pickles and then the numbers: a magic number, a protocol version, the writer's system, the
-state dict, the list of its storages' keys, and of each storage an int64 count and the values (torch/serialization.py,
-``_legacy_save``). A pickle can name any function and call it. Here only those names are found that a state dict of
-floats needs, and they stand for functions of this module.
+Such a file is a row of pickles: a magic number, a protocol version, the writer's system, the state dict, the keys of
+its storages. Then each storage follows as an int64 count and its values (torch/serialization.py, ``_legacy_save``). A
+pickle can name any function and call it. This reader knows only the names that a state dict of floats needs, and they
+stand for functions of this module.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROTOCOL = 1001
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage, in elements."""
+    """A view of a storage; offset and strides count elements."""
 
     storage: str
     offset: int
@@ -49,14 +49,14 @@ _REBUILD = ("torch._utils", "_rebuild_tensor_v2")
 
 
 def read_state_dict(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a state dict by name, float32 or int64, in the file's order.
+    """Tensors of a state dict by name, float32 or int64, in the file's order.
 
     Args:
         path: as ``torch.save`` wrote it before PyTorch 1.6, or since then with
             ``_use_new_zipfile_serialization=False``.
 
     Raises:
-        TrainingError: the file cannot be read, is damaged, is of another kind, or names anything but tensors.
+        TrainingError: the file cannot be read, is damaged, is of another kind, or names something besides tensors.
     """
     try:
         with path.open("rb") as file:
@@ -71,12 +71,12 @@ def read_state_dict(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds four names and no other."""
+    """An unpickler that knows four names and no other."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self.storages: dict[str, tuple[str, int]] = {}
-        """Type of the values and their count, by key."""
+        """Key -> type of the values and their count."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _STORAGE_TYPES:
@@ -96,7 +96,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild(storage: str, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
-    """In place of PyTorch's function of that name; what it takes besides says how to train the tensor."""
+    """In place of PyTorch's function; its further arguments say how to train the tensor."""
     return _Tensor(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
 
 
@@ -113,20 +113,20 @@ def _read(file: BinaryIO) -> dict[str, npt.NDArray[Any]]:
     unpickler = _Unpickler(file)
     tensors = unpickler.load()
     keys = _Unpickler(file).load()
-    storages = {}
+    storages: dict[str, npt.NDArray[Any]] = {}
     for key in keys:
         dtype, count = unpickler.storages[key]
         storages[key] = _values(file, np.dtype(dtype), count)
     if file.read(1):
         raise ValueError("goes on after its last storage")
-    state = {}
+    state: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in tensors.items():
         state[str(name)] = _view(storages[tensor.storage], tensor)
     return state
 
 
 def _values(file: BinaryIO, dtype: np.dtype[Any], expected: int) -> npt.NDArray[Any]:
-    """One storage: (count,)."""
+    """Values of one storage: (count,)."""
     count = struct.unpack("<q", file.read(8))[0]
     if count != expected:
         raise ValueError(f"has a storage of {count} values, expected {expected}")
@@ -137,7 +137,7 @@ def _values(file: BinaryIO, dtype: np.dtype[Any], expected: int) -> npt.NDArray[
 
 
 def _view(storage: npt.NDArray[Any], tensor: _Tensor) -> npt.NDArray[Any]:
-    """What a tensor says of its storage: by its strides, as many tensors are transposed. A copy, in C order."""
+    """Values of a tensor in its storage, found by its strides (many tensors are transposed), as a copy in C order."""
     if len(tensor.size) != len(tensor.stride) or min((tensor.offset, *tensor.size, *tensor.stride), default=0) < 0:
         raise ValueError(f"has a tensor of size {tensor.size} with strides {tensor.stride}")
     if math.prod(tensor.size) > storage.size:

@@ -1,1 +1,1 @@
-"""What a device without a network needs, in one archive."""
+"""One archive with everything that a device without a network needs."""

@@ -1,4 +1,4 @@
-"""A folder -> one archive, the same bytes whenever and wherever it is written from the same files."""
+"""Reproducible archives: the same files give the same bytes on any machine at any time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 SUFFIXES = (".tar.gz", ".zip")
-"""What ``write_archive`` writes. A bare Linux unpacks the first, a bare Windows both, and Python alone either."""
+"""Kinds of archives. A bare Linux unpacks the first, a bare Windows both, and Python alone either."""
 
 _TAR_TIME = 315532800
 """1980-01-01, zip's earliest, in seconds of Unix time: what is older than any clock offends no tool."""

@@ -9,7 +9,8 @@
         models/                 accepted models and the parity.json that proves them
         wheels/                 runtime, engines, their dependencies, pip
 
-What goes in is what the gate accepted, byte for byte; versions are those that are installed here (see ``wheels.py``).
+What goes in is what the gate accepted, byte for byte; versions are those installed here, where they suit
+the device (see ``wheels.py``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
+import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -27,34 +28,46 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from unet_export.bundle.archive import SUFFIXES, write_archive
-from unet_export.bundle.wheels import PLATFORMS, PipError, Say, Wheelhouse, oldest_system, pip, wheel_version
+from unet_export.bundle.wheels import PLATFORMS, PlatformName, WheelError, Wheelhouse, oldest_system, pip, wheel_version
 from unet_export.errors import ExportError
 from unet_export.staging import PARITY_NAME, staging_folder
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends import ENGINES
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.files import publish
+from unet_runtime.engines import ENGINES, readers
+
+logger = logging.getLogger(__name__)
 
 RUNTIME = "unet-edge-runtime"
 CUDA = "cuda"
 BUNDLE_ENGINES = (*ENGINES, CUDA)
-"""What ``engines`` may name: the runtime's backends, and ``cuda``: the ``onnx`` one with NVIDIA's libraries."""
+"""Values of ``engines``: the runtime's backends, and ``cuda``: the ``onnx`` one with NVIDIA's libraries."""
 
-_TEMPLATES = Path(__file__).parent / "device_cli"
+_DEVICE_FILES = Path(__file__).parent / "device"
 
 
 class _Model(NamedTuple):
+    """A model that the gate accepted."""
+
     name: str
+    """File name in the export."""
     sha256: str
-    backends: frozenset[str] | None
-    """That it was proven on; None where the report does not tell backends apart."""
+    backends: frozenset[str]
+    """Backends of the runtime that it passed on."""
 
 
 def bundle(
-    export: Path, platform: str, output: Path, *, python: str = "3.11", engines: Sequence[str] | None = None,
-    models: Sequence[str] | None = None, runtime: Path | None = None, say: Say = lambda line: None,
-) -> Path:  # fmt: skip
+    export: Path,
+    platform: PlatformName,
+    output: Path,
+    *,
+    python: str = "3.11",
+    engines: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    runtime: Path | None = None,
+) -> Path:
     """Write one archive that installs ``unet-run`` and an export's models where there is Python and no network.
 
-    pip fetches the wheels now, from the indexes that it is configured to use here.
+    uv and pip fetch the wheels now, from the indexes that pip is configured to use here.
 
     Args:
         export: folder that ``unet-export`` accepted, with its ``parity.json``. A SavedModel in it stays there: it needs
@@ -67,7 +80,6 @@ def bundle(
         models: file names of the export to take; None takes every ``.onnx`` and ``.tflite``.
         runtime: wheel or source folder of unet-edge-runtime; None takes what the one installed here was made from,
             and asks pip's indexes for the same version where that is gone.
-        say: receives one line of progress at a time.
 
     Returns:
         The archive's path.
@@ -89,14 +101,15 @@ def bundle(
         root = folder / f"unet-edge-{platform}"
         _take_models(export, chosen, root / "models")
         (root / "wheels").mkdir()
-        house = Wheelhouse(root / "wheels", platform, python, say)
-        own = _runtime_wheel(runtime, house, say)
-        house.add(own, extras)
-        _write_papers(root, house, own, extras, [model.name for model in chosen])
+        house = Wheelhouse(root / "wheels", platform, python)
+        own = _runtime_wheel(runtime, house)
+        house.fetch_dependencies(own, extras)
+        _write_texts(root, house, own, extras, chosen)
         archive = folder / target.name
         write_archive(root, archive)
-        os.replace(archive, target)
-    say(f"{target}: {len(chosen)} models, {len(house.wheels)} wheels, {target.stat().st_size / 1e6:.0f} MB")
+        publish(archive, target)
+    megabytes = target.stat().st_size / 1e6
+    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), len(house.wheels), megabytes)
     return target
 
 
@@ -125,29 +138,30 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
         raise ExportError(f"{path}: the gate did not pass: only accepted exports are bundled")
     if names is None:
         names = list(found)
-    if unknown := [name for name in names if name not in found]:
-        raise ExportError(f"{', '.join(unknown)}: not accepted in {export}, expected some of {', '.join(found)}")
+    if unknown := set(names).difference(found):
+        raise ExportError(
+            f"{', '.join(sorted(unknown))}: not accepted in {export}, expected some of {', '.join(found)}"
+        )
     if not names:
         raise ExportError(f"{export}: no accepted .onnx or .tflite model: export some with unet-export --formats")
-    return [found[name] for name in dict.fromkeys(names)]
+    return list(map(found.__getitem__, dict.fromkeys(names)))
 
 
 def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:
     """Models of the report's ``artifacts`` by file name, those with a refused entry left out."""
-    suffixes = {suffix for engine in ENGINES.values() for suffix in engine.suffixes}
     found: dict[str, _Model] = {}
     refused = set()
     for entry in entries:
         name = entry["file"]
-        if Path(name).suffix not in suffixes or Path(name).name != name:
+        if not readers(Path(name).suffix) or Path(name).name != name:
             continue
-        backends = None
-        if "engines" in entry:
-            backends = frozenset(engine["backend"] for engine in entry["engines"] if engine["verdict"] == "passed")
+        backends = frozenset(engine["backend"] for engine in entry["engines"] if engine["verdict"] == "passed")
         model = _Model(name, entry["sha256"], backends)
         if entry["passed"] is not True or found.setdefault(name, model) != model:
             refused.add(name)
-    return {name: model for name, model in found.items() if name not in refused}
+    for name in refused:
+        found.pop(name, None)
+    return found
 
 
 def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str]:
@@ -157,23 +171,18 @@ def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str
         ExportError: an unknown engine, two that exclude each other, or a model that none reads or none was proven on.
     """
     if engines is None:
-        first = {suffix: name for name, engine in reversed(ENGINES.items()) for suffix in engine.suffixes}
-        engines = [first[Path(model.name).suffix] for model in models]
-    if unknown := [name for name in engines if name not in BUNDLE_ENGINES]:
-        raise ExportError(f"engine {', '.join(unknown)}, expected some of {', '.join(BUNDLE_ENGINES)}")
+        engines = [readers(Path(model.name).suffix)[0] for model in models]
+    if unknown := set(engines).difference(BUNDLE_ENGINES):
+        raise ExportError(f"engine {', '.join(sorted(unknown))}, expected some of {', '.join(BUNDLE_ENGINES)}")
     if CUDA in engines and "onnx" in engines:
         raise ExportError("engines onnx and cuda are two builds of one package: choose cuda alone, it has the CPU too")
     backends = {"onnx" if name == CUDA else name for name in engines}
     for model in models:
         # The order in which the runtime's ``auto`` will choose on the device.
-        able = [
-            name for name, engine in ENGINES.items() if name in backends and Path(model.name).suffix in engine.suffixes
-        ]
+        able = list(filter(backends.__contains__, readers(Path(model.name).suffix)))
         if not able:
-            raise ExportError(
-                f"{model.name}: none of the engines {', '.join(engines)} reads it: add one, or leave it out"
-            )
-        if model.backends is not None and able[0] not in model.backends:
+            raise ExportError(f"{model.name}: engines {', '.join(engines)} do not read it: add one, or leave it out")
+        if able[0] not in model.backends:
             raise ExportError(
                 f"{model.name}: not proven on {able[0]}, which would run it on the device: install that engine here "
                 "and export again, or choose another"
@@ -195,18 +204,19 @@ def _take_models(export: Path, models: Sequence[_Model], folder: Path) -> None:
 # --- runtime ---------------------------------------------------------------------------------------
 
 
-def _runtime_wheel(runtime: Path | None, house: Wheelhouse, say: Say) -> Path:
-    """The runtime's own wheel, put into the wheelhouse: given, built, or fetched."""
+def _runtime_wheel(runtime: Path | None, house: Wheelhouse) -> Path:
+    """Put the runtime's own wheel into the wheelhouse: copied, built, or fetched."""
     source = runtime or _installed_from()
     if source is None:
         try:
-            return house.fetch(RUNTIME)
-        except PipError as error:
-            raise ExportError(f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)") from error
+            return house.fetch(f"{RUNTIME}=={importlib.metadata.version(RUNTIME)}")
+        except WheelError as error:
+            message = f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)"
+            raise WheelError(message, unreachable=error.unreachable) from error
     if source.suffix == ".whl" and source.is_file():
         shutil.copyfile(source, house.folder / source.name)
     elif (source / "pyproject.toml").is_file():
-        say(f"building the runtime's wheel from {source}")
+        logger.info("building the runtime's wheel from %s", source)
         pip("wheel", "--quiet", "--no-deps", f"--wheel-dir={house.folder}", str(source.absolute()))
     else:
         raise ExportError(f"{source}: neither a wheel nor a source folder of {RUNTIME}")
@@ -224,44 +234,45 @@ def _installed_from() -> Path | None:
     return path if url.scheme == "file" and path.exists() else None
 
 
-# --- papers ----------------------------------------------------------------------------------------
+# --- installer and lists ---------------------------------------------------------------------------
 
 
-def _write_papers(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str], models: Sequence[str]) -> None:
-    """All that is neither wheel nor model."""
-    needed = house.wheels
-    lines = []
-    for name, wheel in needed.items():
-        wanted = f"{name}[{','.join(extras)}]" if wheel == own else name
-        lines.append(f"{wanted}=={wheel_version(wheel)} --hash=sha256:{_sha256(wheel)}\n")
-    _write(root / "requirements.txt", "".join(lines))
-    markers, needs = PLATFORMS[house.platform].markers, oldest_system(needed.values())
+def _write_texts(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str], models: Sequence[_Model]) -> None:
+    """Write everything that is neither wheel nor model."""
+    texts = {"requirements.txt": ""}
+    for name, wheel in house.wheels.items():
+        project = f"{name}[{','.join(extras)}]" if wheel == own else name
+        texts["requirements.txt"] += f"{project}=={wheel_version(wheel)} --hash=sha256:{_sha256(wheel)}\n"
+    needs = oldest_system(house.wheels.values())
+    installer = house.fetch(f"pip=={importlib.metadata.version('pip')}")
     about = {
         "platform": house.platform,
-        "system": markers["platform_system"],
-        "machine": markers["platform_machine"],
+        "system": PLATFORMS[house.platform].system,
+        "machine": PLATFORMS[house.platform].machine,
         "python": house.python,
         "needs": needs,
-        "pip": house.fetch("pip").relative_to(root).as_posix(),
-        "models": [f"models/{name}" for name in models],
+        "pip": installer.relative_to(root).as_posix(),
+        "models": [f"models/{model.name}" for model in models],
     }
-    _write(root / "bundle.json", json.dumps(about, indent=1) + "\n")
-    asked = "".join(f", {kind} {version} or newer" for kind, version in needs.items())
-    what = f"{RUNTIME} {wheel_version(own)} and {len(models)} models for {house.platform}"
-    readme = (
-        f"{what}, CPython {house.python}{asked}. Needs no network.\nInstall: sh install.sh (Windows: py install.py)"
+    texts["bundle.json"] = json.dumps(about, indent=1) + "\n"
+    systems = "".join(f", {kind} {version} or newer" for kind, version in needs.items())
+    texts["README.txt"] = (
+        f"{RUNTIME} {wheel_version(own)} and {len(models)} models for {house.platform}, CPython {house.python}"
+        f"{systems}. Needs no network.\nInstall: sh install.sh (Windows: py install.py); --help lists where to. "
+        "It ends with the unet-run command to try.\n"
     )
-    _write(root / "README.txt", f"{readme}; --help lists where to. It ends with the unet-run command to try.\n")
-    _write(
-        root / "install.sh", (_TEMPLATES / "install.sh").read_text(encoding="utf-8").replace("@PYTHON@", house.python)
-    )
+    for name in ("install.sh", "install.py"):
+        texts[name] = (_DEVICE_FILES / name).read_text(encoding="utf-8").replace("@PYTHON@", house.python)
+    for name, text in texts.items():
+        _write_text(root / name, text)
     (root / "install.sh").chmod(0o755)
-    shutil.copyfile(_TEMPLATES / "install.py", root / "install.py")
-    sums = {path.relative_to(root).as_posix(): _sha256(path) for path in root.rglob("*") if path.is_file()}
-    _write(root / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+    sums = ""
+    for path in sorted(filter(Path.is_file, root.rglob("*"))):
+        sums += f"{_sha256(path)}  {path.relative_to(root).as_posix()}\n"
+    _write_text(root / "SHA256SUMS", sums)
 
 
-def _write(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 

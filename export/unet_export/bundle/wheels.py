@@ -1,254 +1,251 @@
-"""Wheels for a device that is not this machine: fetched by pip, the closure of dependencies worked out here.
+"""Wheels for a device that is not this machine: uv chooses the versions, pip fetches the files.
 
-Why not by pip's own resolver: told of another ``--platform`` it still evaluates environment markers for the machine it
-runs on, so a bundle made on Linux for Windows would lack what click needs there alone. Hence pip fetches single wheels
-(``--no-deps``), and which ones follows from their metadata, with the device's markers.
+pip's resolver evaluates environment markers for the interpreter it runs on, whatever ``--platform`` says
+(https://github.com/pypa/pip/issues/6117): a bundle made on Linux for Windows would lack what click needs there alone.
+uv resolves for another platform, but does not download wheels.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import logging
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
+from packaging.tags import Tag
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from unet_export.errors import ExportError
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 _GLIBC_MINOR = 35
-"""Newest glibc asked for, 2.x: OpenVINO's aarch64 wheels of today need 2.35, all else 2.28 or older."""
+"""Newest glibc allowed, 2.x: today's aarch64 wheels of OpenVINO need 2.35, all others 2.28 or older."""
+
+_MACOS = "14.0"
+"""Oldest macOS supported: NumPy and ONNX Runtime need it."""
 
 _MANYLINUX_ALIASES = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
-"""What tags were called before they named the glibc's minor version."""
+"""Names of the tags from before they contained the glibc's minor version."""
+
+_UV_OPTIONS = {
+    "index-url": "--index-url",
+    "extra-index-url": "--extra-index-url",
+    "find-links": "--find-links",
+    "trusted-host": "--allow-insecure-host",
+    "constraint": "--constraint",
+}
+"""pip's settings that decide where packages come from, and uv's options for them."""
+
+
+PlatformName = Literal["linux-x86_64", "linux-aarch64", "windows-x86_64", "macos-arm64"]
 
 
 @dataclass(frozen=True)
 class Platform:
     """A kind of device."""
 
+    system: str
+    """Value of ``platform.system()`` there."""
+    machine: str
+    """Value of ``platform.machine()`` there."""
+    uv_name: str
+    """Name for uv's ``--python-platform``."""
     tags: tuple[str, ...]
     """Platform tags of wheels that run there; pip prefers the first."""
-    markers: dict[str, str]
-    """Environment markers (PEP 508) that differ from one platform to another."""
 
 
 def _linux(machine: str) -> Platform:
-    # Ascending, so that of two builds the one for the older system is taken: it runs on more devices.
-    minors = range(5, _GLIBC_MINOR + 1)
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in minors]
-    tags += [f"{alias}_{machine}" for minor, alias in _MANYLINUX_ALIASES.items()]
-    return Platform(tuple(tags), _markers("posix", "linux", "Linux", machine))
+    # Ascending: of two builds the one for the older system is taken, because it runs on more devices.
+    names = [*map("manylinux_2_{}".format, range(5, _GLIBC_MINOR + 1)), *_MANYLINUX_ALIASES.values()]
+    tags = tuple(f"{name}_{machine}" for name in names)
+    return Platform("Linux", machine, f"{machine}-manylinux_2_{_GLIBC_MINOR}", tags)
 
 
-def _markers(os_name: str, sys_platform: str, system: str, machine: str) -> dict[str, str]:
-    return {"os_name": os_name, "sys_platform": sys_platform, "platform_system": system, "platform_machine": machine}
-
-
-PLATFORMS = {
+PLATFORMS: dict[PlatformName, Platform] = {
     "linux-x86_64": _linux("x86_64"),
     "linux-aarch64": _linux("aarch64"),
-    "windows-x86_64": Platform(("win_amd64",), _markers("nt", "win32", "Windows", "AMD64")),
-    # NumPy and ONNX Runtime ask for 14; pip accepts tags of older systems with it.
-    "macos-arm64": Platform(("macosx_14_0_arm64",), _markers("posix", "darwin", "Darwin", "arm64")),
+    "windows-x86_64": Platform("Windows", "AMD64", "x86_64-pc-windows-msvc", ("win_amd64",)),
+    # pip accepts the tags of older systems along with this one.
+    "macos-arm64": Platform("Darwin", "arm64", "aarch64-apple-darwin", ("macosx_14_0_arm64",)),
 }
 """Devices that a bundle can be made for. Linux means glibc: the engines publish no wheels for musl."""
 
 
-class PipError(ExportError):
-    """pip failed; ``unreachable`` says whether for want of a connection."""
+class WheelError(ExportError):
+    """A wheel cannot be fetched; ``unreachable`` says whether because no index could be reached."""
 
     def __init__(self, message: str, *, unreachable: bool) -> None:
         super().__init__(message)
         self.unreachable = unreachable
 
 
-def pip(*arguments: str) -> None:
-    """Run this environment's pip, with whatever indexes it is configured to use.
+def pip(*arguments: str) -> str:
+    """Run this environment's pip, with the indexes that it is configured to use; returns what it printed.
 
     Raises:
-        PipError: with the last line that pip wrote.
+        WheelError: it failed; with the last line that it wrote.
         OutputError: the disk is full.
     """
-    command = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments]
-    ended = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
+    return _run("pip", "--no-input", "--disable-pip-version-check", *arguments)
+
+
+def _run(tool: str, *arguments: str, **settings: Any) -> str:
+    """Run a Python module as a command, with ``settings`` of ``subprocess.run``. Errors as of ``pip``."""
+    command = [sys.executable, "-m", tool, *arguments]
+    ended: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, **settings
     )
     if ended.returncode == 0:
-        return
-    lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()] or [f"exit {ended.returncode}"]
-    if "[Errno 28]" in ended.stderr:
-        raise OutputError(f"pip {arguments[0]}: {lines[-1]}: free space")
-    unreachable = "connection broken" in ended.stderr
-    hint = "no index can be reached: connect this machine" if unreachable else "see `pip config list` for its indexes"
-    raise PipError(f"pip {arguments[0]}: {lines[-1].removeprefix('ERROR: ')}: {hint}", unreachable=unreachable)
+        return ended.stdout
+    lines = list(filter(None, map(str.strip, ended.stderr.splitlines()))) or [f"exit code {ended.returncode}"]
+    # pip's last line says it all, uv explains itself in several.
+    reason = lines[-1].removeprefix("ERROR: ") if tool == "pip" else " ".join(lines).removeprefix("error: ")
+    if "Errno 28" in ended.stderr or "os error 28" in ended.stderr:
+        raise OutputError(f"{tool}: {reason}: free space")
+    unreachable = "connection broken" in ended.stderr or "client error (Connect)" in ended.stderr
+    hint = "no index can be reached: connect this machine" if unreachable else "see `pip config list` for the indexes"
+    raise WheelError(f"{tool}: {reason}: {hint}", unreachable=unreachable)
 
 
 class Wheelhouse:
-    """A folder of wheels for one platform that holds with each wheel all that it needs.
+    """A folder of wheels for one platform.
 
     Args:
         folder: gets the wheels; exists.
-        platform: of ``PLATFORMS``.
-        python: CPython's version, such as ``3.11``.
-        say: receives one line of progress at a time.
+        platform: one of ``PLATFORMS``.
+        python: version of CPython, such as ``3.11``.
     """
 
-    def __init__(self, folder: Path, platform: str, python: str, say: Say) -> None:
-        self.folder, self.platform, self.python = folder, platform, python
-        self._say = say
-        self._wheels: dict[str, Path] = {}
-        self._ranges: dict[str, SpecifierSet] = {}
+    def __init__(self, folder: Path, platform: PlatformName, python: str) -> None:
+        self.folder = folder
+        self.platform = platform
+        self.python = python
 
     @property
     def wheels(self) -> dict[str, Path]:
         """Path of each wheel, by its project's canonical name."""
-        return dict(sorted(self._wheels.items()))
+        return {parse_wheel_filename(path.name)[0]: path for path in sorted(self.folder.glob("*.whl"))}
 
-    def add(self, wheel: Path, extras: Iterable[str]) -> None:
-        """Take ``wheel``, which lies in the folder, and fetch all that it needs with ``extras``.
+    def fetch_dependencies(self, wheel: Path, extras: Iterable[str]) -> None:
+        """Fetch everything that ``wheel``, which lies in the folder, needs with ``extras``.
 
-        Versions are those installed here, which are what this project is tested with; one that is not installed, or has
-        no wheel for the platform, is the newest in range, and said.
+        The versions installed here are preferred, because this project is tested with them. Where one is not
+        installed, or does not suit the platform, the newest in range is taken and a warning logged.
 
         Raises:
-            ExportError: a wheel cannot be fetched, does not run on ``python``, or contradicts another.
+            WheelError: a wheel cannot be fetched, does not run on ``python``, or contradicts another.
             OutputError: the disk is full.
         """
-        self._take(wheel)
-        todo = [Requirement(f"{_name(wheel)}[{','.join(extras)}]")]
-        done: set[tuple[str, str]] = set()
-        while todo:
-            self._fetch(todo)
-            pairs = {(canonicalize_name(need.name), extra) for need in todo for extra in ("", *need.extras)} - done
-            todo = [need for pair in sorted(pairs) for need in self._needs(*pair)]
-            done |= pairs
-        self._check()
+        name = parse_wheel_filename(wheel.name)[0]
+        installed = _installed_versions()
+        requirement = f"{name}[{','.join(extras)}] @ {wheel.absolute().as_uri()}"
+        with tempfile.TemporaryDirectory() as folder:
+            pins = Path(folder) / "requirements.txt"
+            # Where it can, uv keeps to the versions that the file it is about to write holds already.
+            lines = map("{0[0]}=={0[1]}\n".format, installed.items())
+            pins.write_text("".join(lines), encoding="utf-8")
+            options = [f"--python-platform={PLATFORMS[self.platform].uv_name}", f"--python-version={self.python}"]
+            options += [f"--no-emit-package={name}", f"--output-file={pins}"]
+            _resolve(requirement, *options)
+            found = re.findall(r"^([\w.-]+)==(\S+)", pins.read_text(encoding="utf-8"), re.MULTILINE)
+            for project, version in found:
+                self._report(project, version, installed.get(project))
+            if found:
+                self._download(f"--requirement={pins}")
 
-    def fetch(self, name: str) -> Path:
-        """Fetch one wheel, without what it needs; errors as of ``add``.
+    def fetch(self, requirement: str) -> Path:
+        """Fetch one wheel without its dependencies; errors as of ``fetch_dependencies``.
+
+        Args:
+            requirement: such as ``pip==25.0``.
 
         Returns:
-            Its path.
+            The wheel's path.
         """
-        self._fetch([Requirement(name)])
-        return self._wheels[canonicalize_name(name)]
+        self._download(requirement)
+        return self.wheels[canonicalize_name(requirement.partition("==")[0])]
 
-    def _take(self, path: Path) -> None:
-        self._wheels[_name(path)] = path
+    def _report(self, project: str, version: str, installed: str | None) -> None:
+        """Log which version is fetched, and a warning where it is not the one installed here."""
+        logger.info("fetching for %s: %s %s", self.platform, project, version)
+        if installed is None:
+            logger.warning("%s is not installed here: the bundle gets %s, untested", project, version)
+        elif installed != version:
+            message = "%s %s, installed here, does not suit %s: the bundle gets %s, untested"
+            logger.warning(message, project, installed, self.platform, version)
 
-    def _needs(self, name: str, extra: str) -> list[Requirement]:
-        """What a wheel of the folder asks for: with no extra, or because of ``extra`` alone."""
-        markers = {
-            **PLATFORMS[self.platform].markers,
-            "python_version": self.python,
-            "python_full_version": f"{self.python}.0",
-            "implementation_name": "cpython",
-            "platform_python_implementation": "CPython",
-            "extra": extra,
-        }
-        needs = [Requirement(line) for line in _metadata(self._wheels[name]).requires or ()]
-        return [need for need in needs if need.marker is None or need.marker.evaluate(markers)]
-
-    def _fetch(self, needs: Iterable[Requirement]) -> None:
-        """Those that are not there yet: all at once, one by one where a version has no wheel for the platform."""
-        missing: dict[str, str] = {}
-        for need in needs:
-            name = str(canonicalize_name(need.name))
-            self._ranges[name] = self._ranges.get(name, SpecifierSet()) & need.specifier
-            if name not in self._wheels:
-                missing[name] = self._pin(name)
-        if not missing:
-            return
-        self._say(f"fetching for {self.platform}: {', '.join(missing.values())}")
-        try:
-            self._download(missing.values())
-        except PipError as error:
-            if error.unreachable:
-                raise
-            for name, pinned in missing.items():
-                self._download_alone(name, pinned)
-        for path in self.folder.glob("*.whl"):
-            self._take(path)
-
-    def _pin(self, name: str) -> str:
-        """``numpy==2.4.6``, as installed here; ``numpy<3,>=1.26`` where that is not in range."""
-        allowed = self._ranges[name]
-        try:
-            installed = Version(importlib.metadata.version(name)).public
-        except importlib.metadata.PackageNotFoundError:
-            self._say(f"{name} is not installed here: taking the newest in range, untested: {name}{allowed}")
-            return f"{name}{allowed}"
-        if allowed.contains(installed, prereleases=True):
-            return f"{name}=={installed}"
-        self._say(f"{name} {installed}, installed here, is out of range: taking the newest in it: {name}{allowed}")
-        return f"{name}{allowed}"
-
-    def _download_alone(self, name: str, pinned: str) -> None:
-        in_range = f"{name}{self._ranges[name]}"
-        try:
-            self._download([pinned])
-        except PipError as error:
-            if error.unreachable or pinned == in_range:
-                raise
-            self._say(f"{pinned}, installed here, has no wheel for {self.platform}: taking the newest of {in_range}")
-            self._download([in_range])
-
-    def _download(self, requirements: Iterable[str]) -> None:
-        tags = [f"--platform={tag}" for tag in PLATFORMS[self.platform].tags]
+    def _download(self, *what: str) -> None:
+        tags = map("--platform={}".format, PLATFORMS[self.platform].tags)
         abi = f"--abi=cp{self.python.replace('.', '')}"  # pip adds abi3 and none
         target = ["--only-binary=:all:", f"--python-version={self.python}", "--implementation=cp", abi, *tags]
-        pip("download", "--quiet", "--no-deps", f"--dest={self.folder}", *target, *requirements)
+        pip("download", "--quiet", "--no-deps", f"--dest={self.folder}", *target, *what)
 
-    def _check(self) -> None:
-        """No resolver chose the versions together: so look whether they fit."""
-        for name, path in self.wheels.items():
-            version, python = _metadata(path).version, _metadata(path).metadata["Requires-Python"]
-            if not self._ranges.get(name, SpecifierSet()).contains(version, prereleases=True):
-                raise ExportError(
-                    f"{path.name}: other wheels of the bundle need {name}{self._ranges[name]}: install a version here "
-                    "that suits all of them, it is taken first"
-                )
-            if python and not SpecifierSet(python).contains(f"{self.python}.0"):
-                raise ExportError(f"{path.name} needs Python {python}, the bundle is for {self.python}")
+
+def _installed_versions() -> dict[str, str]:
+    """Version of every project installed here, by canonical name, without local parts such as ``+cpu``."""
+    versions: dict[str, str] = {}
+    for found in importlib.metadata.distributions():
+        versions.setdefault(canonicalize_name(found.name), Version(found.version).public)
+    return versions
+
+
+def _resolve(requirement: str, *options: str) -> None:
+    """Run ``uv pip compile`` on one requirement, with the indexes that pip is configured to use."""
+    settings: dict[str, str] = {}
+    # Reversed, pip's list is in order of precedence: global, download, :env:.
+    for line in reversed(pip("config", "list").splitlines()):
+        key, _, value = line.partition("=")
+        section, _, name = key.rpartition(".")
+        if section in ("global", "download", ":env:"):
+            settings[name] = ast.literal_eval(value)
+    command = ["pip", "compile", "--quiet", "--no-config", "--no-cache", "--no-header", "--no-annotate"]
+    command += ["--only-binary=:all:", "--index-strategy=unsafe-best-match"]
+    for name, option in _UV_OPTIONS.items():
+        for value in settings.get(name, "").split():
+            # pip only warns of a folder that is not there.
+            if name != "find-links" or "://" in value or Path(value).exists():
+                command += [option, value]
+    if settings.get("no-index", "0").lower() in ("1", "true", "yes", "on"):
+        command.append("--no-index")
+    environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": _MACOS, "UV_HTTP_RETRIES": settings.get("retries", "5")}
+    if "cert" in settings:
+        environment["SSL_CERT_FILE"] = settings["cert"]
+    _run("uv", *command, *options, "-", input=requirement, env=environment)
 
 
 def oldest_system(wheels: Iterable[Path]) -> dict[str, str]:
-    """What the wheels ask of the device's system: ``{"glibc": "2.28"}``, ``{"macos": "14.0"}`` or nothing."""
-    newest: dict[str, tuple[int, int]] = {}
+    """The oldest system that ``wheels`` run on: ``{"glibc": "2.28"}``, ``{"macos": "14.0"}`` or nothing."""
+    needed: dict[str, tuple[int, int]] = {}
     for wheel in wheels:
-        systems = [found for tag in parse_wheel_filename(wheel.name)[3] if (found := _system(tag.platform))]
-        for kind, version in sorted(systems)[:1]:  # of a wheel's several tags the oldest system will do
-            newest[kind] = max(newest.get(kind, (0, 0)), version)
-    return {kind: ".".join(map(str, version)) for kind, version in newest.items()}
+        systems = sorted(filter(None, map(_system, parse_wheel_filename(wheel.name)[3])))
+        if systems:  # one of the wheel's tags is enough
+            kind, version = systems[0]
+            needed[kind] = max(needed.get(kind, version), version)
+    return {kind: "{}.{}".format(*version) for kind, version in needed.items()}
 
 
-def _system(tag: str) -> tuple[str, tuple[int, int]] | None:
+def _system(tag: Tag) -> tuple[str, tuple[int, int]] | None:
+    """Kind and oldest version of a tag's system: ``("glibc", (2, 28))``; None for one that names none."""
     for minor, alias in _MANYLINUX_ALIASES.items():
-        if tag.startswith(f"{alias}_"):
+        if tag.platform.startswith(f"{alias}_"):
             return "glibc", (2, minor)
-    if found := re.match(r"(manylinux|macosx)_(\d+)_(\d+)_", tag):
-        return {"manylinux": "glibc", "macosx": "macos"}[found[1]], (int(found[2]), int(found[3]))
+    if found := re.match(r"(manylinux|macosx)_(\d+)_(\d+)_", tag.platform):
+        kind = "glibc" if found[1] == "manylinux" else "macos"
+        return kind, (int(found[2]), int(found[3]))
     return None
 
 
 def wheel_version(path: Path) -> str:
-    """The version that a wheel's metadata states."""
-    return _metadata(path).version
-
-
-def _name(path: Path) -> str:
-    return canonicalize_name(parse_wheel_filename(path.name)[0])
-
-
-def _metadata(wheel: Path) -> importlib.metadata.Distribution:
-    return next(iter(importlib.metadata.distributions(path=[str(wheel)])))
+    """The version in a wheel's file name."""
+    return str(parse_wheel_filename(path.name)[1])

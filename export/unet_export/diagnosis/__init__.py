@@ -1,1 +1,1 @@
-"""Why an integer artifact differs from its float twin."""
+"""Diagnosis of the differences between an integer artifact and its float32 counterpart."""

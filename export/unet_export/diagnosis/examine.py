@@ -1,92 +1,106 @@
-"""Why an integer file differs from the trained model: its guilty layers, and where its masks differ."""
+"""Examination of an integer file: layers that add noise, and pixels where its masks differ from the model's."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from unet_export.builder import Builder, GraphOptions
 from unet_export.diagnosis.diagnose import diagnose
 from unet_export.diagnosis.heat_maps import heat_maps
 from unet_export.diagnosis.layer_errors import LayerError
-from unet_export.foreign import Description
-from unet_export.formats import FORMATS
-from unet_export.gate.runners import first_runner
-from unet_export.photos import PhotoSource, Say, choose_photos, inputs
-from unet_export.pipeline import load_model, reference
-from unet_export.quantization import DEFAULTS
+from unet_export.formats import FORMATS, Builder, GraphOptions
+from unet_export.gate.panels import masks_of
+from unet_export.gate.runners import Run, first_runner, keras_runner
+from unet_export.photos import PhotoSource, choose_photos, inputs
+from unet_export.source_model import Description, load_model
 from unet_export.staging import staging_folder
+from unet_runtime.core.files import write_text
+
+logger = logging.getLogger(__name__)
 
 REPORT_NAME = "diagnosis.json"
 
 MEASURED = 16
-"""Calibration photos whose activations are compared; all layers' at once are in memory for one."""
+"""Calibration photos whose activations are compared; for each, all layers' activations are in memory at once."""
 
 _BATCH = 8
+
+IntegerFormat = Literal["onnx-int8", "tflite-int8", "tflite-int16x8"]
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found."""
+    """Result of ``examine``."""
 
     errors: list[LayerError]
-    """The guiltiest layer first."""
+    """The main contributor first."""
     agreement: float
-    """Share of pixels (0..1) with the same class on the photos that prove."""
+    """Share of pixels (0..1) with the same class, on the held-out photos."""
     files: list[Path]
     """``diagnosis.json`` and pictures."""
 
 
 def examine(
-    model: Path, format_name: str, source: PhotoSource, output: Path, description: Description | None = None,
-    say: Say = lambda line: None,
-) -> Diagnosis:  # fmt: skip
-    """Export ``model`` to one integer format and compare it with its float32 twin, layer by layer.
+    model: Path, format_name: IntegerFormat, source: PhotoSource, output: Path, description: Description | None = None
+) -> Diagnosis:
+    """Export ``model`` to one integer format and compare it with its float32 counterpart, layer by layer.
 
     Args:
         model: a ``.keras`` file.
-        format_name: of ``FORMATS``, an integer one.
-        source: its calibration photos are compared layer by layer, those that prove give the heat maps.
-        output: folder of what is written.
+        format_name: an integer format of ``FORMATS``.
+        source: its calibration photos are compared layer by layer, the held-out ones give the heat maps.
+        output: folder for what is written.
         description: of a model without a spec.
-        say: receives one line of progress at a time.
 
     Raises:
         As ``pipeline.export_model``.
     """
     keras, spec = load_model(model, description)
-    photos = choose_photos(source, spec.provenance.split, spec.input, say)
-    form, quantization = FORMATS[format_name], DEFAULTS[format_name]
+    photos = choose_photos(source, spec.provenance.split, spec.input)
+    form = FORMATS[format_name]
+    quantization = form.quantization
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", GraphOptions())
         path = folder / form.file_name(spec)
-        say(f"exporting {path.name} and its float32 twin")
+        logger.info("exporting %s and its float32 counterpart", path.name)
         builder.write(form, path, quantization)
-        say(f"comparing every layer on {min(MEASURED, len(photos.calibration))} photos")
-        twin = builder.float_twin(form, quantization)
+        counterpart = builder.baseline(form, quantization)
+        logger.info("comparing every layer on %d photos", min(MEASURED, len(photos.calibration)))
         errors = diagnose(
-            twin, path.read_bytes(), builder.images(MEASURED), path.suffix, [layer.name for layer in keras.layers]
+            counterpart,
+            path.read_bytes(),
+            builder.images(MEASURED),
+            path.suffix,
+            list(map(attrgetter("name"), keras.layers)),
         )
-        say(f"comparing masks on {len(photos.parity)} photos")
-        run, own = first_runner(form, path), reference(keras)
+        logger.info("comparing masks on %d photos", len(photos.parity))
         images = inputs(photos.parity, spec.input)
-        masks = [
-            np.concatenate([
-                call(images[start : start + _BATCH]).argmax(axis=-1).astype(np.uint8)
-                for start in range(0, len(images), _BATCH)
-            ])
-            for call in (own, run)
-        ]  # fmt: skip
-        agreement = float((masks[0] == masks[1]).mean())
-        names = [photo.name for photo in photos.parity]
-        output.mkdir(parents=True, exist_ok=True)
-        files = heat_maps(images, masks[0], masks[1], spec, output, names=names)
-        report = folder / REPORT_NAME
-        content = {"model": spec.name, "format": form.name, "quantization": quantization.as_dict(),
-                   "agreement": agreement, "layers": [asdict(error) for error in errors]}  # fmt: skip
-        report.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        files.append(report.replace(output / REPORT_NAME))
-    return Diagnosis(errors, agreement, files)
+        expected = _masks(keras_runner(keras), images)
+        actual = _masks(first_runner(form, path), images)
+    agreement = float((expected == actual).mean())
+    names = list(map(attrgetter("name"), photos.parity))
+    files = heat_maps(images, expected, actual, spec, output, names=names)
+    content = {
+        "model": spec.name,
+        "format": form.name,
+        "quantization": quantization.as_dict(),
+        "agreement": agreement,
+        "layers": list(map(asdict, errors)),
+    }
+    write_text(output / REPORT_NAME, json.dumps(content, indent=1) + "\n", "choose another --output")
+    return Diagnosis(errors, agreement, [*files, output / REPORT_NAME])
+
+
+def _masks(run: Run, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """uint8 (n, h, w, 3) -> class ids (n, h', w')."""
+    masks = []
+    for start in range(0, len(images), _BATCH):
+        masks.append(masks_of(run(images[start : start + _BATCH])))
+    return np.concatenate(masks)

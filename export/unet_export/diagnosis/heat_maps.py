@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from unet_runtime.errors import OutputError
-from unet_runtime.render import palette_image
-from unet_runtime.spec import ModelSpec
+from unet_export.gate.panels import without_margin
+from unet_runtime.core.files import replacing
+from unet_runtime.core.render import palette_image
+from unet_runtime.core.spec import ModelSpec
 
 WORST = 5
 """Photos shown, those with the lowest agreement."""
 
 POSITIONS_NAME, WORST_NAME = "differences.png", "worst-photos.png"
 
-_SIDE = 240
-"""Pixels that the longer side of a picture is grown to, at least, by whole factors: masks stay sharp."""
+DIFFERENT = (255, 0, 110)
+"""RGB of a pixel whose class differs, on a dark grey photo."""
 
 _SMOOTH = 5
 """Pixels, odd: side of the square that a position is averaged over."""
 
-_GAP, _TEXT, _LINE = 10, 15, 22
-_INK, _PAPER = (30, 30, 30), (255, 255, 255)
-_DIFFERENT = (255, 0, 110)
-_RAMP = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-"""From dark to light, evenly: the colour map "inferno" at its quarters."""
+_SIDE = 2.5
+"""Inches of one picture."""
+
+_DPI = 120
 
 
 def heat_maps(
-    images: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8], quantized: npt.NDArray[np.uint8],
-    spec: ModelSpec, folder: Path, *, names: Sequence[str] = (), worst: int = WORST,
-) -> list[Path]:  # fmt: skip
+    images: npt.NDArray[np.uint8],
+    reference: npt.NDArray[np.uint8],
+    quantized: npt.NDArray[np.uint8],
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    names: Sequence[str] = (),
+    worst: int = WORST,
+) -> list[Path]:
     """Write two PNG files: how often masks differ at each pixel position, and the photos where they differ most.
 
     Args:
@@ -54,129 +60,68 @@ def heat_maps(
         ValueError: no photo, or arrays that do not belong together.
         OutputError: a file cannot be written.
     """
-    _check(images, reference, quantized)
-    names = names or [f"photo {index}" for index in range(len(images))]
-    differ = reference != quantized  # (n, h', w')
-    photos = _without_margin(images, reference.shape[1:])
-    shares = differ.mean(axis=(1, 2))
-    rows = [
-        (f"{names[index]}: {shares[index]:.2%} of pixels differ",
-         _row(photos[index], reference[index], quantized[index], spec))
-        for index in np.argsort(-shares, kind="stable")[:worst]
-    ]  # fmt: skip
-    pictures = ((POSITIONS_NAME, _positions(differ)), (WORST_NAME, _sheet(rows, spec)))
-    return [_write(picture, folder / name) for name, picture in pictures]
-
-
-def _check(images: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8], quantized: npt.NDArray[np.uint8]) -> None:
     fits = images.ndim == 4 and reference.ndim == 3 and reference.shape == quantized.shape
     if not fits or len(images) == 0 or len(images) != len(reference):
         raise ValueError(
             f"photos {images.shape} with masks {reference.shape} and {quantized.shape}, expected (n, h, w, 3) and "
             "twice (n, h', w') with n above 0"
         )
+    differ = reference != quantized  # (n, h', w')
+    shares = differ.mean(axis=(1, 2))
+    photos = without_margin(images, reference.shape[1:])
+    figure = Figure(figsize=(4 * _SIDE, 1 + min(worst, len(photos)) * (_SIDE + 0.3)), layout="constrained")
+    patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*entry.color), label=entry.name) for entry in spec.classes]
+    figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
+    rows = figure.subfigures(min(worst, len(photos)), squeeze=False)[:, 0]
+    for row, index in zip(rows, np.argsort(-shares, kind="stable"), strict=False):
+        name = names[index] if names else f"photo {index}"
+        row.suptitle(f"{name}: {shares[index]:.2%} of pixels differ", fontsize="medium")
+        pictures = {
+            "photo": photos[index],
+            "float mask": palette_image(reference[index], spec).convert("RGB"),
+            "integer mask": palette_image(quantized[index], spec).convert("RGB"),
+            "where they differ": marked(photos[index], differ[index]),
+        }
+        for axes, (title, picture) in zip(row.subplots(1, len(pictures)), pictures.items(), strict=True):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_title(title, fontsize="small")
+            axes.axis("off")
+    return [_save(_positions(differ), folder / POSITIONS_NAME), _save(figure, folder / WORST_NAME)]
 
 
-def _without_margin(images: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """What the masks are of: unpadded convolutions answer for the middle only."""
-    top, left = ((images.shape[axis + 1] - size[axis]) // 2 for axis in (0, 1))
-    return images[:, top : top + size[0], left : left + size[1]]
+def difference_map(differ: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Share of photos that differ at each position, mean of its neighbourhood: (n, h, w) -> (h, w).
 
-
-def _positions(differ: npt.NDArray[np.bool_]) -> Image.Image:
-    """A map of the share of photos that differ at each position, with its scale."""
-    share = _smoothed(differ.mean(axis=0))  # (h', w')
-    most = float(share.max()) or 1.0
-    heat = _grown(Image.fromarray(_colours(share / most)), 2 * _SIDE)
-    scale = Image.fromarray(_colours(np.linspace(1, 0, heat.height)[:, np.newaxis].repeat(_LINE, axis=1)))
-    lines = (
-        f"Pixels whose class differs: {differ.mean():.3%} of all",
-        f"in {len(differ)} photos. Share of photos at each position, mean of {_SMOOTH}x{_SMOOTH} pixels:",
-    )
-    top = _GAP + _LINE * len(lines)
-    sheet = Image.new("RGB", (heat.width + _LINE + 80 + 3 * _GAP, top + heat.height + _GAP), _PAPER)
-    for number, line in enumerate(lines):
-        _write_text(sheet, (_GAP, _GAP // 2 + _LINE * number), line)
-    sheet.paste(heat, (_GAP, top))
-    left = heat.width + 2 * _GAP
-    sheet.paste(scale, (left, top))
-    _write_text(sheet, (left + _LINE + _GAP, top), f"{most:.2%}")
-    _write_text(sheet, (left + _LINE + _GAP, top + heat.height - _LINE), "0%")
-    return sheet
-
-
-def _smoothed(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of a hundred photos a single position says nothing; its neighbourhood does."""
-    padded = np.pad(share, _SMOOTH // 2, mode="edge")
-    means: npt.NDArray[np.float64] = np.lib.stride_tricks.sliding_window_view(padded, (_SMOOTH, _SMOOTH)).mean((2, 3))
+    With a hundred photos a single position is chance; its neighbourhood is not.
+    """
+    padded = np.pad(differ.mean(axis=0), _SMOOTH // 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (_SMOOTH, _SMOOTH))
+    means: npt.NDArray[np.float64] = windows.mean(axis=(2, 3))
     return means
 
 
-def _colours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """0..1 -> RGB along the ramp."""
-    stops = np.linspace(0, 1, len(_RAMP))
-    channels = [np.interp(values, stops, [colour[channel] for colour in _RAMP]) for channel in range(3)]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
+def marked(photo: npt.NDArray[np.uint8], differ: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """The photo (h, w, 3) in dark grey, the pixels of ``differ`` (h, w) bright."""
+    grey: npt.NDArray[np.uint8] = (photo.mean(axis=-1, keepdims=True) / 2).astype(np.uint8).repeat(3, axis=-1)
+    grey[differ] = DIFFERENT
+    return grey
 
 
-def _row(
-    photo: npt.NDArray[np.uint8], expected: npt.NDArray[np.uint8], actual: npt.NDArray[np.uint8], spec: ModelSpec
-) -> list[Image.Image]:
-    """Photo, both masks, and the photo in grey with the differing pixels bright."""
-    grey = Image.fromarray(photo).convert("L").convert("RGB").point(lambda value: value // 2)
-    marked = np.asarray(grey).copy()
-    marked[expected != actual] = _DIFFERENT
-    masks = [palette_image(mask, spec).convert("RGB") for mask in (expected, actual)]
-    return [_grown(picture, _SIDE) for picture in (Image.fromarray(photo), *masks, Image.fromarray(marked))]
+def _positions(differ: npt.NDArray[np.bool_]) -> Figure:
+    figure = Figure(figsize=(2.4 * _SIDE, 2.4 * _SIDE), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(
+        f"{differ.mean():.3%} of all pixels of {len(differ)} photos differ.\n"
+        f"Share of photos at each position, mean of {_SMOOTH}x{_SMOOTH} pixels, %:",
+        fontsize="medium",
+    )
+    picture = axes.imshow(100 * difference_map(differ), cmap="inferno", vmin=0, interpolation="nearest")
+    axes.axis("off")
+    figure.colorbar(picture)
+    return figure
 
 
-def _sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], spec: ModelSpec) -> Image.Image:
-    width, height = rows[0][1][0].size
-    heads = ("photo", "float mask", "integer mask", "where they differ")
-    top = 2 * _LINE + 2 * _GAP
-    step = _LINE + height + _GAP
-    sheet = Image.new("RGB", (_GAP + len(heads) * (width + _GAP), top + len(rows) * step), _PAPER)
-    _key(sheet, spec)
-    for column, head in enumerate(heads):
-        _write_text(sheet, (_GAP + column * (width + _GAP), _LINE + _GAP), head)
-    for number, (label, pictures) in enumerate(rows):
-        _write_text(sheet, (_GAP, top + number * step), label)
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture, (_GAP + column * (width + _GAP), top + number * step + _LINE))
-    return sheet
-
-
-def _key(sheet: Image.Image, spec: ModelSpec) -> None:
-    """The classes' colours, along the top."""
-    draw, left = ImageDraw.Draw(sheet), _GAP
-    for entry in spec.classes:
-        draw.rectangle((left, _GAP // 2 + 3, left + _TEXT, _GAP // 2 + 3 + _TEXT), fill=entry.color)
-        _write_text(sheet, (left + _TEXT + 6, _GAP // 2), entry.name)
-        left += _TEXT + 6 + round(_font().getlength(entry.name)) + 2 * _GAP
-
-
-def _grown(picture: Image.Image, side: int) -> Image.Image:
-    factor = max(1, -(-side // max(picture.size)))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-
-
-def _write_text(sheet: Image.Image, place: tuple[int, int], text: str) -> None:
-    ImageDraw.Draw(sheet).text(place, text, fill=_INK, font=_font())
-
-
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_TEXT)
-
-
-def _write(picture: Image.Image, path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part.png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            picture.save(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}): choose another --output") from error
+def _save(figure: Figure, path: Path) -> Path:
+    with replacing(path, "choose another --output") as file:
+        figure.savefig(file, format="png", dpi=_DPI)
     return path

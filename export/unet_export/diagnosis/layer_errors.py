@@ -1,10 +1,10 @@
-"""Where an integer file departs from its float32 twin: both run on the same photos, tensor beside tensor."""
+"""Noise that an integer file adds to each activation: it and its float32 counterpart run on the same photos."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import numpy.typing as npt
 Values = npt.NDArray[np.float32]
 
 NARROW = 0.01
-"""A channel that uses less of the tensor's range has two or three of int8's 256 values."""
+"""A channel that uses less of the tensor's range than this has two or three of int8's 256 values."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ class Grid:
 
     def rounded(self, values: Values) -> Values:
         """The nearest value of the grid, for each of ``values``."""
-        steps = np.rint(values / np.float32(self.scale)).clip(
-            self.lowest - self.zero_point, self.highest - self.zero_point
-        )
+        steps = np.rint(values / np.float32(self.scale))
+        steps = steps.clip(self.lowest - self.zero_point, self.highest - self.zero_point)
         result: Values = steps * np.float32(self.scale)
         return result
 
@@ -47,7 +46,7 @@ class Tensor:
 
     name: str
     layer: str
-    """The Keras layer that makes it, of fused ones that with the weights; empty where none can be told."""
+    """The Keras layer that makes it; of fused layers, the one with weights. Empty where none can be identified."""
     sources: tuple[str, ...]
     """Names of the activations it is computed from."""
     readers: tuple[str, ...]
@@ -56,76 +55,69 @@ class Tensor:
     grid: Grid | None
     """None: the integer file holds it in float."""
     weights_noise: float | None
-    """Of the kernel behind it, by ``noise_to_signal`` over its input channels; None without a kernel."""
+    """Noise-to-signal ratio of the kernel that makes it, by ``kernel_noise``; None without a kernel."""
 
 
 class Pair(Protocol):
-    """A float file and its integer twin, opened for inspection; see ``onnx_tensors.py`` and ``tflite_tensors.py``."""
+    """A float file and its integer counterpart, opened for inspection: ``OnnxPair``, ``TFLitePair``."""
 
     @property
     def tensors(self) -> Sequence[Tensor]:
-        """In the order of computation."""
+        """Activations in the order of computation."""
         ...
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
-        """One photo, uint8 (1, h, w, 3) -> name, values in the float file, values in the other, dequantised."""
+        """Run one photo, uint8 (1, h, w, 3).
+
+        Yields:
+            Name of a tensor, its values in the float file, its values in the other, dequantised.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """What the integer file makes of one activation, over all photos.
+    """Error of one activation of the integer file, over all photos.
 
-    Noise is the difference to the float file. ``noise`` and what follows from it is the mean over channels of noise
+    Noise is the difference from the float file. ``noise`` and what follows from it is the mean over channels of noise
     power over signal power, each channel capped at 1, which is a channel lost: the power of a whole tensor is that of
     its loudest channels, and would hide that all others are gone.
     """
 
     layer: str
-    """As ``Tensor.layer``."""
+    """Keras layer, as ``Tensor.layer``."""
     tensor: str
     readers: tuple[str, ...]
     """Layers that read it: a tensor is precise only if those that make and read it are."""
     sqnr: float
-    """Signal-to-quantisation-noise ratio of the tensor as a whole, dB."""
+    """Signal-to-quantisation-noise ratio of the whole tensor, dB."""
     noise: float
-    """Noise-to-signal ratio, 0..1, of the mean channel."""
+    """Noise-to-signal ratio, 0..1, mean over channels."""
     added: float
-    """``noise`` less that of the noisiest activation that it is computed from; below 0 where a layer calms it."""
+    """``noise`` less that of the noisiest activation that it is computed from; below 0 where a layer reduces it."""
     own: float
-    """Noise of rounding the float file's values to this tensor's integers, nothing before it being rounded; 0..1."""
+    """Noise of rounding the float file's values to this tensor's integers, with nothing rounded before; 0..1."""
     low: float
     """Lowest value in the float file."""
     high: float
+    """Highest value in the float file."""
     represented: tuple[float, float] | None
     """Lowest and highest value that the integer file can hold here; None where it is float."""
     saturated: float
     """Share of the float file's values that lie outside, by more than half a step."""
     narrow: float
-    """Share of channels, of those that are not constant, whose values span less than ``NARROW`` of the range."""
+    """Share of the channels that are not constant whose values span less than ``NARROW`` of the range."""
     weights_sqnr: float | None
-    """Of the kernel that makes it, mean of its input channels, dB; None without a kernel."""
+    """SQNR of the kernel that makes it, mean over its input channels, dB; None without a kernel."""
 
     @property
-    def guilt(self) -> float:
-        """What orders layers: the noise that begins here, by rounding or by whatever else happens on the way."""
+    def contribution(self) -> float:
+        """The noise that begins here, by rounding or otherwise; layers are ordered by it."""
         return max(self.own, self.added)
 
 
-class _Channels(NamedTuple):
-    """Sums over photos, by channel."""
-
-    signal: npt.NDArray[np.float64]
-    noise: npt.NDArray[np.float64]
-    own: npt.NDArray[np.float64]
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
-    outside: int
-    total: int
-
-
 def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
-    """Of every activation that both files have, in the order of computation.
+    """Measure every activation that both files have, in the order of computation.
 
     Args:
         pair: the files.
@@ -136,71 +128,108 @@ def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
     """
     if len(images) == 0:
         raise ValueError("0 photos, expected at least one: layers are compared on them")
-    tensors = {tensor.name: tensor for tensor in pair.tensors}
-    sums: dict[str, _Channels] = {}
+    sums = {tensor.name: _Sums(tensor) for tensor in pair.tensors}
     for index in range(len(images)):
         for name, expected, actual in pair.run(images[index : index + 1]):
-            seen = _channels(tensors[name], expected, actual)
-            sums[name] = _together(sums[name], seen) if name in sums else seen
-    noise = {name: noise_to_signal(entry.noise, entry.signal) for name, entry in sums.items()}
-    return [_error(tensors[name], entry, noise) for name, entry in sums.items()]
+            sums[name].add(expected, actual)
+    noise: dict[str, float] = {}
+    errors = []
+    for name, entry in sums.items():  # a tensor comes after those it is computed from
+        noise[name] = noise_to_signal(entry.noise, entry.signal)
+        errors.append(entry.error(noise))
+    return errors
+
+
+class _Sums:
+    """Sums of one activation over photos, by channel: float64 (channels,)."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self.signal: Any = 0.0
+        self.noise: Any = 0.0
+        self._own: Any = 0.0
+        self._low: Any = np.inf
+        self._high: Any = -np.inf
+        self._outside = 0
+        self._values = 0
+
+    def add(self, expected: Values, actual: Values) -> None:
+        """Add one photo's values of the float and of the integer file."""
+        axis, grid = self._tensor.channel_axis, self._tensor.grid
+        expected = np.moveaxis(expected, axis, -1).reshape(-1, expected.shape[axis])  # (positions, channels)
+        actual = np.moveaxis(actual, axis, -1).reshape(expected.shape)
+        self.signal += _power(expected)
+        self.noise += _power(actual - expected)
+        self._low = np.minimum(self._low, expected.min(axis=0).astype(np.float64))
+        self._high = np.maximum(self._high, expected.max(axis=0).astype(np.float64))
+        self._values += expected.size
+        if grid is None:
+            self._own += np.zeros(expected.shape[1])
+        else:
+            self._own += _power(grid.rounded(expected) - expected)
+            half = grid.scale / 2
+            self._outside += int(((expected < grid.low - half) | (expected > grid.high + half)).sum())
+
+    def error(self, noise: Mapping[str, float]) -> LayerError:
+        """The sums as ratios; ``noise``: noise-to-signal ratio of every tensor."""
+        tensor, grid = self._tensor, self._tensor.grid
+        low, high = float(self._low.min()), float(self._high.max())
+        width = grid.high - grid.low if grid else high - low
+        spans = self._high - self._low
+        spans = spans[spans > 0]
+        before = max(map(noise.__getitem__, tensor.sources), default=0.0)
+        return LayerError(
+            layer=tensor.layer,
+            tensor=tensor.name,
+            readers=tensor.readers,
+            sqnr=decibels(float(self.noise.sum() / self.signal.sum()) if self.signal.any() else 0.0),
+            noise=noise[tensor.name],
+            added=noise[tensor.name] - before,
+            own=noise_to_signal(self._own, self.signal),
+            low=low,
+            high=high,
+            represented=(grid.low, grid.high) if grid else None,
+            saturated=self._outside / self._values,
+            narrow=float((spans < NARROW * width).mean()) if spans.size else 0.0,
+            weights_sqnr=None if tensor.weights_noise is None else decibels(tensor.weights_noise),
+        )
+
+
+def _power(values: Values) -> npt.NDArray[np.float64]:
+    """(positions, channels) -> (channels,)"""
+    power: npt.NDArray[np.float64] = np.square(values, dtype=np.float64).sum(axis=0)
+    return power
 
 
 def noise_to_signal(noise: npt.NDArray[np.float64], signal: npt.NDArray[np.float64]) -> float:
-    """Mean over channels of noise power over signal power, at most 1 a channel; silent channels do not count."""
+    """Mean over channels of noise power over signal power, capped at 1 per channel; silent channels do not count."""
     alive = signal > 0
     return float(np.minimum(noise[alive] / signal[alive], 1).mean()) if alive.any() else 0.0
 
 
 def decibels(ratio: float) -> float:
-    """Of a noise-to-signal ratio: 0.01 -> 20 dB; infinite for 0."""
+    """A noise-to-signal ratio in decibels: 0.01 -> 20 dB; infinite for 0."""
     return float("inf") if ratio <= 0 else float(-10 * np.log10(ratio))
 
 
-def _channels(tensor: Tensor, expected: Values, actual: Values) -> _Channels:
-    axis = tensor.channel_axis
-    wanted, given = (np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]) for values in (expected, actual))
-    grid = tensor.grid
-    own = np.zeros(1) if grid is None else grid.rounded(wanted) - wanted
-    half = 0.0 if grid is None else grid.scale / 2
-    outside = 0 if grid is None else int(((wanted < grid.low - half) | (wanted > grid.high + half)).sum())
-    power = [np.square(values, dtype=np.float64).sum(axis=0) for values in (wanted, given - wanted, own)]
-    low, high = wanted.min(axis=0).astype(np.float64), wanted.max(axis=0).astype(np.float64)
-    return _Channels(power[0], power[1], np.broadcast_to(power[2], power[0].shape), low, high, outside, wanted.size)
+def kernel_noise(expected: Values, actual: Values, axis: int) -> float:
+    """Noise-to-signal ratio of a rounded kernel, mean over its input channels, which are on ``axis``."""
+    by_channel = np.moveaxis(expected, axis, -1).reshape(-1, expected.shape[axis])
+    noise = np.moveaxis(actual, axis, -1).reshape(by_channel.shape) - by_channel
+    return noise_to_signal(_power(noise), _power(by_channel))
 
 
-def _together(one: _Channels, two: _Channels) -> _Channels:
-    return _Channels(
-        one.signal + two.signal, one.noise + two.noise, one.own + two.own, np.minimum(one.low, two.low),
-        np.maximum(one.high, two.high), one.outside + two.outside, one.total + two.total,
-    )  # fmt: skip
-
-
-def _error(tensor: Tensor, sums: _Channels, noise: Mapping[str, float]) -> LayerError:
-    grid = tensor.grid
-    low, high = float(sums.low.min()), float(sums.high.max())
-    spans = sums.high - sums.low
-    spans, width = spans[spans > 0], (grid.high - grid.low if grid else high - low)
-    before = max((noise[source] for source in tensor.sources if source in noise), default=0.0)
-    return LayerError(
-        layer=tensor.layer,
-        tensor=tensor.name,
-        readers=tensor.readers,
-        sqnr=decibels(float(sums.noise.sum() / sums.signal.sum()) if sums.signal.any() else 0.0),
-        noise=noise[tensor.name],
-        added=noise[tensor.name] - before,
-        own=noise_to_signal(sums.own, sums.signal),
-        low=low,
-        high=high,
-        represented=(grid.low, grid.high) if grid else None,
-        saturated=sums.outside / sums.total,
-        narrow=float((spans < NARROW * width).mean()) if spans.size else 0.0,
-        weights_sqnr=None if tensor.weights_noise is None else decibels(tensor.weights_noise),
-    )
+def dequantized(raw: Any, scales: Any, zeros: Any, axis: int) -> Values:
+    """Integers as the float32 values they stand for, with one scale per tensor or one per index of ``axis``."""
+    shape = [1] * raw.ndim
+    if np.size(scales) > 1:
+        shape[axis] = -1
+    zeros = np.reshape(zeros, shape).astype(np.float64)
+    return np.asarray((raw - zeros) * np.reshape(scales, shape).astype(np.float64), np.float32)
 
 
 def upstream(name: str, inputs: Callable[[str], Sequence[str]], known: Mapping[str, object]) -> tuple[str, ...]:
-    """The nearest ``known`` tensors that ``name`` is computed from; ``inputs`` gives what a tensor is made of."""
+    """The nearest ``known`` tensors that ``name`` is computed from; ``inputs`` returns what a tensor is made of."""
     found: list[str] = []
     waiting, seen = list(inputs(name)), {name}
     while waiting:
@@ -213,6 +242,10 @@ def upstream(name: str, inputs: Callable[[str], Sequence[str]], known: Mapping[s
     return tuple(dict.fromkeys(found))
 
 
-def readers_of(tensors: Sequence[Tensor], name: str) -> tuple[str, ...]:
-    """Layers of the tensors that are computed from ``name``."""
-    return tuple(dict.fromkeys(tensor.layer for tensor in tensors if tensor.layer and name in tensor.sources))
+def with_readers(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors with ``readers`` filled in: layers of those that are computed from each."""
+    readers: dict[str, dict[str, None]] = {}
+    for tensor in tensors:
+        for source in tensor.sources if tensor.layer else ():
+            readers.setdefault(source, {})[tensor.layer] = None
+    return [replace(tensor, readers=tuple(readers.get(tensor.name, ()))) for tensor in tensors]

@@ -19,15 +19,19 @@ WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 WEIGHTS = 1
 
 _ALIGNMENT = 16
-"""Bytes; what the schema asks of a buffer's data (``force_align``) and Python's packer does not do by itself."""
+"""Bytes; what the schema asks of a buffer's data (``force_align``) and Python's packer does not do by itself:
+https://github.com/tensorflow/tflite-micro/pull/3177"""
 
 _REPRODUCIBLE_METADATA = (b"min_runtime_version",)
-"""What is kept: ``CONVERSION_METADATA`` holds a hash of the folder converted, which differs from run to run."""
+"""Metadata that is kept; ``CONVERSION_METADATA`` holds a hash of the folder, which differs from run to run."""
 
-_OPERATORS: dict[int, str] = {
-    value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
-}
-_TYPES: dict[int, str] = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+
+def _names(enumeration: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+_OPERATORS = _names(schema.BuiltinOperator)
+_TYPES = _names(schema.TensorType)
 
 
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]  # generated, without type information
@@ -46,7 +50,7 @@ class Operator:
     """One operator of the main graph; tensors by their index."""
 
     kind: str
-    """As in the schema: ``CONV_2D``; a custom operator by its own name."""
+    """Name in the schema, such as ``CONV_2D``; a custom operator's own name."""
     custom: bool
     inputs: tuple[int, ...]
     """Without those left out."""
@@ -63,14 +67,15 @@ class Flatbuffer:
     @cached_property
     def operators(self) -> list[Operator]:
         """In the order of execution."""
-        return [self._operator(entry) for entry in self.graph.operators]
+        return list(map(self._operator, self.graph.operators))
 
     def _operator(self, entry: Any) -> Operator:
         code = self.model.operatorCodes[entry.opcodeIndex]
         kind = _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
         name = code.customCode.decode() if code.customCode else kind
-        used = tuple(int(index) for index in entry.inputs if index >= 0)
-        return Operator(name, bool(code.customCode), used, tuple(int(index) for index in entry.outputs))
+        inputs = np.asarray(entry.inputs)
+        used = tuple(map(int, inputs[inputs >= 0]))
+        return Operator(name, bool(code.customCode), used, tuple(map(int, entry.outputs)))
 
     @cached_property
     def producers(self) -> dict[int, Operator]:
@@ -99,17 +104,17 @@ class Flatbuffer:
         return [entry for entry in self.operators if entry.kind in WEIGHTED]
 
     def source(self, index: int) -> int:
-        """Of a constant that is stored in fewer bits, what is stored; else the tensor itself."""
+        """The stored tensor of a constant that is dequantised when it is used; else the tensor itself."""
         maker = self.producers.get(index)
         return maker.inputs[0] if maker is not None and maker.kind == "DEQUANTIZE" else index
 
     def values(self, index: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Of a constant."""
+        """Values of a constant."""
         tensor = self.graph.tensors[index]
         return np.frombuffer(bytes(self.model.buffers[tensor.buffer].data), dtype).reshape(tensor.shape)
 
     def set_values(self, index: int, values: npt.NDArray[Any]) -> None:
-        """Of a constant, of the same type and shape."""
+        """Replace the values of a constant by others of the same type and shape."""
         self.model.buffers[self.graph.tensors[index].buffer].data = np.frombuffer(values.tobytes(), np.uint8)
 
     def scaling(self, index: int) -> tuple[float, int] | None:

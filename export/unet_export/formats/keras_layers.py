@@ -1,8 +1,8 @@
 """Conversion by tf2onnx that knows of every node which Keras layer it comes from.
 
 A TensorFlow node's name has the scopes of its layers in it, made unique: ``unet_1/conv2d_1/convolution`` may come from
-``conv2d`` or from ``conv2d_1``. So layers are marked for the time of the conversion: scope ``conv2d._1`` is of layer
-``conv2d``.
+``conv2d`` or from ``conv2d_1``. So layers are marked for the time of the conversion: scope ``conv2d._1`` belongs to
+layer ``conv2d``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import onnx
 
 from unet_export.errors import ExportError
-from unet_export.formats.saved_model import INPUT_NAME, flat, serving, signature
+from unet_export.formats.saved_model import all_layers, serving, signature
+from unet_export.source_model import INPUT_NAME
+from unet_runtime.core.text import one_line
 
 _MARK = "."
 _SCOPE = re.compile(r"([^/\s\[\]'\"]+)\.(?:_\d+)?(?=/)")
@@ -25,7 +27,8 @@ _SCOPE = re.compile(r"([^/\s\[\]'\"]+)\.(?:_\d+)?(?=/)")
 
 def layer_of(node: str) -> str:
     """The innermost layer of a node's name as ``convert`` left it; an empty string for none."""
-    return next(reversed(_SCOPE.findall(node)), "")
+    scopes = _SCOPE.findall(node)
+    return scopes[-1] if scopes else ""
 
 
 def convert(model: Any, opset: int) -> onnx.ModelProto:
@@ -37,79 +40,85 @@ def convert(model: Any, opset: int) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
 
-    said: list[str] = []
-    source = [signature(model, None, "uint8")]
-    try:
-        with _marked(model), _listening(said):
-            proto, _ = tf2onnx.convert.from_function(tf.function(serving(model)), source, opset=opset)
-    except Exception as error:  # the converter's errors share no base but Exception
-        raise _refusal(model, opset, [*said, str(error)]) from error
-    if said:  # an operator it does not know stays in the graph under TensorFlow's name
-        raise _refusal(model, opset, said)
+    with _marked(model), _error_log() as errors:
+        try:
+            function, source = tf.function(serving(model)), [signature(model, None, "uint8")]
+            proto, _ = tf2onnx.convert.from_function(function, source, opset=opset)
+        except Exception as error:  # the converter's errors share no base but Exception
+            errors.append(str(error))
+            cause: Exception | None = error
+        else:
+            cause = None
+    if errors:  # without an exception: an unknown operator, which stays in the graph under TensorFlow's name
+        raise _refusal(model, opset, errors) from cause
     assert isinstance(proto, onnx.ModelProto)
     return proto
 
 
 @contextmanager
 def _marked(model: Any) -> Iterator[None]:
-    layers = list(flat(model))
-    names = [layer.name for layer in layers]
+    layers = list(all_layers(model))
     try:
         for layer in layers:
             layer.name += _MARK
         yield
     finally:
-        for layer, name in zip(layers, names, strict=True):
-            layer.name = name
+        for layer in layers:
+            layer.name = layer.name.removesuffix(_MARK)
 
 
 @contextmanager
-def _listening(said: list[str]) -> Iterator[None]:
-    """Collect tf2onnx' errors: only what it logs names the node, and it does not raise for an unknown operator."""
+def _error_log() -> Iterator[list[str]]:
+    """The errors that tf2onnx logs: only they name the node, and it does not raise for an unknown operator.
+
+    The change that made it log: https://github.com/onnx/tensorflow-onnx/pull/599
+    """
+    errors: list[str] = []
     logger = logging.getLogger("tf2onnx.tfonnx")
     handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
-        yield
+        yield errors
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
 
 
-def _refusal(model: Any, opset: int, said: list[str]) -> ExportError:
+def _refusal(model: Any, opset: int, errors: list[str]) -> ExportError:
     import tf2onnx
 
-    text = " ".join("; ".join(said).split())
-    layers = sorted(set(_SCOPE.findall(text))) or _failing_alone(model, opset)
-    named = f"layer {', '.join(layers)}" if layers else "the model"
+    text = "; ".join(errors)
+    layers = sorted(set(_SCOPE.findall(text))) or _unsupported_layers(model, opset)
+    subject = f"layer {', '.join(layers)}" if layers else "the model"
     return ExportError(
-        f"tf2onnx {tf2onnx.__version__} cannot convert {named}: {text[:300]}: use layers that ONNX {opset} can express"
+        f"tf2onnx {tf2onnx.__version__} cannot convert {subject}: {one_line(text)}: use layers that ONNX {opset} can "
+        "express"
     )
 
 
-def _failing_alone(model: Any, opset: int) -> list[str]:
-    """Names of the layers that tf2onnx refuses one by one."""
+def _unsupported_layers(model: Any, opset: int) -> list[str]:
+    """Names of the layers that tf2onnx refuses when they are converted alone."""
     import tensorflow as tf
     import tf2onnx
 
-    failing = []
+    unsupported = []
     for layer in model.layers:
-        inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-        sources = [tf.TensorSpec(tensor.shape, tensor.dtype, f"{INPUT_NAME}{i}") for i, tensor in enumerate(inputs)]
-        said: list[str] = []
-        try:
-            with _listening(said):
-                tf2onnx.convert.from_function(tf.function(_alone(layer)), sources, opset=opset)
-        except Exception:  # which it is does not matter: the whole model's is reported
-            said.append(layer.name)
-        if said:
-            failing.append(layer.name)
-    return failing
+        sources = []
+        for index, tensor in enumerate(tf.nest.flatten(layer.input)):
+            sources.append(tf.TensorSpec(tensor.shape, tensor.dtype, f"{INPUT_NAME}{index}"))
+        with _error_log() as errors:
+            try:
+                tf2onnx.convert.from_function(tf.function(_call_alone(layer)), sources, opset=opset)
+            except Exception as error:  # which it is does not matter: the whole model's is reported
+                errors.append(str(error))
+        if errors:
+            unsupported.append(layer.name)
+    return unsupported
 
 
-def _alone(layer: Any) -> Any:
+def _call_alone(layer: Any) -> Any:
     def call(*tensors: Any) -> Any:
         return layer(list(tensors) if len(tensors) > 1 else tensors[0])
 

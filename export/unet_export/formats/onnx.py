@@ -1,191 +1,79 @@
-"""Keras model -> ONNX float32: BatchNormalization folded, names set, the same bytes every time."""
+"""The ONNX formats: float32, float16 and int8. What they need is imported when a file is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import onnx
+from unet_export.calibration import sha256
+from unet_export.formats.base import Builder, Format
+from unet_export.quantization import METHODS, Quantization
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.spec import Precision
 
-from unet_export.errors import ExportError
-from unet_export.formats import keras_layers
-from unet_export.formats.onnx_graph import fold_scales, tidy
-from unet_export.formats.saved_model import INPUT_NAME, OUTPUT_NAME
-from unet_export.keras_model import import_keras
-from unet_runtime.artifact import append_to_onnx
-from unet_runtime.spec import ModelSpec
+if TYPE_CHECKING:
+    import onnx
 
-OPSET = 17
-"""Not the newest: nothing in these graphs needs one, and 17 is read by every ONNX Runtime since 1.12
-(2022) and by the vendors' compilers for devices, which lag behind."""
-
-LABELS_NAME = "labels"
-"""The second output, where it is asked for."""
-
-DIMENSION_NAMES = ("batch", "height", "width")
-"""Of what is not fixed, in NHWC."""
-
-_TRIAL_SIDE = 256
-"""Height and width to convert a model with that has none of its own, pixels: many networks' pooling divides it."""
-
-_PRODUCER = "unet-edge"
-_LAYOUT_TRANSPOSES = 2
-"""NHWC outside, NCHW inside: one at each end."""
+_ENGINES = ("onnx", "openvino")
 
 
-def export_onnx(model: Any, spec: ModelSpec, *, dynamic: bool = False, labels: bool = False) -> bytes:
-    """A whole float32 ``.onnx`` file: ``build_onnx``, then ``finish``.
+def _write(builder: Builder, path: Path, quantization: Quantization, *, precision: Precision) -> None:
+    from unet_export.formats import onnx_convert, onnx_reduced
 
-    Returns:
-        Its bytes, spec and digest included; equal for equal models and specs.
-
-    Raises:
-        ExportError: as ``build_onnx``.
-    """
-    return finish(build_onnx(model, spec.name, dynamic=dynamic, labels=labels), spec, "float32")
-
-
-def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = False) -> onnx.ModelProto:
-    """The clean graph: uint8 ``image`` (batch, h, w, 3) -> float32 ``probabilities`` (batch, h', w', classes).
-
-    Its nodes are called after the Keras layers they come from: see ``onnx_graph.nodes_of``.
-
-    Args:
-        model: the Keras model; it is left as it is.
-        name: of the graph.
-        dynamic: height and width free, as the batch is; what the network pools must divide them.
-        labels: a second output ``labels``, uint8 (batch, h', w'): the most probable class, the lower id of equals.
-
-    Raises:
-        ExportError: tf2onnx cannot convert the model, and the message names the layers; or the checker refuses the
-            graph, or it is not clean.
-    """
-    fixed = None not in model.inputs[0].shape[1:3]
-    graph, ir_version = _convert(model, name) if fixed and not dynamic else _of_any_size(model, name)
-    if labels:
-        _add_labels(graph)
-    opsets = [onnx.helper.make_opsetid("", OPSET)]
-    clean = onnx.helper.make_model(graph, producer_name=_PRODUCER, opset_imports=opsets, ir_version=ir_version)
-    check(clean)
-    return clean
+    proto = _graph(builder, quantization, precision)
+    provenance: dict[str, Any] = {}
+    if precision == "float16":
+        proto = onnx_reduced.to_float16(proto)
+    elif precision == "int8":
+        images = builder.images(quantization.photos)
+        proto = onnx_reduced.quantize(proto, images, quantization)
+        provenance = {"quantization": quantization.as_dict(), "calibration_sha256": sha256(images)}
+    path.write_bytes(onnx_convert.finish(proto, builder.spec, precision, **provenance))
 
 
-def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: str, **provenance: Any) -> bytes:
-    """The whole file, spec and digest included.
+def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx.ModelProto:
+    """The clean float32 graph of the model's variant, which all ONNX files start from."""
+    from unet_export.formats import onnx_convert
 
-    Args:
-        proto: what ``build_onnx`` or ``onnx_reduced`` made.
-        spec: of the model.
-        precision: of ``unet_runtime.spec.PRECISIONS``.
-        provenance: further fields of the spec's provenance; ``tools`` are added to those known.
-    """
-    import tensorflow as tf
-    import tf2onnx
+    def convert() -> onnx.ModelProto:
+        model, options = builder.model(quantization, precision), builder.options
+        return onnx_convert.build_onnx(model, builder.spec.name, dynamic=options.dynamic, labels=options.labels)
 
-    tools = {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__, "onnx": onnx.__version__}
-    if precision != "float32":
-        import onnxruntime
-
-        tools["onnxruntime"] = onnxruntime.__version__
-    tools = {**spec.provenance.tools, **tools, **provenance.pop("tools", {})}
-    described = spec.with_precision(precision, tools=tools, **provenance)
-    return append_to_onnx(proto.SerializeToString(deterministic=True), described)
+    return builder.once(("onnx", builder.variant(quantization, precision)), convert)
 
 
-def _convert(model: Any, name: str, *, free: bool = False) -> tuple[onnx.GraphProto, int]:
-    """The clean graph and its IR version; ``free``: height and width by name, whatever they are in ``model``."""
-    proto = keras_layers.convert(model, OPSET)
-    fold_scales(proto.graph)
-    graph = tidy(proto.graph, name, keras_layers.layer_of)
-    _name_dimensions(graph, free, same_size=model.outputs[0].shape[1:3] == model.inputs[0].shape[1:3])
-    return graph, proto.ir_version
+def _check(path: Path, *, precision: Precision) -> None:
+    import onnx
+
+    from unet_export.formats import onnx_convert, onnx_reduced
+
+    artifact = read_artifact(path)
+    proto = onnx.load_from_string(artifact.content)
+    onnx_convert.check(proto)
+    if precision == "int8":
+        asked = artifact.spec.provenance.quantization.get("precise", ())
+        onnx_reduced.check_quantized(proto, (*onnx_reduced.head_layers(proto), *asked))
 
 
-def _of_any_size(model: Any, name: str) -> tuple[onnx.GraphProto, int]:
-    """A graph that comes out the same for two sizes has none of them inside, so it serves all.
-
-    tf2onnx' own way of leaving a size open surrounds every transposed convolution with forty nodes that compute its
-    padding; it is taken where the two differ.
-    """
-    height, width = (side or _TRIAL_SIDE for side in model.inputs[0].shape[1:3])
-    one, other = (
-        _convert(_at_size(model, *size), name, free=True) for size in ((height, width), (2 * height, 3 * width))
+def _format(name: str, precision: Precision, **settings: Any) -> Format:
+    return Format(
+        name,
+        precision,
+        f".{precision}.onnx",
+        _ENGINES,
+        partial(_write, precision=precision),
+        partial(_check, precision=precision),
+        resizable=True,
+        **settings,
     )
-    if one[0].SerializeToString(deterministic=True) == other[0].SerializeToString(deterministic=True):
-        return one
-    return _convert(_at_size(model, None, None), name, free=True)
 
 
-def _at_size(model: Any, height: int | None, width: int | None) -> Any:
-    """The same network for another height and width; None: any.
+_FLOAT32 = _format("onnx", "float32")
 
-    Raises:
-        ExportError: Keras cannot build it so.
-    """
-    keras = import_keras()
-    shape = model.inputs[0].shape
-    image = keras.Input((height, width, shape[-1]), dtype=model.inputs[0].dtype, name=INPUT_NAME)
-    try:
-        twin = keras.models.clone_model(model, input_tensors=image)
-        twin.set_weights(model.get_weights())
-    except Exception as error:  # a layer that needs its size raises whatever it likes
-        reason = " ".join(str(error).split())[:300]
-        raise ExportError(
-            f"the model cannot be built for any height and width ({reason}): export it with its own, "
-            f"{shape[1]}x{shape[2]}"
-        ) from error
-    return twin
-
-
-def _name_dimensions(graph: onnx.GraphProto, free: bool, *, same_size: bool) -> None:
-    """tf2onnx calls what it does not know ``unk__222``; a result of another size than the photo stays without name."""
-    for value, named in ((graph.input[0], True), (graph.output[0], same_size)):
-        for position, name in enumerate(DIMENSION_NAMES):
-            dimension = value.type.tensor_type.shape.dim[position]
-            if position == 0 or (free and named):
-                dimension.dim_param = name
-            elif free:
-                dimension.Clear()
-
-
-def _add_labels(graph: onnx.GraphProto) -> None:
-    count, classes = len(graph.node), f"{LABELS_NAME}_int64"
-    # ONNX's ArgMax takes the first of equals, as numpy's does.
-    argmax = onnx.helper.make_node(
-        "ArgMax", [OUTPUT_NAME], [classes], name=f"/ArgMax_{count}", axis=3, keepdims=0, select_last_index=0
-    )
-    cast = onnx.helper.make_node("Cast", [classes], [LABELS_NAME], name=f"/Cast_{count + 1}", to=onnx.TensorProto.UINT8)
-    graph.node.extend((argmax, cast))
-    output = graph.output.add()
-    output.CopyFrom(graph.output[0])
-    output.name, output.type.tensor_type.elem_type = LABELS_NAME, onnx.TensorProto.UINT8
-    del output.type.tensor_type.shape.dim[3:]
-
-
-def check(proto: onnx.ModelProto) -> None:
-    """Refuse a graph that an engine would refuse, or run slower than need be, or call differently.
-
-    Raises:
-        ExportError: naming everything that is wrong.
-    """
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:  # the checker's and the shape inference's errors share no base
-        raise ExportError(f"onnx {onnx.__version__} refuses the exported graph: {error}") from error
-    problems = list(_problems(proto.graph))
-    if problems:
-        raise ExportError(f"the exported ONNX graph is not clean: {'; '.join(problems)}")
-
-
-def _problems(graph: onnx.GraphProto) -> Iterator[str]:
-    """What engines would run, but nobody wants."""
-    inputs, outputs = [value.name for value in graph.input], [value.name for value in graph.output]
-    if inputs != [INPUT_NAME] or outputs not in ([OUTPUT_NAME], [OUTPUT_NAME, LABELS_NAME]):
-        yield f"inputs {inputs} and outputs {outputs}, expected {INPUT_NAME} and {OUTPUT_NAME}"
-    operators = [node.op_type for node in graph.node]
-    if norms := operators.count("BatchNormalization"):
-        yield f"{norms} BatchNormalization nodes, expected all folded into the Conv before"
-    if (transposes := operators.count("Transpose")) != _LAYOUT_TRANSPOSES:
-        yield f"{transposes} Transpose nodes, expected {_LAYOUT_TRANSPOSES} (layout of input and output)"
-    if foreign := sorted({node.op_type for node in graph.node if node.domain}):
-        yield f"operators outside ONNX: {', '.join(foreign)}"
+FORMATS = (
+    _FLOAT32,
+    _format("onnx-float16", "float16"),
+    # x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
+    _format("onnx-int8", "int8", quantization=Quantization(weight_bits=7), methods=METHODS, baseline=_FLOAT32),
+)

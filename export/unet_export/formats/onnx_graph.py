@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ _LAYER_SEPARATOR = "/"
 
 _MADE_BY_CONVERTER = re.compile(r"__\d+$")
 
+_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
+"""Axis of the output channels in an operator's weights."""
+
 LayerOf = Callable[[str], str]
 """Name of a node as tf2onnx wrote it -> the Keras layer it comes from, or an empty string."""
 
@@ -33,15 +37,52 @@ def tidy(graph: onnx.GraphProto, name: str, layer_of: LayerOf) -> onnx.GraphProt
     after the node that makes it or first uses it. What no output needs is left out.
     """
     nodes = in_order(graph)
-    weights = {entry.name: entry for entry in graph.initializer}
+    weights = initializers(graph)
     layers = {node.name: _layer(node, weights, layer_of) for node in nodes}
-    names = _rename(nodes, {value.name for value in (*graph.input, *graph.output)}, layers)
-    for old, entry in weights.items():
-        entry.name, entry.doc_string = names.get(old, old), ""
-    used = [weights[old] for old in names if old in weights]  # in order of first use
+    ends = set(map(attrgetter("name"), [*graph.input, *graph.output]))
+    names = _rename(nodes, ends, layers)
+    used = []
+    for old, new in names.items():  # in order of first use
+        if old in weights:
+            entry = weights[old]
+            entry.name = new
+            entry.doc_string = ""
+            used.append(entry)
     for value in (*graph.input, *graph.output):
         value.doc_string = ""
     return onnx.helper.make_graph(nodes, name, list(graph.input), list(graph.output), used)
+
+
+def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Weights and other constants by name."""
+    return {entry.name: entry for entry in graph.initializer}
+
+
+def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """The node that writes each tensor."""
+    return {tensor: node for node in graph.node for tensor in node.output}
+
+
+def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes that read each tensor, in the graph's order."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for tensor in node.input:
+            found.setdefault(tensor, []).append(node)
+    return found
+
+
+def output_names(graph: onnx.GraphProto) -> set[str]:
+    """Names of the graph's outputs."""
+    return set(map(attrgetter("name"), graph.output))
+
+
+def redirect(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Let every node that reads tensor ``old`` read ``new``."""
+    for node in graph.node:
+        for position, tensor in enumerate(node.input):
+            if tensor == old:
+                node.input[position] = new
 
 
 def layer_of_node(name: str) -> str:
@@ -57,27 +98,33 @@ def nodes_of(proto: onnx.ModelProto, layers: Iterable[str]) -> list[str]:
     Raises:
         ExportError: a layer without a node.
     """
-    wanted = set(layers)
-    found = [(layer_of_node(node.name), node.name) for node in proto.graph.node]
-    known = {layer for layer, _ in found} - {""}
-    if unknown := sorted(wanted - known):
+    names = set(layers)
+    known: set[str] = set()
+    found = []
+    for node in proto.graph.node:
+        layer = layer_of_node(node.name)
+        known.add(layer)
+        if layer in names:
+            found.append(node.name)
+    known.discard("")
+    if unknown := sorted(names - known):
         raise ExportError(
             f"layers {', '.join(unknown)}: no node of the ONNX graph belongs to them, expected some of "
             f"{', '.join(sorted(known))}"
         )
-    return [node for layer, node in found if layer in wanted]
+    return found
 
 
 def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """The nodes that the outputs need, each after those it needs: an order that the network alone decides."""
-    makers = {tensor: node for node in graph.node for tensor in node.output}
+    made_by = makers(graph)
     order: list[onnx.NodeProto] = []
     made: set[str] = set()
-    waiting = [makers[value.name] for value in reversed(graph.output)]
+    waiting = [made_by[value.name] for value in reversed(graph.output)]
     while waiting:
-        missing = [name for name in waiting[-1].input if name in makers and name not in made]
-        if missing:
-            waiting.append(makers[missing[0]])
+        missing = next((name for name in waiting[-1].input if name in made_by and name not in made), None)
+        if missing is not None:
+            waiting.append(made_by[missing])
             continue
         node = waiting.pop()
         if node.output[0] not in made:
@@ -87,12 +134,14 @@ def in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 def _layer(node: onnx.NodeProto, weights: Container[str], layer_of: LayerOf) -> str:
-    """The Keras layer that a node comes from, empty for none: of a convolution that tf2onnx made anew, to give it a
-    bias, the kernel has the name still."""
-    if _is_layout(node):
-        return ""
-    kernels = [name for name in node.input[1:2] if node.op_type in _CHANNEL_AXIS and name in weights]
-    return next(filter(None, map(layer_of, [node.name, *kernels])), "")
+    """The Keras layer that a node comes from, empty for none."""
+    if node.op_type == "Transpose" and _MADE_BY_CONVERTER.search(node.name):
+        return ""  # from NHWC or back: tf2onnx calls it after whichever layer it came to lie beside
+    layer = layer_of(node.name)
+    if not layer and node.op_type in _CHANNEL_AXIS and node.input[1] in weights:
+        # tf2onnx makes a convolution anew to give it a bias; its kernel keeps the name.
+        layer = layer_of(node.input[1])
+    return layer
 
 
 def _rename(nodes: list[onnx.NodeProto], kept: set[str], layers: Mapping[str, str]) -> dict[str, str]:
@@ -109,17 +158,12 @@ def _rename(nodes: list[onnx.NodeProto], kept: set[str], layers: Mapping[str, st
         further = f"{_LAYER_SEPARATOR}{count[layer]}" if count[layer] > 1 else ""
         node.name = layer + further if layer else f"{_LAYER_SEPARATOR}{node.op_type}_{index}"
         node.doc_string = ""
-        node.attribute.sort(key=lambda attribute: attribute.name)
+        node.attribute.sort(key=attrgetter("name"))
         for kind, tensors in (("input", node.input), ("output", node.output)):
             for position, tensor in enumerate(tensors):
                 if tensor and tensor not in kept:  # "" stands for an optional input that is absent
                     tensors[position] = names.setdefault(tensor, f"{node.name}_{kind}{position}")
     return names
-
-
-def _is_layout(node: onnx.NodeProto) -> bool:
-    """A Transpose from NHWC or back: tf2onnx calls it after whichever layer it came to lie beside."""
-    return node.op_type == "Transpose" and bool(_MADE_BY_CONVERTER.search(node.name))
 
 
 # --- folding ---------------------------------------------------------------------------------------
@@ -131,80 +175,69 @@ def fold_scales(graph: onnx.GraphProto) -> None:
     TensorFlow writes an inferring BatchNormalization as these two. Left alone they are passes over memory for an
     engine that does not fuse, and further roundings in int8. An Add of zeros (a Rescaling's offset) goes too.
     """
-    weights = {entry.name: entry for entry in graph.initializer}
-    makers = {node.output[0]: node for node in graph.node}
-    users = Counter(tensor for node in graph.node for tensor in node.input)
-    users.update(value.name for value in graph.output)
+    weights = initializers(graph)
+    made_by = makers(graph)
+    outputs = output_names(graph)
+    uses = Counter(outputs)
+    for node in graph.node:
+        uses.update(node.input)
     for node in in_order(graph):
         constant = _constant(node, weights)
-        if constant is None or node.op_type not in ("Mul", "Add"):
+        if constant is None:
             continue
-        source = next(tensor for tensor in node.input if tensor not in weights)
-        before = makers.get(source)
+        source, result = next(tensor for tensor in node.input if tensor not in weights), node.output[0]
+        before = made_by.get(source)
         if node.op_type == "Add" and constant.size == 1 and not constant.any():
-            _bypass(graph, node, source)
-            users[source] += users[node.output[0]] - 1
-        elif (
-            before is not None and before.op_type in _CHANNEL_AXIS
-            and users[source] == 1 and _fold(graph, before, node, constant, weights)
-        ):  # fmt: skip
-            makers[node.output[0]] = before
+            if result not in outputs:
+                redirect(graph, result, source)
+            uses[source] += uses[result] - 1
+            continue
+        if before is None or before.op_type not in _CHANNEL_AXIS or uses[source] > 1:
+            continue
+        if _fold(graph, before, node, constant, weights):
+            made_by[result] = before
 
 
-_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
-"""Axis of the output channels in an operator's weights."""
-
-
-def scales(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Every Mul and Add of a constant that ``fold_scales`` had to leave: where a sum or two readers are before it.
+def scales(graph: onnx.GraphProto) -> list[str]:
+    """Names of every Mul and Add of a constant that ``fold_scales`` had to leave: a sum or two readers are before it.
 
     int8 had better leave them in float too: two roundings less, and one pass over memory in place of two.
     """
-    weights = {entry.name: entry for entry in graph.initializer}
-    return [node for node in graph.node if node.op_type in ("Mul", "Add") and _constant(node, weights) is not None]
+    weights = initializers(graph)
+    return [node.name for node in graph.node if _constant(node, weights) is not None]
 
 
 def _constant(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> npt.NDArray[np.float32] | None:
-    """The one constant of a node of two inputs."""
-    constants = [tensor for tensor in node.input if tensor in weights]
-    return numpy_helper.to_array(weights[constants[0]]) if (len(constants), len(node.input)) == (1, 2) else None
-
-
-def _bypass(graph: onnx.GraphProto, node: onnx.NodeProto, source: str) -> None:
-    if any(value.name == node.output[0] for value in graph.output):
-        return
-    for other in graph.node:
-        for position, tensor in enumerate(other.input):
-            if tensor == node.output[0]:
-                other.input[position] = source
+    """The one constant of a Mul or Add; None for other nodes."""
+    constants = list(filter(weights.__contains__, node.input))
+    if node.op_type not in ("Mul", "Add") or len(node.input) != 2 or len(constants) != 1:
+        return None
+    return numpy_helper.to_array(weights[constants[0]])
 
 
 def _fold(
-    graph: onnx.GraphProto, conv: onnx.NodeProto, node: onnx.NodeProto, constant: npt.NDArray[np.float32],
+    graph: onnx.GraphProto,
+    conv: onnx.NodeProto,
+    node: onnx.NodeProto,
+    constant: npt.NDArray[np.float32],
     weights: dict[str, onnx.TensorProto],
-) -> bool:  # fmt: skip
+) -> bool:
     """Let ``conv`` do what ``node`` does with its output; False where it cannot."""
-    if any(name not in weights for name in conv.input[1:]):
+    if not weights.keys() >= set(conv.input[1:]):
         return False
-    kernel = numpy_helper.to_array(weights[conv.input[1]]).astype(np.float64)
+    kernel = numpy_helper.to_array(weights[conv.input[1]]).astype(np.float64)  # (out, in, h, w), or transposed
     axis = _CHANNEL_AXIS[conv.op_type]
-    group = next((attribute.i for attribute in conv.attribute if attribute.name == "group"), 1)
-    channels = kernel.shape[axis]
-    if (
-        (axis == 1 and group != 1)
-        or constant.ndim > kernel.ndim
-        or (
-            constant.shape != (1,) * constant.ndim
-            and constant.shape[-(kernel.ndim - 1) :] != (channels, *(1,) * (kernel.ndim - 2))
-        )
-    ):
+    shape = [1] * kernel.ndim
+    shape[axis] = channels = kernel.shape[axis]
+    per_channel = (channels, *(1,) * (kernel.ndim - 2))  # as it broadcasts over (n, channels, h, w)
+    if not _is_per_channel(constant, per_channel) or (axis == 1 and _groups(conv) != 1):
         return False
     values = np.broadcast_to(constant.reshape(-1).astype(np.float64), channels)
-    bias = (
-        numpy_helper.to_array(weights[conv.input[2]]).astype(np.float64) if len(conv.input) > 2 else np.zeros(channels)
-    )
+    bias = np.zeros(channels)
+    if len(conv.input) > 2:
+        bias = numpy_helper.to_array(weights[conv.input[2]]).astype(np.float64)
     if node.op_type == "Mul":
-        kernel *= values.reshape([-1 if dim == axis else 1 for dim in range(kernel.ndim)])
+        kernel = kernel * values.reshape(shape)
         bias = bias * values
     else:
         bias = bias + values
@@ -219,3 +252,17 @@ def _fold(
     conv.output[0] = node.output[0]
     graph.node.remove(node)
     return True
+
+
+def _is_per_channel(constant: npt.NDArray[np.float32], shape: tuple[int, ...]) -> bool:
+    """One value for all channels, or a value for each, whose ``shape`` may have a 1 in front for the batch."""
+    if constant.ndim > len(shape) + 1:
+        return False
+    return constant.size == 1 or constant.shape[-len(shape) :] == shape
+
+
+def _groups(conv: onnx.NodeProto) -> int:
+    for attribute in conv.attribute:
+        if attribute.name == "group":
+            return int(attribute.i)
+    return 1

@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unet_runtime.artifact import write_saved_model_spec
-from unet_runtime.spec import ModelSpec
+from unet_export.errors import ExportError
+from unet_export.formats.base import Builder, Format
+from unet_export.quantization import Quantization
+from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
+from unet_runtime.core.artifact import read_saved_model_spec, write_saved_model_spec
+from unet_runtime.core.spec import ModelSpec
 
-INPUT_NAME = "image"
-OUTPUT_NAME = "probabilities"
 SIGNATURE_NAME = "serving_default"
 
 
@@ -35,9 +37,9 @@ def export_saved_model(model: Any, spec: ModelSpec, folder: Path) -> None:
 def write_graph(model: Any, folder: Path, *, batch: int | None, dtype: str) -> None:
     """Write a bare SavedModel of ``model`` with one signature, ``serving_default``.
 
-    The variables are listed as TensorFlow's own. Of a Keras 3 model TensorFlow finds only wrappers,
-    and the TFLite converter then dies in calibration (READ_VARIABLE); Keras' ExportArchive finds
-    both, and writes every weight twice.
+    The variables are listed as TensorFlow's own. TensorFlow finds only wrappers in a Keras 3 model, and the TFLite
+    converter then dies in calibration (READ_VARIABLE); Keras' ExportArchive finds both, and writes every weight twice.
+    The same arrangement served: https://github.com/keras-team/keras/issues/20095
 
     Raises:
         OSError: TensorFlow cannot write the folder.
@@ -57,40 +59,44 @@ def serving(model: Any) -> Any:
     """The model as a function whose argument and result carry the contract's names."""
 
     def serve(image: Any) -> dict[str, Any]:
-        with _pixels_repeated_at_once(model):
+        with _single_resize_operators(model):
             return {OUTPUT_NAME: model(image, training=False)}
 
     return serve
 
 
 @contextmanager
-def _pixels_repeated_at_once(model: Any) -> Iterator[None]:
-    """For the time of a call every nearest UpSampling2D is one operator, which every engine has: Keras repeats rows,
-    then columns, in reshapes and tiles of five dimensions that no converter sees through."""
-    enlarging = [
-        layer for layer in flat(model)
-        if type(layer).__name__ == "UpSampling2D" and layer.interpolation == "nearest"
-        and layer.data_format == "channels_last"
-    ]  # fmt: skip
-    for layer in enlarging:
-        vars(layer)["call"] = partial(_enlarged, layer.size)
+def _single_resize_operators(model: Any) -> Iterator[None]:
+    """For the time of a call every nearest UpSampling2D is one resize operator, which every engine has.
+
+    Keras repeats rows, then columns, in reshapes and tiles of five dimensions that no converter sees through, because
+    the resize has no XLA kernel for its gradient: https://github.com/keras-team/keras/issues/18460
+    """
+    changed = []
     try:
+        for layer in all_layers(model):
+            if type(layer).__name__ != "UpSampling2D" or layer.data_format != "channels_last":
+                continue
+            if layer.interpolation == "nearest":
+                vars(layer)["call"] = partial(_resize, layer.size)
+                changed.append(layer)
         yield
     finally:
-        for layer in enlarging:
+        for layer in changed:
             del vars(layer)["call"]
 
 
-def _enlarged(factors: tuple[int, int], inputs: Any) -> Any:
+def _resize(factors: tuple[int, int], inputs: Any) -> Any:
     """(n, h, w, c) -> (n, h * factors[0], w * factors[1], c)."""
     import tensorflow as tf
 
-    height, width = (known or tf.shape(inputs)[axis] for axis, known in enumerate(inputs.shape[1:3], start=1))
+    height = inputs.shape[1] or tf.shape(inputs)[1]
+    width = inputs.shape[2] or tf.shape(inputs)[2]
     return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=[height * factors[0], width * factors[1]])
 
 
-def flat(model: Any) -> Iterator[Any]:
-    """Layers, those inside of nested models too; each once."""
+def all_layers(model: Any) -> Iterator[Any]:
+    """Layers in order, those inside of nested models too; each once."""
     seen: set[int] = set()
     waiting = list(reversed(model.layers))
     while waiting:
@@ -101,8 +107,27 @@ def flat(model: Any) -> Iterator[Any]:
             waiting.extend(reversed(getattr(layer, "layers", [])))
 
 
+def layer_names(model: Any) -> list[str]:
+    """Names of all layers, those inside of nested models too."""
+    return [layer.name for layer in all_layers(model)]
+
+
 def signature(model: Any, batch: int | None, dtype: str) -> Any:
     """``tf.TensorSpec`` of ``image``, (batch, h, w, 3)."""
     import tensorflow as tf
 
     return tf.TensorSpec((batch, *model.inputs[0].shape[1:]), dtype, name=INPUT_NAME)
+
+
+def _write(builder: Builder, path: Path, quantization: Quantization) -> None:
+    export_saved_model(builder.model(quantization), builder.spec, path)
+
+
+def _check(path: Path) -> None:
+    """The digests of the files, and the precision in the spec."""
+    precision = read_saved_model_spec(path).precision
+    if precision != "float32":
+        raise ExportError(f"{path}: its spec says precision {precision}, expected float32")
+
+
+SAVED_MODEL = Format("saved-model", "float32", "", ("tensorflow",), _write, _check)

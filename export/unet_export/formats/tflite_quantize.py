@@ -1,7 +1,7 @@
 """A float ``.tflite`` -> one with integers throughout, by ai-edge-quantizer, on ranges measured here.
 
-The head, from the last trained operator to the probabilities, works on int16: of int8's 256 levels too few are left
-to tell two nearly equal classes apart, and what ties goes to the lower id.
+The head, from the last trained operator to the probabilities, works on int16: the 256 levels of int8 are too few to
+tell two nearly equal classes apart, and ties go to the lower id.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, filterfalse
 from typing import Any
 
 import numpy as np
@@ -20,26 +22,25 @@ from ai_edge_quantizer import qtyping, quantizer
 
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, WEIGHTS, Flatbuffer, Operator, layers_in
-from unet_export.quantization import Quantization
-
-METHODS = ("minmax", "percentile")
-"""Of ``Quantization.method``: those that there are for a ``.tflite``."""
+from unet_export.quantization import TFLITE_METHODS, Quantization
+from unet_runtime.core.text import one_line
 
 _PERCENTILE = 99.99
-"""Of an activation's values, and as much at the low end: what lies outside is clipped."""
+"""Percentile of an activation's values at the high end, and as much at the low end: the rest is clipped."""
 
 _SAMPLES = 4096
-"""Values of an activation that one photo gives to the percentile."""
+"""Values of an activation that a photo contributes to the percentile."""
 
 _LEAST_RANGE = 2.0**-16
-"""Of an activation, in the range of what it is computed from."""
+"""Smallest range of an activation, as a share of the range of what it is computed from."""
 
 _BIAS_STEPS = {8: 2.0**30, 16: 2.0**44}
-"""Bits of an operator's input -> the most that a bias may count in units of that input's scale times its channel's
-weight scale. It is an int32 and an int64; LiteRT's factors go down to 2**-31, and 16 bits of the answer are left."""
+"""Bits of an operator's input -> the largest bias in units of that input's scale times its channel's weight scale.
+
+Biases are int32 and int64; LiteRT's factors go down to 2**-31, which leaves 16 bits of the output."""
 
 _PIXEL_RANGE = (0.0, 255.0)
-"""Of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
+"""Range of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
 
 _INT16_RANGE = (-32767.0, 32767.0)
 """The same in int16: scale 1."""
@@ -58,26 +59,28 @@ def quantize(
         layers: names of all Keras layers.
 
     Raises:
-        ExportError: a layer that cannot be told apart, values that are not finite, or a model that ai-edge-quantizer
-            refuses.
+        ExportError: a precise layer without an operator, values that are not finite, or a model that
+            ai-edge-quantizer refuses.
     """
     flatbuffer = Flatbuffer(content)
     wide = precision == "int16x8"
-    fine = [*head(flatbuffer), *_precise(flatbuffer, quantization.precise, set(layers))]
+    precise = [*head(flatbuffer), *_precise(flatbuffer, quantization.precise, set(layers))]
     ranges = _wide_enough(flatbuffer, dict(measure(flatbuffer, content, images, quantization.method)))
     (source,) = flatbuffer.graph.inputs
     ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
-    recipe = _recipe(flatbuffer, fine, wide)
-    if _let_biases_fit(flatbuffer, ranges, flatbuffer.weighted() if wide else fine):
+    recipe = _recipe(flatbuffer, precise, wide)
+    if _let_biases_fit(flatbuffer, ranges, flatbuffer.weighted() if wide else precise):
         content = flatbuffer.pack()
-    limits = {name: {"min": np.array([low]), "max": np.array([high])} for name, (low, high) in ranges.items()}
+    limits = {}
+    for name, (low, high) in ranges.items():
+        limits[name] = {"min": np.array([low]), "max": np.array([high])}
     try:
         with _quiet():
             worker = quantizer.Quantizer(content, recipe)
             result = worker.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"ai-edge-quantizer cannot quantise the model to {precision}: {reason}") from error
+        message = f"ai-edge-quantizer cannot quantise the model to {precision}: {one_line(error)}"
+        raise ExportError(message) from error
     quantized = Flatbuffer(bytes(result.quantized_model))
     _fill_long_biases(quantized, flatbuffer)
     if wide:
@@ -86,33 +89,34 @@ def quantize(
 
 
 def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
-    """Ask before the model is converted whether it can be quantised as wanted.
+    """Check the settings before the model is converted.
 
     Raises:
-        ExportError: a method that there is not, or a precise layer that the model, of these ``layers``, does not have.
+        ExportError: an unknown method, or a precise layer that is none of the model's ``layers``.
     """
-    if quantization.method not in METHODS:
+    if quantization.method not in TFLITE_METHODS:
         raise ExportError(
-            f"calibration method {quantization.method}: a .tflite has {' and '.join(METHODS)}, choose one of them"
+            f"calibration method {quantization.method}: a .tflite has {' and '.join(TFLITE_METHODS)}, "
+            "choose one of them"
         )
-    known = sorted(layers)
-    if unknown := [name for name in quantization.precise if name not in known]:
-        raise ExportError(f"precise layers {', '.join(unknown)}: the model has {', '.join(known)}")
+    known = set(layers)
+    if unknown := set(quantization.precise) - known:
+        raise ExportError(f"precise layers {', '.join(sorted(unknown))}: the model has {', '.join(sorted(known))}")
 
 
 def head(flatbuffer: Flatbuffer) -> list[Operator]:
-    """From the probabilities back to the last operator with weights, where one operator feeds the next."""
-    chain: list[Operator] = []
+    """The operators from the probabilities back to the last with weights, where one operator feeds the next."""
+    operators: list[Operator] = []
     (index,) = flatbuffer.graph.outputs
     while (entry := flatbuffer.producers.get(int(index))) is not None:
-        sources = [source for source in entry.inputs if not flatbuffer.constant(source)]
+        sources = list(filterfalse(flatbuffer.constant, entry.inputs))
         if entry.kind not in WEIGHTED and len(sources) != 1:
             break
-        chain.append(entry)
+        operators.append(entry)
         if entry.kind in WEIGHTED:
             break
         (index,) = sources
-    return chain
+    return operators
 
 
 def measure(
@@ -123,16 +127,15 @@ def measure(
     Raises:
         ExportError: values that are not finite.
     """
-    written = (index for entry in flatbuffer.operators for index in entry.outputs)  # so the first culprit comes first
-    tensors = [index for index in (*map(int, flatbuffer.graph.inputs), *written) if flatbuffer.type(index) == "FLOAT32"]
-    ends: dict[int, list[tuple[float, float]]] = {index: [] for index in tensors}
-    samples: dict[int, list[npt.NDArray[np.float32]]] = {index: [] for index in tensors}
-    for values in _activations(content, tensors, images):
-        for index, value in values:
-            ends[index].append((float(value.min()), float(value.max())))
-            if method == "percentile":
-                samples[index].append(sample(value))
-    for index in tensors:
+    written = chain(flatbuffer.graph.inputs, *(entry.outputs for entry in flatbuffer.operators))
+    tensors = [int(index) for index in written if flatbuffer.type(index) == "FLOAT32"]
+    ends: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    samples: dict[int, list[npt.NDArray[np.float32]]] = defaultdict(list)
+    for index, value in _activations(content, tensors, images):
+        ends[index].append((float(value.min()), float(value.max())))
+        if method == "percentile":
+            samples[index].append(sample(value))
+    for index in tensors:  # in the order of execution, so that the first that is not finite is named
         limits = np.array(ends[index])  # (n, 2)
         if not np.isfinite(limits).all():
             raise ExportError(f"calibration: {flatbuffer.name(index)} has values that are not finite on these photos")
@@ -143,14 +146,16 @@ def measure(
 
 
 def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """No activation's range much smaller than that of what it is computed from.
+    """The ranges, widened where an activation's is much smaller than that of what it is computed from.
 
     A ReLU that gives 0 on every calibration photo has no range at all: its scale would be next to nothing, and LiteRT
-    aborts the process where the factor between two scales is beyond its fixed-point numbers.
+    aborts the process where the factor between two scales is beyond its fixed-point numbers. The same abort on huge
+    scales: https://github.com/tensorflow/tensorflow/issues/62196
     """
     result = dict(ranges)
     for entry in flatbuffer.operators:
-        least = max((_width(flatbuffer, index, result) for index in entry.inputs), default=0.0) * _LEAST_RANGE
+        widths = [_width(flatbuffer, index, result) for index in entry.inputs]
+        least = max(widths, default=0.0) * _LEAST_RANGE
         for name in map(flatbuffer.name, entry.outputs):
             low, high = result.get(name, (0.0, least))
             if high - low < least:
@@ -158,11 +163,12 @@ def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]])
     return result
 
 
-def _let_biases_fit(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]], fine: Sequence[Operator]) -> bool:
-    """Raise a channel's largest weight where its bias would count too much in units of it; whether there was one.
+def _let_biases_fit(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]], wide: Sequence[Operator]) -> bool:
+    """Raise a channel's largest weight where its bias would overflow in units of it; True if there was such a channel.
 
     Training with weight decay leaves channels with a bias and next to no weights, whose scale then is next to nothing
-    too. The weight put in adds less than 3e-5 of the bias, and to int16 less than 1e-6.
+    too. The weight put in adds less than 3e-5 of the bias, in int16 less than 1e-6. ONNX Runtime's quantiser does the
+    same: https://github.com/microsoft/onnxruntime/pull/22020
     """
     changed = False
     for entry in flatbuffer.weighted():
@@ -170,7 +176,7 @@ def _let_biases_fit(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float
         if bias is None or flatbuffer.type(entry.inputs[WEIGHTS]) != "FLOAT32":
             continue
         low, high = ranges[flatbuffer.name(entry.inputs[2 if entry.kind == "TRANSPOSE_CONV" else 0])]
-        bits = 16 if entry in fine else 8
+        bits = 16 if entry in wide else 8
         scale = (max(high, 0.0) - min(low, 0.0) if bits == 8 else 2 * max(abs(low), abs(high))) / (2**bits - 1)
         if not scale:
             continue
@@ -190,7 +196,10 @@ def _let_biases_fit(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float
 
 
 def _fill_long_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer) -> None:
-    """Of operators on int16, whose biases are int64: ai-edge-quantizer clips them as if they were int32."""
+    """Fill in the int64 biases of operators on int16, which ai-edge-quantizer clips as if they were int32.
+
+    See ``symmetric_quantize_bias_tensor`` in its algorithms/uniform_quantize/uniform_quantize_tensor.py.
+    """
     for entry, original in zip(quantized.weighted(), flatbuffer.weighted(), strict=True):
         bias, source = _bias(entry), _bias(original)
         if bias is None or source is None or quantized.type(bias) != "INT64":
@@ -202,13 +211,13 @@ def _fill_long_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer) -> None:
 
 
 def _bias(entry: Operator) -> int | None:
-    """Of an operator with weights."""
+    """The bias tensor of an operator with weights, if it has one."""
     place = 3 if entry.kind == "TRANSPOSE_CONV" else 2  # (size, weights, x, bias), the others (x, weights, bias)
     return entry.inputs[place] if len(entry.inputs) > place else None
 
 
 def _width(flatbuffer: Flatbuffer, index: int, ranges: dict[str, tuple[float, float]]) -> float:
-    """Of the range of an operator's input, be it a constant."""
+    """Width of the range of an operator's input, be it a constant."""
     if flatbuffer.type(index) != "FLOAT32":
         return 0.0
     if flatbuffer.constant(index):
@@ -228,8 +237,8 @@ def sample(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _activations(
     content: bytes, tensors: list[int], images: npt.NDArray[np.uint8]
-) -> Iterator[Iterator[tuple[int, npt.NDArray[np.float32]]]]:
-    """Of each photo: (index, values) of each tensor."""
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """(index, values) of each tensor, photo after photo."""
     with _quiet():
         interpreter: Any = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
@@ -237,7 +246,8 @@ def _activations(
     for image in images:
         interpreter.set_tensor(source, image[np.newaxis].astype(np.float32))  # (1, h, w, 3) in 0..255
         interpreter.invoke()
-        yield ((index, interpreter.get_tensor(index)) for index in tensors)
+        for index in tensors:
+            yield index, interpreter.get_tensor(index)
 
 
 @contextmanager
@@ -248,25 +258,28 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _precise(flatbuffer: Flatbuffer, wanted: tuple[str, ...], layers: set[str]) -> Iterator[Operator]:
-    """Operators of the Keras layers ``wanted``."""
-    for name in wanted:
-        found = [e for e in flatbuffer.operators if name in layers_in(flatbuffer.name(e.outputs[0]), layers)]
+def _precise(flatbuffer: Flatbuffer, names: tuple[str, ...], layers: set[str]) -> Iterator[Operator]:
+    """Operators of the Keras layers ``names``."""
+    for name in names:
+        found = False
+        for entry in flatbuffer.operators:
+            if name in layers_in(flatbuffer.name(entry.outputs[0]), layers):
+                found = True
+                yield entry
         if not found:
             raise ExportError(
                 f"precise layer {name}: the .tflite has no operator of that name, the converter folded it into another "
                 "layer's: name that one"
             )
-        yield from found
 
 
-def _recipe(flatbuffer: Flatbuffer, fine: list[Operator], wide: bool) -> list[dict[str, Any]]:
+def _recipe(flatbuffer: Flatbuffer, precise: list[Operator], wide: bool) -> list[dict[str, Any]]:
     """Rules of ai-edge-quantizer, later ones before earlier ones; an operator goes by the names of its outputs."""
     names = qtyping.TFLOperationName
     rules = [_rule(".*", names.ALL_SUPPORTED, 16 if wide else 8), _rule(".*", names.OUTPUT, 16)]
     if not wide:
         rules.append(_rule(".*", names.INPUT, 8, dtype="UINT"))
-    for entry in fine:
+    for entry in precise:
         scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
         rules.append(_rule(f"^{scope}$", names.ALL_SUPPORTED, 16))
     return rules

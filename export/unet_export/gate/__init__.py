@@ -1,1 +1,1 @@
-"""Whether an artifact is equal enough: what is measured of it, and the verdict."""
+"""The parity gate: metrics of every artifact beside the trained model, and the verdict."""

@@ -1,35 +1,34 @@
-"""How equal is equal: tolerances, figures, and the verdict on an artifact.
-
-Comparisons are written so that NaN fails.
-"""
+"""Tolerances, metrics, and the verdict on an artifact. Comparisons are written so that NaN fails."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unet_export.errors import ExportError
 from unet_export.gate.panels import Panel
+from unet_runtime.core.errors import GATE, UnetRuntimeError
 
 
 @dataclass(frozen=True)
 class Gate:
-    """How far an artifact may be from the trained model."""
+    """Tolerances: how far an artifact may be from the trained model."""
 
     max_abs: float
-    """Largest difference of one probability."""
+    """Largest difference of a probability."""
     agreement: float
-    """Least share of pixels (0..1) with the same most probable class."""
+    """Smallest share of pixels (0..1) with the same most probable class."""
     iou_drop: float
-    """Most percentage points of mean IoU lost, against the truth."""
+    """Largest loss of mean IoU against the trimaps, percentage points."""
     border_drop: float
-    """Most percentage points lost by the neutral class, which every quantiser hurts first."""
+    """Largest loss of the neutral class's IoU, which every quantiser hurts first, percentage points."""
 
 
-# Single probabilities may differ at will in integers, as long as decisions do not; 1.0 still refuses NaN.
+# Single probabilities of integer files may differ at will, as long as decisions do not; 1.0 still refuses NaN.
 _INTEGER_GATE = Gate(max_abs=1.0, agreement=0.99, iou_drop=0.3, border_drop=0.5)
 
 GATES = {
@@ -40,16 +39,16 @@ GATES = {
     "int8": _INTEGER_GATE,
     "int16x8": _INTEGER_GATE,
 }
-"""By precision."""
+"""Tolerances by precision."""
 
-_CRITERIA = tuple(entry.name for entry in fields(Gate))
+_CRITERIA = tuple(Gate.__dataclass_fields__)
 
 
 def changed_gates(settings: Sequence[str]) -> dict[str, Gate]:
     """``GATES`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
 
     Raises:
-        ExportError: none of that form, or no such precision or criterion.
+        ExportError: a setting of another form, or no such precision or criterion.
     """
     gates = dict(GATES)
     for setting in settings:
@@ -68,34 +67,38 @@ def changed_gates(settings: Sequence[str]) -> dict[str, Gate]:
     return gates
 
 
-class Figures(NamedTuple):
-    """What was measured of one artifact in one engine against the trained model."""
+class Metrics(NamedTuple):
+    """Metrics of one artifact in one engine; IoU in 0..1."""
 
     max_abs: float
-    """Largest difference of one probability."""
+    """Largest difference of a probability from the trained model's."""
     p999_abs: float
-    """99.9 % of the differences are at most this."""
+    """99.9th percentile of these differences."""
     mean_abs: float
+    """Mean of these differences."""
     agreement: float
-    """Share of pixels (0..1) with the same most probable class."""
+    """Share of pixels (0..1) with the same most probable class as the trained model."""
     keras_mean_iou: float
-    """Of its masks with the trained model's in the truth's place, 0..1."""
+    """Mean IoU of the artifact's masks with the trained model's in place of the ground truth."""
     keras_border_iou: float | None
-    """Of the neutral class; None where no class has that role."""
+    """IoU of the neutral class, likewise; None where no class has that role."""
     reference_mean_iou: float | None
-    """Of the trained model against the trimaps at model size, 0..1; None without trimaps."""
+    """Mean IoU of the trained model against the trimaps at model size; None without trimaps."""
     reference_border_iou: float | None
+    """IoU of the trained model's neutral class, likewise."""
     mean_iou: float | None
-    """Of the artifact, likewise."""
+    """Mean IoU of the artifact against the trimaps, likewise."""
     border_iou: float | None
+    """IoU of the artifact's neutral class, likewise."""
 
     @property
     def iou_change(self) -> float | None:
-        """Percentage points of mean IoU against the trained model; negative is worse."""
+        """Change of mean IoU against the trained model, percentage points; negative is worse."""
         return _points(self.mean_iou, self.reference_mean_iou)
 
     @property
     def border_change(self) -> float | None:
+        """Change of the neutral class's IoU, likewise."""
         return _points(self.border_iou, self.reference_border_iou)
 
 
@@ -112,15 +115,15 @@ class EngineResult:
     device: str
     """``cpu`` or ``cuda``."""
     engine: str
-    """With its version, for people: ``ONNX Runtime 1.31.1``."""
-    figures: Figures | None
-    """None where it was not checked."""
+    """Name and version of the engine: ``ONNX Runtime 1.31.1``."""
+    metrics: Metrics | None
+    """None where the artifact was not checked."""
     histogram: tuple[int, ...] = ()
-    """How many differences fell between 10^k and 10^(k + 1), each k of ``tally.DECADES``; the first has all below."""
+    """Number of differences from 10^k to 10^(k + 1) for each k of ``tally.DECADES``; the first counts all below."""
     milliseconds: float | None = None
-    """A photo, median, batch 1; taken in turns with every other artifact of the same export."""
+    """Median time per photo, batch 1; measured in turns with every other artifact of the same export."""
     not_checked: str = ""
-    """Why: the engine is not installed, or not able here. Never a pass."""
+    """Reason: the engine is not installed, or cannot run here. Never a pass."""
     failures: tuple[str, ...] = ()
     """Every criterion that failed, with its number and its tolerance; or what broke."""
 
@@ -131,30 +134,33 @@ class EngineResult:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """What the gate found of one artifact."""
+    """Result of the gate for one artifact."""
 
     format: str
-    """As ``--formats`` takes it."""
+    """Name as ``--formats`` takes it."""
     precision: str
     path: Path
-    """Where it was checked."""
+    """File or folder that was checked."""
     size: int
     """Bytes."""
     sha256: str
-    """Of the file; of a SavedModel's own list of its files' sums."""
+    """SHA-256 of the file, or of a SavedModel's own list of its files' sums."""
     gate: Gate
     engines: tuple[EngineResult, ...]
     quantization: dict[str, Any]
-    """As its spec records it; empty for a float file."""
+    """Settings that its spec records; empty for a float file."""
     panels: tuple[Panel, ...] = ()
-    """Of the first engine that ran it: the photo on which it differs most, and some that nobody chose."""
+    """The photo on which an integer artifact differs most, and the first ones; empty for a float file."""
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Empty means passed: unseen is not accepted."""
-        found = [f"{entry.engine}: {text}" for entry in self.engines for text in entry.failures]
-        if all(entry.not_checked for entry in self.engines):
-            found.append("; ".join(f"not checked: {entry.not_checked}" for entry in self.engines))
+        """Empty if it passed. What no engine checked has failed."""
+        found: list[str] = []
+        for entry in self.engines:
+            found += map(f"{entry.engine}: {{}}".format, entry.failures)
+        reasons = list(map(attrgetter("not_checked"), self.engines))
+        if all(reasons):
+            found.append("; ".join(map("not checked: {}".format, reasons)))
         return tuple(found)
 
     @property
@@ -163,42 +169,59 @@ class ParityResult:
 
     @property
     def checked(self) -> tuple[EngineResult, ...]:
-        """Those with figures."""
-        return tuple(entry for entry in self.engines if entry.figures is not None)
+        """Engines that have metrics."""
+        return tuple(filter(attrgetter("metrics"), self.engines))
 
 
-def judge(figures: Figures, gate: Gate) -> tuple[str, ...]:
-    """Every criterion that ``figures`` fail, with its number, its tolerance and the tolerance that would pass; NaN
-    fails each it is in, and what could not be measured for want of trimaps or of such a class is not asked."""
-    smallest = smallest_gate(figures)
-    criteria = [
-        (figures.max_abs <= gate.max_abs, f"max|dp| {figures.max_abs:.3g}, tolerance {gate.max_abs:g}", "max_abs"),
-        (
-            figures.agreement >= gate.agreement,
-            f"agreement {figures.agreement:.3%}, at least {gate.agreement:.2%}",
-            "agreement",
-        ),
-    ]
-    for change, limit, what, name in (
-        (figures.iou_change, gate.iou_drop, "mean IoU", "iou_drop"),
-        (figures.border_change, gate.border_drop, "border IoU", "border_drop"),
+class ParityError(UnetRuntimeError):
+    """The gate failed: nothing was accepted.
+
+    Attributes:
+        results: of every artifact, those that passed too.
+    """
+
+    exit_code = GATE
+
+    def __init__(self, message: str, results: list[ParityResult]) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:
+    """Every criterion that ``metrics`` fail, with its number, its tolerance and the tolerance that would pass.
+
+    NaN fails. What could not be measured for want of trimaps or of a neutral class is not asked.
+    """
+    needed = smallest_gate(metrics)
+    failures = []
+    if not metrics.max_abs <= gate.max_abs:
+        text = f"max|dp| {metrics.max_abs:.3g}, tolerance {gate.max_abs:g}"
+        failures.append(text + _would_pass(needed.max_abs))
+    if not metrics.agreement >= gate.agreement:
+        text = f"agreement {metrics.agreement:.3%}, at least {gate.agreement:.2%}"
+        failures.append(text + _would_pass(needed.agreement))
+    for name, change, tolerance, would_pass in (
+        ("mean IoU", metrics.iou_change, gate.iou_drop, needed.iou_drop),
+        ("border IoU", metrics.border_change, gate.border_drop, needed.border_drop),
     ):
-        if change is not None:
-            criteria.append((-change <= limit, f"{what} drops {-change:.3f} points, tolerance {limit:g}", name))
-    return tuple(
-        text + ("" if math.isnan(getattr(smallest, name)) else f" (would pass at {getattr(smallest, name):g})")
-        for met, text, name in criteria
-        if not met
-    )
+        if change is not None and not -change <= tolerance:
+            text = f"{name} drops {-change:.3f} points, tolerance {tolerance:g}"
+            failures.append(text + _would_pass(would_pass))
+    return tuple(failures)
 
 
-def smallest_gate(figures: Figures) -> Gate:
-    """The strictest gate that ``figures`` pass, its tolerances rounded to what a person would type."""
+def _would_pass(tolerance: float) -> str:
+    return "" if math.isnan(tolerance) else f" (would pass at {tolerance:g})"
+
+
+def smallest_gate(metrics: Metrics) -> Gate:
+    """The strictest gate that ``metrics`` pass, its tolerances rounded to what a person would type."""
+    agreement = metrics.agreement
     return Gate(
-        max_abs=_round_up(figures.max_abs),
-        agreement=figures.agreement if math.isnan(figures.agreement) else math.floor(figures.agreement * 1e5) / 1e5,
-        iou_drop=_drop(figures.iou_change),
-        border_drop=_drop(figures.border_change),
+        max_abs=_round_up(metrics.max_abs),
+        agreement=agreement if math.isnan(agreement) else math.floor(agreement * 1e5) / 1e5,
+        iou_drop=_drop(metrics.iou_change),
+        border_drop=_drop(metrics.border_change),
     )
 
 
@@ -210,7 +233,7 @@ def _drop(change: float | None) -> float:
 
 
 def _round_up(value: float) -> float:
-    """To two significant digits, never below ``value``."""
+    """Round to two significant digits, never below ``value``."""
     if not value > 0 or math.isinf(value):
         return value
     step = 10.0 ** (math.floor(math.log10(value)) - 1)

@@ -1,4 +1,4 @@
-"""The gate: run every artifact as a device will, beside the trained model, on photos it never saw.
+"""The gate: run every artifact as a device will, beside the trained model, on photos that it never saw.
 
 Every engine that is installed runs it; one that is not is reported as not checked. An artifact that no engine here
 can run has failed: nothing is accepted unseen.
@@ -7,11 +7,13 @@ can run has failed: nothing is accepted unseen.
 from __future__ import annotations
 
 import hashlib
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,28 @@ import numpy.typing as npt
 from unet_export.errors import ExportError
 from unet_export.formats import Format
 from unet_export.gate.gate import EngineResult, Gate, ParityResult, judge
-from unet_export.gate.panels import PanelCollector
-from unet_export.gate.runners import Run, open_runners
+from unet_export.gate.panels import Panel, masks_of, without_margin
+from unet_export.gate.runners import Run, Runner, open_runners
 from unet_export.gate.tally import Tally
-from unet_export.photos import Photo, Say, inputs
-from unet_runtime.artifact import read_artifact
-from unet_runtime.errors import ModelFileError
-from unet_runtime.labelled import model_labels, open_trimap
-from unet_runtime.spec import ModelSpec
+from unet_export.photos import Photo, inputs
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets.oxford_pets import open_trimap
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.geometry import model_labels
+from unet_runtime.core.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 8
 """Photos at a time: bounds memory whatever the number of photos."""
 
-_SAY_EVERY = 64 * _BATCH
+_LOG_EVERY = 64 * _BATCH
 
 _ROUNDS = 9
-"""Of timing: each artifact once a round, so that a drift of the machine's speed hits all."""
+"""Rounds of timing: each artifact once a round, so that a drift of the machine's speed affects all."""
+
+_TYPICAL = 2
+"""Photos kept for the page beside the worst one."""
 
 Images = npt.NDArray[np.uint8]
 
@@ -51,124 +59,152 @@ class Candidate:
 
 
 def prove(
-    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec,
-    say: Say = lambda line: None,
-) -> list[ParityResult]:  # fmt: skip
+    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec
+) -> list[ParityResult]:
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
 
     Args:
         reference: the trained model in float32.
         candidates: artifacts as a device would get them.
-        photos: with their trimaps where there are any; without, nothing is said of the truth.
+        photos: with their trimaps where there are any; without, IoU against the truth is not measured.
         spec: of the model.
-        say: receives a line every ``_SAY_EVERY`` photos.
 
     Returns:
-        One result a candidate, in their order; a failed one is a result too.
+        One result per candidate, in their order, whether it passed or failed.
 
     Raises:
         ImageError: a photo or trimap that cannot be read.
         ExportError: trimaps with other classes than the model.
     """
-    judges = [[_Judge(runner, candidate.gate, spec) for runner in open_runners(candidate.format, candidate.path)]
-              for candidate in candidates]  # fmt: skip
-    everyone = [judge for row in judges for judge in row]
-    own, done = Tally(spec), 0
-    for names, images, labels in _batches(photos, spec):
+    trials: list[list[_Trial]] = []
+    every_trial: list[_Trial] = []
+    for candidate in candidates:
+        runners = open_runners(candidate.format, candidate.path)
+        trials.append([_Trial(runner, candidate.gate, spec) for runner in runners])
+        every_trial += trials[-1]
+    reference_tally = Tally(spec)
+    done = 0
+    for images, labels in _batches(photos, spec):
         expected = reference(images)
-        own.add(expected, expected, labels)
-        for one in everyone:
-            one.check(names, images, expected, labels)
-        done += len(names)
-        if done % _SAY_EVERY == 0:
-            say(f"{done} of {len(photos)} photos")
-    _time(everyone, inputs(photos[:1], spec.input))
-    return [
-        ParityResult(
-            candidate.format.name, candidate.format.precision, candidate.path, *_identity(candidate.path),
-            candidate.gate, tuple(one.result(own) for one in row), _quantization(candidate.path),
-            next((panels for one in row if (panels := one.panels.panels())), ()),
+        reference_tally.add(expected, expected, labels)
+        for trial in every_trial:
+            trial.check(images, expected, labels)
+        done += len(images)
+        if done % _LOG_EVERY == 0:
+            logger.info("%d of %d photos", done, len(photos))
+    _time(every_trial, inputs(photos[:1], spec.input))
+    results = []
+    for candidate, row in zip(candidates, trials, strict=True):
+        size, sha256 = _identity(candidate.path)
+        quantization = _quantization(candidate.path)
+        panels = _panels(row, photos, reference, spec) if quantization else ()
+        results.append(
+            ParityResult(
+                format=candidate.format.name,
+                precision=candidate.format.precision,
+                path=candidate.path,
+                size=size,
+                sha256=sha256,
+                gate=candidate.gate,
+                engines=tuple(trial.result(reference_tally) for trial in row),
+                quantization=quantization,
+                panels=panels,
+            )
         )
-        for candidate, row in zip(candidates, judges, strict=True)
-    ]  # fmt: skip
+    return results
 
 
-class _Judge:
+class _Trial:
     """One artifact in one engine: its sums, and what went wrong with it."""
 
-    def __init__(self, runner: EngineResult | tuple[EngineResult, Run], gate: Gate, spec: ModelSpec) -> None:
-        # An engine that could not be opened is a result already.
-        self._run: Run | None = None
-        if isinstance(runner, tuple):
-            self._result, self._run = runner
-        else:
-            self._result = runner
+    def __init__(self, runner: Runner, gate: Gate, spec: ModelSpec) -> None:
+        self._result, self._run = runner
         self._gate = gate
         self._tally = Tally(spec)
-        self.panels = PanelCollector()
+        self.agreements: list[float] = []
+        """Share of pixels (0..1) with the same class, per photo."""
         self.times: list[float] = []
 
-    def check(
-        self, names: Sequence[str], images: Images, expected: npt.NDArray[np.float32], labels: Images | None
-    ) -> None:
+    def check(self, images: Images, expected: npt.NDArray[np.float32], labels: Images | None) -> None:
+        """Compare one batch with ``expected``."""
         actual = self.run(images)
         if actual is None:
             return
         if actual.shape != expected.shape:
             self._fail(f"output {actual.shape}, expected {expected.shape}")
             return
-        self._tally.add(expected, actual, labels)
-        self.panels.add(names, images, expected, actual)
+        self.agreements += self._tally.add(expected, actual, labels).tolist()
 
     def run(self, images: Images) -> npt.NDArray[np.float32] | None:
-        """Probabilities, or None from now on."""
+        """Probabilities; None from the first failure on."""
         if self._run is None:
             return None
         try:
             return self._run(images)
-        except Exception as error:  # an engine's errors share no base; each is a failure of this artifact alone
+        except Exception as error:  # engines' errors share no base; each is a failure of this artifact alone
             self._fail(f"cannot run it: {error}")
             return None
 
     def _fail(self, reason: str) -> None:
-        self._result, self._run = replace(self._result, failures=(reason,)), None
+        self._result = replace(self._result, failures=(reason,))
+        self._run = None
 
-    def result(self, own: Tally) -> EngineResult:
+    def result(self, reference: Tally) -> EngineResult:
+        """The engine's result, filled in; ``reference``: the trained model's tally on the same batches."""
         if self._run is None:
             return self._result
-        figures = self._tally.figures(own)
+        metrics = self._tally.metrics(reference)
         return replace(
-            self._result, figures=figures, histogram=self._tally.histogram(), failures=judge(figures, self._gate),
+            self._result,
+            metrics=metrics,
+            histogram=self._tally.histogram(),
+            failures=judge(metrics, self._gate),
             milliseconds=statistics.median(self.times) if self.times else None,
-        )  # fmt: skip
+        )
+
+
+def _panels(trials: Sequence[_Trial], photos: Sequence[Photo], reference: Run, spec: ModelSpec) -> tuple[Panel, ...]:
+    """The photo with the lowest agreement, then the first others, with the masks of the first engine that ran."""
+    for trial in trials:
+        if trial.agreements:
+            worst = int(np.argmin(trial.agreements))
+            chosen = [photos[worst], *photos[:worst], *photos[worst + 1 :]][: 1 + _TYPICAL]
+            images = inputs(chosen, spec.input)
+            actual = trial.run(images)
+            if actual is not None:
+                masks = masks_of(reference(images)), masks_of(actual)  # (n, h', w')
+                names = map(attrgetter("name"), chosen)
+                return tuple(map(Panel, names, without_margin(images, masks[0].shape[1:]), *masks))
+    return ()
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """Of one call, median of as many rounds as an artifact has; the first warms up."""
+    """Median time of a call, over as many rounds as artifacts are timed in; the first call warms up."""
+    call()
     times = []
-    for _ in range(_ROUNDS + 1):
+    for _ in range(_ROUNDS):
         start = time.perf_counter()
         call()
         times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times[1:])
+    return statistics.median(times)
 
 
-def _time(judges: Sequence[_Judge], images: Images) -> None:
-    """Milliseconds of one photo; the first round warms up."""
+def _time(trials: Sequence[_Trial], images: Images) -> None:
+    """Note the milliseconds of one photo; the first round warms up."""
     for turn in range(_ROUNDS + 1):
-        for one in judges:
+        for trial in trials:
             start = time.perf_counter()
-            if one.run(images) is not None and turn:
-                one.times.append((time.perf_counter() - start) * 1000)
+            if trial.run(images) is not None and turn:
+                trial.times.append((time.perf_counter() - start) * 1000)
 
 
-def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[list[str], Images, Images | None]]:
-    """(names, images (n, h, w, 3), class ids (n, h', w') or None without trimaps), n at most ``_BATCH``."""
-    truth = all(photo.trimap is not None for photo in photos)
+def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[Images, Images | None]]:
+    """(images (n, h, w, 3), class ids (n, h', w') or None without trimaps), n at most ``_BATCH``."""
+    has_truth = all(map(attrgetter("trimap"), photos))
     for start in range(0, len(photos), _BATCH):
         batch = photos[start : start + _BATCH]
-        labels = np.stack([_labels(photo, spec) for photo in batch]) if truth else None
-        yield [photo.name for photo in batch], inputs(batch, spec.input), labels
+        labels = np.stack([_labels(photo, spec) for photo in batch]) if has_truth else None
+        yield inputs(batch, spec.input), labels
 
 
 def _labels(photo: Photo, spec: ModelSpec) -> Images:
@@ -180,20 +216,21 @@ def _labels(photo: Photo, spec: ModelSpec) -> Images:
             f"{photo.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
             f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
         )
-    return model_labels(labels, spec.input)[spec.input.answered]
+    return model_labels(labels, spec.input)[spec.input.valid]
 
 
 def _quantization(path: Path) -> dict[str, Any]:
-    """As its spec records it; of one that cannot be read, which has failed already, nothing."""
+    """Settings that the artifact's spec records; empty for a file that cannot be read, which has failed already."""
     with suppress(ModelFileError):
         return {} if path.is_dir() else dict(read_artifact(path).spec.provenance.quantization)
     return {}
 
 
 def _identity(path: Path) -> tuple[int, str]:
-    """(bytes, SHA-256) of a file; of a SavedModel all its bytes, and the SHA-256 of its list of sums."""
+    """(bytes, SHA-256) of a file; for a SavedModel, bytes of all its files and SHA-256 of its list of sums."""
     if path.is_dir():
-        size = sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+        files = filter(Path.is_file, path.rglob("*"))
+        size = sum(file.stat().st_size for file in files)
         return size, hashlib.sha256((path / "assets.extra" / "SHA256SUMS").read_bytes()).hexdigest()
     content = path.read_bytes()
     return len(content), hashlib.sha256(content).hexdigest()

@@ -1,51 +1,74 @@
-"""How much calibration is enough: one integer artifact made anew on ever more photos."""
+"""Calibration study: one integer artifact, calibrated anew on more and more photos."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from unet_export.builder import Builder
-from unet_export.formats import Format
+from unet_export.formats import Builder, Format
 from unet_export.gate.gate import Gate
 from unet_export.gate.parity import Candidate, prove
 from unet_export.gate.runners import Run
-from unet_export.photos import Photo, Say
+from unet_export.photos import Photo
 from unet_export.quantization import Quantization
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 SIZES = (1, 8, 50, 200)
-"""Photos; the last is the default of an export."""
+"""Numbers of calibration photos; the last is the default of an export."""
 
-Point = tuple[int, float | None, float | None, float]
-"""(calibration photos, change of mean IoU and of border IoU in percentage points, agreement in 0..1)."""
+_ANYTHING = Gate(max_abs=1.0, agreement=0.0, iou_drop=100.0, border_drop=100.0)
+
+
+class StudyPoint(NamedTuple):
+    """Metrics of one size of the calibration set, against the trained model."""
+
+    photos: int
+    iou_change: float | None
+    """Percentage points of mean IoU; None without trimaps."""
+    border_change: float | None
+    """Percentage points of the neutral class's IoU; None without trimaps or such a class."""
+    agreement: float
+    """Share of pixels (0..1) with the same class."""
+
+    @property
+    def disagreement(self) -> float:
+        return 1 - self.agreement
 
 
 def calibration_study(
-    form: Format, start: Quantization, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec,
-    folder: Path, say: Say,
-) -> list[Point]:  # fmt: skip
+    form: Format,
+    start: Quantization,
+    builder: Builder,
+    reference: Run,
+    photos: Sequence[Photo],
+    spec: ModelSpec,
+    folder: Path,
+) -> list[StudyPoint]:
     """Export ``form`` with each of ``SIZES`` and measure it in its first engine that runs here.
 
     Args:
         form: an integer format.
-        start: its settings, but for the number of photos.
-        builder, reference, photos, spec: as of the export.
+        start: its settings; the number of photos is replaced.
+        builder: of the export, as are ``reference``, ``photos`` and ``spec``.
         folder: gets a file that is overwritten and removed.
-        say: receives one line a size.
 
     Raises:
         ExportError: the model cannot be converted.
     """
-    points: list[Point] = []
+    points: list[StudyPoint] = []
     path = folder / f"study{form.suffix}"
     for count in SIZES:
-        say(f"calibrating {form.name} on {count} photos, for the study")
+        logger.info("calibrating %s on %d photos, for the study", form.name, count)
         builder.write(form, path, replace(start, photos=count))
-        anything = Gate(max_abs=1.0, agreement=0.0, iou_drop=100.0, border_drop=100.0)
-        (result,) = prove(reference, [Candidate(form, path, anything)], photos, spec)
+        (result,) = prove(reference, [Candidate(form, path, _ANYTHING)], photos, spec)
         path.unlink()
-        if result.checked and (figures := result.checked[0].figures) is not None:
-            points.append((count, figures.iou_change, figures.border_change, figures.agreement))
+        for entry in result.checked[:1]:
+            if entry.metrics is not None:
+                metrics = entry.metrics
+                points.append(StudyPoint(count, metrics.iou_change, metrics.border_change, metrics.agreement))
     return points

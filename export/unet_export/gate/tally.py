@@ -1,25 +1,26 @@
-"""Running sums of differences and decisions over batches: all that the gate and its report know of an artifact."""
+"""Running sums of differences and decisions over batches, from which the metrics of an artifact follow."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.gate.gate import Figures
-from unet_runtime.labelled import confusion, iou
-from unet_runtime.spec import ModelSpec
+from unet_export.gate.gate import Metrics
+from unet_export.gate.panels import masks_of
+from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.core.spec import ModelSpec
 
 DECADES = range(-9, 1)
-"""Powers of ten that the histogram's columns begin with; the first holds all below it too."""
+"""Exponents of ten at which the histogram's columns begin; the first column holds everything below it too."""
 
 _BINS_PER_DECADE = 100
-"""A percentile is told to within 2.4 %, the width of one."""
+"""A percentile is exact to 2.4 %, the width of one bin."""
 
 Probabilities = npt.NDArray[np.float32]
 
 
 class Tally:
-    """Of one artifact in one engine; of the trained model itself, for what the truth says of it."""
+    """Sums of one artifact in one engine, or of the trained model itself."""
 
     def __init__(self, spec: ModelSpec) -> None:
         classes = len(spec.classes)
@@ -31,33 +32,47 @@ class Tally:
         self._sum_abs = 0.0
         self._values = 0
 
-    def add(self, expected: Probabilities, actual: Probabilities, labels: npt.NDArray[np.uint8] | None) -> None:
-        """One batch: probabilities (n, h, w, classes) of the trained model and of the artifact, class ids (n, h, w)."""
+    def add(
+        self, expected: Probabilities, actual: Probabilities, labels: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.float64]:
+        """Add one batch.
+
+        Args:
+            expected: probabilities (n, h, w, classes) of the trained model.
+            actual: of the artifact, likewise.
+            labels: class ids (n, h, w) of the ground truth; None without trimaps.
+
+        Returns:
+            Share of pixels (0..1) with the same class, per photo: (n,).
+        """
         difference = np.abs(expected - actual)
         self._max_abs = np.maximum(self._max_abs, difference.max())  # unlike max(), keeps NaN
         self._sum_abs += float(difference.sum(dtype=np.float64))
         self._values += difference.size
         self._bins += _binned(difference)
-        wanted, mask = (values.argmax(axis=-1).astype(np.uint8) for values in (expected, actual))  # (n, h, w)
-        self._keras += confusion(wanted, mask, len(self._keras))
+        expected_masks = masks_of(expected)  # (n, h, w)
+        masks = masks_of(actual)
+        self._keras += confusion(expected_masks, masks, len(self._keras))
         if labels is not None:
-            self._truth += confusion(labels, mask, len(self._truth))
+            self._truth += confusion(labels, masks, len(self._truth))
+        agreements: npt.NDArray[np.float64] = (expected_masks == masks).mean(axis=(1, 2))
+        return agreements
 
     def histogram(self) -> tuple[int, ...]:
-        """Differences a decade of ``DECADES``."""
-        return tuple(int(count) for count in self._bins.reshape(len(DECADES), -1).sum(axis=1))
+        """Number of differences in each decade of ``DECADES``."""
+        return tuple(self._bins.reshape(len(DECADES), -1).sum(axis=1).tolist())
 
-    def figures(self, own: Tally) -> Figures:
-        """``own``: the trained model's tally on the same batches."""
-        return Figures(
+    def metrics(self, reference: Tally) -> Metrics:
+        """The metrics; ``reference``: the trained model's tally on the same batches."""
+        return Metrics(
             max_abs=float(self._max_abs),
             p999_abs=self._percentile(0.999),
             mean_abs=self._sum_abs / self._values,
             agreement=float(np.trace(self._keras) / self._keras.sum()),
             keras_mean_iou=_mean_iou(self._keras),
             keras_border_iou=self._border(self._keras),
-            reference_mean_iou=_mean_iou(own._truth) if own._truth.any() else None,
-            reference_border_iou=self._border(own._truth),
+            reference_mean_iou=_mean_iou(reference._truth) if reference._truth.any() else None,
+            reference_border_iou=self._border(reference._truth),
             mean_iou=_mean_iou(self._truth) if self._truth.any() else None,
             border_iou=self._border(self._truth),
         )
@@ -71,14 +86,14 @@ class Tally:
         return min(float(self._max_abs), edge)
 
     def _border(self, matrix: npt.NDArray[np.int64]) -> float | None:
-        """Of the neutral class, where there is one and the truth has it."""
+        """IoU of the neutral class; None where there is none or the truth has none of it."""
         if not self._neutral or not matrix[self._neutral[0]].any():
             return None
         return float(iou(matrix)[self._neutral[0]])
 
 
 def _binned(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Counts a bin; NaN and everything from the last on is in the last."""
+    """Number of differences per bin; the last holds NaN and everything above it too."""
     with np.errstate(divide="ignore", invalid="ignore"):
         place = np.floor((np.log10(difference.ravel()) - DECADES[0]) * _BINS_PER_DECADE)
     last = len(DECADES) * _BINS_PER_DECADE - 1
@@ -87,5 +102,5 @@ def _binned(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 
 
 def _mean_iou(matrix: npt.NDArray[np.int64]) -> float:
-    """Over the classes that the truth has: the same ones whatever the masks say."""
+    """Mean over the classes that the truth has: the same ones whatever the masks are."""
     return float(iou(matrix)[matrix.sum(axis=1) > 0].mean())

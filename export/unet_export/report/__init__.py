@@ -1,1 +1,1 @@
-"""What an export found: for the terminal, for machines, for people."""
+"""Results of an export: for the terminal, for machines, for people."""

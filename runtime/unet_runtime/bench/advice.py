@@ -1,14 +1,16 @@
-"""What the figures mean: the fastest, whether int8 pays on this CPU, what could be tried besides."""
+"""What the measurements mean: the fastest, whether int8 pays on this CPU, what could be tried besides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
-from unet_runtime.backends import ENGINES, install_hint, installed
 from unet_runtime.bench.machine import Machine
 from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.plan import thread_count
-from unet_runtime.bench.report import name
+from unet_runtime.bench.report import label
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, installed
 
 _NOISE = 1.05
 """Times as long that are called slower: medians of two runs of one model differ by some per cent."""
@@ -17,14 +19,13 @@ _ARM = ("aarch64", "arm64", "armv7l", "armv6l")
 
 
 def advise(rows: Sequence[Row], machine: Machine) -> tuple[str, ...]:
-    """Sentences; of rows without figures none."""
-    measured = [row for row in rows if row.stages]
+    """Sentences about the rows; none about rows without measurements."""
+    measured = list(filter(attrgetter("stages"), rows))
     sentences = [*_best(measured), *_int8(measured, machine)]
-    sentences += [
-        f"Not installed, so not measured: {engine} ({install_hint(engine)})"
-        for engine in ENGINES
-        if not installed(engine) and all(row.combination.backend != engine for row in rows)
-    ]
+    tried = {row.combination.backend for row in rows}
+    for name, engine in ENGINES.items():
+        if name not in tried and not installed(name):
+            sentences.append(f"Not installed, so not measured: {name} ({pip_command(engine.extra)})")
     return tuple(sentences)
 
 
@@ -33,17 +34,17 @@ def _best(rows: Sequence[Row]) -> Iterable[str]:
         return
     best = min(rows, key=lambda row: row.stages[TOTAL].p50)
     yield (
-        f"Fastest: {name(best, rows)}: {best.stages[TOTAL].p50:.1f} ms a photo, of which inference "
-        f"{_inference(best):.1f} ms; {best.photos_a_second:.1f} photos/s"
+        f"Fastest: {label(best, rows)}: {best.stages[TOTAL].p50:.1f} ms per photo, {_inference(best):.1f} ms of it "
+        f"inference; {best.photos_a_second:.1f} photos/s"
     )
     scores = {row.accuracy.mean_iou: row for row in reversed(rows) if row.accuracy}
     if len(scores) > 1:
         top = max(scores)
-        yield f"Most accurate: {name(scores[top], rows, threads=False)}: mean IoU {top:.4f}"
+        yield f"Most accurate: {label(scores[top], rows, threads=False)}: mean IoU {top:.4f}"
 
 
 def _int8(rows: Sequence[Row], machine: Machine) -> Iterable[str]:
-    """Each int8 row that is slower than float32 of the same weights, on the same device with as many threads."""
+    """Name each int8 row that is slower than its float32 counterpart, and say why."""
     slower = False
     for row in rows:
         full = _float32(row, rows)
@@ -53,8 +54,8 @@ def _int8(rows: Sequence[Row], machine: Machine) -> Iterable[str]:
         if ratio > _NOISE:
             slower = True
             yield (
-                f"int8 is slower here with {thread_count(row.combination.threads)}: {name(row, rows, threads=False)} "
-                f"takes {_inference(row):.1f} ms for an inference, {name(full, rows, threads=False)} "
+                f"int8 is slower here with {thread_count(row.combination.threads)}: {label(row, rows, threads=False)} "
+                f"takes {_inference(row):.1f} ms for an inference, {label(full, rows, threads=False)} "
                 f"{_inference(full):.1f} ms: {ratio:.2f} times as long"
             )
     if slower:
@@ -62,20 +63,19 @@ def _int8(rows: Sequence[Row], machine: Machine) -> Iterable[str]:
 
 
 def _float32(row: Row, rows: Sequence[Row]) -> Row | None:
-    """What an int8 row is compared with: float32 in the same engine, or where that has none, in the fastest."""
-    full = [other for other in rows if other.combination.model.spec.precision == "float32" and _alike(other, row)]
-    own = [other for other in full if other.combination.backend == row.combination.backend]
-    return min(own or full, key=_inference, default=None)
+    """The row that an int8 row is compared with: float32 in the same engine, else in the fastest other one."""
+    candidates = []
+    for other in rows:
+        if other.combination.model.spec.precision == "float32" and _conditions(other) == _conditions(row):
+            candidates.append(other)
+    same_engine = [other for other in candidates if other.combination.backend == row.combination.backend]
+    return min(same_engine or candidates, key=_inference, default=None)
 
 
-def _alike(one: Row, other: Row) -> bool:
-    """Of the same weights, on the same device, with as many threads."""
-    keys = [
-        (spec.provenance.weights_sha256 or spec.name, row.device, row.combination.threads)
-        for row in (one, other)
-        for spec in [row.combination.model.spec]
-    ]
-    return keys[0] == keys[1]
+def _conditions(row: Row) -> tuple[str, str, int]:
+    """The weights, the device and the number of threads: what two rows must share to be compared."""
+    spec = row.combination.model.spec
+    return spec.provenance.weights_sha256 or spec.name, row.device, row.combination.threads
 
 
 def _inference(row: Row) -> float:

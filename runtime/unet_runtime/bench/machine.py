@@ -1,4 +1,4 @@
-"""What a measurement was taken on: CPU, the instructions that decide about int8, memory, load."""
+"""The machine that a measurement was taken on: CPU, the instructions that decide about int8, memory, load."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_runtime.bench.plan import usable_cores
+from unet_runtime.core.cores import usable_cores
 
-FEATURES = {
-    # x86
-    "avx": "avx", "avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "avx_vnni": "avx_vnni",
-    "avx512_vnni": "avx512_vnni", "avx512_bf16": "avx512_bf16", "amx_int8": "amx_int8", "amx_bf16": "amx_bf16",
-    # ARM, where Linux calls them otherwise
-    "asimd": "neon", "neon": "neon", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve",
-}  # fmt: skip
-"""Instructions that neural networks use: Linux' name -> ours."""
+_X86 = ("avx", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+_ARM = ("neon", "dotprod", "i8mm", "bf16", "sve")
+
+FEATURES = frozenset(_X86 + _ARM)
+"""Instructions that neural networks use, by their names in reports."""
+
+_LINUX_NAMES = {"asimd": "neon", "asimddp": "dotprod"}
+"""Those that Linux calls differently: its name -> the name in reports."""
 
 INT8_FEATURES = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "dotprod", "i8mm"})
-"""Those that multiply and sum 8-bit integers in one step."""
+"""Instructions that multiply and sum 8-bit integers in one step."""
 
 BUSY = 0.5
-"""Load a core above which a machine is called busy."""
+"""Load per core above which a machine is called busy."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Machine:
     """``Linux-6.1-x86_64``: operating system, version, architecture."""
     architecture: str
     cpu: str
-    """As ``processor`` names it."""
+    """The name that ``processor`` gives it."""
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     features: tuple[str, ...] | None
-    """Of ``FEATURES``; None where the system does not say."""
+    """Some of ``FEATURES``; None where the system does not say."""
     memory: int | None
     """Bytes."""
     load: float | None
@@ -55,13 +55,16 @@ class Machine:
 def this_machine() -> Machine:
     fields = _cpuinfo()
     flags = fields.get("flags", fields.get("Features"))
-    found = dict.fromkeys(FEATURES[flag] for flag in (flags or "").split() if flag in FEATURES)
+    features = None
+    if flags is not None:
+        names = {_LINUX_NAMES.get(flag, flag) for flag in flags.split()}
+        features = tuple(sorted(FEATURES & names))
     return Machine(
         system=platform.platform(terse=True) + "-" + platform.machine(),
         architecture=platform.machine(),
         cpu=processor(),
         cores=usable_cores(),
-        features=None if flags is None else tuple(sorted(found)),
+        features=features,
         memory=_memory(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         python=platform.python_version(),
@@ -69,22 +72,25 @@ def this_machine() -> Machine:
 
 
 def processor() -> str:
-    """The board's name, or the CPU's model; empty where the system does not say."""
+    """Name of the board or the CPU; empty where the system does not say."""
     return _board() or _cpuinfo().get("model name") or platform.processor()
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Of the first CPU, where there is such a file: Linux."""
+    """Fields of the first CPU in /proc/cpuinfo; empty where there is no such file (Linux alone has it)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}
-    pairs = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    fields = {}
+    for line in text.split("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    return fields
 
 
 def _board() -> str:
-    """``Raspberry Pi 5 Model B``: ARM's cpuinfo names no model."""
+    """``Raspberry Pi 5 Model B``; needed because ARM's cpuinfo names no model."""
     try:
         return Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:

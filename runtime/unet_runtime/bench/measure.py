@@ -1,50 +1,63 @@
-"""Take turns, sum up: rounds of child processes -> one row of figures for each combination."""
+"""Combinations take turns in processes of their own; what they measured becomes one row for each."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from unet_runtime.bench import children
-from unet_runtime.bench.children import Answer, Start
+from unet_runtime.bench.children import run_worker
 from unet_runtime.bench.plan import Combination, thread_count
 from unet_runtime.bench.worker import STAGES
-from unet_runtime.errors import BackendError
-from unet_runtime.labelled import iou
-from unet_runtime.timings import Timings
+from unet_runtime.core.errors import BackendError
+from unet_runtime.core.metrics import iou
+
+logger = logging.getLogger(__name__)
 
 TOTAL = "total"
 """All stages of one photo together."""
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and on what."""
+    """How long to measure, and on what."""
 
     photos: tuple[Path, ...]
     """Readable ones; at least one."""
     rounds: int = 5
     """Turns of each combination, each in a new process."""
     photos_a_round: int = 20
-    """Timed in each turn; with fewer ``photos`` they come again."""
-    kind: str = "mask"
+    """Photos timed in each turn; ``photos`` are repeated where they are fewer."""
+    picture: str = "mask"
     """Picture that is made and encoded: one of ``worker.KINDS``."""
 
-    def turn(self, index: int) -> list[Path]:
-        """Photos of round ``index``: the same for every combination."""
+    def round_photos(self, index: int) -> list[Path]:
+        """Photos of round ``index``, the same for every combination."""
         first = index * self.photos_a_round
-        return [self.photos[place % len(self.photos)] for place in range(first, first + self.photos_a_round)]
+        return list(itertools.islice(itertools.cycle(self.photos), first, first + self.photos_a_round))
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Milliseconds from the start of a process to its first result."""
+
+    total: float
+    """From the start of the process until its first photo was segmented and encoded."""
+    load: float
+    """Part of it: the engine imported, the model read, verified and prepared."""
+    first: float
+    """Part of it: the first photo, from its file to a PNG. What remains is Python and the runtime's imports."""
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Milliseconds a photo, over the photos of all rounds."""
+    """Milliseconds per photo, over the photos of all rounds."""
 
     p50: float
     p95: float
@@ -53,65 +66,66 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Against trimaps, on the model's own grid; over all pixels of all photos."""
+    """Predictions against trimaps on the model's own grid, over all pixels of all photos."""
 
     photos: int
     mean_iou: float
-    """Of the classes that the truth has."""
+    """Mean over the classes that occur in the trimaps."""
     class_iou: dict[str, float]
     left_out: tuple[str, ...]
-    """Photos that could not be read, and why."""
+    """One text for each photo that could not be read: which, and why."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one combination; without ``stages`` if it failed."""
+    """Measurements of one combination; ``stages`` is empty if it failed."""
 
     combination: Combination
-    error: str = ""
-    """Why it, or its accuracy, could not be measured."""
-    engine: str = ""
     device: str = ""
+    engine: str = ""
     note: str = ""
+    error: str = ""
+    """Why the combination, or its accuracy, could not be measured."""
     photos: int = 0
-    """Timed, in all rounds together."""
+    """Photos timed, in all rounds together."""
     stages: dict[str, Percentiles] = field(default_factory=dict)
     """By ``worker.STAGES``, and ``TOTAL``."""
-    photos_a_second: float = 0.0
-    """One after another, from file to PNG; median of the rounds."""
+    photos_a_second: float | None = None
+    """Throughput of one photo after another, from file to PNG; median of the rounds."""
+    cold_start: ColdStart | None = None
+    """Medians of the rounds."""
     peak_memory: int | None = None
     """Bytes; the largest of the rounds."""
-    cold_start: Start | None = None
-    """Seconds; medians of the rounds."""
     accuracy: Accuracy | None = None
 
 
-def measure(combinations: Sequence[Combination], settings: Settings, say: Say = lambda line: None) -> list[Row]:
-    """Run every combination once a round, so that a drift of the machine's speed hits all of them alike.
+def measure(combinations: Sequence[Combination], settings: Settings) -> list[Row]:
+    """Run every combination once in each round, so that a drift of the machine's speed affects all of them alike.
 
     Args:
-        combinations: one that fails is not tried again, and is a row that says why.
-        settings: how long and on what.
-        say: receives a line before each process.
+        combinations: one that fails is not tried again; its row has the reason.
+        settings: how long, and on what.
 
     Returns:
-        One row a combination, in their order.
+        One row per combination, in their order.
     """
-    answers: list[list[Answer]] = [[] for _ in combinations]
+    results: list[list[dict[str, Any]]] = [[] for _ in combinations]
     errors = [""] * len(combinations)
-    for turn in range(settings.rounds):
+    for index in range(settings.rounds):
+        photos = settings.round_photos(index)
         for place, combination in enumerate(combinations):
             if errors[place]:
                 continue
-            say(f"round {turn + 1} of {settings.rounds}, {place + 1} of {len(combinations)}: {title(combination)}")
+            progress = f"round {index + 1} of {settings.rounds}, {place + 1} of {len(combinations)}"
+            logger.info("%s: %s", progress, title(combination))
             try:
-                answers[place].append(children.time_photos(combination, settings.turn(turn), settings.kind))
+                results[place].append(run_worker(combination, photos, settings.picture))
             except BackendError as error:
                 errors[place] = str(error)
-    return [
-        Row(combination, error=error) if error else _row(combination, results)
-        for combination, results, error in zip(combinations, answers, errors, strict=True)
-    ]
+    rows = []
+    for combination, rounds, problem in zip(combinations, results, errors, strict=True):
+        rows.append(Row(combination, error=problem) if problem else _row(combination, rounds))
+    return rows
 
 
 def title(combination: Combination) -> str:
@@ -119,48 +133,57 @@ def title(combination: Combination) -> str:
     return f"{combination.model.path.name}, {combination.backend}, {thread_count(combination.threads)}"
 
 
-def _row(combination: Combination, answers: Sequence[Answer]) -> Row:
-    timings, rates = Timings(), []
-    for answer in answers:
-        samples = answer.result["samples"]
-        for sample in samples:
-            for stage, seconds in zip((*STAGES, TOTAL), (*sample, sum(sample)), strict=True):
-                timings.add(stage, seconds)
-        rates.append(len(samples) / sum(map(sum, samples)))
-    memory = [peak for answer in answers if (peak := answer.result["peak_memory"]) is not None]
+def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
+    """Summarise what the workers of all rounds measured."""
+    starts, totals, rates, memory = [], [], [], []
+    for result in rounds:
+        stages = np.array(result["samples"])  # seconds (photos, stages)
+        starts.append(tuple(result["cold_start"].values()))
+        totals.append(np.column_stack([stages, stages.sum(axis=1)]))
+        rates.append(len(stages) / stages.sum())
+        memory.append(result["peak_memory"] or 0)
+    milliseconds = np.concatenate(totals) * 1000  # (photos, stages and total)
+    percentiles = np.percentile(milliseconds, (50, 95, 99), axis=0)  # (3, stages and total)
+    by_stage = {}
+    for stage, values in zip((*STAGES, TOTAL), percentiles.T.tolist(), strict=True):
+        by_stage[stage] = Percentiles(*values)
     return Row(
         combination,
-        engine=answers[0].engine,
-        device=answers[0].device,
-        note=answers[0].note,
-        photos=timings.count(TOTAL),
-        stages={stage: Percentiles(*timings.percentiles(stage, 50, 95, 99)) for stage in timings.stages},
-        photos_a_second=statistics.median(rates),
-        peak_memory=max(memory, default=None),
-        cold_start=Start(*(statistics.median(parts) for parts in zip(*(a.start for a in answers), strict=True))),
+        device=rounds[0]["device"],
+        engine=rounds[0]["engine"],
+        note=rounds[0]["note"],
+        photos=len(milliseconds),
+        stages=by_stage,
+        photos_a_second=float(statistics.median(rates)),
+        cold_start=ColdStart(*np.median(starts, axis=0).tolist()),
+        peak_memory=max(memory) or None,
     )
 
 
-def accuracy(combination: Combination, pairs: Sequence[tuple[Path, Path]]) -> Accuracy:
-    """Compare a combination's answers with trimaps.
+def add_accuracy(row: Row, pairs: Sequence[tuple[Path, Path]]) -> Row:
+    """Compare a combination's predictions with trimaps.
 
     Args:
-        combination: of a model with the trimap's classes.
+        row: its measurements so far.
         pairs: photos and their trimaps, at least one.
 
-    Raises:
-        BackendError: the process failed, the model has other classes, or no photo can be read.
+    Returns:
+        The row with its accuracy, or with the reason why it has none.
     """
-    result = children.compare_photos(combination, pairs).result
-    matrix, problems = np.array(result["matrix"], np.int64), tuple(result["problems"])
+    logger.info("accuracy: %s", title(row.combination))
+    try:
+        result = run_worker(row.combination, [pairs[0][0]], pairs=pairs)
+    except BackendError as error:
+        return replace(row, error=str(error))
+    problems = tuple(result["problems"])
+    matrix = np.array(result["matrix"], np.int64)
     if not matrix.any():
-        raise BackendError(f"accuracy: none of {len(pairs)} photos can be used; the first: {problems[0]}")
-    present = [index for index, line in enumerate(matrix) if line.any()]
+        problem = f"accuracy: none of {len(pairs)} photos can be used; the first: {problems[0]}"
+        return replace(row, error=problem)
+    present = np.flatnonzero(matrix.sum(axis=1))
     values = iou(matrix)
-    names = combination.model.spec.class_names
-    return Accuracy(
-        photos=len(pairs) - len(problems),
-        mean_iou=float(values[present].mean()),
-        class_iou={names[index]: float(values[index]) for index in present},
-        left_out=problems,
+    names = row.combination.model.spec.class_names
+    by_class = {names[index]: float(values[index]) for index in present}
+    return replace(
+        row, accuracy=Accuracy(len(pairs) - len(problems), float(values[present].mean()), by_class, problems)
     )

@@ -1,4 +1,4 @@
-"""Which photos are timed, and which are compared with their trimaps."""
+"""The photos that are timed, and those whose predictions are compared with trimaps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unet_runtime.bench.plan import Model
-from unet_runtime.errors import ImageError, SourceError
-from unet_runtime.labelled import LabelledPhoto, evenly, paired_photos, read_split
-from unet_runtime.preprocess import open_photo
-from unet_runtime.sources import find_photos
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, paired_photos, read_split
+from unet_runtime.core.errors import ImageError, SourceError
+from unet_runtime.core.photo import open_photo
+from unet_runtime.io.sources import find_photos
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "chelsea.jpg"
 """Timed when no photos are given: 451x300 pixels."""
@@ -19,12 +19,12 @@ Pair = tuple[Path, Path]
 
 
 def has_trimaps(folder: Path) -> bool:
-    """Whether a folder is in the layout of ``unet_runtime.labelled``."""
+    """Whether a folder is in the layout of ``unet_runtime.core.datasets.oxford_pets``."""
     return (folder / "images").is_dir() and (folder / "annotations" / "trimaps").is_dir()
 
 
 def timed_photos(folder: Path | None, count: int) -> tuple[tuple[Path, ...], list[str]]:
-    """At most ``count`` photos spread over a folder (None: the sample), and why some of them were left out.
+    """Choose at most ``count`` photos spread over a folder (None: the sample); also say why some were left out.
 
     Raises:
         SourceError: no such folder, or no photo in it can be read.
@@ -48,21 +48,17 @@ def _photos(folder: Path) -> list[Path]:
         raise SourceError(f"{folder}: no such folder, expected one with photos")
     if has_trimaps(folder):
         return [item.photo for item in _checked(folder, paired_photos(folder))]
-    found = find_photos([folder], None)
-    photos = [file.path for file in found if not file.problem and not file.is_video]
-    if not photos:
-        raise SourceError(next((file.problem for file in found if file.problem), f"{folder}: no photo in this folder"))
-    return photos
+    return [file.path for file in find_photos([folder], None)]
 
 
-def truth(model: Model, photos: Path | None, data: Path | None, count: int) -> list[Pair]:
-    """At most ``count`` photos with trimaps, spread evenly; empty where none were given.
+def labelled_photos(model: Model, photos: Path | None, data: Path | None, count: int) -> list[Pair]:
+    """Choose at most ``count`` photos with trimaps, spread evenly; empty where there are none.
 
     Args:
-        model: whose spec says which photos of ``data`` it was trained on; official split where it does not.
-        photos: a folder of photos; all of them count if it holds trimaps.
-        data: a dataset: its test part counts. Goes before ``photos``.
-        count: most photos.
+        model: its spec says which photos of ``data`` it was trained on; the official split where it does not.
+        photos: a folder of photos; all of them are used if it holds trimaps.
+        data: a dataset, whose test part is used. Takes precedence over ``photos``.
+        count: the largest number of photos.
 
     Raises:
         SourceError: ``data`` is no such dataset.

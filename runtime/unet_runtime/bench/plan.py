@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.backends import ENGINES, cores, engine_for, installed
-from unet_runtime.errors import BackendError, ModelFileError, UnetRuntimeError
-from unet_runtime.spec import ModelSpec
-
-MODELS = Path(__file__).parents[1] / "models"
-"""Folder of the bundled models: what is measured when none is named."""
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import ENGINES, MODELS, engine_for, installed, readers
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Model:
     spec: ModelSpec
     bytes: int
     sha256: str
-    """Of the whole file."""
+    """SHA-256 of the whole file."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Combination:
     model: Model
     backend: str
     device: str
-    """As asked for; what it runs on is read back from the engine."""
+    """The device asked for; what the model runs on is read back from the engine."""
     threads: int
 
 
@@ -43,7 +40,7 @@ class Combination:
 class Refusal:
     """A model file that cannot be measured at all."""
 
-    path: Path
+    file: Path
     reason: str
 
 
@@ -52,68 +49,72 @@ def thread_count(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use: fewer than the machine has in a container or under taskset."""
-    return cores.limit() or os.cpu_count() or 1
-
-
 def model_files(named: Sequence[Path], backends: Sequence[str] = ()) -> list[Path]:
-    """Files as named, folders replaced by the model files in them; without any, the bundled models.
+    """List model files: those named, those inside folders named, or the bundled ones where nothing is named.
 
     Args:
         named: files and folders.
-        backends: engines; of folders and bundled models, only what one of them reads is taken. Empty: all engines.
+        backends: engines; from folders and the bundled models, only files that one of them reads are taken. Empty: all
+            engines.
 
     Raises:
         ModelFileError: a folder without such a file.
     """
-    suffixes = tuple(sorted({suffix for name in backends or ENGINES for suffix in ENGINES[name].suffixes}))
-    files: dict[Path, None] = {}
+    suffixes: set[str] = set()
+    for name in backends or ENGINES:
+        suffixes.update(ENGINES[name].suffixes)
+    files: list[Path] = []
     for item in named or [MODELS]:
-        inside = sorted(path for path in item.glob("*") if path.suffix in suffixes) if item.is_dir() else [item]
+        inside = [item]
+        if item.is_dir():
+            inside = sorted(path for path in item.iterdir() if path.suffix in suffixes)
         if not inside:
-            raise ModelFileError(f"{item}: no model in this folder, expected {' or '.join(suffixes)} files")
-        files.update(dict.fromkeys(inside))
-    return list(files)
+            raise ModelFileError(f"{item}: no model in this folder, expected {' or '.join(sorted(suffixes))} files")
+        files += inside
+    return list(dict.fromkeys(files))
 
 
 def plan(
     files: Sequence[Path], backends: Sequence[str], devices: Sequence[str], threads: Sequence[int]
 ) -> tuple[list[Combination], list[Refusal]]:
-    """Combinations in the order of ``files``, and the files that none was found for.
+    """List the combinations in the order of ``files``, and the files that have none.
 
     Args:
         files: model files.
         backends: engines by name, installed or not; empty: all that are installed.
-        devices: of ``backends.DEVICES``.
+        devices: some of ``engines.DEVICES``.
         threads: numbers of CPU threads.
     """
     combinations: list[Combination] = []
     refusals: list[Refusal] = []
     for path in files:
         try:
-            model = _read(path)
+            model = read_model(path)
             engines = _engines(path, backends)
         except UnetRuntimeError as error:
             refusals.append(Refusal(path, str(error)))
             continue
-        combinations += [
-            Combination(model, engine, device, count) for engine in engines for device in devices for count in threads
-        ]
+        for engine, device, count in itertools.product(engines, devices, threads):
+            combinations.append(Combination(model, engine, device, count))
     return combinations, refusals
 
 
-def _read(path: Path) -> Model:
+def read_model(path: Path) -> Model:
+    """Read a model file whole and verify it.
+
+    Raises:
+        ModelFileError: it is missing, damaged or carries no spec.
+    """
     artifact = read_artifact(path)
     return Model(path, artifact.spec, len(artifact.content), hashlib.sha256(artifact.content).hexdigest())
 
 
 def _engines(path: Path, wanted: Sequence[str]) -> list[str]:
-    """Engines to try on a file: one that was named and is not installed too, so that its row says so."""
-    able = [name for name, engine in ENGINES.items() if path.suffix in engine.suffixes]
+    """Engines to try on a file; one that was named but is not installed is tried too, so that its row says so."""
+    able = readers(path.suffix)
     if not wanted:
         engine_for(path.suffix)  # raises where none is installed, and says what to install
-        return [name for name in able if installed(name)]
+        return list(filter(installed, able))
     chosen = [name for name in able if name in wanted]
     if not chosen:
         raise BackendError(f"{path}: none of {', '.join(wanted)} reads {path.suffix} files, {', '.join(able)} do")

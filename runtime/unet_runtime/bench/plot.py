@@ -1,23 +1,27 @@
-"""The report as one picture; the only module of the runtime that imports matplotlib."""
+"""The report as a picture; the only module of the runtime that imports matplotlib."""
 
 from __future__ import annotations
 
 import importlib.util
+from operator import attrgetter
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from unet_runtime.bench.measure import TOTAL, Row
-from unet_runtime.bench.report import Report, name
+from unet_runtime.bench.report import Report, label
 from unet_runtime.bench.worker import STAGES
+from unet_runtime.engines import ENGINES
 
-INSTALL = 'pip install "unet-edge-runtime[bench]"'
-
-# Okabe and Ito's palette: told apart by colour-blind readers too.
+# Okabe and Ito's palette: colour-blind readers can tell its colours apart too.
 _COLOURS = dict(zip(STAGES, ("#56B4E9", "#009E73", "#D55E00", "#F0E442", "#999999"), strict=True))
-_WIDTH, _BAR, _POINTS = 11, 0.42, 4  # inches: the figure, one bar, the panel of points
 
-_LEAST_IOU_RANGE = 0.02  # of that panel: a smaller one would make a gap of what is rounding
+_WIDTH = 11  # inches
+_BAR_HEIGHT = 0.42  # inches per bar
+_POINTS_HEIGHT = 4  # inches of the panel of points
+_LEAST_IOU_RANGE = 0.02  # a smaller one would show rounding as if it were a gap
 
-_MARKERS = {"onnx": "o", "tflite": "s", "openvino": "^"}
+_MARKERS = dict(zip(ENGINES, "os^Dv<>", strict=False))
 
 
 def available() -> bool:
@@ -26,19 +30,19 @@ def available() -> bool:
 
 
 def draw(report: Report, file: BinaryIO) -> None:
-    """Milliseconds by stage as bars, fastest first; where there is accuracy, accuracy against milliseconds below.
+    """Draw milliseconds by stage as bars, fastest first, and accuracy against milliseconds below where it is known.
 
     Args:
-        report: with at least one row that was measured.
+        report: at least one of its rows was measured.
         file: takes the PNG.
     """
     from matplotlib.figure import Figure  # not pyplot: it looks for a display
 
     rows = sorted(report.measured, key=lambda row: row.stages[TOTAL].p50)
-    scored = [row for row in rows if row.accuracy]
-    heights = [_BAR * len(rows) + 1.3, _POINTS if scored else 0]
+    scored = list(filter(attrgetter("accuracy"), rows))
+    heights = [_BAR_HEIGHT * len(rows) + 1.3, _POINTS_HEIGHT if scored else 0]
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
-    # Parts of their own: names as long as the bars' would squeeze the panel below too.
+    # Two subfigures: in one, the long names of the bars would squeeze the panel below too.
     parts: Any = figure.subfigures(2, 1, height_ratios=heights) if scored else [figure]
     _bars(parts[0].subplots(), rows)
     if scored:
@@ -49,41 +53,43 @@ def draw(report: Report, file: BinaryIO) -> None:
 
 
 def _bars(axes: Any, rows: list[Row]) -> None:
-    left = [0.0] * len(rows)
-    places = range(len(rows))
+    places = np.arange(len(rows))
+    ends = np.zeros(len(rows))
     for stage in STAGES:
         widths = [row.stages[stage].p50 for row in rows]
-        axes.barh(places, widths, left=left, color=_COLOURS[stage], label=stage)
-        left = [start + width for start, width in zip(left, widths, strict=True)]
-    for place, (end, row) in enumerate(zip(left, rows, strict=True)):
-        axes.annotate(f"{row.stages[TOTAL].p50:.1f}", (end, place), (4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(places, [name(row, rows) for row in rows])
+        axes.barh(places, widths, left=ends, color=_COLOURS[stage], label=stage)
+        ends += widths
+    for place, row in enumerate(rows):
+        text = f"{row.stages[TOTAL].p50:.1f}"
+        axes.annotate(text, (ends[place], place), (4, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, [label(row, rows) for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.02)
-    axes.set_xlabel("milliseconds a photo, file to PNG: medians of the stages, and of the whole (number)")
+    axes.set_xlabel("milliseconds per photo, file to PNG: medians of the stages, and of the whole (number)")
     axes.legend(ncols=len(STAGES), loc="lower center", bbox_to_anchor=(0.4, 1), frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _points(axes: Any, rows: list[Row]) -> None:
-    """A line for each model in each engine, a point on it for each number of threads."""
-    lines: dict[str, list[Row]] = {}
+    """Draw a line for each model in each engine, with a point for each number of threads."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    markers = {}
     for row in rows:
-        lines.setdefault(name(row, rows, threads=False), []).append(row)
-    scores = [row.accuracy.mean_iou for row in rows if row.accuracy]
-    for label, group in lines.items():
-        times = [row.stages[TOTAL].p50 for row in group]
-        heights = [row.accuracy.mean_iou for row in group if row.accuracy]
-        marker = _MARKERS.get(group[0].combination.backend, "D")
-        axes.plot(times, heights, marker + "-", markersize=8, linewidth=1, alpha=0.8, label=label)
-        for row, x, y in zip(group, times, heights, strict=True):
-            axes.annotate(
-                str(row.combination.threads), (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8
-            )
-    middle, half = (max(scores) + min(scores)) / 2, max(max(scores) - min(scores), _LEAST_IOU_RANGE) * 0.65
+        assert row.accuracy
+        point = (row.stages[TOTAL].p50, row.accuracy.mean_iou)
+        line = label(row, rows, threads=False)
+        lines.setdefault(line, []).append(point)
+        markers[line] = _MARKERS.get(row.combination.backend, "D")
+        threads = str(row.combination.threads)
+        axes.annotate(threads, point, (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    for line, points in lines.items():
+        axes.plot(*np.transpose(points), markers[line] + "-", markersize=8, linewidth=1, alpha=0.8, label=line)
+    times, scores = np.transpose(np.concatenate(list(lines.values())))
+    middle = (scores.max() + scores.min()) / 2
+    half = max(np.ptp(scores), _LEAST_IOU_RANGE) * 0.65
     axes.set_ylim(middle - half, middle + half)
-    axes.set_xlim(left=0, right=max(row.stages[TOTAL].p50 for row in rows) * 1.08)
-    axes.set_xlabel("milliseconds a photo, file to PNG, median (above a point: threads)")
+    axes.set_xlim(left=0, right=times.max() * 1.08)
+    axes.set_xlabel("milliseconds per photo, file to PNG, median (above a point: threads)")
     axes.set_ylabel("mean IoU")
     axes.grid(alpha=0.3)
     axes.legend(loc="best", frameon=False, fontsize=9)

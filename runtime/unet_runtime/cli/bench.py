@@ -2,157 +2,165 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import logging
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from unet_runtime import __version__
-from unet_runtime.backends import DEVICES, ENGINES
 from unet_runtime.bench import photos as photo_files
 from unet_runtime.bench import plot
 from unet_runtime.bench.benchmark import bench
 from unet_runtime.bench.measure import Settings
-from unet_runtime.bench.plan import model_files, plan, usable_cores
+from unet_runtime.bench.plan import model_files, plan
 from unet_runtime.bench.report import Report, to_json, to_text
 from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
-from unet_runtime.errors import OutputError
-from unet_runtime.sinks import replacing
+from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, NameList, option_group, setup_logging, verbosity
+from unet_runtime.core.cores import usable_cores
+from unet_runtime.core.errors import INPUTS_FAILED, MODEL, OK, OutputError
+from unet_runtime.core.files import replacing, write_text
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import DEVICES, ENGINES
+
+logger = logging.getLogger(__name__)
+
+_STDOUT = Path("-")
+
+_EXAMPLES = """\b
+Examples:
+  unet-bench                                      the bundled models, every engine, one and all cores
+  unet-bench artifacts/export --data $PETS_DIR    the files of an export, with their accuracy
+  unet-bench model.onnx --threads 1,2,4 --json    one model; the measurements as JSON on standard output"""
 
 
-def _list_of(known: tuple[str, ...]) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
-    """A callback: ``a,b`` -> ("a", "b"), each of ``known``; nothing -> ()."""
+class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """``1,all`` -> (1, 8); each number once."""
 
-    def read(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-        names = tuple(dict.fromkeys(part.strip() for part in value.split(","))) if value else ()
-        for name in names:
-            if name not in known:
-                raise click.BadParameter(f"{name!r}, expected some of {','.join(known)}")
-        return names
+    name = "list"
 
-    return read
-
-
-def _threads(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """``1,all`` -> (1, 8); once where that is the same."""
-    counts = [str(usable_cores()) if part.strip() == "all" else part.strip() for part in value.split(",")]
-    for count in counts:
-        if not count.isdecimal() or int(count) < 1:
-            raise click.BadParameter(f"{count!r}, expected numbers of threads from 1 up, or all, as 1,2,all")
-    return tuple(dict.fromkeys(map(int, counts)))
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        counts: list[int] = []
+        for part in str(value).split(","):
+            text = part.strip()
+            if text != "all" and (not text.isdecimal() or int(text) < 1):
+                self.fail(f"{text!r}, expected numbers of threads from 1 up, or all, as 1,2,all", param, ctx)
+            counts.append(usable_cores() if text == "all" else int(text))
+        return tuple(dict.fromkeys(counts))
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[MODEL]...")
-@click.option(
-    "--backend",
-    "backends",
-    callback=_list_of(tuple(ENGINES)),
-    default="",
-    metavar="LIST",
-    help=f"Of {','.join(ENGINES)} (default: every engine that is installed and reads the model).",
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
+@click.argument("models", nargs=-1, type=PATH, metavar="[MODEL]...")
+@option_group(
+    "Engines and devices",
+    click.option(
+        "--backend",
+        "backends",
+        type=NameList(tuple(ENGINES)),
+        default=(),
+        metavar="LIST",
+        help=f"Engines, some of {','.join(ENGINES)} (default: every engine that is installed and reads the model).",
+    ),
+    click.option(
+        "--device",
+        "devices",
+        type=NameList(DEVICES),
+        default="auto",
+        metavar="LIST",
+        help=f"Devices, some of {','.join(DEVICES)}.",
+    ),
+    click.option(
+        "--threads",
+        type=_ThreadList(),
+        default="1,all",
+        metavar="LIST",
+        help="Numbers of CPU threads; all: every core that this process may use.",
+    ),
 )
-@click.option(
-    "--device",
-    "devices",
-    callback=_list_of(DEVICES),
-    default="auto",
-    show_default=True,
-    metavar="LIST",
-    help=f"Of {','.join(DEVICES)}.",
+@option_group(
+    "Photos",
+    click.option(
+        "--photos",
+        type=PATH,
+        help="Folder of photos to time; with images/ and annotations/trimaps/ in it, accuracy on all of them.",
+    ),
+    click.option(
+        "--data",
+        type=PATH,
+        help="Dataset in Oxford-IIIT Pet's layout: accuracy on the test part of each model's own split.",
+    ),
+    click.option(
+        "--count", type=COUNT, default=200, help="Number of photos that accuracy is measured on, spread evenly."
+    ),
+    click.option("--rounds", type=COUNT, default=5, help="Turns of each combination, each in a new process."),
+    click.option("--photos-a-round", type=COUNT, default=20, help="Photos timed in each turn."),
+    click.option(
+        "--save",
+        "picture",
+        type=click.Choice(list(KINDS)),
+        default="mask",
+        help="Picture that is made of each photo and encoded.",
+    ),
 )
-@click.option(
-    "--threads",
-    callback=_threads,
-    default="1,all",
-    show_default=True,
-    metavar="LIST",
-    help="Numbers of CPU threads; all: every core that this process may use.",
+@option_group(
+    "Results",
+    click.option("-o", "--output", type=PATH, default="unet-bench", help="Folder of bench.json and bench.png."),
+    click.option(
+        "--json",
+        "json_path",
+        type=click.Path(path_type=Path, allow_dash=True),
+        is_flag=False,
+        flag_value="-",
+        metavar="[PATH]",
+        help="Print one JSON object instead of text; with PATH, write it there instead of into the folder.",
+    ),
 )
-@click.option(
-    "--photos",
-    type=click.Path(path_type=Path),
-    help="Folder of photos to time; with images/ and annotations/trimaps/ in it, accuracy on all of them.",
-)
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Dataset in Oxford-IIIT Pet's layout: accuracy on the test part of each model's own split.",
-)
-@click.option(
-    "--count",
-    type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
-    help="Photos that accuracy is measured on, spread evenly.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="Turns of each combination, each in a new process.",
-)
-@click.option(
-    "--photos-a-round", type=click.IntRange(min=1), default=20, show_default=True, help="Photos timed in each turn."
-)
-@click.option(
-    "--save",
-    "kind",
-    type=click.Choice(list(KINDS)),
-    default="mask",
-    show_default=True,
-    help="Picture that is made of each photo and encoded.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default="unet-bench",
-    show_default=True,
-    help="Folder of bench.json and bench.png.",
-)
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the JSON here instead.")
-@click.version_option(__version__)  # fmt: skip
+@verbosity
+@click.version_option(__version__)
 def command(
-    models: tuple[Path, ...], backends: tuple[str, ...], devices: tuple[str, ...], threads: tuple[int, ...],
-    photos: Path | None, data: Path | None, count: int, rounds: int, photos_a_round: int, kind: str, output: Path,
+    models: tuple[Path, ...],
+    backends: tuple[str, ...],
+    devices: tuple[str, ...],
+    threads: tuple[int, ...],
+    photos: Path | None,
+    data: Path | None,
+    count: int,
+    rounds: int,
+    photos_a_round: int,
+    picture: str,
+    output: Path,
     json_path: Path | None,
-) -> int:  # fmt: skip
+    verbosity: int | None,
+) -> int:
     """Measure MODELs (files, or folders of them; default: the bundled ones) on this machine.
 
-    Every model in every engine with each number of threads: milliseconds a photo from file to PNG by stage, photos a
-    second, cold start, memory, and accuracy where there are trimaps.
+    Every model in every engine with each number of threads: milliseconds per photo from file to PNG by stage, photos
+    per second, cold start, memory, and accuracy where there are trimaps.
     """
-    json_path = json_path or output / "bench.json"
-    for folder in (output, json_path.parent):
+    setup_logging(verbosity)
+    to_stdout = json_path == _STDOUT
+    path = output / "bench.json" if json_path is None or to_stdout else json_path
+    for folder in (output, path.parent):
         _check_writable(folder)  # now, not after minutes of measuring
-    combinations, refusals = plan(model_files(models, backends), backends, devices, threads)
-    _say("reading the photos")
+    files = model_files(models, backends)
+    _check_is_no_model(path, files)
+    combinations, refusals = plan(files, backends, devices, threads)
     timed, problems = photo_files.timed_photos(photos or data, rounds * photos_a_round)
-    _say("")
     for problem in problems:
-        click.echo(f"error: {problem}", err=True)
-    settings = Settings(timed, rounds, photos_a_round, kind)
-    truth = partial(photo_files.truth, photos=photos, data=data, count=count)
-    report = bench(combinations, refusals, settings, truth, _say)
-    _say("")
-    click.echo(to_text(report))
-    for line in _write(report, json_path, output / "bench.png"):
-        click.echo(line)
+        logger.error("%s", problem)
+    settings = Settings(timed, rounds, photos_a_round, picture)
+    labelled = partial(photo_files.labelled_photos, photos=photos, data=data, count=count)
+    report = bench(combinations, refusals, settings, labelled)
+    click.echo(to_json(report) if to_stdout else to_text(report))
+    _write(report, path, output / "bench.png")
     if not report.measured:
-        return exits.MODEL
-    return exits.INPUTS_FAILED if report.failed or problems else exits.OK
-
-
-def _say(line: str) -> None:
-    """What is being done, in one line that the next replaces; in a log it would be noise."""
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{line}", err=True, nl=False)
+        return MODEL
+    return INPUTS_FAILED if report.failed or problems else OK
 
 
 def _check_writable(folder: Path) -> None:
@@ -164,21 +172,24 @@ def _check_writable(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error}): see --output, --json") from error
 
 
-def _write(report: Report, json_path: Path, plot_path: Path) -> list[str]:
-    """Write the JSON and, where there is something to draw and something to draw with, the plot; say which."""
-    text = json.dumps(to_json(report), indent=1, allow_nan=False)  # ASCII: a file name need not be Unicode text
-    with replacing(json_path) as file:
-        file.write(text.encode() + b"\n")
-    lines = [f"written: {json_path}"]
+def _check_is_no_model(path: Path, files: list[Path]) -> None:
+    """``--json model.onnx`` names the file to write, although the user may have meant the model to measure."""
+    if path in files or path.suffix in (".onnx", ".tflite"):
+        raise click.UsageError(f"--json {path} would replace a model: name models before --json, or give --json -")
+
+
+def _write(report: Report, json_path: Path, plot_path: Path) -> None:
+    """Write the JSON and, where there is something to draw and matplotlib to draw it with, the plot."""
+    write_text(json_path, to_json(report) + "\n", "see --output, --json")
+    logger.info("written: %s", json_path)
     if report.measured and not plot.available():
-        lines.append(f"no plot: matplotlib is not installed: {plot.INSTALL}")
+        logger.warning("no plot: matplotlib is not installed: %s", pip_command("bench"))
     elif report.measured:
-        with replacing(plot_path) as file:
+        with replacing(plot_path, "see --output") as file:
             plot.draw(report, file)
-        lines.append(f"written: {plot_path}")
-    return lines
+        logger.info("written: %s", plot_path)
 
 
 def main() -> None:
-    exits.stop_once()  # the children end with us
+    exits.stop_once()  # a signal ends the worker, too
     exits.run(command)

@@ -1,8 +1,4 @@
-"""Exit codes, the same for every command of the three packages.
-
-0 all done   1 some inputs failed   2 wrong usage   3 model or backend
-4 parity or accuracy gate failed    130 interrupted (Ctrl-C)    143 ended by SIGTERM
-"""
+"""How commands end: exit codes (``core.errors`` has them), signals, and errors as one line."""
 
 from __future__ import annotations
 
@@ -15,41 +11,34 @@ from typing import NoReturn
 
 import click
 
-from unet_runtime.errors import BackendError, ModelFileError, UnetRuntimeError
+from unet_runtime.core.errors import GATE, INPUTS_FAILED, INTERRUPTED, MODEL, OK, TERMINATED, USAGE, UnetRuntimeError
 
-OK, INPUTS_FAILED, USAGE, MODEL, GATE, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 4, 130, 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: whatever cleans up after Ctrl-C cleans up after it."""
-
-
-def exit_code(error: UnetRuntimeError) -> int:
-    """An error's own ``exit_code`` where its class has one, 3 for models and backends, else 1."""
-    default = MODEL if isinstance(error, (ModelFileError, BackendError)) else INPUTS_FAILED
-    return int(getattr(error, "exit_code", default))
-
+__all__ = ["GATE", "INPUTS_FAILED", "INTERRUPTED", "MODEL", "OK", "TERMINATED", "USAGE", "run", "stop_once"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 10.0
-_came: list[tuple[int, float]] = []  # signal and time
+_received: list[tuple[int, float]] = []  # signal and time
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what cleans up after Ctrl-C cleans up after it too."""
 
 
 def stop_once() -> None:
     """From now on SIGTERM ends this process as Ctrl-C does, and for some seconds only the first such signal counts.
 
-    Who waits for the end of a command may well send another, or both: it must not cut off the cleaning up.
+    Whoever waits for the end of a command may well send another signal, or both: they must not cut off the cleaning up.
     """
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # one that is ignored, as under nohup, stays so
+        if signal.getsignal(number) is not signal.SIG_IGN:  # one that is ignored, as under nohup, stays ignored
             signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
-    if _came and now - _came[-1][1] < _GRACE_SECONDS:
+    if _received and now - _received[-1][1] < _GRACE_SECONDS:
         return
-    _came.append((number, now))
+    _received.append((number, now))
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
@@ -63,13 +52,13 @@ def run(command: click.Command, *, quick: bool = False) -> None:
 
     Args:
         command: what to run.
-        quick: end without taking the interpreter apart, for a command that has closed all its files by then.
+        quick: end without freeing everything in the interpreter, for a command that has closed all its files by then.
     """
     try:
         code = _run(command)
     except KeyboardInterrupt as error:  # while it was ending
         code = _interrupted(isinstance(error, Terminated))
-    if _came:  # the process ends anyway: nothing is to be cut off by one more
+    if _received:  # the process ends anyway: one more signal must not cut anything off
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     if quick:
@@ -78,7 +67,7 @@ def run(command: click.Command, *, quick: bool = False) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End now: to free engine, NumPy and Pillow piece by piece takes a tenth of a short run."""
+    """End now: freeing engine, NumPy and Pillow piece by piece takes a tenth of a short run."""
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -92,16 +81,16 @@ def _run(command: click.Command) -> int:
     try:
         # Not standalone: click would turn Ctrl-C into exit code 1.
         code = command.main(standalone_mode=False)
-    except click.exceptions.Abort as error:  # click's own wrapping of KeyboardInterrupt
+    except click.exceptions.Abort as error:  # click wraps KeyboardInterrupt in it
         return _interrupted(isinstance(error.__cause__, Terminated))
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except UnetRuntimeError as error:
-        if _came:  # an engine that is interrupted while it loads says that it is broken
-            return _interrupted(_came[0][0] == signal.SIGTERM)
+        if _received:  # an engine that is interrupted while it loads raises an error of its own
+            return _interrupted(_received[0][0] == signal.SIGTERM)
         click.echo(f"error: {error}", err=True)
-        return exit_code(error)
+        return error.exit_code
     except BrokenPipeError:  # the reader of a pipe is gone, as after "| head"
         return INPUTS_FAILED
     return code if isinstance(code, int) else OK

@@ -1,99 +1,120 @@
-"""unet-info: what a model file says of itself, what this machine can run, what is missing."""
+"""unet-info: what a model file says about itself, what this machine can run, what is missing."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from unet_runtime import __version__, backends
-from unet_runtime.artifact import read_artifact, read_saved_model_spec
+from unet_runtime import __version__
 from unet_runtime.cli import exits, machine
-from unet_runtime.errors import ModelFileError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.cli.shared import PATH, GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
+from unet_runtime.core.errors import MODEL, OK, ModelFileError
+from unet_runtime.core.files import write_text
+from unet_runtime.core.install import pip_command
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines import ENGINES, MODELS, readers
 
-_BUNDLED = Path(__file__).parents[1] / "models"
+logger = logging.getLogger(__name__)
 
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
     "letterbox": "a photo of any size is fitted into it, its aspect ratio kept, the rest black",
 }
 
+_EXAMPLES = """\b
+Examples:
+  unet-info                          this machine, and the bundled models
+  unet-info model.onnx               one model file, and which engine here runs it
+  unet-info --json -o machine.json   the same for programs, in a file"""
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[MODEL]...")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
+@click.argument("models", nargs=-1, type=PATH, metavar="[MODEL]...")
+@option_group(
+    "Results",
+    click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+)
+@verbosity
 @click.version_option(__version__)
-def command(models: tuple[Path, ...], as_json: bool) -> int:
-    """Say what MODELs are (default: the bundled ones), and what this machine can run.
+def command(models: tuple[Path, ...], output: Path | None, as_json: bool, verbosity: int | None) -> int:
+    """Describe MODELs (default: the bundled ones), and what this machine can run.
 
-    Each engine that is installed is tried: what is said to run has just run.
+    Each engine that is installed is tried: where the text says that it runs, it has just run.
     """
-    paths = models or tuple(sorted(_BUNDLED.glob("*.*")))
-    about = [_read(path) for path in paths]
-    engines = machine.engines()
+    setup_logging(verbosity)
+    described = list(map(_describe, models or sorted(MODELS.glob("*.*"))))
+    engines = machine.engine_states()
     if as_json:
-        click.echo(json.dumps(_report(about, engines), ensure_ascii=False))
+        text = json.dumps(_report(described, engines), ensure_ascii=False, default=asdict)
     else:
-        click.echo("\n".join(_text(about, engines)))
-    failed = [entry["error"] for entry in about if "error" in entry]
-    for message in failed:
-        click.echo(f"error: {message}", err=True)
-    return exits.MODEL if failed else exits.OK
+        text = "\n".join(_lines(described, engines))
+    if output is None:
+        click.echo(text)
+    else:
+        write_text(output, text + "\n")
+    code = OK
+    for entry in described:
+        if "error" in entry:
+            logger.error("%s", entry["error"])
+            code = MODEL
+    return code
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> dict[str, Any]:
     """Path, spec, size and digest of a model; or path and error."""
     try:
         if path.is_dir():
-            files = [file for file in path.rglob("*") if file.is_file()]
-            return {
-                "path": str(path), "bytes": sum(file.stat().st_size for file in files), "sha256": None,
-                "undamaged": True, "spec": read_saved_model_spec(path),
-            }  # fmt: skip
-        artifact = read_artifact(path)
+            spec, digest = read_saved_model_spec(path), None
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        else:
+            artifact = read_artifact(path)
+            spec, digest = artifact.spec, artifact.digest
+            size = len(artifact.content)
     except ModelFileError as error:
         return {"path": str(path), "error": str(error)}
-    return {
-        "path": str(path), "bytes": len(artifact.content), "sha256": artifact.content[-64:].decode(),
-        "undamaged": True, "spec": artifact.spec,
-    }  # fmt: skip
+    return {"path": str(path), "bytes": size, "sha256": digest, "undamaged": True, "spec": spec}
 
 
-def _report(about: list[dict[str, Any]], engines: list[machine.EngineState]) -> dict[str, Any]:
-    """What --json prints."""
-    name = _automatic(engines)
+def _report(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> dict[str, Any]:
+    """What --json prints; its dataclasses become objects."""
+    default = _default(engines)
     return {
         "version": __version__,
         "machine": machine.description(),
-        "models": [{**entry, "spec": asdict(entry["spec"])} if "spec" in entry else entry for entry in about],
-        "engines": [asdict(engine) for engine in engines],
-        "extras": [asdict(extra) for extra in machine.extras()],
-        "default_engine": name,
+        "models": described,
+        "engines": engines,
+        "extras": machine.extras(),
+        "default_engine": default.name if default else None,
     }
 
 
-def _text(about: list[dict[str, Any]], engines: list[machine.EngineState]) -> list[str]:
+def _lines(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> Iterator[str]:
     here = machine.description()
-    lines = [
-        f"unet-edge-runtime {__version__}, Python {here['python']}, {here['system']}",
-        f"{here['processor']}, {here['usable_cores']} cores to use",
-    ]
-    for entry in about:
-        lines += ["", *(_model_lines(entry, engines) if "spec" in entry else [f"{entry['path']}", "  unusable"])]
-    lines += ["", "What runs here"]
+    yield f"unet-edge-runtime {__version__}, Python {here['python']}, {here['system']}"
+    yield f"{here['processor']}, {here['usable_cores']} cores to use"
+    for entry in described:
+        yield from ("", entry["path"])
+        if "spec" in entry:
+            yield from _model_lines(entry, engines)
+        else:
+            yield "  unusable"
+    yield from ("", "What runs here")
     for engine in engines:
-        lines += _engine_lines(engine)
-    lines += ["", *_summary(engines), "", "For single features"]
+        yield from _engine_lines(engine)
+    yield from ("", _summary(engines), "", "For single features")
     for extra in machine.extras():
-        lines.append(f"  {extra.name:9} {'installed' if extra.installed else extra.install} ({extra.purpose})")
-    return lines
+        yield f"  {extra.name:9} {'installed' if extra.installed else extra.install} ({extra.purpose})"
 
 
-def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> list[str]:
+def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> Iterator[str]:
     spec: ModelSpec = entry["spec"]
     digest = f" (SHA-256 {entry['sha256'][:12]}...)" if entry["sha256"] else ""
     rows = {
@@ -101,73 +122,78 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> l
         "file": f"{entry['bytes'] / 1e6:.1f} MB, undamaged{digest}",
         "input": f"{spec.input.width}x{spec.input.height} pixels, RGB: {_FITS[spec.input.fit]}",
         "output": f"{spec.output.width}x{spec.output.height} pixels, {spec.output.activation}",
-        "classes": ", ".join(f"{entry.name} ({entry.role})" for entry in spec.classes),
+        "classes": ", ".join(f"{known.name} ({known.role})" for known in spec.classes),
         "trained on": spec.provenance.data or "not recorded",
         "measured": _metrics(spec) or "not recorded",
         "integers": _quantization(spec),
         "licence": spec.license,
         "runs on": _engines_for(Path(entry["path"]), engines),
     }
-    return [entry["path"], *(f"  {name:11}{text}" for name, text in rows.items() if text)]
+    for title, text in rows.items():
+        if text:
+            yield f"  {title:11}{text}"
 
 
 def _metrics(spec: ModelSpec) -> str:
-    """``mean IoU 0.7613 (pet 0.8365, ...) on 2922 test photos, in float32``."""
+    """``mean IoU 0.7613 (pet 0.8365, ...) on 2922 test photos, in float32``; empty if there are none."""
     metrics = spec.provenance.metrics
     if "mean_iou" not in metrics:
         return ""
-    each = ", ".join(f"{name} {value:.4f}" for name, value in metrics.get("iou", {}).items())
-    photos = f" on {metrics['photos']} {metrics.get('split', '')} photos" if "photos" in metrics else ""
-    return f"mean IoU {metrics['mean_iou']:.4f}{f' ({each})' if each else ''}{photos}, in float32"
+    text = f"mean IoU {metrics['mean_iou']:.4f}"
+    if "iou" in metrics:
+        text += f" ({', '.join(f'{name} {value:.4f}' for name, value in metrics['iou'].items())})"
+    if "photos" in metrics:
+        text += f" on {metrics['photos']} {metrics.get('split', '')} photos"
+    return f"{text}, in float32"
 
 
 def _quantization(spec: ModelSpec) -> str:
-    """``method minmax, photos 200, ...``: what the file's integers were chosen by; empty for a float file."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in spec.provenance.quantization.items() if value
-    )
+    """``method minmax, photos 200, ...``: how the file's integers were chosen; empty for a float file."""
+    settings = spec.provenance.quantization
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value)
 
 
 def _engines_for(path: Path, engines: list[machine.EngineState]) -> str:
-    able = [engine for engine in engines if path.suffix in engine.reads]
+    able = readers(path.suffix)
     if not able:
         return "no engine of this package: unet-export makes .onnx and .tflite files"
-    running = [
-        f"{engine.name} ({', '.join(state.device for state in engine.devices if state.runs)})"
-        for engine in able
-        if any(state.runs for state in engine.devices)
-    ]
-    return ", ".join(running) or f"nothing yet: {able[0].install}"
+    running = []
+    for engine in engines:
+        if engine.name in able and engine.running:
+            running.append(f"{engine.name} ({', '.join(engine.running)})")
+    return ", ".join(running) or f"nothing yet: {pip_command(ENGINES[able[0]].extra)}"
 
 
-def _engine_lines(engine: machine.EngineState) -> list[str]:
+def _engine_lines(engine: machine.EngineState) -> Iterator[str]:
     if not engine.installed:
-        return [f"  {engine.name:9} not installed: {engine.install}"]
-    title = next((state.engine for state in engine.devices if state.engine), "installed, but broken")
-    lines = [f"  {engine.name:9} {title}, reads {', '.join(engine.reads)}, {engine.threads} threads"]
+        yield f"  {engine.name:9} not installed: {engine.install}"
+        return
+    title = "installed, but broken"
     for state in engine.devices:
-        answer = {True: "runs", False: "does not run", None: "not tried"}[state.runs]
-        lines.append(f"    {state.device:9}{answer}{f': {state.reason}' if state.reason else ''}")
-    return lines
+        title = state.engine or title
+    yield f"  {engine.name:9} {title}, reads {', '.join(engine.reads)}, {engine.threads} threads"
+    for state in engine.devices:
+        verdict = {True: "runs", False: "does not run", None: "not tried"}[state.runs]
+        yield f"    {state.device:9}{verdict}{f': {state.reason}' if state.reason else ''}"
 
 
-def _automatic(engines: list[machine.EngineState]) -> str | None:
+def _default(engines: list[machine.EngineState]) -> machine.EngineState | None:
     """The engine that unet-run takes if no option says otherwise."""
-    return next((engine.name for engine in engines if engine.installed), None)
+    for engine in engines:
+        if engine.installed:
+            return engine
+    return None
 
 
-def _summary(engines: list[machine.EngineState]) -> list[str]:
-    name = _automatic(engines)
-    if name is None:
-        return [
-            "No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: "
-            f"{backends.install_hint('tflite')}"
-        ]
-    chosen = next(engine for engine in engines if engine.name == name)
-    running = [state.device for state in chosen.devices if state.runs]
-    if not running:
-        return [f"unet-run takes {name}, which does not run: see above, or name another one with --backend"]
-    return [f"unet-run takes {name} on {'cuda' if 'cuda' in running else 'cpu'} if no option says otherwise"]
+def _summary(engines: list[machine.EngineState]) -> str:
+    default = _default(engines)
+    if default is None:
+        smallest = pip_command("tflite")
+        return f"No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: {smallest}"
+    if not default.running:
+        return f"unet-run takes {default.name}, which does not run: see above, or name another one with --backend"
+    device = "cuda" if "cuda" in default.running else "cpu"
+    return f"unet-run takes {default.name} on {device} if no option says otherwise"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""unet-run with a camera or a video: what is printed, how it ends."""
+"""The parts of unet-run for a camera and for videos."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unet_runtime.cli import exits
-from unet_runtime.segmenter import Segmentation, Segmenter
+from unet_runtime.core.errors import OK
+from unet_runtime.core.files import replacing
+from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.core.text import table
+from unet_runtime.io.sinks import save
+from unet_runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from unet_runtime.live.loop import Session
+    from unet_runtime.live.view import View
 
 _STAGES = ("capture", "preprocess", "inference", "compose", "display", "age")
 
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What the user asked of a live view."""
+    """The options of ``--webcam``."""
 
     source: str
     """A camera's number, a device, a video file or an address."""
@@ -35,37 +40,38 @@ class LiveOptions:
     """Video file of what is shown."""
     max_seconds: float | None = None
     smooth: float = 0.0
-    """0 (off) .. below 1."""
+    """Share of the past in each frame: 0 (off) .. below 1."""
     background: str = "overlay"
-    """``overlay``, ``cutout`` or ``blur``, to begin with."""
+    """``overlay``, ``cutout`` or ``blur``: what is shown first."""
     output_dir: Path | None = None
-    """Where key s saves; None: the working directory."""
+    """Folder that key s saves to; None: the working directory."""
     port: int = 8080
-    """Of the web view."""
+    """Port of the web page."""
 
 
 def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
-    """Show a camera live until key q, Ctrl-C, SIGTERM or ``options.max_seconds`` end it; print how it went.
+    """Show a camera live until key q, Ctrl-C, SIGTERM or ``options.max_seconds`` end it; print a summary.
 
     Returns:
-        0, also after Ctrl-C and SIGTERM: without a window they are the way to end it, and nothing is left undone.
+        0, also after Ctrl-C and SIGTERM: without a window they are the usual way to end it.
 
     Raises:
-        SourceError: no camera, no picture, or no OpenCV.
+        SourceError: no camera, or no picture.
+        MissingDependencyError: OpenCV is not installed.
         OutputError: the recording cannot be written, or no web page served.
         BackendError: no window, or the engine failed.
     """
+    from unet_runtime.core.timings import Timings
     from unet_runtime.live.camera import Camera
     from unet_runtime.live.loop import Live
     from unet_runtime.live.record import Recorder
     from unet_runtime.live.smooth import Smoother
-    from unet_runtime.live.view import open_view
-    from unet_runtime.timings import Timings
+    from unet_runtime.live.views import open_view
 
     timings = Timings()
     camera = Camera(options.source, timings=timings)
     smoother = Smoother(options.smooth, segmenter.spec) if options.smooth else None
-    with _stoppable() as stop, ExitStack() as opened:
+    with _stop_event() as stop, ExitStack() as opened:
         recorder = Recorder(options.record) if options.record else None  # before the camera: it may refuse the path
         opened.callback(camera.close)
         if recorder is not None:
@@ -73,20 +79,26 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         camera.start(stop)
         view = open_view(options.view, port=options.port)
         opened.callback(view.close)
-        _say_hello(camera.source.name, view, options)
+        _print_start(camera.source.name, view, options)
         live = Live(
-            segmenter, camera, view, timings, smoother=smoother, recorder=recorder,
-            background=options.background, save=lambda result: _save(result, options.output_dir or Path()),
-        )  # fmt: skip
+            segmenter,
+            camera,
+            view,
+            timings,
+            smoother=smoother,
+            recorder=recorder,
+            background=options.background,
+            save=lambda result: _save_frame(result, options.output_dir or Path()),
+        )
         session = live.run(stop, options.max_seconds)
-    _say_how_it_went(session)
+    _print_summary(session)
     if recorder is not None and recorder.frames:
         click.echo(f"recorded {recorder.frames} frames ({recorder.seconds:.1f} s) -> {recorder.path}")
-    return exits.OK
+    return OK
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
+def _stop_event() -> Iterator[threading.Event]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts, as it does everywhere."""
     stop = threading.Event()
 
@@ -105,18 +117,19 @@ def _stoppable() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _say_hello(camera: str, view: Any, options: LiveOptions) -> None:
+def _print_start(camera: str, view: View, options: LiveOptions) -> None:
     click.echo(f"{camera} -> {view.name}" + (f" ({view.note})" if view.note else ""))
     keys = "" if view.name == "none" else "q quits, s saves, b switches the background; "
     click.echo(f"{keys}Ctrl-C ends it" + (f"; recording to {options.record}" if options.record else ""))
 
 
-def _say_how_it_went(session: Session) -> None:
-    click.echo(f"{'stage':12}{'p50 ms':>8}{'p95 ms':>8}")
+def _print_summary(session: Session) -> None:
+    rows = [("stage", "p50 ms", "p95 ms")]
     for stage in _STAGES:
         if session.timings.count(stage):
             p50, p95 = session.timings.percentiles(stage, 50, 95)
-            click.echo(f"{stage:12}{p50:8.1f}{p95:8.1f}")
+            rows.append((stage, f"{p50:.1f}", f"{p95:.1f}"))
+    click.echo(table(rows))
     rate = session.shown / session.seconds if session.seconds else 0.0
     click.echo(
         f"{session.shown} frames shown in {session.seconds:.1f} s ({rate:.1f} a second), {session.dropped} dropped, "
@@ -126,10 +139,8 @@ def _say_how_it_went(session: Session) -> None:
         click.echo(f"saved {path}")
 
 
-def _save(result: Segmentation, folder: Path) -> list[Path]:
+def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
     """Photo, mask, overlay and cut-out of one frame, named after the time."""
-    from unet_runtime.sinks import replacing, save
-
     now = time.time()
     stem = time.strftime("live-%Y%m%d-%H%M%S", time.localtime(now)) + f"-{int(now % 1 * 1000):03d}"
     photo = folder / f"{stem}.png"
@@ -138,21 +149,18 @@ def _save(result: Segmentation, folder: Path) -> list[Path]:
     return [photo, *save(result, ("mask", "overlay", "cutout"), folder, stem)]
 
 
-def run_video(segmenter: Segmenter, path: Path, output_path: Path, kind: str) -> None:
-    """Segment a video into another one, with a progress bar where standard error is a terminal.
+def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path]) -> None:
+    """Segment a video into others, with a progress bar where standard error is a terminal.
 
     Args:
         segmenter: the model.
         path: the video.
-        output_path: what to write; see ``video.segment_video``.
-        kind: ``overlay``, ``mask`` or ``cutout``.
+        targets: kind -> the video to write; see ``segment_video``.
 
     Raises:
-        SourceError: no video, or a damaged one; what could be read of it is written.
-        OutputError: the result cannot be written.
-        BackendError: the engine failed.
+        UnetRuntimeError: as ``segment_video``.
     """
-    from unet_runtime.video import segment_video
+    from unet_runtime.io.video.segment import segment_video
 
     with _bar(path) as bar:
 
@@ -161,7 +169,7 @@ def run_video(segmenter: Segmenter, path: Path, output_path: Path, kind: str) ->
                 bar.length = max(promised, done)
                 bar.update(done - bar.pos)
 
-        segment_video(segmenter, path, output_path, kind, progress)
+        segment_video(segmenter, path, targets, progress)
 
 
 def _bar(path: Path) -> Any:

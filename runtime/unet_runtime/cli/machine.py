@@ -1,28 +1,27 @@
 """What this machine can run, found out by running it: each engine in a process of its own.
 
-A process of its own, because an engine that is broken may take its process with it: a wheel built for another
-processor dies of an illegal instruction, and no Python code can catch that.
-
-    python -m unet_runtime.cli.machine ENGINE    what the process does: one line of JSON a device
+The process is needed because a broken engine may end it: a wheel built for another processor raises an illegal
+instruction, which no Python code can catch.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
-import signal
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
-from unet_runtime import backends
-from unet_runtime.backends import cores
+from unet_runtime.bench.children import run_worker
 from unet_runtime.bench.machine import processor
+from unet_runtime.bench.photos import SAMPLE
+from unet_runtime.bench.plan import Combination, read_model
+from unet_runtime.core.cores import usable_cores
+from unet_runtime.core.errors import UnetRuntimeError
+from unet_runtime.core.install import pip_command
+from unet_runtime.engines import ENGINES, Device, Engine, import_engine, installed
 
 _SECONDS = 120
-"""After that an engine counts as hanging: the slowest one opens a model in seconds on a Raspberry Pi."""
+"""After that time an engine counts as hanging: the slowest opens a model in seconds on a Raspberry Pi."""
 
 _NOT_TRIED = (
     "its libraries load, but it is not tried here: it builds its engine for minutes when a model is first used "
@@ -53,23 +52,28 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class EngineState:
-    """What there is of an engine."""
+    """Whether an engine is installed, and where it runs."""
 
     name: str
     """``onnx``, ``tflite`` or ``openvino``."""
     reads: tuple[str, ...]
-    """Suffixes of the model files it takes."""
+    """Suffixes of the model files that it reads."""
     installed: bool
     install: str
     """The pip command that installs it."""
     threads: int
-    """How many it uses if --threads does not say."""
+    """Threads that it uses if --threads does not say."""
     devices: tuple[DeviceState, ...] = ()
+
+    @property
+    def running(self) -> list[str]:
+        """Devices that it runs on."""
+        return [state.device for state in self.devices if state.runs]
 
 
 @dataclass(frozen=True)
 class ExtraState:
-    """A library that one feature needs."""
+    """Whether a library that one feature needs is installed."""
 
     name: str
     purpose: str
@@ -77,103 +81,64 @@ class ExtraState:
     install: str
 
 
-def engines() -> list[EngineState]:
-    """Every engine that unet-edge knows; those that are installed are tried (about a second each)."""
+def engine_states() -> list[EngineState]:
+    """Every engine that unet-edge knows; those that are installed are tried (about a second per device)."""
     states = []
-    for name, engine in backends.ENGINES.items():
-        there = backends.installed(name)
-        state = EngineState(name, engine.suffixes, there, backends.install_hint(name), _threads(name))
-        states.append(replace(state, devices=tuple(_try_apart(name))) if there else state)
+    for name, engine in ENGINES.items():
+        there = installed(name)
+        devices = tuple(_try_devices(engine)) if there else ()
+        install = pip_command(engine.extra)
+        states.append(EngineState(name, engine.suffixes, there, install, engine.default_threads(), devices))
     return states
 
 
 def extras() -> list[ExtraState]:
     """The libraries that single features need; none is imported."""
-    return [
-        ExtraState(name, purpose, _there(module), f'pip install "unet-edge-runtime[{name}]"')
-        for name, (module, purpose) in EXTRAS.items()
-    ]
+    states = []
+    for name, (module, purpose) in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        states.append(ExtraState(name, purpose, there, pip_command(name)))
+    return states
 
 
 def description() -> dict[str, str | int]:
-    """The machine in words, as bug reports want it."""
+    """The machine in words, as bug reports need it."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "python": platform.python_version(),
         "logical_cores": os.cpu_count() or 1,
-        "usable_cores": cores.physical_cores() if cores.limit() is None else cores.limit() or 1,
+        "usable_cores": usable_cores(),
     }
 
 
-def _threads(name: str) -> int:
-    return cores.default_threads() if name == "tflite" else cores.limit() or cores.physical_cores()
+def _try_devices(engine: Engine) -> list[DeviceState]:
+    states: list[DeviceState] = []
+    for device in engine.devices:
+        if states and not states[0].runs:  # not even on the CPU
+            states.append(DeviceState(device, False, states[0].reason))
+        elif device in engine.slow_start:
+            states.append(_look_at(engine, device))
+        else:
+            states.append(_try(engine, device))
+    return states
 
 
-def _there(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-def _try_apart(name: str) -> list[DeviceState]:
-    """Try an engine's devices in another process; one that dies names the device it died of."""
-    command = [sys.executable, "-m", "unet_runtime.cli.machine", name]
+def _try(engine: Engine, device: Device) -> DeviceState:
+    """Run the bundled model on the bundled photo, in a process of its own."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False)
-        output, end = done.stdout, _end(done.returncode, done.stderr)
-    except subprocess.TimeoutExpired as error:
-        output, end = _text(error.stdout), f"it hangs: no answer in {_SECONDS} s"
-    states = [DeviceState(**json.loads(line)) for line in output.splitlines() if line.startswith('{"device"')]
-    tried = {state.device for state in states}
-    return states + [DeviceState(device, False, end) for device in devices(name) if device not in tried]
-
-
-def _end(code: int, errors: str) -> str:
-    if code < 0:
-        cause = signal.strsignal(-code) or f"signal {-code}"
-        return f"it crashes ({cause}): is its wheel made for this processor?"
-    last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
-    return f"its process ended early ({last[0]})"
-
-
-def _text(output: str | bytes | None) -> str:
-    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
-
-
-def devices(name: str) -> tuple[str, ...]:
-    """The devices that an engine could run on."""
-    return tuple(device for device in backends.DEVICES if device != "auto") if name == "onnx" else ("cpu",)
-
-
-def _try(name: str, device: str) -> DeviceState:
-    """Run the bundled model once."""
-    import numpy as np
-
-    from unet_runtime.errors import UnetRuntimeError
-    from unet_runtime.segmenter import Segmenter
-
-    try:
-        if device == "tensorrt":
-            reason = _tensorrt_missing()
-            return DeviceState(device, False if reason else None, reason or _NOT_TRIED)
-        segmenter = Segmenter(backend=name, device=device)
-        size = segmenter.spec.input
-        segmenter.backend.run(np.zeros((1, size.height, size.width, 3), np.uint8))
-        return DeviceState(device, True, segmenter.backend.note, segmenter.backend.engine)
+        combination = Combination(read_model(engine.default_model), engine.name, device, engine.default_threads())
+        result = run_worker(combination, [SAMPLE], limit=_SECONDS)
     except UnetRuntimeError as error:
         return DeviceState(device, False, str(error).removeprefix(f"device {device}: "))
+    return DeviceState(device, True, result["note"], result["engine"])
 
 
-def _tensorrt_missing() -> str:
-    backends.import_engine("onnx")
-    from unet_runtime.backends import onnxruntime_gpu
-
-    return onnxruntime_gpu.missing("tensorrt")
-
-
-def main(name: str) -> None:
-    for device in devices(name):
-        print(json.dumps(asdict(_try(name, device))), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+def _look_at(engine: Engine, device: Device) -> DeviceState:
+    """Say what is missing for a device whose first start takes minutes; the engine itself is known to work."""
+    try:
+        import_engine(engine.name)
+        problem = engine.slow_start[device]()
+    except UnetRuntimeError as error:
+        problem = str(error)
+    return DeviceState(device, False if problem else None, problem or _NOT_TRIED)

@@ -1,20 +1,18 @@
-"""The options of unet-run, in groups, and what they mean together."""
+"""The options of unet-run, in groups, and which of them go together."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from unet_runtime.annotations import CONTOURS
-from unet_runtime.backends import DEVICES, ENGINES
-from unet_runtime.sinks import RESULTS
-from unet_runtime.sources import STDIN
-
-F = TypeVar("F", bound=Callable[..., Any])
+from unet_runtime.cli.shared import COUNT, PATH, NameList, option_group
+from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.io.coco import CONTOURS
+from unet_runtime.io.sinks import RESULTS
+from unet_runtime.io.sources import PHOTO_SUFFIXES, STDIN
 
 DEFAULT_RESULTS = ("overlay", "mask")
 STDOUT = Path("-")
@@ -23,144 +21,155 @@ MAX_PIXELS = 200_000_000
 """The largest camera sensors have 200 megapixels; decoded, they take 800 MB."""
 
 LIVE_OPTIONS = ("view", "record", "max_seconds", "smooth", "background", "port")
-"""Of ``--webcam`` alone; None where the user did not say."""
+"""Parameters that need ``--webcam``; None where the user did not give them."""
+
+_FILE_SUFFIXES = PHOTO_SUFFIXES | {".json", ".npz"}
 
 EXAMPLES = """\b
 Examples:
   unet-run photo.jpg                              photo.overlay.png and photo.mask.png beside it
+  unet-run photo.jpg -o cut.png                   the cut-out alone, in this file
   unet-run holiday --save cutout -o out           every photo of a folder tree, mirrored below out
   unet-run "scans/**/*.tif" --save json           patterns, for shells that do not expand them
-  cat a.jpg | unet-run - --output - > cut.png     a cut-out through a pipe
+  cat a.jpg | unet-run - -o - > cut.png           a cut-out through a pipe
   unet-run holiday --resume                       go on where a run was interrupted
   unet-run film.mp4                               film.overlay.mp4
   unet-run --webcam                               live, in a window"""
 
+result_options = option_group(
+    "Results",
+    click.option(
+        "--save",
+        "kinds",
+        type=NameList(RESULTS),
+        metavar="LIST",
+        help=f"Results to write, some of {','.join(RESULTS)}.  [default: {','.join(DEFAULT_RESULTS)}]",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, allow_dash=True),
+        help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented). A name such as "
+        'cut.png is the file of the one result of one photo, "-" is standard output: the cut-out, unless --save names '
+        "another.",
+    ),
+    click.option(
+        "--output-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the results, whatever its name looks like.",
+    ),
+    click.option(
+        "--contours",
+        type=click.Choice(CONTOURS),
+        default=CONTOURS[0],
+        help="Outlines in PHOTO.json; rle needs the package pycocotools.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per photo instead of text."),
+)
 
-def _kinds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """``mask,overlay`` -> ("mask", "overlay")."""
-    if value is None:
-        return None
-    kinds = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
-    for kind in kinds:
-        if kind not in RESULTS:
-            raise click.BadParameter(f"{kind!r}, expected some of {','.join(RESULTS)}")
-    return kinds
+many_options = option_group(
+    "Many photos",
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Leave out photos whose results are all there, newer than the photo, and made with the same model and "
+        "options.",
+    ),
+    click.option(
+        "--on-error",
+        type=click.Choice(["skip", "stop"]),
+        default="skip",
+        help="After a photo that fails: go on with the next, or stop.",
+    ),
+)
 
+model_options = option_group(
+    "Model and device",
+    click.option("--model", type=PATH, help="Model file (default: the bundled pets model)."),
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", *ENGINES]),
+        default="auto",
+        help="Engine that runs the model; auto: the first installed one that reads it.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="auto",
+        help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
+    ),
+    click.option(
+        "--threads",
+        type=COUNT,
+        help="CPU threads of the engine; with many photos, how many run at a time (default: one for each core).",
+    ),
+    click.option(
+        "--tile",
+        type=click.FloatRange(0, 0.75),
+        is_flag=False,
+        flag_value=0.25,
+        metavar="[OVERLAP]",
+        help="Cover each photo at its own resolution with tiles of the model's size that overlap by this share "
+        "(0.25 if none is given): for models trained on patches.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=0),
+        default=MAX_PIXELS,
+        help="Refuse photos of more pixels, against decompression bombs; 0: no limit.",
+    ),
+)
 
-def model_options(command: F) -> F:
-    """Which model, where it runs, and how a photo is fed to it."""
-    return _all(
-        command,
-        click.option("--model", type=click.Path(path_type=Path), help="Model file (default: the bundled pets model)."),
-        click.option("--backend", type=click.Choice(["auto", *ENGINES]), default="auto", show_default=True),
-        click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True),
-        click.option(
-            "--threads", type=click.IntRange(min=1),
-            help="CPU threads of the engine; with many photos, how many run at a time (default: one for each core).",
-        ),
-        click.option(
-            "--tile", type=click.FloatRange(0, 0.75), is_flag=False, flag_value=0.25, metavar="[OVERLAP]",
-            help="Cover each photo at its own resolution with tiles of the model's size that overlap by this share "
-            "(0.25 if none is given): for models trained on patches.",
-        ),
-        click.option(
-            "--max-pixels", type=click.IntRange(min=0), default=MAX_PIXELS, show_default=True,
-            help="Refuse photos of more pixels, against decompression bombs; 0: no limit.",
-        ),
-    )  # fmt: skip
-
-
-def result_options(command: F) -> F:
-    """What is written, and where."""
-    return _all(
-        command,
-        click.option(
-            "--save", "kinds", callback=_kinds, metavar="LIST",
-            help=f"What to write, of {','.join(RESULTS)}.  [default: {','.join(DEFAULT_RESULTS)}]",
-        ),
-        click.option(
-            "-o", "--output-dir", type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented).",
-        ),
-        click.option(
-            "--output", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), metavar="FILE",
-            help='Write the one result of one photo to this file, or with "-" to standard output: the cut-out, unless '
-            "--save names another.",
-        ),
-        click.option(
-            "--contours", type=click.Choice(CONTOURS), default=CONTOURS[0], show_default=True,
-            help="Outlines in PHOTO.json; rle needs the extra [coco].",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="Print one line of JSON a photo, and nothing else."),
-    )  # fmt: skip
-
-
-def many_options(command: F) -> F:
-    """How a run over many photos goes on."""
-    return _all(
-        command,
-        click.option(
-            "--resume", is_flag=True,
-            help="Leave out photos whose results are all there, newer than the photo, and made with the same model "
-            "and options.",
-        ),
-        click.option(
-            "--on-error", type=click.Choice(["skip", "stop"]), default="skip", show_default=True,
-            help="After a photo that fails: go on with the next, or stop.",
-        ),
-    )  # fmt: skip
-
-
-def live_options(command: F) -> F:
-    """The camera, and what is shown of it; see LIVE_OPTIONS."""
-    return _all(
-        command,
-        click.option(
-            "--webcam", is_flag=False, flag_value="0", metavar="[INDEX|PATH|URL]",
-            help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or "
-            "a video file played as if it were one.",
-        ),
-        click.option(
-            "--view", type=click.Choice(["auto", "window", "web", "none"]),
-            help="Of --webcam: a window, a web page on 127.0.0.1, or nothing  [default: auto]",
-        ),
-        click.option("--record", type=click.Path(path_type=Path), help="Of --webcam: video file of what is shown."),
-        click.option(
-            "--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Of --webcam: end after this time."
-        ),
-        click.option(
-            "--smooth", type=click.FloatRange(0, 1, max_open=True),
-            help="Of --webcam: share of the last frames in each, against flicker  [default: 0]",
-        ),
-        click.option(
-            "--background", type=click.Choice(["overlay", "cutout", "blur"]),
-            help="Of --webcam: what to begin with; key b switches  [default: overlay]",
-        ),
-        click.option("--port", type=click.IntRange(0, 65535), help="Of --webcam: the web page's  [default: 8080]"),
-    )  # fmt: skip
-
-
-def _all(command: F, *options: Callable[[F], F]) -> F:
-    for option in reversed(options):
-        command = option(command)
-    return command
+live_options = option_group(
+    "Live view",
+    click.option(
+        "--webcam",
+        is_flag=False,
+        flag_value="0",
+        metavar="[INDEX|PATH|URL]",
+        help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or "
+        "a video file played as if it were one.",
+    ),
+    click.option(
+        "--view",
+        type=click.Choice(["auto", "window", "web", "none"]),
+        help="Where to show the camera: a window, a web page on 127.0.0.1, or nowhere.  [default: auto]",
+    ),
+    click.option("--record", type=PATH, help="Video file of what is shown."),
+    click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="End after this time."),
+    click.option(
+        "--smooth",
+        type=click.FloatRange(0, 1, max_open=True),
+        help="Share of the last frames in each, against flicker.  [default: 0]",
+    ),
+    click.option(
+        "--background",
+        type=click.Choice(["overlay", "cutout", "blur"]),
+        help="Background to begin with; key b switches.  [default: overlay]",
+    ),
+    click.option("--port", type=click.IntRange(0, 65535), help="Port of the web page.  [default: 8080]"),
+)
 
 
 def check(given: dict[str, Any]) -> None:
-    """Refuse what does not go together.
+    """Refuse options that do not go together, and decide whether ``--output`` means a file or a folder.
 
     Args:
-        given: the command's parameters by name.
+        given: the command's parameters by name. Where ``output`` means a folder it becomes ``output_dir``.
 
     Raises:
         click.UsageError: exit code 2.
     """
     photos: tuple[Path, ...] = given["photos"]
-    live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
+    if given["output"] is not None:
+        _check_output(given)
     if given["webcam"] is not None:
         if photos:
             raise click.UsageError(f"--webcam together with {photos[0]}: a camera, or photos, not both.")
+        if given["output"] is not None:
+            raise click.UsageError(f"--output {given['output']} is a file, --webcam saves in a folder: name a folder.")
         return
+    live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
     if live:
         raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
     if not photos:
@@ -169,18 +178,29 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError(
             '"-" reads a photo from standard input, which is a terminal: pipe one in, or name a file.'
         )
-    if given["output"] is not None:
-        _check_one_output(given)
 
 
-def _check_one_output(given: dict[str, Any]) -> None:
+def _check_output(given: dict[str, Any]) -> None:
+    output: Path = given["output"]
     if given["output_dir"] is not None:
-        raise click.UsageError("--output names a file, --output-dir a folder: give one of them.")
+        raise click.UsageError("--output and --output-dir both say where the results go: give one of them.")
+    if not _is_file_name(output):
+        given["output"], given["output_dir"] = None, output
+        return
     if len(given["kinds"] or ("cutout",)) > 1:
-        raise click.UsageError("--output is one file, --save names several: name one, or give --output-dir.")
+        raise click.UsageError(f"--output {output} is one file, --save names several: name one, or give a folder.")
     if given["resume"]:
-        raise click.UsageError("--resume looks for results in a folder: it has no meaning with --output.")
-    if given["output"] == STDOUT and sys.stdout.isatty():
+        raise click.UsageError("--resume looks for results in a folder: it has no meaning with --output FILE.")
+    if output in given["photos"] and output != STDOUT:
+        raise click.UsageError(f"-o {output} would replace the photo itself: name another file.")
+    if output == STDOUT and sys.stdout.isatty():
         raise click.UsageError("--output - writes a PNG to standard output, which is a terminal: pipe it somewhere.")
-    if given["as_json"] and given["output"] == STDOUT:
+    if output == STDOUT and given["as_json"]:
         raise click.UsageError("--json and --output - both want standard output: give --output a file.")
+
+
+def _is_file_name(path: Path) -> bool:
+    """Whether a path means a file: standard output, an existing file, or a new name that ends as one of a result."""
+    if path.is_dir():
+        return False
+    return path == STDOUT or path.exists() or path.suffix.lower() in _FILE_SUFFIXES

@@ -5,20 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import SourceError
-from unet_runtime.live.opencv import load_opencv
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.timings import Timings
+from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.reader import plausible_rate
+from unet_runtime.live.newest import Newest
 from unet_runtime.live.source import Patience, Source, explain, open_capture, parse_source
-from unet_runtime.timings import Timings
-from unet_runtime.video import plausible_rate
 
 _SILENCE = 1.0
-"""Seconds without a frame after which the user is told."""
+"""Seconds without a frame after which the user is informed."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,22 @@ class Frame:
     captured: float
     """``time.perf_counter()`` when it had been read and decoded."""
     number: int
-    """1, 2, ...: counts every frame that was captured, taken or not."""
+    """1, 2, ...: counts every frame that was captured, used or not."""
+
+
+class _Capture(NamedTuple):
+    picture: npt.NDArray[np.uint8]
+    """BGR, as OpenCV has it."""
+    time: float
 
 
 class Camera:
-    """Reads a camera in a thread of its own: the newest frame wins, older ones are let go.
+    """Reads a camera in a thread of its own: the newest frame replaces the one before.
 
     A camera that stalls, sends what cannot be decoded or goes away is opened again, after longer and longer pauses; in
-    the meantime ``message`` says so. A video file is played at its own frame rate, once.
-
-    The thread ends within ``patience.open`` seconds of ``close``: a Python program that ends while OpenCV reads in
-    another thread is aborted, so it has to be waited for.
+    the meantime ``message`` says so. A video file is played at its own frame rate, once. ``close`` waits for the
+    thread, at most ``patience.open`` seconds: Python aborts if it ends while OpenCV reads in another thread
+    (https://github.com/python/cpython/issues/87135).
 
     Args:
         source: as ``live.source.parse_source`` takes it.
@@ -48,7 +53,8 @@ class Camera:
         timings: takes the stage ``capture``: waiting for a frame and decoding it.
 
     Raises:
-        SourceError: ``source`` names nothing that there is, or OpenCV is not installed.
+        SourceError: ``source`` names nothing that exists.
+        MissingDependencyError: OpenCV is not installed.
     """
 
     def __init__(self, source: str, patience: Patience | None = None, timings: Timings | None = None) -> None:
@@ -56,13 +62,10 @@ class Camera:
         self.source: Source = parse_source(source)
         self.reconnects = 0
         """How often it was lost and found again."""
-        self.ended = False
-        """A video file was played to its end, or the camera was never there."""
         self._patience = patience or Patience()
         self._timings = timings or Timings()
         self._closed = threading.Event()
-        self._changed = threading.Condition()
-        self._newest: tuple[npt.NDArray[np.uint8], float, int] | None = None  # BGR, time, number
+        self._frames: Newest[_Capture] = Newest()
         self._opened = False
         self._retry_at: float | None = None  # monotonic; None while the camera is not lost
         self._thread = threading.Thread(target=self._run, name="camera")
@@ -71,7 +74,7 @@ class Camera:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self, stop: threading.Event | None = None) -> None:
@@ -82,41 +85,44 @@ class Camera:
         """
         self._thread.start()
         try:
-            with self._changed:
-                while self._newest is None and not self.ended and not (stop is not None and stop.is_set()):
-                    self._changed.wait(0.1)
+            while not self.captured and not self.ended and not (stop is not None and stop.is_set()):
+                self._frames.get(timeout=0.1)
         except BaseException:
             self.close()
             raise
-        if self._newest is None and self.ended:
+        if not self.captured and self.ended:
             self.close()
             raise SourceError(explain(self.source, self._opened, self._patience))
 
     def newest(self, after: int = 0, timeout: float = 0.0) -> Frame | None:
-        """The newest frame whose number is above ``after``; None where there is none within ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.captured > after or self.ended, timeout)
-            newest = self._newest
-        if newest is None or newest[2] <= after:
+        """The newest frame, once its number is another than ``after``; None if it is not within ``timeout`` seconds."""
+        newest = self._frames.get(after, timeout)
+        if newest is None:
             return None
-        picture, captured, number = newest
-        return Frame(self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2RGB), captured, number)
+        picture = self._cv2.cvtColor(newest.value.picture, self._cv2.COLOR_BGR2RGB)
+        return Frame(picture, newest.value.time, newest.number)
 
     @property
     def captured(self) -> int:
         """Frames captured so far."""
-        return self._newest[2] if self._newest else 0
+        return self._frames.number
+
+    @property
+    def ended(self) -> bool:
+        """A video file was played to its end, or the camera was never there."""
+        return self._frames.ended
 
     @property
     def message(self) -> str:
         """What the user should know: ``camera lost, trying again in 2 s``; empty if all is well."""
-        newest, retry_at = self._newest, self._retry_at
+        newest = self._frames.get()
+        retry_at = self._retry_at
         if self.ended or newest is None:
             return ""
         if retry_at is not None:
             left = retry_at - time.monotonic()
             return f"camera lost, trying again{f' in {left:.0f} s' if left >= 0.5 else ''}"
-        silent = time.perf_counter() - newest[1]
+        silent = time.perf_counter() - newest.value.time
         return f"no picture from the camera for {silent:.0f} s" if silent > _SILENCE else ""
 
     def close(self) -> None:
@@ -131,9 +137,7 @@ class Camera:
         try:
             self._read_and_reconnect()
         finally:
-            with self._changed:
-                self.ended = True
-                self._changed.notify_all()
+            self._frames.end()
 
     def _read_and_reconnect(self) -> None:
         failures = 0
@@ -148,7 +152,7 @@ class Camera:
                     capture.release()
                 if self.captured > before:
                     failures = 0
-            if self._newest is None or self.source.kind == "file":
+            if not self.captured or self.source.kind == "file":
                 return
             delay = self._patience.delays[min(failures, len(self._patience.delays) - 1)]
             failures += 1
@@ -171,16 +175,11 @@ class Camera:
             if pace:
                 self._closed.wait(max(0.0, due - time.monotonic()))
                 due = max(due, time.monotonic() - pace) + pace
-            self._publish(picture)
+            if self._retry_at is not None:
+                self._retry_at = None
+                self.reconnects += 1
+            self._frames.put(_Capture(picture, time.perf_counter()))
 
     def _wanted(self) -> bool:
         """Not closed, and the program has not come to its end without closing it."""
         return not self._closed.is_set() and threading.main_thread().is_alive()
-
-    def _publish(self, picture: npt.NDArray[np.uint8]) -> None:
-        if self._retry_at is not None:
-            self._retry_at = None
-            self.reconnects += 1
-        with self._changed:
-            self._newest = (picture, time.perf_counter(), self.captured + 1)
-            self._changed.notify_all()

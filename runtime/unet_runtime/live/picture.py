@@ -1,12 +1,12 @@
-"""Live pictures: what a model sees drawn into a frame, and the status written on it.
+"""Live pictures: a frame drawn with its prediction, and the status written on it.
 
-As ``render`` draws photos, with OpenCV and softer edges: fast enough for a camera, on one core.
+As ``render`` draws photos, but with OpenCV and softer edges: fast enough for a camera, on one core.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -14,26 +14,23 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from unet_runtime import postprocess
-from unet_runtime.live.opencv import load_opencv
+from unet_runtime.core import masks
+from unet_runtime.core.geometry import place
+from unet_runtime.core.render import OVERLAY_STRENGTH
+from unet_runtime.core.spec import ClassSpec, ModelSpec
+from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.live.view import Status
-from unet_runtime.render import OVERLAY_STRENGTH
-from unet_runtime.spec import ClassSpec, ModelSpec
 
 BACKGROUNDS = ("overlay", "cutout", "blur")
-"""What becomes of what is not the foreground; key b takes the next one."""
+"""How the background is shown; key b takes the next one."""
 
 Frame = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 _PURPOSE = "the live picture"  # in the message where OpenCV is missing
-
 _SQUARE = 16  # pixels, of the chequerboard that stands for transparency
 _GREYS = (206, 240)
-
-_BAND_PIXELS = 1 << 15
-"""Pixels tinted at a time: what that needs stays in the processor's cache, and is not taken from the system anew."""
-
+_BAND_PIXELS = 1 << 15  # pixels tinted at a time: few enough for the processor's cache
 _OPACITY_SIDE = 480  # pixels
 
 _BLUR_ROWS = 120  # the background is blurred at this height: what is blurred needs no pixels
@@ -43,11 +40,11 @@ _BACKDROP, _INK, _ALERT = (12, 14, 18, 176), (255, 255, 255, 255), (255, 209, 10
 
 
 def compose(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSpec, background: str) -> Frame:
-    """A frame as its user wants to see it.
+    """A frame with its foreground marked.
 
     Args:
         frame: uint8 (H, W, 3) RGB.
-        probabilities: float32 (h, w, C), the model's answer for it.
+        probabilities: float32 (h, w, C), the model's output for it.
         spec: of the model.
         background: ``overlay`` (classes tinted), ``cutout`` (the foreground on a chequerboard) or ``blur``.
 
@@ -65,24 +62,29 @@ def _overlay(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSp
     """Classes but the background tinted as ``render.overlay`` tints them, their edges antialiased."""
     cv2 = load_opencv(_PURPOSE)
     size = (frame.shape[1], frame.shape[0])
-    planes = postprocess.photo_part(probabilities, size, spec)  # (C, h, w)
-    seen = np.unique(planes.argmax(axis=0))  # of many classes few are in a picture, and each one costs
-    likely = [cv2.resize(planes[index], size) for index in seen]
+    planes = masks.photo_planes(probabilities, place(size, spec), spec)  # (C, h, w)
+    enlarged = {}  # only the classes that are in the picture: each one costs time
+    for index in np.unique(planes.argmax(axis=0)):
+        enlarged[spec.classes[index]] = cv2.resize(planes[index], size)  # (H, W)
     result = np.empty_like(frame)
     rows = max(1, _BAND_PIXELS // size[0])
     for top in range(0, size[1], rows):
         band = slice(top, top + rows)
-        _tint(frame[band], [plane[band] for plane in likely], [spec.classes[index] for index in seen], result[band])
+        _tint(frame[band], {entry: plane[band] for entry, plane in enlarged.items()}, result[band])
     return result
 
 
-def _tint(frame: Frame, likely: Sequence[npt.NDArray[np.float32]], classes: Sequence[ClassSpec], result: Frame) -> None:
-    """Write ``frame`` (H, W, 3) into ``result``, tinted by each class of ``classes`` where it is ``likely`` (H, W)."""
+def _tint(frame: Frame, probabilities: Mapping[ClassSpec, npt.NDArray[np.float32]], result: Frame) -> None:
+    """Write ``frame`` (H, W, 3) into ``result``, tinted in each class's colour by its probability (H, W)."""
     # The fourth power draws an edge some pixels wide where the most probable class changes, and only there.
-    weights = [np.square(np.square(plane)) for plane in likely]
-    scale = np.float32(OVERLAY_STRENGTH) / np.maximum(sum(weights), np.float32(1e-12))
-    tinted = [(c.color, weight * scale) for c, weight in zip(classes, weights, strict=True) if c.role != "background"]
-    kept = sum((-share for _, share in tinted), np.ones(frame.shape[:2], np.float32))
+    weights = {entry: np.square(np.square(plane)) for entry, plane in probabilities.items()}
+    scale = np.float32(OVERLAY_STRENGTH) / np.maximum(sum(weights.values()), np.float32(1e-12))
+    kept = np.ones(frame.shape[:2], np.float32)
+    tinted = []
+    for entry, weight in weights.items():
+        if entry.role != "background":
+            tinted.append((entry.color, weight * scale))
+            kept -= tinted[-1][1]
     for channel in range(3):  # one at a time: three interleaved cost five times as much
         values = frame[..., channel] * kept
         for color, share in tinted:
@@ -92,11 +94,12 @@ def _tint(frame: Frame, likely: Sequence[npt.NDArray[np.float32]], classes: Sequ
 
 
 def _opacity(frame: Frame, probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    """``postprocess.opacity``, made at no more pixels than a model's answer is worth, and enlarged."""
+    """``masks.opacity``, made at no more pixels than a model's output is worth, and enlarged."""
     height, width = frame.shape[:2]
     scale = min(1.0, _OPACITY_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    opacity = postprocess.opacity(probabilities, size, spec)
+    planes = masks.photo_planes(probabilities, place((width, height), spec), spec)
+    opacity = masks.opacity(planes, size, spec)
     result: npt.NDArray[np.uint8] = load_opencv(_PURPOSE).resize(opacity, (width, height))
     return result
 
@@ -110,13 +113,13 @@ def _chequerboard(height: int, width: int) -> Frame:
 
 
 def _blurred(frame: Frame, opacity: npt.NDArray[np.uint8]) -> Frame:
-    """The frame out of focus, of background pixels alone: else the foreground would shine around itself."""
+    """The frame out of focus, made of background pixels alone: no halo of the foreground surrounds it."""
     cv2 = load_opencv(_PURPOSE)
     height, width = frame.shape[:2]
     rows = min(height, _BLUR_ROWS)
     size = (max(1, round(width * rows / height)), rows)
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    # Never 0, so that there is a colour where all of a neighbourhood is foreground.
+    # Never 0: where a whole neighbourhood is foreground there must be a colour too.
     share = (1.001 - cv2.resize(opacity, size, interpolation=cv2.INTER_AREA) / np.float32(255)).astype(np.float32)
     colours = cv2.GaussianBlur(small * share[..., np.newaxis], (0, 0), _BLUR_SIGMA)
     colours /= cv2.GaussianBlur(share, (0, 0), _BLUR_SIGMA)[..., np.newaxis]
@@ -125,12 +128,12 @@ def _blurred(frame: Frame, opacity: npt.NDArray[np.uint8]) -> Frame:
 
 
 def with_status(picture: Frame, status: Status) -> Frame:
-    """A copy of ``picture`` with the figures of ``status`` in its upper left corner, and the message at its foot."""
+    """A copy of ``picture`` with the numbers of ``status`` in its upper left corner, and the message at its foot."""
     image = Image.fromarray(picture)
     height = max(11, round(picture.shape[0] / 28))
-    _write(image, status_line(status), height, _INK, at_foot=False)
+    _draw_label(image, status_line(status), height, _INK, at_foot=False)
     if status.message:
-        _write(image, status.message, height, _ALERT, at_foot=True)
+        _draw_label(image, status.message, height, _ALERT, at_foot=True)
     return np.array(image)
 
 
@@ -141,8 +144,8 @@ def status_line(status: Status) -> str:
     return f"{rate} fps   {latency} ms   {status.dropped} dropped"
 
 
-def _write(image: Image.Image, text: str, height: int, ink: tuple[int, int, int, int], *, at_foot: bool) -> None:
-    """Write a line on a dark label, legible on whatever is behind it; one too long for the picture is cut."""
+def _draw_label(image: Image.Image, text: str, height: int, ink: tuple[int, int, int, int], *, at_foot: bool) -> None:
+    """Draw a line of text on a dark label; one too long for the picture is cut."""
     font, gap = _font(height), height // 2
     while len(text) > 1 and font.getlength(text) > image.width - 4 * gap:
         text = text[: -2 if text.endswith("…") else -1].rstrip() + "…"

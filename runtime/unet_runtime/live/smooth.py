@@ -1,4 +1,4 @@
-"""Probabilities of a camera's frames, calmed: less flicker where the picture stands still, no ghosts where it moves."""
+"""Probabilities smoothed over a camera's frames, except where the picture moves: less flicker, no ghosts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 
-_BLOCK = 4
-"""Pixels of the model's grid, squared, whose mean grey is compared: a camera's noise is averaged away."""
-
-_STILL, _MOVED = 4.0, 16.0
-"""Grey levels of 255. Up to the first a block counts as unchanged, from the second on as new."""
-
+_BLOCK = 4  # pixels of the model's grid, squared, whose mean grey is compared: a camera's noise is averaged away
+_STILL, _MOVED = 4.0, 16.0  # grey levels of 255. Up to the first a block counts as unchanged, from the second on as new
 _CUT = 0.5
 """Share of blocks that are new from which the scene is another one."""
 
@@ -35,18 +31,18 @@ class Smoother:
         self.strength = strength
         self.resets = 0
         """Scenes that began anew."""
-        self._answered = spec.input.answered
+        self._valid = spec.input.valid
         self._size = (spec.output.width, spec.output.height)
         self._blocks = (max(1, spec.output.width // _BLOCK), max(1, spec.output.height // _BLOCK))
         self._past: npt.NDArray[np.float32] | None = None  # (h', w', C)
         self._scene: npt.NDArray[np.float32] | None = None  # grey (blocks), averaged as the probabilities are
 
     def __call__(self, image: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Calm one frame's answer.
+        """Smooth one frame's probabilities.
 
         Args:
             image: uint8 (1, h, w, 3) RGB, the model's input.
-            probabilities: float32 (h', w', C), its answer; left as it is.
+            probabilities: float32 (h', w', C), its output; left as it is.
 
         Returns:
             float32 (h', w', C); ``probabilities`` themselves for the first frame of a scene.
@@ -63,7 +59,7 @@ class Smoother:
             self.resets += 1
             self._past, self._scene = probabilities, scene
             return probabilities
-        # Beside what moves the model's answer changes too.
+        # Beside what moves the model's output changes too.
         weights = self.strength * np.clip((_MOVED - _widened(change)) / (_MOVED - _STILL), 0, 1)  # (blocks)
         self._scene = scene + weights * (self._scene - scene)
         share = np.asarray(Image.fromarray(weights).resize(self._size, Image.Resampling.BILINEAR))[..., np.newaxis]
@@ -72,9 +68,9 @@ class Smoother:
         return smoothed
 
     def _grey_blocks(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Mean grey of each block of the picture that the answer covers: float32 (blocks high, blocks wide)."""
-        seen = image[(0, *self._answered)]
-        grey = Image.fromarray(np.ascontiguousarray(seen)).convert("L").resize(self._blocks, Image.Resampling.BOX)
+        """Mean grey of each block of the picture that the output covers: float32 (blocks high, blocks wide)."""
+        covered = image[(0, *self._valid)]
+        grey = Image.fromarray(np.ascontiguousarray(covered)).convert("L").resize(self._blocks, Image.Resampling.BOX)
         return np.asarray(grey, np.float32)
 
 

@@ -10,21 +10,19 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from unet_runtime.errors import SourceError
-from unet_runtime.live.opencv import load_opencv
-
-KINDS = ("camera", "file", "stream")
+from unet_runtime.core.errors import SourceError
+from unet_runtime.io.video.opencv import load_opencv
 
 
 @dataclass(frozen=True)
 class Source:
     """Where frames come from."""
 
-    kind: str
-    """One of ``KINDS``: a camera of this machine, a video file played as if it were one, an address."""
+    kind: Literal["camera", "file", "stream"]
+    """A camera of this machine, a video file played as if it were one, or an address."""
     target: int | str
     """As OpenCV takes it: a camera's number, a path or an address."""
     name: str
@@ -36,7 +34,7 @@ class Patience:
     """How long a camera is waited for, in seconds."""
 
     open: float = 5.0
-    """For a stream to answer."""
+    """For a stream to respond."""
     read: float = 3.0
     """For the next frame of a stream, until it counts as lost. (V4L2 cameras: see opencv.py.)"""
     delays: tuple[float, ...] = (0.2, 1, 2, 4, 8, 16, 30)
@@ -95,8 +93,8 @@ def open_capture(source: Source, patience: Patience) -> Any | None:
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
-# TCP: a lost packet delays the picture, where UDP would tear it. nobuffer: what arrives while FFmpeg looks at the
-# stream's format is not played first (an RTSP stream would begin 0.9 s behind life).
+# TCP: a lost packet delays the picture; UDP would tear it. nobuffer: what arrives while FFmpeg examines the stream's
+# format is not played first (an RTSP stream would begin 0.9 s late).
 _LOW_LATENCY = "rtsp_transport;tcp|fflags;nobuffer"
 
 _environment_lock = threading.Lock()
@@ -104,12 +102,16 @@ _environment_lock = threading.Lock()
 
 def _open_stream(cv2: Any, address: str, patience: Patience) -> Any:
     parameters = [
-        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(patience.open * 1000),
-        cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(patience.read * 1000),
-        # Each further thread of an H.264 decoder holds one frame back.
-        cv2.CAP_PROP_N_THREADS, 1,
-    ]  # fmt: skip
-    with _environment_lock:  # the only way to FFmpeg's own options
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        int(patience.open * 1000),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        int(patience.read * 1000),
+        # Each further thread of a decoder delays the picture by one frame:
+        # https://github.com/Nevcairiel/LAVFilters/issues/112
+        cv2.CAP_PROP_N_THREADS,
+        1,
+    ]
+    with _environment_lock:  # FFmpeg's own options have no other way in
         set_by_user = _OPTIONS in os.environ
         os.environ.setdefault(_OPTIONS, _LOW_LATENCY)
         try:
@@ -123,14 +125,19 @@ def _open_stream(cv2: Any, address: str, patience: Patience) -> Any:
 
 
 def explain(source: Source, opened: bool, patience: Patience) -> str:
-    """Why a source gives no picture, as far as can be told from here, and what to do."""
-    if opened:
-        return f"{source.name}: opened, but no picture came: does another program use it? {_tried(source, patience)}"
+    """Why a source gives no picture, as far as can be found out from here, and what to do."""
     if source.kind == "camera":
-        return _explain_camera(source)
-    if source.kind == "file":
-        return f"{source.name}: not a video that OpenCV can read"
-    return _explain_stream(source, patience)
+        reason = f"opened, but gave no picture: {_OTHER}. Now {cameras_here()}." if opened else _camera_problem(source)
+    elif source.kind == "file":
+        reason = "not a video that OpenCV can read"
+    elif opened:
+        reason = f"opened, but gave no picture within {patience.read:g} s: {_OTHER}"
+    else:
+        reason = _stream_problem(str(source.target), patience)
+    return f"{source.name}: {reason}"
+
+
+_OTHER = "does another program use it?"
 
 
 def cameras_here() -> str:
@@ -143,39 +150,40 @@ def cameras_here() -> str:
     return f"this machine has {', '.join(map(str, devices))}"
 
 
-def _explain_camera(source: Source) -> str:
-    device = Path(f"/dev/video{source.target}" if isinstance(source.target, int) else source.target)
+def _camera_problem(source: Source) -> str:
     if sys.platform != "linux":
-        return f"{source.name}: does not open: is it plugged in, and may this program use cameras?"
+        return "does not open: is it plugged in, and may this program use cameras?"
+    device = Path(f"/dev/video{source.target}" if isinstance(source.target, int) else source.target)
     if not device.exists():
-        return f"{source.name}: there is no {device}: {cameras_here()}"
+        return f"there is no {device}: {cameras_here()}"
     if not os.access(device, os.R_OK | os.W_OK):
-        return f'{source.name}: no permission for {device}: sudo usermod -aG video "$USER", then log in again'
+        return f'no permission for {device}: sudo usermod -aG video "$USER", then log in again'
     return (
-        f"{source.name}: {device} does not open as a camera: another program may use it, or it is one of the camera's "
-        f"side channels: {cameras_here()}"
+        f"{device} does not open as a camera: another program may use it, or it is one of the camera's side channels: "
+        f"{cameras_here()}"
     )
 
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 
-def _explain_stream(source: Source, patience: Patience) -> str:
-    parts = urlsplit(str(source.target))
+def _stream_problem(address: str, patience: Patience) -> str:
+    parts = urlsplit(address)
     port = parts.port or _PORTS.get(parts.scheme)
     if parts.hostname and port:
         try:
             socket.create_connection((parts.hostname, port), timeout=patience.read).close()
         except OSError as error:
-            reason = error.strerror or str(error)
-            return f"{source.name}: no connection to {parts.hostname} port {port} ({reason}): is the camera on?"
-        if parts.scheme in ("http", "https") and (answer := _http_answer(str(source.target), patience)):
-            return f"{source.name}: the camera answers {answer}: is the path right, are name and password needed?"
-    return f"{source.name}: gives no video: is the path right? {_tried(source, patience)}"
+            return f"no connection to {parts.hostname} port {port} ({error.strerror or error}): is the camera on?"
+        refusal = _http_refusal(address, patience) if parts.scheme in ("http", "https") else ""
+        if refusal:
+            return f"the camera responds {refusal}: is the path right, are name and password needed?"
+    waited = f"Waited {patience.open:g} s for a response and {patience.read:g} s for a picture."
+    return f"gives no video: is the path right? {waited}"
 
 
-def _http_answer(address: str, patience: Patience) -> str:
-    """Status and reason where the server refuses; else empty."""
+def _http_refusal(address: str, patience: Patience) -> str:
+    """Status and reason, such as ``401 Unauthorized``, where the server refuses; else empty."""
     from base64 import b64encode
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -195,9 +203,3 @@ def _http_answer(address: str, patience: Patience) -> str:
     except (OSError, ValueError, HTTPException):
         pass
     return ""
-
-
-def _tried(source: Source, patience: Patience) -> str:
-    if source.kind == "stream":
-        return f"Waited {patience.open:g} s for an answer and {patience.read:g} s for a picture."
-    return f"Now {cameras_here()}." if source.kind == "camera" else ""

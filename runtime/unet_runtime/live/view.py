@@ -1,4 +1,4 @@
-"""Where the live picture is shown: a window, a web page on this machine, or nowhere."""
+"""The interface of a view of the live picture; views.py lists the views."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import BackendError
-
-VIEWS = ("auto", "window", "web", "none")
 KEYS = "qsb"
 """q quits, s saves, b switches the background; a view reports no other key."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is told beside a picture."""
+    """What is written beside a picture."""
 
     frame_rate: float = 0.0
     """Pictures shown per second."""
@@ -33,9 +30,9 @@ class View(Protocol):
     """All methods are called from the main thread: window systems insist on it."""
 
     name: str
-    """``window``, ``web at http://127.0.0.1:8080/`` or ``none``: what a command tells its user."""
+    """``window``, ``web at http://127.0.0.1:8080/`` or ``none``, for the user."""
     note: str
-    """Why it is this view and not the better one; empty if there is nothing to explain."""
+    """Why a better view was not opened; empty if there is nothing to explain."""
 
     def show(self, picture: npt.NDArray[np.uint8], status: Status) -> None:
         """Show a picture, and ``status`` with it.
@@ -52,7 +49,7 @@ class View(Protocol):
         """
 
     def close(self) -> None:
-        """Take the view away. Closing it again does nothing."""
+        """Remove the view. Closing it again does nothing."""
 
 
 class NoView:
@@ -67,39 +64,3 @@ class NoView:
         return ""
 
     def close(self) -> None: ...
-
-
-def open_view(kind: str = "auto", *, port: int = 8080, host: str = "127.0.0.1") -> View:
-    """Open a view, to be closed by the caller.
-
-    Args:
-        kind: ``window``, ``web``, ``none``, or ``auto``: a window where one can be opened, else the web page.
-        port: of the web page; where it is taken, the next free one. 0 lets the system choose.
-        host: address that the web page is served at; only this machine reaches the default.
-
-    Raises:
-        BackendError: no window can be opened here; the message says why and what to do.
-        OutputError: no web page can be served at ``host`` and ``port``.
-    """
-    if kind not in VIEWS:
-        raise BackendError(f"view {kind!r}, expected one of {', '.join(VIEWS)}")
-    if kind == "none":
-        return NoView()
-    note = ""
-    if kind in ("auto", "window"):
-        try:
-            return _window()
-        except BackendError as error:
-            if kind == "window":
-                raise
-            note = f"no window: {error}"
-    # Imported when it is needed, as the window is: an HTTP server takes its time to load.
-    from unet_runtime.live.web import WebView
-
-    return WebView(host, port, note)
-
-
-def _window() -> View:
-    from unet_runtime.live.window import Window
-
-    return Window()

@@ -12,6 +12,7 @@ is encoded once, when the first client asks for it, and by that client's thread:
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import socket
@@ -29,17 +30,15 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from unet_runtime.errors import OutputError
-from unet_runtime.live.feed import Feed, Shown
+from unet_runtime.core.errors import OutputError
+from unet_runtime.live.feed import Feed, Picture
+from unet_runtime.live.newest import Numbered
 from unet_runtime.live.view import KEYS, Status
 
 _PORTS_TRIED = 20
-_WAIT = 2.0
-"""Seconds that ``/frame`` waits for a picture before it answers that there is none."""
-_CLIENT_TIMEOUT = 10.0
-"""Seconds after which a client that neither asks nor takes anything is given up."""
-_SEND_BUFFER = 1 << 16
-"""Bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past."""
+_WAIT = 2.0  # seconds that ``/frame`` waits for a new picture before it responds that there is none
+_CLIENT_TIMEOUT = 10.0  # seconds after which a client that neither asks nor takes anything is disconnected
+_SEND_BUFFER = 1 << 16  # bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past
 _BOUNDARY = "picture"
 
 _HEADERS = {
@@ -53,7 +52,7 @@ _HEADERS = {
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-"""No other page may show, read or press anything here, and this one loads nothing from elsewhere."""
+"""No other page may show or read anything here or press keys, and this one loads nothing from elsewhere."""
 
 
 class WebView:
@@ -80,7 +79,7 @@ class WebView:
 
     def show(self, picture: npt.NDArray[np.uint8], status: Status) -> None:
         """See ``View``. Returns at once."""
-        self._feed.put(picture, status)
+        self._feed.put(Picture(picture, status))
 
     def keys(self) -> str:
         return self._feed.take_keys()
@@ -100,20 +99,10 @@ def _open_server(host: str, port: int, feed: Feed) -> _Server:
             return _Server((host, candidate), feed)
         except OSError as error:
             reason = error.strerror or str(error)
-            # Another port helps where one is in use or reserved for root; nothing does where the address is wrong.
-            if not _is_usable(host):
-                raise OutputError(f"web view: cannot serve at {host!r} ({reason}): take 127.0.0.1") from error
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # no other port helps
+                raise OutputError(f"web view: cannot serve at {host!r} ({reason}): use 127.0.0.1") from error
     tried = f"port {port}" if len(ports) < 2 else f"any port from {ports[0]} to {ports[-1]}"
     raise OutputError(f"web view: cannot serve at {tried} of {host} ({reason}): name another with --port")
-
-
-def _is_usable(host: str) -> bool:
-    """Whether the system could serve at ``host``, on a port of its own choice."""
-    try:
-        with socket.create_server((host, 0), family=_family(host)):
-            return True
-    except OSError:
-        return False
 
 
 def _family(host: str) -> socket.AddressFamily:
@@ -121,8 +110,8 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 class _Server(ThreadingHTTPServer):
-    # On Windows the option means that two programs share the port.
-    allow_reuse_address = sys.platform != "win32"
+    allow_reuse_address = sys.platform != "win32"  # where it means that two programs share the port
+    daemon_threads = True  # a program that ends without ``close`` ends
 
     def __init__(self, address: tuple[str, int], feed: Feed) -> None:
         self.feed = feed
@@ -134,16 +123,14 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the name service, maybe for seconds, for a name that nobody needs.
+        # Not HTTPServer's, which asks the name service for a name that nobody needs, maybe for seconds.
         socketserver.TCPServer.server_bind(self)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        # Daemons, so that a program that ends without close() ends; known, so that close() can end them.
-        arguments = (request, client_address)
-        thread = threading.Thread(target=self.process_request_thread, args=arguments, name="web client", daemon=True)
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            self._clients[request] = thread
-        thread.start()
+            self._clients[request] = threading.current_thread()  # so that ``server_close`` can end it
+        threading.current_thread().name = "web client"
+        super().process_request_thread(request, client_address)
 
     def close_request(self, request: Any) -> None:
         with self._lock:
@@ -162,7 +149,7 @@ class _Server(ThreadingHTTPServer):
             thread.join(1)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error; anything else is one of ours, and its thread shows it."""
+        """Ignore clients that went away; report anything else."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -176,40 +163,40 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         if not self._is_from_here(is_page=path == "/"):
-            self._answer(403, b"refused: open the address that unet-run printed\n")
+            self._respond(403, b"refused: open the address that unet-run printed\n")
         elif path == "/":
-            self._answer(200, self.server.page, "text/html; charset=utf-8")
+            self._respond(200, self.server.page, "text/html; charset=utf-8")
         elif path == "/frame":
             self._frame()
         elif path == "/stream":
             self._stream()
         elif path == "/status":
-            self._answer(200, _status_json(self.server.feed.newest()).encode(), "application/json")
+            self._respond(200, _status_json(self.server.feed.get()).encode(), "application/json")
         else:
-            self._answer(404, b"no such page\n")
+            self._respond(404, b"no such page\n")
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not (length.isdecimal() and int(length) <= 64):
             self.close_connection = True  # what follows is not read
-            self._answer(413, b"expected some of the letters " + KEYS.encode() + b"\n")
+            self._respond(413, b"expected some of the letters " + KEYS.encode() + b"\n")
             return
         keys = self.rfile.read(int(length)).decode("latin-1")
         if not self._is_from_here():
-            self._answer(403, b"refused: keys are pressed on the page itself\n")
+            self._respond(403, b"refused: keys are pressed on the page itself\n")
         elif urlsplit(self.path).path != "/keys":
-            self._answer(404, b"no such page\n")
+            self._respond(404, b"no such page\n")
         elif not keys or set(keys) - set(KEYS):
-            self._answer(400, b"expected some of the letters " + KEYS.encode() + b"\n")
+            self._respond(400, b"expected some of the letters " + KEYS.encode() + b"\n")
         else:
             self.server.feed.press(keys)
-            self._answer(204)
+            self._respond(204)
 
     def _is_from_here(self, *, is_page: bool = False) -> bool:
-        """Whether neither another web page has sent this request, nor one whose name was made to point here.
+        """Whether this request comes from our own page, not from another web page, also not by DNS rebinding.
 
-        Browsers say so themselves: Host is the name they believe to talk to (a number cannot be made to point
-        elsewhere), Origin and Sec-Fetch-Site whose page it is. A link to our page may stand anywhere.
+        Browsers send what shows it: Host is the name they believe to talk to (a number cannot be rebound), Origin and
+        Sec-Fetch-Site say whose page asks. A link to our page may stand anywhere.
         """
         host = self.headers.get("Host", "")
         if not _is_address(host, self.server.names):
@@ -222,15 +209,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _frame(self) -> None:
         after = parse_qs(urlsplit(self.path).query).get("after", ["0"])[0]
         if not (after.isascii() and after.isdecimal()):
-            self._answer(400, b"expected after=NUMBER\n")
+            self._respond(400, b"expected after=NUMBER\n")
             return
-        shown = self.server.feed.newest(int(after), _WAIT)
-        if shown is None:
-            self._answer(204)
+        newest = self.server.feed.jpeg(int(after), _WAIT)
+        if newest is None:
+            self._respond(204)
             return
-        shown, jpeg = self.server.feed.jpeg(shown)
-        headers = {"X-Frame": str(shown.number), "X-Status": _status_json(shown)}
-        self._answer(200, jpeg, "image/jpeg", headers)
+        picture, jpeg = newest
+        headers = {"X-Frame": str(picture.number), "X-Status": _status_json(picture)}
+        self._respond(200, jpeg, "image/jpeg", headers)
 
     def _stream(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -240,16 +227,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(separator)
         number = 0
         while not self.server.feed.ended:
-            shown = self.server.feed.newest(number, _WAIT)
-            if shown is None:
+            newest = self.server.feed.jpeg(number, _WAIT)
+            if newest is None:
                 continue
-            shown, jpeg = self.server.feed.jpeg(shown)
-            number = shown.number
+            picture, jpeg = newest
+            number = picture.number
             head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
-            # The separator behind the picture, not before the next: browsers show what they know to be complete.
+            # The separator behind the picture, not before the next, so that browsers know it is complete and show it:
+            # https://github.com/miguelgrinberg/flask-video-streaming/pull/75
             self.wfile.write(head + jpeg + b"\r\n" + separator)
 
-    def _answer(
+    def _respond(
         self,
         code: int,
         body: bytes = b"",
@@ -284,11 +272,11 @@ def _is_address(host: str, names: set[str]) -> bool:
     return True
 
 
-def _status_json(shown: Shown | None) -> str:
-    """ASCII, in one line, so that a header can hold it; null for a figure that is not known."""
-    status = shown.status if shown else Status()
-    figures = {"frame": shown.number if shown else 0, **asdict(status)}
-    known = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figures.items()
-    }
-    return json.dumps(known)
+def _status_json(picture: Numbered[Picture] | None) -> str:
+    """ASCII, in one line, so that a header can hold it; null for a number that is not known."""
+    status = picture.value.status if picture else Status()
+    content: dict[str, Any] = {"frame": picture.number if picture else 0, **asdict(status)}
+    for key in ("frame_rate", "latency"):
+        if not math.isfinite(content[key]):
+            content[key] = None
+    return json.dumps(content)

@@ -1,59 +1,65 @@
-"""Rounds, medians and percentiles of answers that are known; accuracy of a model whose right answers are known."""
+"""Rounds, medians and percentiles of measurements that are known; accuracy of a model whose output is known."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.bench.rows import row
-from unet_runtime.bench import children
+from tests.helpers.rows import row
 from unet_runtime.bench import measure as measures
 from unet_runtime.bench.benchmark import bench
-from unet_runtime.bench.children import Answer, Start
-from unet_runtime.bench.measure import TOTAL, Row, Settings
-from unet_runtime.bench.photos import timed_photos, truth
+from unet_runtime.bench.measure import TOTAL, ColdStart, Row, Settings
+from unet_runtime.bench.photos import labelled_photos, timed_photos
 from unet_runtime.bench.plan import Combination, plan
 from unet_runtime.bench.report import to_json
 from unet_runtime.bench.worker import STAGES
-from unet_runtime.errors import BackendError, SourceError
+from unet_runtime.core.errors import BackendError, SourceError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def test_combinations_take_turns_on_the_same_photos_and_a_failed_one_is_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[tuple[str, list[str]]] = []
 
-    def time_photos(combination: Combination, photos: list[Path], kind: str) -> Answer:
+    def run_worker(combination: Combination, photos: list[Path], kind: str) -> dict[str, Any]:
         asked.append((combination.backend, [path.name for path in photos]))
         if combination.backend == "openvino":
             raise BackendError("broken")
         seconds = 0.010 * len(asked)
-        result = {"samples": [[seconds] * len(STAGES)] * len(photos), "peak_memory": 1000 * len(asked)}
-        return Answer(Start(seconds, 0, 0), "Engine 1", "cpu", "", result)
+        return {
+            "cold_start": {"total": seconds * 1000, "load": 0, "first": 0},
+            "engine": "Engine 1",
+            "device": "cpu",
+            "note": "",
+            "samples": [[seconds] * len(STAGES)] * len(photos),
+            "peak_memory": 1000 * len(asked),
+        }
 
-    monkeypatch.setattr(children, "time_photos", time_photos)
+    monkeypatch.setattr(measures, "run_worker", run_worker)
     combinations = [row(1, backend=backend).combination for backend in ("onnx", "openvino", "tflite")]
     settings = Settings((Path("a"), Path("b"), Path("c")), rounds=3, photos_a_round=2)
-    said: list[str] = []
-    first, broken, last = measures.measure(combinations, settings, said.append)
+    with caplog.at_level(logging.INFO):
+        first, broken, last = measures.measure(combinations, settings)
 
     turns = [["a", "b"], ["c", "a"], ["b", "c"]]
     expected = [("onnx", turns[0]), ("openvino", turns[0]), ("tflite", turns[0])]
     expected += [(backend, turn) for turn in turns[1:] for backend in ("onnx", "tflite")]
     assert asked == expected
-    assert said[0] == "round 1 of 3, 1 of 3: m.float32.onnx, onnx, 1 thread"
+    assert caplog.messages[0] == "round 1 of 3, 1 of 3: m.float32.onnx, onnx, 1 thread"
     assert broken == Row(combinations[1], error="broken")
     # onnx was asked 1st, 4th and 6th: 10, 40 and 60 ms a stage
     assert first.stages["decode"].p50 == pytest.approx(40)
     assert first.stages[TOTAL].p95 == pytest.approx(60 * len(STAGES))
     assert first.photos_a_second == pytest.approx(1 / (0.040 * len(STAGES)))
-    assert first.cold_start == pytest.approx((0.040, 0, 0))
+    assert first.cold_start == ColdStart(pytest.approx(40), 0, 0)
     assert (first.photos, first.peak_memory, last.peak_memory) == (6, 6000, 7000)
 
 
@@ -78,17 +84,17 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def test_accuracy_is_measured_once_a_model_and_engine_and_photos_that_cannot_be_read_are_named(
-    colour_model: Path, labelled: Path
+    colour_model: Path, labelled: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     combinations, refusals = plan([colour_model], ["onnx"], ["cpu"], [1, 2])
     photos, problems = timed_photos(labelled, 9)
     assert [path.name for path in photos] == ["a.jpg", "b.jpg"]
     assert "c.jpg: not an image" in problems[0]
-    said: list[str] = []
-    report = bench(
-        combinations, refusals, Settings(photos, 1, 2), lambda model: truth(model, labelled, None, 9), said.append
-    )
-    assert sum(line.startswith("accuracy") for line in said) == 1
+    with caplog.at_level(logging.INFO):
+        report = bench(
+            combinations, refusals, Settings(photos, 1, 2), lambda model: labelled_photos(model, labelled, None, 9)
+        )
+    assert sum(line.startswith("accuracy") for line in caplog.messages) == 1
     one, two = (item.accuracy for item in report.rows)
     assert one is two
     assert one is not None
@@ -97,7 +103,7 @@ def test_accuracy_is_measured_once_a_model_and_engine_and_photos_that_cannot_be_
     # a is right everywhere; in b the blue third is labelled red. Resized 30 -> 32, the stripes' edges mix.
     assert one.class_iou == pytest.approx({"red": 2 / 3, "green": 1.0, "blue": 1 / 2}, abs=0.05)
     assert one.mean_iou == pytest.approx(np.mean(list(one.class_iou.values())))
-    content = json.loads(json.dumps(to_json(report), allow_nan=False))
+    content = json.loads(to_json(report))
     assert content["rows"][1]["accuracy"]["mean_iou"] == one.mean_iou
     assert content["settings"]["truth"] == 3
 
@@ -106,10 +112,10 @@ def test_a_dataset_s_test_part_is_the_truth_and_a_folder_without_trimaps_has_non
     colour_model: Path, labelled: Path, tmp_path: Path
 ) -> None:
     model = plan([colour_model], ["onnx"], ["cpu"], [1])[0][0].model
-    assert [photo.name for photo, _ in truth(model, None, labelled, 9)] == ["a.jpg"]
-    assert [photo.name for photo, _ in truth(model, labelled, None, 2)] == ["a.jpg", "b.jpg"]
-    assert truth(model, labelled / "images", None, 9) == []
-    assert truth(model, None, None, 9) == []
+    assert [photo.name for photo, _ in labelled_photos(model, None, labelled, 9)] == ["a.jpg"]
+    assert [photo.name for photo, _ in labelled_photos(model, labelled, None, 2)] == ["a.jpg", "b.jpg"]
+    assert labelled_photos(model, labelled / "images", None, 9) == []
+    assert labelled_photos(model, None, None, 9) == []
 
 
 def test_folders_without_a_photo_are_named(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from unet_runtime.backends import ENGINES, installed
 from unet_runtime.bench import plan as plans
-from unet_runtime.bench.plan import MODELS, model_files, plan, usable_cores
-from unet_runtime.errors import ModelFileError
+from unet_runtime.bench.plan import model_files, plan
+from unet_runtime.core.cores import usable_cores
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.engines import ENGINES, MODELS, installed
 
 
 def test_the_bundled_models_are_measured_when_none_is_named() -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.bench.rows import MACHINE, row
+from tests.helpers.rows import MACHINE, row
 from unet_runtime.bench import advice, plot
 from unet_runtime.bench.advice import advise
 from unet_runtime.bench.measure import Row, Settings
 from unet_runtime.bench.plan import Refusal
 from unet_runtime.bench.report import Report, to_json, to_text
+from unet_runtime.core.install import pip_command
 
 SETTINGS = Settings((Path("a.jpg"),), rounds=2, photos_a_round=20)
 
@@ -25,13 +26,13 @@ def report(*rows: Row, refused: tuple[Refusal, ...] = ()) -> Report:
     return Report(MACHINE, SETTINGS, rows, refused, advise(rows, MACHINE))
 
 
-def test_the_table_is_aligned_and_has_every_figure() -> None:
+def test_the_table_is_aligned_and_has_every_measurement() -> None:
     rows = [row(10, mean_iou=0.75), row(100, backend="tflite", precision="int8", threads=16, mean_iou=0.74)]
     text = to_text(report(*rows))
     lines = text.splitlines()
     head = next(line for line in lines if line.startswith("model "))
     first, second = lines[lines.index(head) + 1 : lines.index(head) + 3]
-    for column in ("threads", "ms a photo", "inference", "photos/s", "cold start", "memory", "file", "mean IoU"):
+    for column in ("threads", "ms per photo", "inference", "photos/s", "cold start", "memory", "file", "mean IoU"):
         end = head.index(column) + len(column)
         assert first[end - 1] != " ", column
         assert second[end - 1] != " ", column
@@ -52,7 +53,7 @@ def test_failures_are_named_beside_what_was_measured() -> None:
     assert "failed: m.float32.onnx, openvino, auto, 1 thread: its library is missing" in text
     assert "failed: x.onnx: damaged" in text
     assert (result.failed, len(result.measured)) == (2, 1)
-    content = json.loads(json.dumps(to_json(result), allow_nan=False))
+    content = json.loads(to_json(result))
     assert [entry["error"] for entry in content["rows"]] == ["", "its library is missing"]
     assert content["rows"][1]["cold_start"] is None
     assert content["refused"] == [{"file": "x.onnx", "reason": "x.onnx: damaged"}]
@@ -73,7 +74,7 @@ def test_a_busy_machine_is_named_as_such() -> None:
 def test_the_fastest_and_the_most_accurate_are_named() -> None:
     rows = [row(30, mean_iou=0.8), row(10, backend="openvino", threads=2, mean_iou=0.7)]
     sentences = advise(rows, MACHINE)
-    assert sentences[0].startswith("Fastest: m.float32.onnx, OpenVINO 2026.4.1, 2 threads: 14.0 ms a photo")
+    assert sentences[0].startswith("Fastest: m.float32.onnx, OpenVINO 2026.4.1, 2 threads: 14.0 ms per photo")
     assert sentences[1] == "Most accurate: m.float32.onnx, ONNX Runtime 1.31.1: mean IoU 0.8000"
 
 
@@ -116,7 +117,7 @@ def test_int8_is_compared_in_the_same_engine_or_else_with_the_fastest() -> None:
 
 def test_an_engine_that_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advice, "installed", lambda name: name != "openvino")
-    expected = 'Not installed, so not measured: openvino (pip install "unet-edge-runtime[openvino]")'
+    expected = f"Not installed, so not measured: openvino ({pip_command('openvino')})"
     assert advise([row(10)], MACHINE)[-1] == expected
     tried = Row(row(1, backend="openvino").combination, error="not installed")
     assert expected not in advise([row(10), tried], MACHINE)  # its row says so already

@@ -12,20 +12,22 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from unet_runtime.bench.worker import confusion_matrix
-from unet_runtime.errors import SourceError
-from unet_runtime.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.core.errors import SourceError
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
+from unet_runtime.segmenter import Segmenter
 
 SIZE, MARGIN = 12, 2
 
 
 class Unpadded:
-    """A segmenter whose convolutions cut ``MARGIN`` pixels of each side; it answers with the colour it sees."""
+    """A segmenter whose convolutions cut ``MARGIN`` pixels off each side; its output is the colour it sees."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.backend: Any = self
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    prepare = Segmenter.prepare
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
         return images[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)
 
 
@@ -35,7 +37,7 @@ def spec() -> ModelSpec:
     return replace(colour_spec(SIZE), input=InputSpec(SIZE, SIZE, margin=MARGIN), output=OutputSpec(inner, inner))
 
 
-def test_the_truth_lies_where_a_model_of_unpadded_convolutions_answers(spec: ModelSpec, tmp_path: Path) -> None:
+def test_the_trimap_is_cut_as_the_output_of_unpadded_convolutions_is(spec: ModelSpec, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 3, (SIZE - 2 * MARGIN,) * 2)
     Image.fromarray((np.eye(3)[ids] * 255).astype(np.uint8)).save(tmp_path / "a.png")

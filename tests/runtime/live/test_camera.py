@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -16,14 +15,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.runtime.live.mjpeg import SIZE, Frame, MjpegCamera, age, draw_number, photo_frame, read_number
-from unet_runtime.errors import SourceError
+from tests.helpers.live import QUICK, closed_port, wait_for
+from tests.helpers.mjpeg import SIZE, Frame, MjpegCamera, age, photo_frame, read_number
+from tests.helpers.video import write_video
+from unet_runtime.core.errors import MissingDependencyError, SourceError
+from unet_runtime.core.timings import Timings
 from unet_runtime.live.camera import Camera
-from unet_runtime.live.opencv import load_opencv
 from unet_runtime.live.source import Patience, parse_source
-from unet_runtime.timings import Timings
-
-QUICK = Patience(open=1.0, read=0.5, delays=(0.1, 0.2, 0.4, 0.8))
 
 
 @pytest.fixture
@@ -37,13 +35,6 @@ def _the_terminal_stays_clean(capfd: pytest.CaptureFixture[str]) -> Iterator[Non
     """OpenCV and FFmpeg write to the descriptor, past Python."""
     yield
     assert capfd.readouterr().err == ""
-
-
-def wait_for(what: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def shown(camera: Camera) -> Frame:
@@ -80,7 +71,7 @@ def test_a_frame_is_taken_once(served: MjpegCamera) -> None:
     with Camera(served.url) as camera:
         first = camera.newest()
         assert first is not None
-        assert camera.newest(after=first.number + 50, timeout=0.01) is None
+        assert camera.newest(after=camera.captured) is None
         following = camera.newest(after=first.number, timeout=5)
         assert following is not None
         assert following.number > first.number
@@ -136,14 +127,12 @@ def test_a_camera_that_was_switched_off_is_found_again(sample_photo: Path) -> No
             assert camera.reconnects == 1
 
 
-def test_closing_does_not_wait_longer_than_the_camera_may_take(served: MjpegCamera) -> None:
+def test_closing_a_stalled_camera_ends_its_thread(served: MjpegCamera) -> None:
     camera = Camera(served.url, Patience(read=1))
     camera.start()
     served.mode = "stall"
     time.sleep(0.2)
-    start = time.monotonic()
     camera.close()
-    assert time.monotonic() - start < 3
     assert not [thread for thread in threading.enumerate() if thread.name == "camera"]
 
 
@@ -157,15 +146,6 @@ def test_a_program_that_forgets_to_close_its_camera_ends_all_the_same(served: Mj
 # --- video files as cameras ------------------------------------------------------------------------
 
 
-def write_video(path: Path, frames: int, rate: float = 30, codec: str = "MJPG") -> Path:
-    cv2 = load_opencv("a test")
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, SIZE)
-    for number in range(frames):
-        writer.write(draw_number(np.full((SIZE[1], SIZE[0], 3), 90, np.uint8), number))
-    writer.release()
-    return path
-
-
 def test_a_video_file_plays_at_its_own_rate_once(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.avi", 20, rate=20)
     numbers = []
@@ -175,18 +155,12 @@ def test_a_video_file_plays_at_its_own_rate_once(tmp_path: Path) -> None:
             numbers.append(read_number(frame.picture))
         assert camera.ended
         assert camera.message == ""
-    assert 0.8 < time.monotonic() - start < 4
+    assert time.monotonic() - start > 0.8  # of the second that it lasts
     assert numbers == sorted(numbers)
     assert numbers[-1] == 19
 
 
 # --- what is no camera -----------------------------------------------------------------------------
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_camera_that_does_not_answer_is_named_without_its_password() -> None:
@@ -249,7 +223,7 @@ def test_what_does_not_exist_or_is_no_video_is_refused(tmp_path: Path, sample_ph
 
 def test_without_opencv_the_command_to_install_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(SourceError, match=r'needs OpenCV.*pip install "unet-edge-runtime\[video\]"'):
+    with pytest.raises(MissingDependencyError, match=r'needs OpenCV.*pip install "opencv-python-headless>='):
         Camera("0")
 
 
@@ -281,7 +255,7 @@ def gstreamer() -> str:
 @contextmanager
 def rtsp_server(python: str, photo: Path, folder: Path, port: int) -> Iterator[str]:
     (folder / "frame.rgb").write_bytes(photo_frame(photo).tobytes())
-    script = REPOSITORY / "tests" / "runtime" / "live" / "rtsp_server.py"
+    script = REPOSITORY / "tests" / "helpers" / "rtsp_server.py"
     command = [python, str(script), str(folder / "frame.rgb"), *map(str, SIZE), "30", str(port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None

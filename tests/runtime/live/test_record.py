@@ -10,24 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.runtime.live.mjpeg import SIZE, draw_number, read_number
-from unet_runtime.errors import OutputError
-from unet_runtime.live.opencv import load_opencv
+from tests.helpers.mjpeg import SIZE, draw_number
+from tests.helpers.video import frames_of, numbers
+from unet_runtime.core.errors import OutputError
+from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.writer import CODECS, VideoFile
 from unet_runtime.live.record import Recorder, affordable_rate
-from unet_runtime.videofile import CODECS, VideoFile
 
 
 def picture(number: int, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
     return draw_number(np.full((size[1], size[0], 3), 100, np.uint8), number)
-
-
-def numbers(path: Path) -> list[int]:
-    """What each frame of a video shows."""
-    cv2 = load_opencv("a test")
-    reader, found = cv2.VideoCapture(str(path)), []
-    while (frame := reader.read())[0]:
-        found.append(read_number(frame[1]))
-    return found
 
 
 def test_a_recording_shows_at_each_time_what_was_on_show(tmp_path: Path) -> None:
@@ -71,10 +63,7 @@ def test_a_camera_that_changes_its_size_is_recorded_on(tmp_path: Path) -> None:
     recorder.add(picture(1), 0.0)
     recorder.add(np.full((1080, 1920, 3), 250, np.uint8), 0.5)
     recorder.close(1.0)
-    cv2 = load_opencv("a test")
-    reader, frames = cv2.VideoCapture(str(recorder.path)), []
-    while (frame := reader.read())[0]:
-        frames.append(frame[1])
+    frames = frames_of(recorder.path)
     assert len(frames) == 10
     assert {frame.shape for frame in frames} == {(480, 640, 3)}
     assert frames[-1].mean() > 240
@@ -144,7 +133,7 @@ def test_a_full_disk_is_an_error_though_opencv_reports_none(tmp_path: Path) -> N
 import resource, sys
 import numpy as np
 from pathlib import Path
-from unet_runtime.errors import OutputError
+from unet_runtime.core.errors import OutputError
 from unet_runtime.live.record import Recorder, affordable_rate
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 recorder = Recorder(Path({str(tmp_path)!r}) / sys.argv[1])

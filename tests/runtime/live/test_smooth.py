@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.conftest import colour_spec
+from unet_runtime.core.spec import InputSpec, OutputSpec
 from unet_runtime.live.smooth import Smoother
-from unet_runtime.spec import InputSpec, OutputSpec
 
 SIZE = 64
 SPEC = colour_spec(SIZE)

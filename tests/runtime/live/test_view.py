@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from unet_runtime.errors import BackendError
-from unet_runtime.live.view import Status, open_view
+from unet_runtime.core.errors import BackendError
+from unet_runtime.live.view import Status
+from unet_runtime.live.views import open_view
 
 
 def test_no_view_takes_pictures_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -33,6 +34,6 @@ def test_a_web_view_is_at_the_address_it_names() -> None:
 
 
 def test_nothing_is_imported_for_a_view_that_is_not_opened() -> None:
-    program = "import sys; from unet_runtime.live.view import open_view; open_view('none'); print(*sys.modules)"
+    program = "import sys; from unet_runtime.live.views import open_view; open_view('none'); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"cv2", "http.server", "unet_runtime.live.picture"} & set(loaded)

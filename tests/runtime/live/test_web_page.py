@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runtime.live.conftest import STATUS
+from tests.helpers.live import STATUS
 from unet_runtime.live.view import Status
 from unet_runtime.live.web import WebView
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.conftest import colour_spec
 from tests.training.conftest import unet_train
-from unet_runtime.artifact import write_keras
-from unet_runtime.cli import exits
+from unet_runtime.core.artifact import write_keras
+from unet_runtime.core.errors import GATE
 from unet_training.compare import steps
 from unet_training.compare.steps import StepError, Steps
 
@@ -24,13 +24,25 @@ TINY = ("--preset", "demo", "--size", 32, "--epochs", 1, "--batch-size", 4)
 
 
 def test_networks_are_trained_exported_timed_once(pictures: Path, tmp_path: Path) -> None:
-    words = [PROGRAM, "compare", "edge-fast:2:1", "--data", pictures, "--output", tmp_path / "out", *TINY,
-             "--parity-count", 64, "--rounds", 1]  # fmt: skip
+    words = [
+        PROGRAM,
+        "compare",
+        "edge-fast:2:1",
+        "--data",
+        pictures,
+        "--output",
+        tmp_path / "out",
+        *TINY,
+        "--parity-count",
+        64,
+        "--rounds",
+        1,
+    ]
     first, second = (subprocess.run([*map(str, words)], capture_output=True, text=True, check=False) for _ in range(2))
     for done in (first, second):
         assert done.returncode in (0, 4), done.stderr  # a network trained for five steps may fail a gate
-    assert "training begins" in first.stdout
-    assert "training begins" not in second.stdout
+    assert "training begins" in first.stderr
+    assert "training begins" not in second.stderr
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     (row,) = content["rows"]
     assert row["label"] == "edge-fast:2:1"
@@ -42,12 +54,15 @@ def test_networks_are_trained_exported_timed_once(pictures: Path, tmp_path: Path
         assert picture.width > 1000
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("unet:x",), "expected NAME[:WIDTH[:DEPTH]][@SIZE]"),
-    (("unet2015:4",), "architecture unet2015: input size 160x160, expected"),
-    (("unet:4", "--epochs", 0), "--epochs"),
-])  # fmt: skip
-def test_wrong_usage_is_told_before_anything_is_trained(
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("unet:x",), "expected NAME[:WIDTH[:DEPTH]][@SIZE]"),
+        (("unet2015:4",), "architecture unet2015: input size 160x160, expected"),
+        (("unet:4", "--epochs", 0), "--epochs"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_is_trained(
     arguments: tuple[object, ...], words: str, pictures: Path, tmp_path: Path
 ) -> None:
     ended = unet_train("compare", *arguments, "--data", pictures, "--output", tmp_path / "out")
@@ -69,7 +84,7 @@ def test_an_export_that_fails_is_not_passed_over_for_an_older_one(
     files = ("a.float32.onnx", "a.int8.onnx")
 
     def fail(words: list[str], allowed: tuple[int, ...]) -> None:
-        assert exits.GATE in allowed
+        assert GATE in allowed
         place = tmp_path / "export" / "rejected"
         place.mkdir(parents=True)
         (place / "parity.json").write_text(json.dumps({"artifacts": [{"file": name} for name in files]}))
@@ -88,7 +103,7 @@ def test_an_export_that_fails_is_not_passed_over_for_an_older_one(
 
 
 def test_an_interruption_waits_for_the_command_to_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM to this process alone, as a supervisor sends it: the command is told, and ends as it wants to."""
+    """SIGTERM to this process alone, as a supervisor sends it: the command is interrupted, and ends as it wants to."""
     script = tmp_path / "slow.py"
     script.write_text(
         "import os, pathlib, signal, sys, time\n"

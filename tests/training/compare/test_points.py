@@ -6,16 +6,19 @@ import pytest
 
 from unet_training.compare.points import FAMILY, Point, parse
 from unet_training.errors import RecipeError
-from unet_training.options import ARCHITECTURE_NAMES
+from unet_training.models import ARCHITECTURES
 
 
-@pytest.mark.parametrize(("text", "point"), [
-    ("unet", Point("unet")),
-    ("edge-fast:24", Point("edge-fast", 24)),
-    ("dense:12:3", Point("dense", 12, 3)),
-    ("unet2015:8:3@212", Point("unet2015", 8, 3, 212)),
-    ("ladder@96", Point("ladder", size=96)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("unet", Point("unet")),
+        ("edge-fast:24", Point("edge-fast", 24)),
+        ("dense:12:3", Point("dense", 12, 3)),
+        ("unet2015:8:3@212", Point("unet2015", 8, 3, 212)),
+        ("ladder@96", Point("ladder", size=96)),
+    ],
+)
 def test_a_point_is_read_and_written_alike(text: str, point: Point) -> None:
     assert parse(text) == point
     assert point.label == text
@@ -34,4 +37,4 @@ def test_folders_are_plain_and_differ() -> None:
 
 
 def test_without_names_every_architecture_is_compared() -> None:
-    assert {parse(text).architecture for text in FAMILY} == {*ARCHITECTURE_NAMES}
+    assert {parse(text).architecture for text in FAMILY} == {*ARCHITECTURES}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import pytest
 from PIL import Image
 
 from tests.conftest import colour_spec
-from unet_runtime.spec import ModelSpec, Provenance
+from unet_runtime.core.spec import ModelSpec, Provenance
 from unet_training.compare import plot
 from unet_training.compare.points import Point
-from unet_training.compare.result import Row, as_json, row, table
-from unet_training.report import plots
+from unet_training.compare.result import Row, as_json, make_row, markdown
 
 METRICS = {"mean_iou": 0.71, "loss": 0.3, "iou": {"pet": 0.8, "background": 0.9, "border": 0.43}}
 
@@ -25,12 +23,18 @@ def spec() -> ModelSpec:
     return replace(colour_spec(160), provenance=Provenance(metrics=METRICS))
 
 
-def proven(name: str, precision: str, change: float, **more: Any) -> dict[str, Any]:
+def checked(name: str, precision: str, change: float, **more: Any) -> dict[str, Any]:
     engines = [
         {"backend": backend, "figures": {"iou_change": change, "agreement": 0.995}} for backend in ("onnx", "openvino")
     ]
-    return {"file": name, "precision": precision, "bytes": 2_000_000, "passed": True, "quantization": {},
-            "engines": engines} | more  # fmt: skip
+    return {
+        "file": name,
+        "precision": precision,
+        "bytes": 2_000_000,
+        "passed": True,
+        "quantization": {},
+        "engines": engines,
+    } | more
 
 
 def timed(path: Path, backend: str, milliseconds: float) -> dict[str, Any]:
@@ -41,23 +45,28 @@ def timed(path: Path, backend: str, milliseconds: float) -> dict[str, Any]:
 def compared(tmp_path: Path) -> Row:
     full, small = tmp_path / "a.float32.onnx", tmp_path / "a.int8.onnx"
     quantization = {"method": "percentile", "equalized": True, "precise": ["stem", "logits"], "finetune_steps": 0}
-    parity = {"artifacts": [
-        proven(full.name, "float32", 0.0), proven(small.name, "int8", -0.25, quantization=quantization),
-    ]}  # fmt: skip
+    parity = {
+        "artifacts": [
+            checked(full.name, "float32", 0.0),
+            checked(small.name, "int8", -0.25, quantization=quantization),
+        ]
+    }
     other = timed(tmp_path / "other.onnx", "onnx", 1.0)
     failed = {"model": {"file": str(small)}, "backend": "openvino", "stages": {}}
     bench = {
         "rows": [other, timed(full, "onnx", 20.0), timed(full, "openvino", 18.0), timed(small, "onnx", 9.5), failed]
     }
-    return row(Point("unet", 16), spec(), 1_947_027, [full, small], parity, bench)
+    return make_row(Point("unet", 16), spec(), 1_947_027, [full, small], parity, bench)
 
 
 def test_a_row_has_its_own_artifacts_each_in_each_engine_that_ran(compared: Row) -> None:
     assert (compared.label, compared.size, compared.parameters) == ("unet:16", 160, 1_947_027)
     assert (compared.mean_iou, compared.border_iou, compared.loss) == (0.71, 0.43, 0.3)
-    assert [(one.way, one.milliseconds, one.iou_change) for one in compared.artifacts] == [
-        ("onnx float32", 20.0, 0.0), ("openvino float32", 18.0, 0.0), ("onnx int8", 9.5, -0.25),
-    ]  # fmt: skip
+    assert [(one.variant, one.milliseconds, one.iou_change) for one in compared.artifacts] == [
+        ("onnx float32", 20.0, 0.0),
+        ("openvino float32", 18.0, 0.0),
+        ("onnx int8", 9.5, -0.25),
+    ]
     assert [one.repair for one in compared.artifacts] == [
         "",
         "",
@@ -66,7 +75,8 @@ def test_a_row_has_its_own_artifacts_each_in_each_engine_that_ran(compared: Row)
 
 
 def test_the_table_begins_with_the_most_accurate(compared: Row) -> None:
-    lines = list(table([compared, replace(compared, label="better", mean_iou=0.75, artifacts=compared.artifacts[:1])]))
+    better = replace(compared, label="better", mean_iou=0.75, artifacts=compared.artifacts[:1])
+    lines = markdown([compared, better]).splitlines()
     assert lines[0] == (
         "| network | input | parameters | mean IoU | border IoU | onnx float32, ms | openvino float32, ms | "
         "onnx int8, ms | onnx int8, points |"
@@ -79,44 +89,35 @@ def test_the_table_begins_with_the_most_accurate(compared: Row) -> None:
 
 def test_a_failed_gate_is_said(compared: Row) -> None:
     artifacts = tuple(replace(one, passed=False) for one in compared.artifacts)
-    assert "gate failed" in list(table([replace(compared, artifacts=artifacts)]))[2]
+    assert "gate failed" in markdown([replace(compared, artifacts=artifacts)])
 
 
-def test_json_holds_every_figure(compared: Row) -> None:
+def test_json_holds_every_metric(compared: Row) -> None:
     content = as_json([compared], {"rounds": 5})
     assert content["settings"] == {"rounds": 5}
     assert content["rows"][0]["artifacts"][2]["milliseconds"] == 9.5
 
 
-def test_the_plot_has_a_panel_for_each_engine_and_names_each_network(compared: Row, tmp_path: Path) -> None:
-    rows = [replace(compared, label=f"net:{number}", mean_iou=0.6 + number / 50) for number in range(8)]
-    panels = plot._panels(rows)
+def test_the_plot_has_a_panel_for_each_engine(compared: Row, tmp_path: Path) -> None:
+    rows = [replace(compared, label=f"net:{number}", mean_iou=0.6 + number / 50) for number in range(12)]
+    panels = plot.panels_of(rows)
     assert list(panels) == [
-        "ONNX Runtime float32, ms", "OpenVINO float32, ms", "ONNX Runtime int8, ms", "file, float32, MB",
-        "file, int8, MB", "parameters, millions",
-    ]  # fmt: skip
-    assert all(len(dots) == 8 for dots in panels.values())
+        "ONNX Runtime float32, ms",
+        "OpenVINO float32, ms",
+        "ONNX Runtime int8, ms",
+        "file, float32, MB",
+        "file, int8, MB",
+        "parameters, millions",
+    ]
+    assert all(len(dots) == 12 for dots in panels.values())
     # What integers lost is lost in their panel.
-    assert panels["ONNX Runtime int8, ms"][0].accuracy == pytest.approx(0.6 - 0.0025)
+    assert panels["ONNX Runtime int8, ms"][0].mean_iou == pytest.approx(0.6 - 0.0025)
     plot.draw(rows, tmp_path / "compare.png")
     with Image.open(tmp_path / "compare.png") as picture:
         assert picture.width > 1000
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 100
 
 
-def test_names_of_networks_that_lie_close_cover_each_other_nowhere() -> None:
-    dots = [plot._Dot(f"network:{number}", 1 + number / 100, 0.6 + number / 1000) for number in range(5)]
-    figure = plots.figure(5, 4)
-    axes = figure.add_subplot()
-    plot._panel(axes, "ms", [*dots, plot._Dot("other", 2.0, 0.9)], [dot.label for dot in dots] + ["other"])
-    figure.draw_without_rendering()
-    plot._write_names(axes, dots)
-    boxes = [words.get_window_extent() for words in axes.texts]
-    assert len(boxes) == 5
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
-
-
 def test_the_line_joins_what_nothing_cheaper_beats() -> None:
-    dots = [plot._Dot("a", 3, 0.7), plot._Dot("b", 1, 0.6), plot._Dot("c", 2, 0.5), plot._Dot("d", 4, 0.69)]
-    assert [dot.label for dot in plot._front(dots)] == ["b", "a"]
+    dots = [plot.Dot("a", 3, 0.7), plot.Dot("b", 1, 0.6), plot.Dot("c", 2, 0.5), plot.Dot("d", 4, 0.69)]
+    assert [dot.label for dot in plot.pareto_front(dots)] == ["b", "a"]

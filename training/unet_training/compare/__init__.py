@@ -1,5 +1,7 @@
-"""unet-train compare: networks side by side, each trained, exported, proven and timed by the commands users type.
+"""Networks side by side, each trained, exported, proven and timed by the commands that users type.
 
-``points`` says which networks, ``steps`` runs the commands and reads what they write, ``result`` puts it together and
-into a table, ``plot`` draws it, ``cli`` is the command.
+points.py   which networks
+steps.py    the commands, and what they write
+result.py   their metrics put together, and as a table
+plot.py     accuracy against what it costs
 """

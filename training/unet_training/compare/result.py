@@ -1,13 +1,13 @@
-"""What a comparison found: rows of figures, as JSON and as a table."""
+"""What a comparison found: one row of metrics per network, as JSON and as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec
 from unet_training.compare.points import Point
 
 
@@ -26,12 +26,13 @@ class Artifact:
     agreement: float | None
     """Share of pixels with the trained model's class, 0..1."""
     passed: bool
-    """Its gate."""
+    """Whether it passed its gate."""
     repair: str
     """What the export had to do for that; empty: nothing."""
 
     @property
-    def way(self) -> str:
+    def variant(self) -> str:
+        """Engine and precision: ``onnx int8``."""
         return f"{self.backend} {self.precision}"
 
 
@@ -44,38 +45,66 @@ class Row:
     """Pixels of its input's side."""
     parameters: int
     mean_iou: float
-    """Of the trained model on all test photos, at the size it answers in."""
+    """Mean IoU of the trained model on all test photos, at the size of its output."""
     border_iou: float
     loss: float
     artifacts: tuple[Artifact, ...]
 
 
-def row(
-    point: Point, spec: ModelSpec, parameters: int, paths: Sequence[Path], parity: Mapping[str, Any],
+def make_row(
+    point: Point,
+    spec: ModelSpec,
+    parameters: int,
+    paths: Sequence[Path],
+    parity: Mapping[str, Any],
     bench: Mapping[str, Any],
-) -> Row:  # fmt: skip
-    """Put together what the commands said of one network."""
-    measured = spec.provenance.metrics
-    proven = {path.resolve(): entry for path, entry in zip(paths, parity["artifacts"], strict=True)}
-    artifacts = [
-        _artifact(proven[path], timed)
-        for timed in bench["rows"]
-        if (path := Path(timed["model"]["file"]).resolve()) in proven and timed["stages"]
-    ]
+) -> Row:
+    """Put together what the commands reported about one network.
+
+    Args:
+        point: the network.
+        spec: of its trained model.
+        parameters: how many it has.
+        paths: exported files, in the order of ``parity["artifacts"]``.
+        parity: content of ``parity.json``.
+        bench: content of ``bench.json``, of all networks.
+    """
+    metrics = spec.provenance.metrics
+    checked = {}
+    for path, entry in zip(paths, parity["artifacts"], strict=True):
+        checked[path.resolve()] = entry
+    artifacts = []
+    for timed in bench["rows"]:
+        path = Path(timed["model"]["file"]).resolve()
+        if path in checked and timed["stages"]:  # an engine that failed has no stages
+            artifacts.append(_artifact(checked[path], timed))
     return Row(
-        label=point.label, size=spec.input.height, parameters=parameters, mean_iou=measured["mean_iou"],
-        border_iou=measured["iou"]["border"], loss=measured["loss"], artifacts=tuple(artifacts),
-    )  # fmt: skip
+        label=point.label,
+        size=spec.input.height,
+        parameters=parameters,
+        mean_iou=metrics["mean_iou"],
+        border_iou=metrics["iou"]["border"],
+        loss=metrics["loss"],
+        artifacts=tuple(artifacts),
+    )
 
 
-def _artifact(proven: Mapping[str, Any], timed: Mapping[str, Any]) -> Artifact:
-    engines = [entry for entry in proven["engines"] if entry["backend"] == timed["backend"]]
-    figures = engines[0]["figures"] if engines else {}
+def _artifact(checked: Mapping[str, Any], timed: Mapping[str, Any]) -> Artifact:
+    figures: Mapping[str, Any] = {}
+    for engine in checked["engines"]:
+        if engine["backend"] == timed["backend"]:
+            figures = engine["figures"] or {}
+            break
     return Artifact(
-        precision=proven["precision"], backend=timed["backend"], milliseconds=timed["stages"]["inference"]["p50"],
-        bytes=proven["bytes"], iou_change=figures.get("iou_change"), agreement=figures.get("agreement"),
-        passed=proven["passed"], repair=_repair(proven["quantization"]),
-    )  # fmt: skip
+        precision=checked["precision"],
+        backend=timed["backend"],
+        milliseconds=timed["stages"]["inference"]["p50"],
+        bytes=checked["bytes"],
+        iou_change=figures.get("iou_change"),
+        agreement=figures.get("agreement"),
+        passed=checked["passed"],
+        repair=_repair(checked["quantization"]),
+    )
 
 
 _METHOD, _PHOTOS = "minmax", 200
@@ -98,34 +127,44 @@ def _repair(quantization: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def ways(rows: Sequence[Row]) -> list[str]:
-    """Every engine with its precision, in the order they were met."""
-    return list(dict.fromkeys(artifact.way for row in rows for artifact in row.artifacts))
+def variants(rows: Sequence[Row]) -> list[str]:
+    """Every engine with its precision, in the order of first appearance."""
+    found: dict[str, None] = {}
+    for row in rows:
+        for artifact in row.artifacts:
+            found[artifact.variant] = None
+    return list(found)
 
 
 def as_json(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"settings": dict(settings), "rows": [asdict(row) for row in rows]}
+    """``compare.json``."""
+    return {"settings": dict(settings), "rows": list(map(asdict, rows))}
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Lines of a Markdown table, the most accurate network first."""
-    known = ways(rows)
-    head = ["network", "input", "parameters", "mean IoU", "border IoU", *(f"{way}, ms" for way in known),
-            *(f"{way}, points" for way in known if "int8" in way)]  # fmt: skip
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    for entry in sorted(rows, key=lambda entry: -entry.mean_iou):
-        by_way = {artifact.way: artifact for artifact in entry.artifacts}
-        accuracy = [f"{entry.mean_iou:.4f}", f"{entry.border_iou:.4f}"]
-        cells = [entry.label, str(entry.size), f"{entry.parameters:,}", *accuracy]
-        cells += [f"{by_way[way].milliseconds:.1f}" if way in by_way else "" for way in known]
-        cells += [_change(by_way.get(way)) for way in known if "int8" in way]
-        yield f"| {' | '.join(cells)} |"
+def markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table, the most accurate network first."""
+    timed = variants(rows)
+    quantized = [variant for variant in timed if "int8" in variant]
+    head = ["network", "input", "parameters", "mean IoU", "border IoU"]
+    for variant in timed:
+        head.append(f"{variant}, ms")
+    for variant in quantized:
+        head.append(f"{variant}, points")
+    lines = [head, ["---"] * len(head)]
+    for row in sorted(rows, key=lambda row: -row.mean_iou):
+        known = {artifact.variant: artifact for artifact in row.artifacts}
+        cells = [row.label, str(row.size), f"{row.parameters:,}", f"{row.mean_iou:.4f}", f"{row.border_iou:.4f}"]
+        for variant in timed:
+            cells.append(f"{known[variant].milliseconds:.1f}" if variant in known else "")
+        cells += map(_change, map(known.get, quantized))
+        lines.append(cells)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _change(artifact: Artifact | None) -> str:
     if artifact is None or artifact.iou_change is None:
         return ""
     notes = [f"repaired: {artifact.repair}"] if artifact.repair else []
-    notes += [] if artifact.passed else ["gate failed"]
+    if not artifact.passed:
+        notes.append("gate failed")
     return f"{artifact.iou_change:+.2f}" + (f" ({', '.join(notes)})" if notes else "")

@@ -11,29 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unet_runtime.artifact import read_artifact
-from unet_runtime.cli import exits
-from unet_runtime.errors import BackendError
-from unet_runtime.spec import ModelSpec
+from unet_runtime.core import files
+from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.errors import GATE, INTERRUPTED, OK, TERMINATED, MissingDependencyError
+from unet_runtime.core.spec import ModelSpec
 from unet_training.errors import TrainingError
-from unet_training.files import replacing
 
 EXPORT_FORMATS = "onnx,onnx-int8,tflite-int8"
 
-_PACKAGES = {"unet-train": "unet-edge-training", "unet-export": "unet-edge-export",
-             "unet-bench": 'unet-edge-runtime[bench]'}  # fmt: skip
+_STDERR = 2
+"""Where the commands print: this process' standard output is for the comparison."""
+
+_SOURCES = {"unet-train": "./training", "unet-export": "./export", "unet-bench": '"./runtime[bench]"'}
+"""Where pip finds each command's package, from the folder of unet-edge's sources."""
 
 
 class StepError(TrainingError):
-    """A command of the comparison failed; it has said why."""
+    """A command of the comparison failed; it has reported why."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Everything but the network that a comparison holds fixed.
+    """The commands, with all options that are the same for every network.
 
-    What a command has done is known by the words it was given, which lie beside what it wrote: with others, or after
-    an interruption, it runs again, a training from its last epoch on.
+    Each command's words are noted beside what it wrote: with other words, or after an interruption, it runs again, a
+    training from its last epoch on.
     """
 
     data: Path
@@ -41,23 +43,23 @@ class Steps:
     training: Sequence[str]
     """Options of every training."""
     parity_count: int
-    """Photos of the test part that each export is proven on."""
+    """Test photos of each export's parity gate."""
     rounds: int
-    """Of the timing."""
+    """Rounds of the timing."""
 
     def train(self, folder: Path, options: Sequence[str]) -> ModelSpec:
         """Train into ``folder``, with the further ``options``.
 
         Returns:
-            The spec of the model made.
+            The spec of the trained model.
 
         Raises:
             StepError: the command failed.
-            BackendError: the command is not installed.
+            MissingDependencyError: the command is not installed.
         """
         model = folder / "model.keras"
-        words = ["unet-train", "--data", str(self.data), "--output", str(folder), *self.training, *options,
-                 "--cache", str(self.output / "cache")]  # fmt: skip
+        words = ["unet-train", f"--data={self.data}", f"--output={folder}", f"--cache={self.output / 'cache'}"]
+        words += [*self.training, *options]
         if not (_done(folder / "trained.json", words) and model.is_file()):
             _run([*words, "--resume"])
             _note(folder / "trained.json", words)
@@ -67,37 +69,36 @@ class Steps:
         """Export what ``train`` left in ``folder``, repaired where that is needed and helps.
 
         Returns:
-            The artifacts, accepted or not, and what ``parity.json`` says.
+            The artifacts, accepted or not, and the content of ``parity.json``.
 
         Raises:
-            StepError, BackendError: as ``train``.
+            StepError, MissingDependencyError: as ``train``.
         """
         exported = folder / "export"
         model = read_artifact(folder / "model.keras")
-        words = ["unet-export", "model", str(model.path), "--formats", EXPORT_FORMATS, "--output", str(exported),
-                 "--data", str(self.data), "--parity-count", str(self.parity_count), "--repair", "auto"]  # fmt: skip
+        words = ["unet-export", "model", str(model.path), f"--data={self.data}", f"--output={exported}"]
+        words += [f"--formats={EXPORT_FORMATS}", f"--parity-count={self.parity_count}", "--repair=auto"]
         stamp = [*words, model.spec.provenance.weights_sha256]
         if not _done(folder / "exported.json", stamp):
             shutil.rmtree(exported, ignore_errors=True)  # an older export beside one that fails would pass for it
-            _run(words, allowed=(exits.OK, exits.GATE))
+            _run(words, allowed=(OK, GATE))
             _note(folder / "exported.json", stamp)
         there = exported if (exported / "parity.json").is_file() else exported / "rejected"
         parity = json.loads((there / "parity.json").read_text(encoding="utf-8"))
         return [there / entry["file"] for entry in parity["artifacts"]], parity
 
     def bench(self, artifacts: Sequence[Path]) -> dict[str, Any]:
-        """Time every artifact in every engine that is installed, in turns, on all cores.
+        """Time every artifact in every installed engine, in turns, on all cores.
 
         Returns:
-            What ``unet-bench`` writes.
+            The content of ``bench.json``.
 
         Raises:
-            StepError, BackendError: as ``train``.
+            StepError, MissingDependencyError: as ``train``.
         """
         result = self.output / "bench.json"
-        words = ["unet-bench", *map(str, artifacts), "--threads", "all", "--rounds", str(self.rounds),
-                 "--output", str(self.output), "--json", str(result)]  # fmt: skip
-        _run(words)
+        words = ["unet-bench", *map(str, artifacts), "--threads=all", f"--rounds={self.rounds}"]
+        _run([*words, f"--output={self.output}", f"--json={result}"])
         content: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return content
 
@@ -110,24 +111,25 @@ def _done(path: Path, words: Sequence[str]) -> bool:
 
 
 def _note(path: Path, words: Sequence[str]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(list(words)), encoding="utf-8")
+    files.write_text(path, json.dumps(list(words)))
 
 
-def _run(words: Sequence[str], allowed: Sequence[int] = (exits.OK,)) -> None:
-    """Its output goes where this process' goes. An interruption reaches it too, and its cleaning up is waited for."""
+def _run(words: Sequence[str], allowed: Sequence[int] = (OK,)) -> None:
+    """Run a command that writes to this process' output. An interruption reaches it too, and its end is waited for."""
     name = words[0]
     program = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if program is None:
-        raise BackendError(f'{name} is not installed, which a comparison needs: pip install "{_PACKAGES[name]}"')
-    with subprocess.Popen([program, *words[1:]]) as process:
+        raise MissingDependencyError(
+            f"a comparison needs {name}, which is not installed: pip install {_SOURCES[name]}, in unet-edge's folder"
+        )
+    with subprocess.Popen([program, *words[1:]], stdout=_STDERR) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
             raise
-    if code in (exits.INTERRUPTED, exits.TERMINATED):
+    if code in (INTERRUPTED, TERMINATED):
         raise KeyboardInterrupt
     if code not in allowed:
         raise StepError(f"{' '.join(words)}: ended with exit code {code}; what it did before is kept")

@@ -1,32 +1,50 @@
-"""Architectures by name; one file each."""
+"""Architectures by name. A new one is a file of this folder with a ``build`` function, and a line in ``ARCHITECTURES``.
+
+Importing this module does not import Keras: the names are known to the command line at once.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import pkgutil
+from typing import TYPE_CHECKING, Protocol, cast
 
-import keras
+if TYPE_CHECKING:
+    import keras
 
-from unet_training.models import (
-    attention,
-    canet,
-    dense,
-    edge_fast,
-    ladder,
-    lite,
-    recurrent_residual,
-    residual,
-    unet,
-    unet2015,
-)  # fmt: skip
+ARCHITECTURES = {
+    "unet": "unet:build",
+    "unet2015": "unet2015:build",
+    "attention": "attention:build",
+    "residual": "residual:build",
+    "recurrent-residual": "recurrent_residual:build",
+    "dense": "dense:build",
+    "ladder": "ladder:build",
+    "canet": "canet:build",
+    "edge-fast": "edge_fast:build",
+    "lite": "lite:build",
+    "lite1": "lite:build_lite1",
+    "lite2": "lite:build_lite2",
+}
+"""Name -> ``module:function`` in this folder; the function is a ``Build``."""
+
+ENCODER_PREFIX = "backbone_"
+"""Names of layers of an encoder for which there are published weights begin with it; no other layer's name does."""
 
 
 class Build(Protocol):
-    """``build`` of every architecture."""
+    """Signature of the function that builds a network of one architecture."""
 
     def __call__(
-        self, height: int | None, width: int | None, classes: int, *, filters: int = ..., depth: int = ...,
-        activation: str = ..., norm_momentum: float = ...,
-    ) -> keras.Model:  # fmt: skip
+        self,
+        height: int | None,
+        width: int | None,
+        classes: int,
+        *,
+        filters: int = ...,
+        depth: int = ...,
+        activation: str = ...,
+        norm_momentum: float = ...,
+    ) -> keras.Model:
         """Build the network.
 
         Args:
@@ -39,7 +57,7 @@ class Build(Protocol):
 
         Returns:
             Model from uint8 ``image`` (n, height, width, 3), RGB in 0..255, to float32 ``probabilities``
-            (n, height, width, classes); of ``unet2015`` fewer pixels.
+            (n, height, width, classes); ``unet2015`` predicts fewer pixels.
 
         Raises:
             ValueError: a size that the network does not take.
@@ -47,17 +65,12 @@ class Build(Protocol):
         ...
 
 
-ARCHITECTURES: dict[str, Build] = {
-    "unet": unet.build,
-    "unet2015": unet2015.build,
-    "attention": attention.build,
-    "residual": residual.build,
-    "recurrent-residual": recurrent_residual.build,
-    "dense": dense.build,
-    "ladder": ladder.build,
-    "canet": canet.build,
-    "edge-fast": edge_fast.build,
-    "lite": lite.build,
-    "lite1": lite.build_lite1,
-    "lite2": lite.build_lite2,
-}
+def builder(name: str) -> Build:
+    """The function that builds the architecture ``name``; its module, and Keras with it, is imported now.
+
+    Raises:
+        ValueError: no architecture of that name.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no architecture {name!r}, expected one of {', '.join(ARCHITECTURES)}")
+    return cast("Build", pkgutil.resolve_name(f"{__name__}.{ARCHITECTURES[name]}"))

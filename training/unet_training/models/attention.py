@@ -2,10 +2,9 @@
 
 O. Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018.
 
-A gate weighs each pixel of a skip connection, by what is there and by what comes from below, before the two are
-joined. As in the widely used 2D code (LeeJunHyun/Image_Segmentation), and unlike the paper: 2D; the gate looks at what
-comes from below after it was enlarged, so both have the same height and width and nothing in the gate is resampled;
-BatchNormalization inside the gate; no deep supervision.
+A gate weights each pixel of a skip connection, by its features and the decoder's, before the two are joined. As in the
+widely used 2D code (LeeJunHyun/Image_Segmentation), and unlike the paper: 2D; the gate sees the decoder's features once
+they are enlarged, so nothing in the gate is resampled; BatchNormalization inside the gate; no deep supervision.
 """
 
 from __future__ import annotations
@@ -19,15 +18,25 @@ from unet_training.models.blocks import concatenate, double_conv, finish, photo_
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``."""
     image, x = photo_input(height, width, 2**depth)
     x = u_shape(
-        x, filters, depth, block=partial(double_conv, momentum=norm_momentum),
-        up=partial(up_conv, momentum=norm_momentum), join=partial(_gated, momentum=norm_momentum),
-    )  # fmt: skip
+        x,
+        filters,
+        depth,
+        block=partial(double_conv, momentum=norm_momentum),
+        up=partial(up_conv, momentum=norm_momentum),
+        join=partial(_gated, momentum=norm_momentum),
+    )
     return finish(image, x, classes, activation, "attention")
 
 

@@ -1,4 +1,4 @@
-"""What the networks of the family share: both ends, blocks of convolutions, the shape of a U.
+"""What the architectures share: input and head, blocks of convolutions, the shape of a U.
 
 Everything is standard Keras layers, so a ``.keras`` file of any of them loads without this package.
 """
@@ -14,7 +14,7 @@ Block = Callable[[keras.KerasTensor, int, str], keras.KerasTensor]
 """(features (n, h, w, c), filters, name) -> features (n, h', w', filters)."""
 
 Join = Callable[[keras.KerasTensor, keras.KerasTensor, str], keras.KerasTensor]
-"""(what comes from below, the skip connection of the same height and width, name) -> both together."""
+"""(the decoder's features, the skip connection of the same height and width, name) -> both together."""
 
 
 def photo_input(
@@ -24,16 +24,16 @@ def photo_input(
 
     Args:
         height, width: pixels, multiples of ``step``; None: any such size, as training needs.
-        step: what the network halves by.
-        scale, offset: by default they bring a pixel to 0..1.
+        step: the factor by which the network makes its input smaller.
+        scale, offset: by default they bring a value to 0..1.
 
     Raises:
         ValueError: a size that is no multiple.
     """
-    if any(side is not None and side % step for side in (height, width)):
+    if (height or 0) % step or (width or 0) % step:
         raise ValueError(f"input size {height}x{width}, expected multiples of {step} (what the network halves by)")
     image = keras.Input((height, width, 3), dtype="uint8", name="image")
-    return image, layers.Rescaling(scale, offset, name="rescale")(image)  # on the device nobody normalises
+    return image, layers.Rescaling(scale, offset, name="rescale")(image)  # so no device code normalises
 
 
 def finish(
@@ -79,40 +79,40 @@ def conv(
 
 
 def double_conv(x: keras.KerasTensor, filters: int, name: str, momentum: float) -> keras.KerasTensor:
-    """Twice: 3x3 Conv "same" -> BatchNormalization -> ReLU."""
+    """3x3 Conv "same" -> BatchNormalization -> ReLU, twice."""
     for suffix in ("_a", "_b"):
         x = conv(x, filters, name, momentum, suffix=suffix)
     return x
 
 
 def up_conv(x: keras.KerasTensor, filters: int, name: str, momentum: float) -> keras.KerasTensor:
-    """Twice the size by repeating pixels, then 3x3 Conv -> BatchNormalization -> ReLU."""
+    """Upsampling to twice the size by repeating pixels, then 3x3 Conv -> BatchNormalization -> ReLU."""
     x = layers.UpSampling2D(2, name=f"{name}_enlarge")(x)
     return conv(x, filters, f"{name}_up", momentum)
 
 
 def up_transposed(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
-    """Twice the size by a 2x2 transposed convolution."""
+    """Upsampling to twice the size by a 2x2 transposed convolution."""
     return layers.Conv2DTranspose(filters, 2, strides=2, padding="same", name=f"{name}_up")(x)
 
 
 def concatenate(x: keras.KerasTensor, skip: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """Both, channel behind channel."""
+    """``x`` and ``skip`` along the channels."""
     return layers.Concatenate(name=f"{name}_skip")([x, skip])
 
 
 def u_shape(
     x: keras.KerasTensor, filters: int, depth: int, *, block: Block, up: Block, join: Join = concatenate
 ) -> keras.KerasTensor:
-    """Down by max pooling and up again, skip connections across.
+    """An encoder that halves by max pooling, and a decoder with skip connections from it.
 
     Args:
         x: (n, h, w, c).
         filters: of the first stage; each stage below doubles them.
         depth: stages above the bridge.
-        block: of every stage.
-        up: to twice the height and width.
-        join: what comes from below with what was there on the way down.
+        block: convolutions of every stage.
+        up: upsampling to twice the height and width.
+        join: combines the decoder's features with the encoder's.
 
     Returns:
         (n, h, w, filters)

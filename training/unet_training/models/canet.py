@@ -5,8 +5,8 @@ Segmentation", 2020.
 
 As the article's companion builds it in Keras, and unlike the paper: a small residual encoder of bottlenecks, trained
 from scratch, in place of a ResNet; context flows without channel shuffle. Its constant map is made by broadcasting,
-so that the network takes photos of any size. Of its channels, 64 in the stem and in the flows, each is ``filters``;
-what the article fixes at 4, 8, 16 and 32 are its shares.
+so that the network takes photos of any size. ``filters`` are those of the stem and the flows, the article's 64; its 4,
+8, 16 and 32 channels are shares of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,20 @@ _STEP = 16
 _HALVED = (2, 2, 1, 1)
 _BLOCKS = (2, 3, 4, 5)
 """Bottlenecks of each stage."""
-_LEAST = sum(strides > 1 for strides in _HALVED)
-"""Stages that the flows need: they begin at a sixteenth of the stem's area."""
+_LEAST = 2
+"""Least stages: the flows need a sixteenth of the stem's area, which the first two make."""
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``.
 
     Raises:
@@ -45,9 +51,13 @@ def build(
         for index in range(blocks):
             first = not index
             x = _bottleneck(
-                x, inner, f"encoder{stage + 1}_{index + 1}", norm_momentum,
-                strides=strides if first else 1, project=first,
-            )  # fmt: skip
+                x,
+                inner,
+                f"encoder{stage + 1}_{index + 1}",
+                norm_momentum,
+                strides=strides if first else 1,
+                project=first,
+            )
         stages.append(x)
     context = _context(stages[-1], filters, norm_momentum)  # (n, h / 4, w / 4, filters / 2)
     details = _global_convolution(stages[0], max(1, filters // 2))  # of the same size
@@ -57,7 +67,7 @@ def build(
 def _bottleneck(
     x: keras.KerasTensor, inner: int, name: str, momentum: float, *, strides: int = 1, project: bool = False
 ) -> keras.KerasTensor:
-    """1x1, 3x3 and 1x1 convolutions to twice ``inner`` channels beside a shortcut; ``project``: of other channels."""
+    """1x1, 3x3 and 1x1 convolutions to twice ``inner`` channels, beside a shortcut; ``project``: that is convolved."""
     shortcut = conv(x, 2 * inner, f"{name}_shortcut", momentum, strides=strides) if project else x
     x = conv(x, inner, name, momentum, suffix="_a", kernel=1, strides=strides)
     x = conv(x, inner, name, momentum, suffix="_b")
@@ -105,7 +115,7 @@ def _context_flow(x: keras.KerasTensor, flow: keras.KerasTensor, filters: int, n
 
 
 def _global_convolution(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-    """7x7 in two ways, each as a row and a column, and a residual 3x3."""
+    """7x7 convolutions as a row and a column, in both orders, and a residual 3x3."""
     paths = []
     for name, kernels in (("wide", ((1, 7), (7, 1))), ("tall", ((7, 1), (1, 7)))):
         path = x

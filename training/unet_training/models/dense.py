@@ -21,9 +21,15 @@ DROPOUT = 0.2
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 48, depth: int = 5,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 48,
+    depth: int = 5,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``.
 
     Raises:
@@ -55,8 +61,9 @@ def build(
 def _dense(
     x: keras.KerasTensor, count: int, growth: int, name: str, momentum: float
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """(what the block saw, (n, h, w, c); all that it made, (n, h, w, count * growth))."""
-    before, made = x, []
+    """The block's input (n, h, w, c) and the features that it adds (n, h, w, count * growth)."""
+    before = x
+    made = []
     for index in range(count):
         new = _layer(x, growth, f"{name}_{index + 1}", momentum)
         made.append(new)

@@ -2,8 +2,8 @@
 
 A U-Net spends much of its time at full resolution, and two thirds of the rest on the way up, where what comes from
 below and the skip connection lie side by side. Here a strided convolution halves the photo first, and one stage more
-lies below; on the way up, which only places what the encoder found, the two are added and convolved once. What that
-saves is spent on wider stages. Outlines are drawn at full resolution by a few filters that see the photo itself.
+lies below; on the way up, which only places what the encoder found, the two are added and convolved once. That pays for
+wider stages. Outlines are drawn at full resolution by a few filters that see the photo itself.
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ from unet_training.models.blocks import concatenate, conv, double_conv, finish, 
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 24, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 24,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``. ``filters`` and ``depth`` are those at half resolution and below."""
     image, photo = photo_input(height, width, 2 ** (depth + 1))
     block = partial(double_conv, momentum=norm_momentum)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: the encoder of ``lite``, and the whole classifier that its published weights are of.
+"""EfficientNet-Lite: the encoder of ``lite``, and the whole classifier whose weights are published.
 
 M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019, in the "Lite"
 form of tensorflow/tpu (models/official/efficientnet/lite), made for integers: ReLU6 in place of swish, and no
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-PREFIX = "backbone_"
-"""Every layer of the encoder has a name that begins so; no other layer of any architecture has."""
+from unet_training.models import ENCODER_PREFIX
 
 SCALE, OFFSET = 1 / 128, -127 / 128
-"""Photos in 0..255 times ``SCALE`` plus ``OFFSET``: what the published weights were trained on."""
+"""The published weights were trained on photos in 0..255 times ``SCALE`` plus ``OFFSET``."""
 
 HEAD_FILTERS = 1280
 IMAGENET_CLASSES = 1000
@@ -33,9 +32,9 @@ class Stage:
     repeats: int
     kernel: int
     stride: int
-    """Of the first block; the others have 1."""
+    """Stride of the first block; the others have 1."""
     expand: int
-    """A block's inner filters are this many times those of its input."""
+    """Factor from the filters of a block's input to its inner filters."""
     filters: int
 
 
@@ -48,29 +47,29 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-"""Of EfficientNet-Lite0; the stem before them halves too."""
+"""Stages of EfficientNet-Lite0; the stem before them halves the photo too."""
 
 DEPTH = 5
-"""Times that the whole encoder halves the photo."""
+"""How often the whole encoder halves the photo."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a larger member of the family has more of. Stem, head, and the repeats of the first and last stage stay."""
+    """Factors of a larger member of the family. Stem, head, and the repeats of the first and last stage stay."""
 
     width: float
-    """Times the filters of each stage, to the nearest multiple of 8."""
+    """Factor of the filters of each stage, rounded to the nearest multiple of 8."""
     depth: float
-    """Times the repeats of each stage, rounded up."""
+    """Factor of the repeats of each stage, rounded up."""
 
 
 SCALINGS = {"lite": Scaling(1.0, 1.0), "lite1": Scaling(1.0, 1.1), "lite2": Scaling(1.1, 1.2)}
-"""EfficientNet-Lite0, -Lite1 and -Lite2, by the name of the architecture that they are the encoder of."""
+"""EfficientNet-Lite0, -Lite1 and -Lite2, each by the name of the architecture whose encoder it is."""
 
 
 def scaled_stages(scaling: Scaling) -> list[Stage]:
-    """The stages of one member of the family."""
-    stages = []
+    """Stages of one member of the family."""
+    stages: list[Stage] = []
     for number, stage in enumerate(STAGES):
         first_or_last = number in (0, len(STAGES) - 1)
         repeats = stage.repeats if first_or_last else math.ceil(stage.repeats * scaling.depth)
@@ -80,12 +79,12 @@ def scaled_stages(scaling: Scaling) -> list[Stage]:
 
 
 def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float) -> list[keras.KerasTensor]:
-    """The features before each halving, and the last ones.
+    """Features before each halving, and the last ones.
 
     Args:
-        x: photos (n, h, w, 3), values as ``SCALE`` and ``OFFSET`` make them.
+        x: photos (n, h, w, 3), their values as ``SCALE`` and ``OFFSET`` make them.
         scaling: which member of the family.
-        depth: times to halve, 1 to ``DEPTH``; what lies below is left out.
+        depth: how often to halve, 1 to ``DEPTH``; the stages below are left out.
         momentum: of BatchNormalization's moving averages.
 
     Returns:
@@ -96,9 +95,9 @@ def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float)
     """
     if not 1 <= depth <= DEPTH:
         raise ValueError(f"depth {depth}, expected 1 to {DEPTH} (EfficientNet-Lite halves the photo {DEPTH} times)")
-    x = layers.Conv2D(_STEM_FILTERS, 3, 2, padding="same", use_bias=False, name=f"{PREFIX}stem")(x)
-    x = _norm_relu6(x, f"{PREFIX}stem", momentum)
-    features = []
+    x = layers.Conv2D(_STEM_FILTERS, 3, 2, padding="same", use_bias=False, name=f"{ENCODER_PREFIX}stem")(x)
+    x = _norm_relu6(x, f"{ENCODER_PREFIX}stem", momentum)
+    features: list[keras.KerasTensor] = []
     number = 0
     for stage in scaled_stages(scaling):
         if stage.stride == 2:
@@ -107,14 +106,14 @@ def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float)
                 return features
         for repeat in range(stage.repeats):
             stride = stage.stride if repeat == 0 else 1
-            x = _block(x, stage, stride, f"{PREFIX}block{number}", momentum)
+            x = _block(x, stage, stride, f"{ENCODER_PREFIX}block{number}", momentum)
             number += 1
     features.append(x)
     return features
 
 
 def classifier(scaling: Scaling) -> keras.Model:
-    """The whole network: uint8 photos (n, h, w, 3), RGB in 0..255, to ImageNet's 1000 logits."""
+    """The whole network: uint8 photos (n, h, w, 3), RGB in 0..255, to logits of ImageNet's 1000 classes (n, 1000)."""
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     x = layers.Rescaling(SCALE, OFFSET, name="rescale")(image)
     x = encoder(x, scaling, DEPTH, momentum=0.99)[-1]  # (n, h / 32, w / 32, c)
@@ -125,7 +124,7 @@ def classifier(scaling: Scaling) -> keras.Model:
 
 
 def _block(x: keras.KerasTensor, stage: Stage, stride: int, name: str, momentum: float) -> keras.KerasTensor:
-    """1x1 wider -> depthwise -> 1x1 narrower, beside its input where both are of one shape (MobileNetV2's block)."""
+    """MobileNetV2's block: 1x1 wider -> depthwise -> 1x1 narrower, plus its input where both have one shape."""
     given = x.shape[-1]
     inner = x
     if stage.expand > 1:
@@ -150,6 +149,6 @@ def _norm_relu6(x: keras.KerasTensor, name: str, momentum: float) -> keras.Keras
 
 
 def _multiple_of_8(filters: float) -> int:
-    """The nearest, but never less than nine tenths."""
+    """The nearest multiple of 8, but at least nine tenths of ``filters``."""
     rounded = max(8, int(filters + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * filters else rounded

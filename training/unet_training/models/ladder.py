@@ -1,4 +1,4 @@
-"""LadderNet: two U-Nets in a row, the second of which hears every stage of the first.
+"""LadderNet: two U-Nets in a row, the second with connections from every stage of the first.
 
 J. Zhuang, "LadderNet: Multi-path networks based on U-Net for medical image segmentation", 2018.
 
@@ -18,27 +18,33 @@ DROPOUT = 0.25
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 16, depth: int = 3,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
-    """Build the network: see ``models.Build``. There is nothing that ``norm_momentum`` could be of."""
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 16,
+    depth: int = 3,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
+    """Build the network: see ``models.Build``. It has no BatchNormalization: ``norm_momentum`` is unused."""
     image, x = photo_input(height, width, 2**depth)
     x = layers.Conv2D(filters, 3, padding="same", activation="relu", name="stem_conv")(x)
-    rungs = _u_shape(x, filters, depth, "first", heard=[None] * depth)
+    rungs = _u_shape(x, filters, depth, "first", previous=[None] * depth)
     x = _block(rungs[0], filters, "second_stem")
-    x = _u_shape(x, filters, depth, "second", heard=rungs[:depth])[0]
+    x = _u_shape(x, filters, depth, "second", previous=rungs[:depth])[0]
     return finish(image, x, classes, activation, "ladder")
 
 
 def _u_shape(
-    x: keras.KerasTensor, filters: int, depth: int, name: str, heard: list[keras.KerasTensor | None]
+    x: keras.KerasTensor, filters: int, depth: int, name: str, previous: list[keras.KerasTensor | None]
 ) -> list[keras.KerasTensor]:
-    """What each stage had on the way up, the largest first; ``heard`` is that of the U before, (n, h, w, c) each."""
+    """Decoder features of each stage, the largest first; ``previous`` are those of the U before, (n, h, w, c) each."""
     skips = []
     for stage in range(depth):
         here = f"{name}_encoder{stage + 1}"
-        if heard[stage] is not None:
-            x = layers.Add(name=f"{here}_hear")([x, heard[stage]])
+        if previous[stage] is not None:
+            x = layers.Add(name=f"{here}_hear")([x, previous[stage]])
         x = _block(x, filters * 2**stage, here)
         skips.append(x)
         x = layers.Conv2D(

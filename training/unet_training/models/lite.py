@@ -1,33 +1,33 @@
-"""U-Net around an encoder that was trained on ImageNet: EfficientNet-Lite, made for integer arithmetic.
+"""U-Net with EfficientNet-Lite as its encoder: made for integer arithmetic, with published weights from ImageNet.
 
-The decoder only places what the encoder found, so it is small: a 1x1 convolution to fewer channels, twice the height
-and width, the skip connection beside it, one 3x3 convolution. Logits are made at half the photo's resolution, and
-enlarged.
+The decoder only places what the encoder found, so it is small. Each stage is a 1x1 convolution to fewer channels,
+upsampling to twice the size, the skip connection, and one 3x3 convolution. The head works at half the photo's
+resolution, and its logits are enlarged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 from keras import layers
 
-from unet_training.models import efficientnet_lite
+from unet_training.models import Build, efficientnet_lite
 from unet_training.models.blocks import concatenate, finish, norm_relu, photo_input
 from unet_training.models.efficientnet_lite import SCALINGS, Scaling
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What the way up is made of."""
+    """How a stage of the decoder is built."""
 
-    enlarge: str = "bilinear"
-    """``bilinear``, ``nearest``, or ``transposed``: a 2x2 transposed convolution, which needs no 1x1 before it."""
-    join: str = "concatenate"
-    """``concatenate``, or ``add``: the skip connection, brought to as many channels by a 1x1 convolution."""
-    convolution: str = "plain"
-    """The 3x3 convolution of each stage: ``plain``, or ``separable``: depthwise, then 1x1."""
+    enlarge: Literal["bilinear", "nearest", "transposed"] = "bilinear"
+    """Upsampling: bilinear, by repeated pixels, or a 2x2 transposed convolution, which needs no 1x1 before it."""
+    join: Literal["concatenate", "add"] = "concatenate"
+    """How the skip connection is joined; to be added, a 1x1 convolution gives it as many channels."""
+    convolution: Literal["plain", "separable"] = "plain"
+    """The 3x3 convolution; ``separable``: depthwise, then 1x1."""
 
 
 def network(
@@ -43,15 +43,18 @@ def network(
     norm_momentum: float,
     name: str,
 ) -> keras.Model:
-    """A member of the family: see ``models.Build`` for what is not said here.
+    """A network of the family.
 
     Args:
         height, width, classes, activation, norm_momentum: as ``models.Build``.
         scaling: of the encoder.
-        decoder: what the way up is made of.
+        decoder: how its stages are built.
         filters: of the decoder's last stage, at half the photo's resolution; each stage below has twice as many.
-        depth: times that the encoder halves the photo.
+        depth: how often the encoder halves the photo.
         name: of the architecture.
+
+    Raises:
+        ValueError: a size or a depth that the network does not take.
     """
     scale, offset = efficientnet_lite.SCALE, efficientnet_lite.OFFSET
     image, x = photo_input(height, width, 2**depth, scale=scale, offset=offset)
@@ -65,7 +68,7 @@ def network(
 def _up(
     x: keras.KerasTensor, skip: keras.KerasTensor, filters: int, decoder: Decoder, name: str, momentum: float
 ) -> keras.KerasTensor:
-    """One stage: (n, h, w, c) and its skip connection (n, 2h, 2w, c') -> (n, 2h, 2w, filters)."""
+    """A stage of the decoder: (n, h, w, c) and its skip connection (n, 2h, 2w, c') -> (n, 2h, 2w, filters)."""
     if decoder.enlarge == "transposed":
         x = layers.Conv2DTranspose(filters, 2, 2, padding="same", use_bias=False, name=f"{name}_up")(x)
         x = norm_relu(x, name, "_up", momentum)
@@ -88,8 +91,8 @@ def _up(
     return norm_relu(x, name, "", momentum)
 
 
-def _member(name: str) -> Callable[..., keras.Model]:
-    """``build`` of one architecture."""
+def _member(name: str) -> Build:
+    """The ``build`` function of one architecture."""
 
     def build(
         height: int | None,
@@ -101,7 +104,8 @@ def _member(name: str) -> Callable[..., keras.Model]:
         activation: str = "softmax",
         norm_momentum: float = 0.99,
     ) -> keras.Model:
-        """Build the network: see ``models.Build``. ``filters`` are the decoder's last, ``depth`` at most 5."""
+        """Build the network: see ``models.Build``. ``filters`` are those of the decoder's last stage; ``depth`` is at
+        most 5."""
         return network(
             height,
             width,

@@ -16,9 +16,15 @@ from unet_training.models.blocks import concatenate, finish, norm_relu, photo_in
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 3,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 3,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
     """Build the network: see ``models.Build``."""
     image, x = photo_input(height, width, 2**depth)
     skips = []
@@ -36,7 +42,7 @@ def build(
 def _unit(
     x: keras.KerasTensor, filters: int, name: str, momentum: float, *, strides: int = 1, first: bool = False
 ) -> keras.KerasTensor:
-    """``first``: of the network, whose input is a photo and is neither normalised nor cut at 0."""
+    """A residual unit; the ``first`` one of the network does not normalise its input, which is a photo."""
     shortcut = layers.Conv2D(filters, 1, strides, padding="same", name=f"{name}_shortcut_conv")(x)
     shortcut = layers.BatchNormalization(momentum=momentum, name=f"{name}_shortcut_norm")(shortcut)
     if not first:

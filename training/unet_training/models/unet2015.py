@@ -2,8 +2,8 @@
 
 O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015.
 
-Unpadded convolutions, so each answer has seen real pixels only, and the answer is smaller than the photo: 388 of 572
-pixels. Skip connections are cropped to match. No BatchNormalization; dropout at the end of the contracting path;
+Unpadded convolutions, so each prediction has seen real pixels only, and fewer pixels are predicted than the photo has:
+388 of 572. Skip connections are cropped to match. No BatchNormalization; dropout at the end of the contracting path;
 weights start from a normal distribution of variance 2 / fan-in, as the paper has it. Unlike the paper: RGB in place
 of grey.
 """
@@ -17,32 +17,38 @@ from unet_training.models.blocks import concatenate, finish, photo_input, up_tra
 
 DROPOUT = 0.5
 _CONVOLUTIONS = 2
-"""A stage; each takes a pixel off every side."""
+"""Convolutions per stage; each takes a pixel off every side."""
 
 
 def margin(depth: int = 4) -> int:
-    """Pixels of the input on each side that have no answer: 92 for the paper's depth."""
+    """Pixels of the input on each side that are not predicted: 92 for the paper's depth."""
     down, up = 2 ** (depth + 1) - 1, 2**depth - 1  # each stage's pixels are twice as large as those above
     return int(_CONVOLUTIONS * (down + up))
 
 
 def build(
-    height: int | None, width: int | None, classes: int, *, filters: int = 64, depth: int = 4,
-    activation: str = "softmax", norm_momentum: float = 0.99,
-) -> keras.Model:  # fmt: skip
-    """Build the network: see ``models.Build``. There is nothing that ``norm_momentum`` could be of.
+    height: int | None,
+    width: int | None,
+    classes: int,
+    *,
+    filters: int = 64,
+    depth: int = 4,
+    activation: str = "softmax",
+    norm_momentum: float = 0.99,
+) -> keras.Model:
+    """Build the network: see ``models.Build``. It has no BatchNormalization: ``norm_momentum`` is unused.
 
     Raises:
         ValueError: a size whose halves are not all whole, or of which nothing would be left.
     """
-    step, lost = 2**depth, 2 * margin(depth)
-    if any(
-        side is not None and (side <= lost or (side - lost) % step != _REMAINDER % step) for side in (height, width)
-    ):
-        raise ValueError(
-            f"input size {height}x{width}, expected {lost} + {_REMAINDER} + a multiple of {step}: "
-            f"{lost + step + _REMAINDER}, {lost + 2 * step + _REMAINDER}, ..."
-        )
+    step = 2**depth
+    lost = 2 * margin(depth)
+    for side in (height, width):
+        if side is not None and (side <= lost or (side - lost) % step != _REMAINDER % step):
+            raise ValueError(
+                f"input size {height}x{width}, expected {lost} + {_REMAINDER} + a multiple of {step}: "
+                f"{lost + step + _REMAINDER}, {lost + 2 * step + _REMAINDER}, ..."
+            )
     image, x = photo_input(height, width, 1)
     skips = []
     for stage in range(depth):
@@ -61,7 +67,7 @@ def build(
 
 
 _REMAINDER = 4
-"""388 = 16 * 24 + 4: what is left of the largest size that comes out as nothing."""
+"""388 = 16 * 24 + 4: sizes of the output are multiples of the step plus this."""
 
 
 def _cropped(stage: int, depth: int) -> int:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from unet_training.report import plots
-from unet_training.report.page import Picture
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from unet_training.report.canvas import Picture, label_decades, new_figure, save
 
 History = Mapping[str, Sequence[float]]
-"""Keras' history: one figure an epoch for each name."""
+"""Keras' history: one value per epoch for each name."""
 
 _LOG_FROM = 10
-"""Times that the highest loss may be the lowest before a linear axis shows nothing of the end."""
+"""How many times the lowest loss the highest may be before a linear axis shows nothing of the end."""
 
 
 class Gap(NamedTuple):
-    """One figure at the best epoch."""
+    """One metric at the best epoch."""
 
     label: str
     train: float
@@ -40,56 +36,48 @@ class _Curve(NamedTuple):
 
 def gaps(history: History, epoch: int) -> list[Gap]:
     """Train and validation at ``epoch``, from 1; none for an epoch that the history does not hold."""
-    return [
-        Gap(curve.label, curve.train[epoch - 1], curve.validation[epoch - 1])
-        for curve in _curves(history)
-        if 0 < epoch <= min(len(curve.train), len(curve.validation))
-    ]
+    result = []
+    for curve in _curves(history):
+        if 0 < epoch <= min(len(curve.train), len(curve.validation)):
+            result.append(Gap(curve.label, curve.train[epoch - 1], curve.validation[epoch - 1]))
+    return result
 
 
-def picture(history: History, epoch: int, path: Path) -> Picture | None:
+def draw(history: History, epoch: int, path: Path) -> Picture | None:
     """Draw the curves with ``epoch``, the best one, marked; None where the history is empty.
 
     Raises:
         OutputError: ``path`` cannot be written.
     """
-    curves = list(_curves(history))
+    curves = _curves(history)
     if not curves:
         return None
-    figure = plots.figure(13, 4.2)
+    figure = new_figure(13, 4.2)
     for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
         for values, label in ((curve.train, "train"), (curve.validation, "validation")):
             axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3.5, label=label)
         axes.axvline(epoch, color="grey", linestyle=":", label=f"best epoch: {epoch}")
         shown = [*curve.train, *curve.validation]
         if curve.label.startswith("loss") and min(shown) > 0 and max(shown) > _LOG_FROM * min(shown):
-            _logarithmic(axes)
+            axes.set_yscale("log")
+            label_decades(axes.yaxis)
         axes.set(title=curve.label, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3, which="both")
         axes.legend()
-    plots.save(figure, path)
     words = [f"{gap.label}: train {gap.train:.4f}, validation {gap.validation:.4f}" for gap in gaps(history, epoch)]
-    return Picture.read(path, f"Curves of train and validation. At the best epoch, {epoch}: {'; '.join(words)}.")
+    return save(figure, path, f"Curves of train and validation. At the best epoch, {epoch}: {'; '.join(words)}.")
 
 
-def _logarithmic(axes: Axes) -> None:
-    """With ticks that are numbers, not powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _curves(history: History) -> Iterator[_Curve]:
-    # What is minimised may hold more terms than the cross-entropy, which alone compares with the validation's.
+def _curves(history: History) -> list[_Curve]:
+    # The training's loss may hold more terms than the cross-entropy, which alone compares with the validation's.
     loss = "cross_entropy" if "cross_entropy" in history else "loss"
+    curves = []
     for train, validation, label in (
         (loss, "val_loss", "loss (cross-entropy)"),
         ("mean_iou", "val_mean_iou", "mean IoU"),
         ("pixel_accuracy", "val_pixel_accuracy", "pixel accuracy"),
     ):
         if history.get(train) and history.get(validation):
-            yield _Curve(label, history[train], history[validation])
+            curves.append(_Curve(label, history[train], history[validation]))
+    return curves

@@ -2,83 +2,52 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from unet_training import tables
-from unet_training.evaluate import Evaluation
-from unet_training.files import replacing, writing
-
-if TYPE_CHECKING:
-    from unet_training.report.curves import Gap
-    from unet_training.train import Result
+from unet_runtime.core import files
+from unet_training.pipeline import Result
 
 _TEMPLATE = "report.html.j2"
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the page."""
-
-    name: str
-    """Of its file beside the page."""
-    alt: str
-    """What it shows, in words."""
-    caption: str
-    data: str
-    """The PNG, base64."""
-
-    @classmethod
-    def read(cls, path: Path, alt: str, caption: str = "") -> Picture:
-        """From the file just written.
-
-        Raises:
-            OutputError: it is gone.
-        """
-        with writing(path):
-            return cls(path.name, alt, caption, base64.b64encode(path.read_bytes()).decode("ascii"))
-
-
-def write(
-    path: Path, *, result: Result, evaluation: Evaluation, gaps: Sequence[Gap],
-    pictures: Mapping[str, Picture | None], network_lacks: str,
-) -> None:  # fmt: skip
+def write(path: Path, result: Result, **content: Any) -> None:
     """Write the page.
 
     Args:
-        path: of the HTML.
-        result: of the training; evaluation: of its model file.
-        gaps: train and validation at the best epoch.
-        pictures: ``curves``, ``best``, ``worst``, ``random``, ``confusion``, ``breeds``, ``network``; None: left out.
-        network_lacks: why there is no picture ``network``; empty if there is one.
+        path: the HTML file.
+        result: of the training.
+        content: what else the template shows: ``evaluation``, ``gaps``, ``pictures`` by name (None: left out) and
+            ``stages``.
 
     Raises:
         OutputError: ``path`` cannot be written.
     """
-    # Photos, folders and commands are named by others: whatever their names hold is text.
+    # Photos, folders and commands are named by others: autoescape, so that whatever their names hold is text.
     environment = Environment(
-        loader=PackageLoader("unet_training"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("unet_training"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"figure": _figure, "signed": _signed, "setting": _setting}
+    )
+    environment.filters |= {"decimal": _decimal, "signed": _signed, "setting": _setting}
+    provenance = result.spec.provenance
     text = environment.get_template(_TEMPLATE).render(
-        spec=result.spec, provenance=result.spec.provenance, interrupted=result.interrupted, evaluation=evaluation,
-        rows=tables.overall(evaluation), gaps=gaps, epochs=max(map(len, result.history.values()), default=0),
-        epoch=result.spec.provenance.metrics["epoch"], pictures=pictures, network_lacks=network_lacks,
-        model_file=result.model.name,
-    )  # fmt: skip
-    with replacing(path) as temporary:
-        # A folder's name need not be Unicode text.
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+        result=result,
+        spec=result.spec,
+        provenance=provenance,
+        epoch=provenance.metrics["epoch"],
+        epochs=max(map(len, result.history.values()), default=0),
+        **content,
+    )
+    files.write_bytes(path, text.encode(errors="replace"))  # a folder's name need not be Unicode text
 
 
-def _figure(value: float) -> str:
+def _decimal(value: float) -> str:
     return "\N{EN DASH}" if math.isnan(value) else f"{value:.4f}"
 
 

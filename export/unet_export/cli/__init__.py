@@ -1,0 +1,1 @@
+"""The command unet-export: the only modules that print or exit."""

@@ -1,0 +1,114 @@
+"""Options that several commands of unet-export have, in groups, and what they mean to the library."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unet_export import calibration
+from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
+from unet_runtime.cli.shared import option_group
+from unet_runtime.core.spec import FITS
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """``160`` or ``160x224``: height and width, pixels."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no size in pixels, expected HEIGHT or HEIGHTxWIDTH as 160 or 160x224", param, ctx)
+        height, width = found.groups()
+        return int(height), int(width or height)
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """Words separated by commas; the library knows which are allowed."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return list(map(str.strip, str(value).split(",")))
+
+
+photo_options = option_group(
+    "Photos",
+    click.option(
+        "--data",
+        type=FOLDER,
+        help="Dataset in Oxford-IIIT Pet's layout: its trainval part is for calibration, its test part for the proof.",
+    ),
+    click.option("--split", help="Split of --data: official, article or random:SEED  [default: the model's own]"),
+    click.option("--calibration", type=FOLDER, help="Folder of calibration photos, instead of --data's."),
+    click.option(
+        "--parity",
+        type=FOLDER,
+        help="Folder of photos for the proof, instead of --data's; their trimaps too if it has that layout.",
+    ),
+    click.option(
+        "--calibration-count",
+        default=calibration.DEFAULT_COUNT,
+        show_default=True,
+        type=click.IntRange(min=calibration.MIN_COUNT),
+        help="Photos on which int8 ranges are measured; all of a smaller part.",
+    ),
+    click.option(
+        "--parity-count",
+        default=128,
+        show_default=True,
+        type=click.IntRange(min=MIN_PARITY),
+        help="Photos on which artifacts are compared with the model; all of a smaller part.",
+    ),
+)
+
+model_options = option_group(
+    "Model without a spec (not made by unet-train)",
+    click.option(
+        "--classes", help="Names by class id, with the role of each, as pet:foreground,background,border:neutral."
+    ),
+    click.option("--size", type=Size(), help="Its input, HEIGHT or HEIGHTxWIDTH in pixels  [default: its own]"),
+    click.option(
+        "--pixels",
+        type=click.Choice(list(PIXELS)),
+        default="0..255",
+        show_default=True,
+        help="Range of values that it expects of a pixel.",
+    ),
+    click.option(
+        "--head", type=click.Choice(HEADS), default="softmax", show_default=True, help="Output of its last layer."
+    ),
+    click.option(
+        "--fit",
+        type=click.Choice(FITS),
+        default="stretch",
+        show_default=True,
+        help="How a photo is brought to its input size.",
+    ),
+)
+
+
+def photo_source(given: dict[str, Any]) -> PhotoSource:
+    """The values of ``photo_options`` as the library takes them."""
+    names = ("data", "calibration", "parity", "calibration_count", "parity_count")
+    if given["data"] is None and None in (given["calibration"], given["parity"]):
+        raise click.UsageError("--data is missing, or --calibration and --parity, a folder of photos each")
+    return PhotoSource(**{name: given[name] for name in names}, split=given["split"] or "")
+
+
+def description(given: dict[str, Any]) -> Description | None:
+    """The values of ``model_options`` as the library takes them; None for a model with a spec."""
+    if given["classes"] is not None:
+        classes = parse_classes(given["classes"])
+        return Description(classes, given["size"], given["pixels"], given["head"], given["fit"], given["split"] or "")
+    for name, default in (("size", None), ("pixels", "0..255"), ("head", "softmax"), ("fit", "stretch")):
+        if given[name] != default:
+            raise click.UsageError(f"--{name} goes with --classes, for a model without a spec")
+    return None

@@ -1,0 +1,169 @@
+"""What a format is, and what all formats of one export share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_export.calibration import calibration_images
+from unet_export.photos import PhotoSets, inputs
+from unet_export.quantization import Method, Quantization
+from unet_export.transforms.equalize import equalize
+from unet_export.transforms.finetune import finetune
+from unet_export.transforms.rounding import with_biases_of_float16
+from unet_runtime.core.spec import ModelSpec, Precision
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """What an ONNX file may have besides what the contract asks for."""
+
+    dynamic: bool = False
+    """Height and width are free, in multiples of what the network halves by."""
+    labels: bool = False
+    """A second output, ``labels``: the argmax, uint8 (n, h, w)."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of artifact: its name, its file, and how that is written and checked."""
+
+    name: str
+    """Its name for ``--formats``."""
+    precision: Precision
+    """Precision in the artifact's spec."""
+    suffix: str
+    """Suffix of its file, precision included; a SavedModel's folder has none."""
+    engines: tuple[str, ...]
+    """Backends of the runtime that run it, in the order in which they are tried; a SavedModel runs in TensorFlow."""
+    write: Callable[[Builder, Path, Quantization], None] = field(repr=False)
+    """Writes the artifact, complete with spec and digest. Raises ExportError or OSError."""
+    check: Callable[[Path], None] = field(repr=False)
+    """Reads the artifact and raises ExportError or ModelFileError where it is not what its name says."""
+    quantization: Quantization = field(default_factory=Quantization)
+    """Default settings of an integer format."""
+    methods: tuple[Method, ...] = ()
+    """Calibration methods that an integer format has."""
+    baseline: Format | None = field(default=None, repr=False)
+    """The float32 format of the same family, which an integer file is compared with layer by layer."""
+    resizable: bool = False
+    """Whether its file may take any height and width."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its activations are integers, so that it is calibrated on photos and may be repaired."""
+        return self.precision in ("int8", "int16x8")
+
+    def file_name(self, spec: ModelSpec, *, dynamic: bool = False) -> str:
+        """``pets-edge-160.int8.tflite``; the size is ``160x224`` (height, width) or ``dynamic`` where it is that."""
+        if not self.suffix:
+            return "saved_model"
+        height, width = spec.input.height, spec.input.width
+        size = f"{height}" if height == width else f"{height}x{width}"
+        return f"{spec.name}-{'dynamic' if dynamic and self.resizable else size}{self.suffix}"
+
+
+class Variant(NamedTuple):
+    """What is done to the trained model before it is converted."""
+
+    equalized: bool = False
+    finetune_steps: int = 0
+    weight_bits: int = 0
+    """Bits of the weights that the model is fine-tuned for; 0 without fine-tuning."""
+    float16: bool = False
+
+
+class Builder:
+    """Makes the files of one model. What several formats share is made once.
+
+    Attributes:
+        spec: spec of the model.
+        options: options of the ONNX files.
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec, photos: PhotoSets, work: Path, options: GraphOptions) -> None:
+        """
+        Args:
+            model: Keras, uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes).
+            spec: spec of the model.
+            photos: for calibration.
+            work: a folder for what the converters read; made when needed.
+            options: options of the ONNX files.
+        """
+        self.spec, self.options = spec, options
+        self._trained = model
+        self._photos = photos
+        self._work = work
+        self._made: dict[object, Any] = {}
+
+    def write(self, form: Format, path: Path, quantization: Quantization) -> None:
+        """Write the artifact of one format, complete with spec and digest, and check it.
+
+        Raises:
+            ExportError: the model cannot be converted, or what came out is not what its name says.
+            OSError: ``path`` cannot be written.
+        """
+        form.write(self, path, quantization)
+        form.check(path)
+
+    def baseline(self, form: Format, quantization: Quantization) -> bytes:
+        """The float32 file of the same family, from the same variant of the model: the reference for integers."""
+        if form.baseline is None:
+            raise ValueError(f"format {form.name} has no float32 file to compare with")
+        path = self.folder("baseline") / f"baseline{form.baseline.suffix}"
+        self.write(form.baseline, path, quantization)
+        return path.read_bytes()
+
+    def images(self, count: int) -> npt.NDArray[np.uint8]:
+        """The first ``count`` calibration photos as the model sees them, or all of fewer: uint8 (n, h, w, 3)."""
+        return calibration_images(self._inputs[:count])
+
+    @cached_property
+    def _inputs(self) -> npt.NDArray[np.uint8]:
+        return inputs([*self._photos.calibration, *self._photos.reserve], self.spec.input)
+
+    def variant(self, quantization: Quantization, precision: str = "") -> Variant:
+        """What is done to the model for a file of this precision."""
+        if precision == "float16":
+            return Variant(float16=True)
+        steps = quantization.finetune_steps
+        return Variant(quantization.equalized, steps, quantization.weight_bits if steps else 0)
+
+    def model(self, quantization: Quantization, precision: str = "") -> Any:
+        """The Keras model that is converted: the trained one, or a variant that the precision holds better."""
+        variant = self.variant(quantization, precision)
+        return self.once(variant, lambda: self._make(variant, quantization))
+
+    def once(self, key: object, make: Callable[[], _T]) -> _T:
+        """What ``make`` returns, made at the first call with this key."""
+        if key not in self._made:
+            self._made[key] = make()
+        made: _T = self._made[key]
+        return made
+
+    def folder(self, name: str) -> Path:
+        """An empty folder for what a converter reads."""
+        folder = self._work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _make(self, variant: Variant, quantization: Quantization) -> Any:
+        if variant.float16:
+            return with_biases_of_float16(self._trained)
+        if variant.finetune_steps:
+            before = self.model(replace(quantization, finetune_steps=0))
+            photos = self.images(quantization.photos)
+            return finetune(before, photos, variant.finetune_steps, weight_bits=variant.weight_bits)
+        if variant.equalized:
+            return equalize(self._trained, self.images(quantization.photos))
+        return self._trained

@@ -1,0 +1,139 @@
+"""Keras model -> TFLite in five precisions, each fed with the photo's own bytes.
+
+TensorFlow converts the graph; what is to be integer throughout is then quantised by ``tflite_quantize``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_export.calibration import sha256
+from unet_export.errors import ExportError
+from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, layers_in
+from unet_export.formats.saved_model import layer_names, write_graph
+from unet_export.formats.tflite_quantize import check_settings, quantize
+from unet_export.quantization import Quantization
+from unet_export.source_model import copy_with_input
+from unet_export.transforms.rounding import diffused
+from unet_runtime.core.artifact import append_to_tflite
+from unet_runtime.core.spec import ModelSpec, Precision
+from unet_runtime.core.text import one_line
+
+CALIBRATED = ("int8", "int16x8")
+"""Precisions that need calibration photos."""
+
+_LOCATION = re.compile(r'"(\w+):", "([^"]+)"')
+"""In the converter's complaints: (TensorFlow operator, ``unet_1/grow_1/resize/ResizeBicubic@…``)."""
+
+_UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither")
+
+
+def export_tflite(
+    model: Any,
+    precision: Precision,
+    spec: ModelSpec,
+    images: npt.NDArray[np.uint8] | None,
+    quantization: Quantization | None,
+    work: Path,
+) -> bytes:
+    """A whole ``.tflite`` file: uint8 (1, h, w, 3) -> probabilities (1, h', w', classes).
+
+    Probabilities are float32, in int8 and int16x8 files int16 in steps of 1/32768. Equal models and photos give equal
+    bytes.
+
+    Args:
+        model: the Keras model.
+        precision: ``float32``, ``float16``, ``dynamic-range``, ``int8`` or ``int16x8``.
+        spec: spec of the model.
+        images: calibration photos, uint8 (n, h, w, 3); not used, and may be None, unless int8 or int16x8.
+        quantization: how those two are quantised; None: the default.
+        work: a folder for what the converter reads.
+
+    Returns:
+        Its bytes, spec and digest included.
+
+    Raises:
+        ExportError: a layer that has no form in this precision, by name.
+        OSError: ``work`` cannot be written.
+        ValueError: int8 or int16x8 without photos.
+    """
+    folder = work / precision
+    tools = {**spec.provenance.tools, "tensorflow": version("tensorflow")}
+    if precision in CALIBRATED:
+        if images is None or not len(images):
+            raise ValueError(f"{precision} without calibration photos")
+        quantization = quantization or Quantization(photos=len(images))
+        content = _integers(model, precision, images, quantization, folder)
+        tools["ai-edge-quantizer"] = version("ai-edge-quantizer")
+        calibrated, settings = sha256(images), quantization.as_dict()
+    else:
+        write_graph(model, folder, batch=1, dtype="uint8")
+        flatbuffer = Flatbuffer(_convert(folder, model, precision))
+        if precision == "float16":
+            _round_kernels(flatbuffer, Flatbuffer(_convert(folder, model, "float32")))
+        content = flatbuffer.pack()
+        calibrated, settings = "", {}
+    provenance = {"calibration_sha256": calibrated, "quantization": settings}
+    return append_to_tflite(content, spec.with_precision(precision, tools=tools, **provenance))
+
+
+def _integers(
+    model: Any, precision: str, images: npt.NDArray[np.uint8], quantization: Quantization, folder: Path
+) -> bytes:
+    names = layer_names(model)
+    check_settings(quantization, names)
+    # Only what is float can be quantised: the same network fed with float32 in 0..255.
+    write_graph(copy_with_input(model, model.inputs[0].shape[1:], "float32"), folder, batch=1, dtype="float32")
+    content = _convert(folder, model, "float32")
+    # The last layer always has int16 activations, and its name is lost: the graph's output has another.
+    precise = tuple(name for name in quantization.precise if name not in model.output_names)
+    return quantize(content, precision, images, replace(quantization, precise=precise), names)
+
+
+def _convert(folder: Path, model: Any, precision: str) -> bytes:
+    """A SavedModel as a ``.tflite`` of LiteRT's own operators, weights in ``precision``."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    # No TensorFlow kernel to fall back to: LiteRT does not have them.
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    try:
+        return bytes(converter.convert())
+    except Exception as error:  # the converter's errors share no base but Exception
+        raise ExportError(
+            f"TensorFlow {tf.__version__} cannot convert the model to {precision}: {_reason(str(error), model)}"
+        ) from error
+
+
+def _round_kernels(half: Flatbuffer, full: Flatbuffer) -> None:
+    """Give the float16 file kernels rounded by ``diffused``: TensorFlow rounds each value by itself."""
+    for rounded, exact in zip(half.weighted(), full.weighted(), strict=True):
+        index = half.source(rounded.inputs[WEIGHTS])
+        kernels = full.values(exact.inputs[WEIGHTS], np.float32)  # (out, h, w, in), depthwise (1, h, w, channels)
+        if half.type(index) == "FLOAT16" and kernels.ndim == 4:
+            values = np.moveaxis(diffused(np.moveaxis(kernels, -1, 1)), 1, -1)
+            half.set_values(index, values.astype(np.float16))
+
+
+def _reason(text: str, model: Any) -> str:
+    """The layers that the converter stumbles over, with their operators, or its own words where it names none."""
+    refused = _UNSUPPORTED.findall(text)
+    names = layer_names(model)
+    found: set[str] = set()
+    for operator, location in _LOCATION.findall(text):
+        if operator in refused:
+            found.update(f"layer {layer} ({operator})" for layer in layers_in(location, names))
+    if found:
+        return f"{', '.join(sorted(found))}: LiteRT has no such operator, replace the layer"
+    return one_line(text)

@@ -1,0 +1,102 @@
+"""Remedies for an integer artifact that failed its gate, cheapest first; the first one that passes is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+
+from unet_export.diagnosis.diagnose import diagnose, main_contributors
+from unet_export.errors import ExportError
+from unet_export.formats import FORMATS, Builder, Format
+from unet_export.gate.gate import ParityResult
+from unet_export.gate.parity import Candidate, prove
+from unet_export.gate.runners import Run
+from unet_export.photos import Photo
+from unet_export.quantization import Quantization
+from unet_runtime.core.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+MORE_PHOTOS = 4
+"""Factor by which the number of calibration photos is raised."""
+
+_DIAGNOSED = 16
+"""Calibration photos on which layers are compared."""
+
+_PRECISE_LAYERS = (3, 8)
+"""Numbers of main contributors that are kept precise, one attempt each."""
+
+_FINETUNE_STEPS = 60
+
+
+def repair(
+    result: ParityResult, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec
+) -> ParityResult:
+    """Try remedies on an integer artifact that failed, and log each.
+
+    Args:
+        result: of the gate; its file is replaced by the repaired one, and is as before if no remedy helps.
+        builder: of the same export.
+        reference, photos, spec: as the gate had them.
+
+    Returns:
+        The result with the first remedy that passes; ``result`` if it passed already, is of a float format, or no
+        remedy helps.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    form = FORMATS[result.format]
+    if result.passed or not form.quantized:
+        return result
+    failed = result.path.read_bytes()
+    for name, quantization in remedies(form, lambda made: _contributors(form, result.path, builder, made)):
+        logger.info("%s failed its gate, trying: %s", result.path.name, name)
+        try:
+            builder.write(form, result.path, quantization)
+        except ExportError as error:
+            logger.info("  not possible: %s", error)
+            continue
+        candidate = Candidate(form, result.path, result.gate)
+        (repaired,) = prove(reference, [candidate], photos, spec)
+        if repaired.passed:
+            logger.info("  %s passes with %s", result.path.name, name)
+            return repaired
+        logger.info("  %s", repaired.failures[0])
+    result.path.write_bytes(failed)
+    return result
+
+
+def _contributors(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
+    """Keras layers that add most noise to the file as it was just ``made``; empty if its layers cannot be compared."""
+    layers = list(map(attrgetter("name"), builder.model(made).layers))
+    counterpart = builder.baseline(form, made)
+    with suppress(ExportError):
+        images = builder.images(_DIAGNOSED)
+        return main_contributors(diagnose(counterpart, path.read_bytes(), images, path.suffix, layers))
+    return []
+
+
+def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
+    """Remedies in order of cost: (description, settings). Those that are free on the device are kept for the rest.
+
+    Args:
+        form: an integer format.
+        contributors: called when needed, returns the layers of a file made with these settings that add most noise.
+    """
+    start = form.quantization
+    for method in form.methods:
+        if method != start.method:
+            yield f"calibration by {method}", replace(start, method=method)
+    yield f"{MORE_PHOTOS} times the calibration photos", replace(start, photos=start.photos * MORE_PHOTOS)
+    equalized = replace(start, equalized=True)
+    yield "channels of equal range", equalized
+    names = contributors(equalized)
+    for count in _PRECISE_LAYERS:
+        if precise := tuple(names[:count]):
+            yield f"{', '.join(precise)} more precise", replace(equalized, precise=precise)
+    yield f"{_FINETUNE_STEPS} steps of fine-tuning", replace(equalized, finetune_steps=_FINETUNE_STEPS)

@@ -1,1 +1,0 @@
-"""Cures for integer artifacts that lose too much."""

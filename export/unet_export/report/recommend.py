@@ -1,0 +1,177 @@
+"""Recommendations: an artifact for each kind of device, and how far that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
+from types import MappingProxyType
+from typing import NamedTuple
+
+from unet_export.formats.flatbuffer import Flatbuffer
+from unet_export.formats.saved_model import SAVED_MODEL
+from unet_export.gate.gate import EngineResult, ParityResult
+from unet_export.report.numbers import milliseconds, percent, signed
+from unet_export.report.report import Report
+
+_BYTES = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2, "INT8": 1, "UINT8": 1, "BOOL": 1}
+"""Bytes of one element."""
+
+_BASELINES = {
+    "ONNX Runtime float32": ("onnx", "onnx"),
+    "TensorFlow on the SavedModel": (SAVED_MODEL.name, "tensorflow"),
+}
+"""Baselines of speed: (format, backend) by name."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The artifact to use on one kind of device."""
+
+    device: str
+    artifact: str
+    """File name; empty where none that passed fits."""
+    reason: str
+    """Whole sentences."""
+
+
+class _Timed(NamedTuple):
+    """One artifact in one engine, timed; ordered by time, then size."""
+
+    milliseconds: float
+    size: int
+    result: ParityResult
+    entry: EngineResult
+
+
+def recommend(report: Report, activations: Mapping[str, int] = MappingProxyType({})) -> list[Recommendation]:
+    """Choose for a CPU, a small Arm CPU, a GPU and a microcontroller, among the artifacts that passed in every engine
+    that checked them. Each reason says what was measured and what was not.
+
+    Args:
+        report: of the export.
+        activations: by artifact's file name, as ``activation_bytes`` counts; an artifact may be missing.
+    """
+    passed = list(filter(attrgetter("passed"), report.results))
+    return [
+        _for_cpu(passed, report),
+        _for_small_arm(passed),
+        _for_gpu(passed, report.results),
+        _for_microcontroller(passed, activations),
+    ]
+
+
+def baselines(results: Iterable[ParityResult]) -> list[tuple[str, float]]:
+    """(name, milliseconds) of what speed is compared with, those that were run here; ONNX Runtime's first."""
+    times: dict[tuple[str, str], float] = {}
+    for result in results:
+        for entry in result.engines:
+            if entry.device == "cpu" and entry.milliseconds:
+                times[result.format, entry.backend] = entry.milliseconds
+    return [(name, times[key]) for name, key in _BASELINES.items() if key in times]
+
+
+def _fastest(results: Iterable[ParityResult], device: str) -> _Timed | None:
+    """The fastest in the runtime's engines: TensorFlow is none for a device."""
+    timed = []
+    for result in results:
+        for entry in result.engines:
+            fits = entry.device == device and entry.backend != "tensorflow" and entry.verdict == "passed"
+            if fits and entry.milliseconds is not None:
+                timed.append(_Timed(entry.milliseconds, result.size, result, entry))
+    return min(timed, key=itemgetter(0, 1), default=None)
+
+
+def _smallest(results: Iterable[ParityResult], *formats: str, precision: str = "") -> ParityResult | None:
+    """The smallest of these formats, and of this precision if one is named."""
+    fitting = []
+    for result in results:
+        if result.format.startswith(formats) and precision in ("", result.precision):
+            fitting.append(result)
+    return min(fitting, key=attrgetter("size"), default=None)
+
+
+def _for_cpu(passed: Sequence[ParityResult], report: Report) -> Recommendation:
+    best = _fastest(passed, "cpu")
+    if best is None:
+        return Recommendation("CPU", "", "No artifact that passed was timed on a CPU here.")
+    reason = f"The fastest on this machine: {milliseconds(best.milliseconds)} ms per photo in {best.entry.engine}"
+    for name, time in [*baselines(report.results), ("Keras predict", report.keras_milliseconds)]:
+        if time is not None and time != best.milliseconds:
+            reason += f", {time / best.milliseconds:.2f} times as fast as {name}"
+    return Recommendation("CPU", best.result.path.name, f"{reason}.{_cost(best.entry)}")
+
+
+def _cost(entry: EngineResult) -> str:
+    """The loss of accuracy, as a sentence after another."""
+    metrics = entry.metrics
+    if metrics is None:
+        return ""
+    if metrics.iou_change is None:
+        return f" Agreement with the trained model: {percent(metrics.agreement)} %."
+    border = "" if metrics.border_change is None else f", border IoU by {signed(metrics.border_change)}"
+    return f" Mean IoU changes by {signed(metrics.iou_change)} points{border}."
+
+
+def _for_small_arm(passed: Sequence[ParityResult]) -> Recommendation:
+    best = _smallest(passed, "tflite", precision="int8")
+    what = "The smallest int8 TFLite"
+    if best is None:
+        best = _smallest(passed, "tflite")
+        what = "No int8 TFLite passed; this is the smallest TFLite that did"
+    if best is None:
+        return Recommendation("Small Arm CPU", "", "No TFLite passed.")
+    reason = f"{what}: {best.size:,} bytes. Speed was not measured on such a CPU."
+    return Recommendation("Small Arm CPU", best.path.name, reason)
+
+
+def _for_gpu(passed: Sequence[ParityResult], results: Sequence[ParityResult]) -> Recommendation:
+    fitting = [result for result in passed if result.format in ("onnx", "onnx-float16")]
+    smallest = _smallest(fitting, "onnx")
+    if smallest is None:
+        return Recommendation("GPU", "", "No float16 or float32 ONNX passed.")
+    if fastest := _fastest(fitting, "cuda"):
+        time = milliseconds(fastest.milliseconds)
+        reason = f"The fastest float ONNX measured on CUDA here: {time} ms per photo in {fastest.entry.engine}."
+        return Recommendation("GPU", fastest.result.path.name, reason + _cost(fastest.entry))
+    why = "no CUDA device was tried"
+    for result in results:
+        for entry in result.engines:
+            if entry.device == "cuda" and entry.not_checked:
+                why = entry.not_checked
+    reason = f"The smallest float ONNX that passed, {smallest.precision}, on the CPU. Not measured on a GPU: {why}"
+    return Recommendation("GPU", smallest.path.name, reason.rstrip(".") + ".")
+
+
+def _for_microcontroller(passed: Sequence[ParityResult], activations: Mapping[str, int]) -> Recommendation:
+    best = _smallest(passed, "tflite-int8")
+    if best is None:
+        reason = "No full-integer int8 TFLite passed, and such devices run nothing else."
+        return Recommendation("Microcontroller", "", reason)
+    reason = f"Full-integer int8: {best.size:,} bytes of flash"
+    if best.path.name in activations:
+        size = activations[best.path.name]
+        reason += f", and by its graph at least {size:,} bytes of RAM for activations. Not checked: "
+    else:
+        reason += ". Not checked: memory for activations, and "
+    return Recommendation(
+        "Microcontroller", best.path.name, f"{reason}whether the device's library has every operator."
+    )
+
+
+def activation_bytes(content: bytes) -> int:
+    """Peak size of the activations of a ``.tflite``, with no operator working in place: RAM that a device must have
+    besides its library's own memory and the operators' scratch."""
+    model = Flatbuffer(content)
+    first = dict.fromkeys(map(int, model.graph.inputs), 0)
+    last: dict[int, int] = {}
+    for place, operator in enumerate(model.operators):
+        first |= dict.fromkeys(operator.outputs, place)
+        last |= dict.fromkeys((*operator.inputs, *operator.outputs), place)
+    count = len(model.operators)
+    last |= dict.fromkeys(map(int, model.graph.outputs), count - 1)
+    needed = [0] * count
+    for index, start in first.items():
+        for place in range(start, last.get(index, 0) + 1):
+            needed[place] += model.size(index) * _BYTES[model.type(index)]
+    return max(needed, default=0)

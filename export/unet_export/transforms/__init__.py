@@ -1,0 +1,1 @@
+"""Changes to a Keras graph that leave its function the same, or train it to survive rounding."""

@@ -1,0 +1,154 @@
+"""What the commands of the three packages share: option groups, lists, verbosity, suggestions.
+
+@click.command(cls=GroupedCommand, epilog=EXAMPLES)
+@option_group("Results", click.option("--save"), click.option("--output-dir"))
+@verbosity
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from unet_runtime.cli.quiet import visible_stderr
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
+"""For ``context_settings``."""
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+
+PACKAGES = ("unet_runtime", "unet_export", "unet_training")
+
+_GROUP = "unet_edge_group"
+_OTHER = "Other options"
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under the titles of their groups."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", HELP)
+        super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_options(self, ctx, formatter)
+
+
+class CommandGroup(click.Group):
+    """A group of commands that proposes the nearest name for one that does not exist; its own options are in groups."""
+
+    command_class = GroupedCommand
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", HELP)
+        super().__init__(*args, **kwargs)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # a millisecond that only an error needs
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not near or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+
+
+def _write_options(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """A section of the help for each group, in the order of their first options; those of no group come last."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None and not isinstance(parameter, click.Argument):  # those are in the usage line
+            sections.setdefault(getattr(parameter, _GROUP, _OTHER), []).append(record)
+    others = sections.pop(_OTHER, [])
+    for title, records in [*sections.items(), (_OTHER, others)]:
+        with formatter.section(title):
+            formatter.write_dl(records)
+
+
+def option_group(title: str, *options: Callable[[F], F]) -> Callable[[F], F]:
+    """A decorator that puts options on a command, in this order, under one title of its help."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+            parameters = getattr(function, "__click_params__", None) or getattr(function, "params", [])
+            setattr(parameters[-1], _GROUP, title)
+        return function
+
+    return decorate
+
+
+class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """Names separated by commas, each known: ``mask,overlay`` -> ``("mask", "overlay")``.
+
+    Args:
+        known: the names.
+        all_word: a word that stands for all of them; empty for none.
+    """
+
+    name = "list"
+
+    def __init__(self, known: Sequence[str], all_word: str = "") -> None:
+        self.known = tuple(known)
+        self.all_word = all_word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        if self.all_word and value == self.all_word:
+            return self.known
+        names = tuple(dict.fromkeys(part.strip() for part in str(value).split(",")))
+        for name in names:
+            if name not in self.known:
+                self.fail(f"{name!r}, expected some of {','.join(self.known)}", param, ctx)
+        return names
+
+
+def verbosity(function: F) -> F:
+    """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
+    options = option_group(
+        _OTHER,
+        click.option(
+            "-v", "--verbose", "verbosity", flag_value=1, type=int, help="Show details, and what engines say."
+        ),
+        click.option("-q", "--quiet", "verbosity", flag_value=-1, type=int, help="Show warnings and errors alone."),
+    )
+    return options(function)
+
+
+def setup_logging(level: int | None) -> None:
+    """Send what the three packages log to standard error, one plain line each.
+
+    Args:
+        level: 1 for details, 0 or None for progress, -1 for warnings alone: the parameter of ``verbosity``.
+    """
+    levels = {1: logging.DEBUG, -1: logging.WARNING}
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        logger.handlers[:] = [_Handler()]
+        logger.setLevel(levels.get(level or 0, logging.INFO))
+        logger.propagate = False
+
+
+class _Handler(logging.Handler):
+    """Prints through click, which knows a closed or redirected standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        click.echo(prefix + record.getMessage(), file=visible_stderr(), err=True)

@@ -1,0 +1,250 @@
+"""Model files that describe themselves: write and read the spec, refuse a damaged file.
+
+One rule for every format: the file's last 64 bytes are the SHA-256, in lower-case hex, of all bytes before them. So
+damage anywhere is found before an engine sees the file, with the standard library alone, and the file stays valid in
+its own format:
+
+    .onnx     a protobuf message: fields may be appended. Spec and digest are its last two ``metadata_props``.
+    .tflite   a flatbuffer ignores what follows it: a zip with the spec as its entry and the digest as its comment.
+    .keras    a zip already: the spec is one more entry, the digest its comment.
+
+A SavedModel is a folder: ``assets.extra/`` holds the spec and the SHA-256 of every other file. A digest finds damage;
+it does not prove who made the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.files import temporary_sibling, write_bytes, write_text
+from unet_runtime.core.spec import ModelSpec
+
+SPEC_NAME = "unet_edge.json"
+"""Name of the spec: zip entry, file in assets.extra, and (less ``.json``) metadata key."""
+
+_ONNX_SPEC_KEY = "unet_edge"
+_ONNX_DIGEST_KEY = "unet_edge.sha256"
+_ONNX_METADATA_FIELD = 14  # ModelProto.metadata_props, repeated StringStringEntryProto {key = 1, value = 2}
+_DIGEST_LENGTH = 64
+_SUMS_NAME = "SHA256SUMS"
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # zip's earliest: the same input gives the same bytes
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file that was read whole and found undamaged."""
+
+    path: Path
+    spec: ModelSpec
+    content: bytes = field(repr=False)
+    """The whole file, as the engine takes it."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file less its last 64 bytes, which hold it; 64 hex digits."""
+        return self.content[-_DIGEST_LENGTH:].decode()
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read a ``.onnx``, ``.tflite`` or ``.keras`` file and verify its digest.
+
+    Raises:
+        ModelFileError: missing, unreadable, of another suffix, damaged, or without a spec.
+
+    Example:
+        >>> from unet_runtime.engines import ENGINES
+        >>> read_artifact(ENGINES["tflite"].default_model).spec.precision
+        'int8'
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite made by unet-export") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: model file cannot be read ({error.strerror})") from error
+    if path.suffix not in _SPEC_READERS:
+        raise ModelFileError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(_SPEC_READERS)}")
+    _verify(path, content)
+    try:
+        text = _SPEC_READERS[path.suffix](content)
+    except ModelFileError:
+        raise
+    except Exception as error:  # its digest is right, its container is not: zipfile raises what it stumbles over
+        raise ModelFileError(
+            f"{path}: its spec cannot be read ({type(error).__name__}: {error}): export it with unet-export"
+        ) from error
+    if text is None:
+        raise ModelFileError(f"{path}: carries no model spec: export it with unet-export")
+    return Artifact(path, ModelSpec.from_json(text), content)
+
+
+def _verify(path: Path, content: bytes) -> None:
+    recorded = content[-_DIGEST_LENGTH:]
+    if len(recorded) < _DIGEST_LENGTH or not all(byte in b"0123456789abcdef" for byte in recorded):
+        raise ModelFileError(
+            f"{path}: {len(content)} bytes that do not end in a SHA-256 digest: the file is truncated, "
+            "or was not made by unet-export"
+        )
+    actual = _hex_digest(memoryview(content)[:-_DIGEST_LENGTH])
+    if actual != recorded:
+        raise ModelFileError(
+            f"{path}: damaged: its bytes have SHA-256 {actual[:12].decode()}..., recorded is "
+            f"{recorded[:12].decode()}...: copy the file again"
+        )
+
+
+def _hex_digest(content: bytes | memoryview) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def append_to_onnx(model: bytes, spec: ModelSpec) -> bytes:
+    """A serialised ONNX ModelProto with spec and digest as its last two ``metadata_props``."""
+    content = model + _metadata_entry(_ONNX_SPEC_KEY, spec.to_json().encode())
+    # The digest's value is the last thing in the file: everything before it is covered, its key too.
+    content += _metadata_entry(_ONNX_DIGEST_KEY, bytes(_DIGEST_LENGTH))[:-_DIGEST_LENGTH]
+    return content + _hex_digest(content)
+
+
+def _metadata_entry(key: str, value: bytes) -> bytes:
+    return _field(_ONNX_METADATA_FIELD, _field(1, key.encode()) + _field(2, value))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """One length-delimited protobuf field."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _onnx_spec(content: bytes) -> bytes | None:
+    """Walk the message's top level (a dozen fields; the graph is skipped by its length)."""
+    for number, payload in _fields(memoryview(content)):
+        if number == _ONNX_METADATA_FIELD:
+            entry = dict(_fields(payload))
+            if bytes(entry.get(1, b"")) == _ONNX_SPEC_KEY.encode():
+                return bytes(entry[2])
+    return None
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(number, payload) of each length-delimited field; varints are passed over."""
+    position = 0
+    while position < len(message):
+        tag, position = _read_varint(message, position)
+        value, position = _read_varint(message, position)
+        if tag & 7 == 2:
+            yield tag >> 3, message[position : position + value]
+            position += value
+        elif tag & 7 != 0:
+            raise ModelFileError(f"not an ONNX model: protobuf wire type {tag & 7} at its top level")
+
+
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(message):
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise ModelFileError("not an ONNX model: it ends inside a protobuf number")
+
+
+def append_to_tflite(model: bytes, spec: ModelSpec) -> bytes:
+    """A flatbuffer followed by a zip with the spec; the zip's comment is the digest of all before it."""
+    return _with_zip_entry(model, spec)
+
+
+def _with_zip_entry(content: bytes, spec: ModelSpec) -> bytes:
+    import zipfile
+
+    buffer = io.BytesIO(content)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        entry = zipfile.ZipInfo(SPEC_NAME, _ZIP_TIME)
+        archive.writestr(entry, spec.to_json())
+        archive.comment = bytes(_DIGEST_LENGTH)  # reserves the place
+    covered = buffer.getvalue()[:-_DIGEST_LENGTH]
+    return covered + _hex_digest(covered)
+
+
+def _zip_spec(content: bytes) -> bytes | None:
+    import zipfile  # 10 ms that a .onnx does not need
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.read(SPEC_NAME)
+    except (KeyError, zipfile.BadZipFile):
+        return None
+
+
+def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> None:
+    """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), then put spec and digest in.
+
+    Raises:
+        OutputError: the file cannot be written; whatever ``save`` raises. The file appears whole or not at all.
+    """
+    temporary = temporary_sibling(path, ".keras")
+    try:
+        save(os.fspath(temporary))
+        write_bytes(path, _with_zip_entry(temporary.read_bytes(), spec))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_SPEC_READERS: dict[str, Callable[[bytes], bytes | None]] = {
+    ".onnx": _onnx_spec,
+    ".tflite": _zip_spec,
+    ".keras": _zip_spec,
+}
+
+
+def write_saved_model_spec(folder: Path, spec: ModelSpec) -> None:
+    """Put the spec and the SHA-256 of every file into ``folder/assets.extra``.
+
+    Raises:
+        OutputError: one of the two cannot be written.
+    """
+    extra = folder / "assets.extra"
+    write_text(extra / SPEC_NAME, spec.to_json())
+    write_text(extra / _SUMS_NAME, json.dumps(_sums(folder), indent=1))
+
+
+def read_saved_model_spec(folder: str | os.PathLike[str]) -> ModelSpec:
+    """Verify a SavedModel's files and return its spec.
+
+    Raises:
+        ModelFileError: no SavedModel of unet-export, or a file of it is missing, new or damaged.
+    """
+    folder = Path(folder)
+    extra = folder / "assets.extra"
+    try:
+        recorded = json.loads((extra / _SUMS_NAME).read_text(encoding="utf-8"))
+        text = (extra / SPEC_NAME).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{folder}: no SavedModel made by unet-export ({error})") from error
+    actual = _sums(folder)
+    differing = sorted(name for name in {*recorded, *actual} if recorded.get(name) != actual.get(name))
+    if differing:
+        raise ModelFileError(f"{folder}: damaged: {', '.join(differing)}: copy the folder again")
+    return ModelSpec.from_json(text)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS_NAME)
+    return {path.relative_to(folder).as_posix(): _hex_digest(path.read_bytes()).decode() for path in files}

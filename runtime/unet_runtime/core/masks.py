@@ -1,0 +1,137 @@
+"""Probabilities (h, w, C) of the model's grid -> class ids, and opacity, at the photo's own size.
+
+Probabilities are resampled, not labels: an outline drawn at 160x160 stays smooth on a large photo.
+The work goes in bands of rows (resample.py), so a 100-megapixel photo needs little more memory than its mask.
+
+    photo_planes    what the model says of the photo, one plane per class: the others take these planes
+    class_mask, opacity, probability_bands
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_runtime.core import resample
+from unet_runtime.core.geometry import Placement
+from unet_runtime.core.resample import Planes
+from unet_runtime.core.spec import ModelSpec
+
+_LEAST = 1e-7  # Keras' epsilon: where no class has any, as in an int8 model's output, all are equally likely
+
+_LEAD = np.float32(1 - 1e-6)  # several steps of float32
+
+_EVEN = 1e-3  # keeps the odds defined where the neutral class takes all: half foreground, half background
+
+
+def shares(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Probabilities of a pixel's classes, given that it has exactly one of them.
+
+    A softmax model's are that already. A sigmoid model estimates each class by itself, and what it has been
+    trained for is each class's share of their sum: the sum itself is arbitrary, and may differ from pixel to pixel.
+
+    Args:
+        probabilities: float32 (..., C), the model's output.
+        spec: of the model.
+
+    Returns:
+        float32 (..., C), sum 1 (nearly, for an int8 softmax model); ``probabilities`` itself for a softmax model.
+    """
+    if spec.output.activation == "softmax":
+        return probabilities
+    clipped = np.maximum(probabilities, np.float32(_LEAST))
+    result: npt.NDArray[np.float32] = clipped / clipped.sum(axis=-1, keepdims=True)
+    return result
+
+
+def photo_planes(probabilities: npt.NDArray[np.float32], placement: Placement, spec: ModelSpec) -> Planes:
+    """The part of the grid that the photo covers, one contiguous plane per class.
+
+    Args:
+        probabilities: float32 (h, w, C), the model's output for one photo.
+        placement: of the photo.
+        spec: of the model.
+
+    Returns:
+        float32 (C, h', w'), as ``shares``.
+    """
+    left, top, width, height = placement.part
+    # Shares before resampling: else a pixel whose probabilities are all large would outvote its neighbours.
+    part = shares(probabilities[top : top + height, left : left + width], spec)
+    return np.ascontiguousarray(part.transpose(2, 0, 1))
+
+
+def class_mask(planes: Planes, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Most probable class of each pixel of the photo.
+
+    Args:
+        planes: as ``photo_planes``.
+        size: (width, height) of the photo in pixels.
+
+    Returns:
+        uint8 (height, width), class ids.
+    """
+    return resample.label(planes, size, _certain_class, first_of_the_largest)
+
+
+def first_of_the_largest(planes: Planes) -> npt.NDArray[np.uint8]:
+    """Shares float32 (C, ...) -> ids uint8 (...); a tie goes to the lower id, as argmax has it, which is slower."""
+    best = planes[0].copy()
+    ids = np.zeros(best.shape, np.uint8)
+    for index in range(1, len(planes)):
+        ids[planes[index] > best] = index
+        np.maximum(best, planes[index], out=best)
+    return ids
+
+
+def _certain_class(planes: Planes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Ids, and where the largest leads by more than rounding could make up between two such pixels."""
+    best, second = np.maximum(planes[0], planes[1]), np.minimum(planes[0], planes[1])
+    ids = (planes[1] > planes[0]).astype(np.uint8)
+    for index in range(2, len(planes)):
+        ids[planes[index] > best] = index
+        np.maximum(second, np.minimum(best, planes[index]), out=second)
+        np.maximum(best, planes[index], out=best)
+    return ids, second < best * _LEAD
+
+
+def opacity(planes: Planes, size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    """Opacity of each pixel in a cut-out: the odds of foreground against background.
+
+    Neutral classes (the unlabelled border) have no vote, so the edge runs softly through their middle.
+
+    Returns:
+        uint8 (height, width): 0 background .. 255 foreground.
+    """
+    share = foreground_share(planes, spec)
+    result = np.empty((size[1], size[0]), np.uint8)
+    for top, bottom in resample.bands(size):
+        band = resample.rows_of_plane(share, size, top, bottom)
+        np.rint(band * np.float32(255), out=band)
+        result[top:bottom] = band
+    return result
+
+
+def probability_bands(planes: Planes, size: tuple[int, int]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Probabilities at the photo's own size, a band of rows at a time: memory stays bounded whatever the size.
+
+    Yields:
+        (top, band) from the top down: the band's first row, and float32 (rows, width, C), of which ``class_mask`` is
+        the argmax: sum 1 (``shares``), nearly for an int8 softmax model.
+    """
+    for top, bottom in resample.bands(size):
+        yield top, np.ascontiguousarray(resample.rows_of(planes, size, top, bottom).transpose(1, 2, 0))
+
+
+def foreground_share(planes: Planes, spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Shares float32 (C, ...) -> the foreground's odds against the background, float32 (...) in 0..1."""
+    foreground = _total(planes, spec.roles("foreground"))
+    result: npt.NDArray[np.float32] = foreground / (foreground + _total(planes, spec.roles("background")))
+    return result
+
+
+def _total(planes: Planes, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    total: npt.NDArray[np.float32] = planes[list(ids)].sum(axis=0, initial=_EVEN)
+    return total

@@ -1,0 +1,38 @@
+"""Pictures for people: palette masks, overlays, cut-outs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unet_runtime.core.spec import ModelSpec
+
+OVERLAY_STRENGTH = 0.5
+"""Share of the class colour in an overlay's pixel."""
+
+
+def palette_image(mask: npt.NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
+    """Class ids (H, W) -> mode P image: pixel value = class id, coloured as the spec says."""
+    image = Image.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
+    image.putpalette(palette(spec))
+    return image
+
+
+def palette(spec: ModelSpec) -> bytes:
+    """RGB triples of the classes, by id."""
+    return bytes(channel for entry in spec.classes for channel in entry.color)
+
+
+def overlay(photo: Image.Image, mask: npt.NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
+    """RGB photo with every class but the background tinted; the background keeps the photo's pixels."""
+    tinted = Image.blend(photo, palette_image(mask, spec).convert("RGB"), OVERLAY_STRENGTH)
+    is_tinted = np.array([0 if entry.role == "background" else 255 for entry in spec.classes], np.uint8)
+    return Image.composite(tinted, photo, Image.fromarray(is_tinted[mask]))
+
+
+def cutout(photo: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image:
+    """RGB photo and opacity uint8 (H, W) -> RGBA."""
+    result = photo.copy()
+    result.putalpha(Image.fromarray(alpha))
+    return result

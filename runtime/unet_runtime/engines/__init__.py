@@ -1,0 +1,145 @@
+"""Engines by name. A new engine is one module with its record (see base.py), and its name in the list here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import cast, get_args
+
+from unet_runtime.core import install
+from unet_runtime.core.artifact import Artifact
+from unet_runtime.core.errors import BackendError, MissingDependencyError
+from unet_runtime.engines import wheels
+from unet_runtime.engines.base import MODELS, Backend, Device, Engine
+
+__all__ = ["DEVICES", "ENGINES", "MODELS", "Backend", "Device", "Engine"]
+
+_MODULES = (
+    "onnxruntime",
+    "litert",
+    "openvino",
+)
+"""In the order in which ``auto`` prefers them."""
+
+
+def _record(module: str) -> Engine:
+    return cast(Engine, importlib.import_module(f"{__name__}.{module}").ENGINE)
+
+
+ENGINES = {engine.name: engine for engine in map(_record, _MODULES)}
+"""The engine's name, as ``--backend`` has it -> its record."""
+
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+def find(name: str) -> Engine:
+    """The record of the engine ``name``.
+
+    Raises:
+        BackendError: there is no such engine.
+    """
+    if name not in ENGINES:
+        raise BackendError(f"backend {name!r}, expected one of {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def package_file(name: str) -> Path | None:
+    """``__init__.py`` of the engine's package; None where it is not installed. Does not import it."""
+    found = importlib.util.find_spec(ENGINES[name].package)
+    # Without origin it is a folder that an uninstalled wheel left behind: Python takes any folder for a package.
+    return Path(found.origin) if found is not None and found.origin is not None else None
+
+
+def installed(name: str) -> bool:
+    """Whether the engine's package is installed; does not import it."""
+    return package_file(name) is not None
+
+
+def install_hint(name: str) -> str:
+    """The pip command that installs an engine."""
+    return install.pip_command(ENGINES[name].extra)
+
+
+def readers(suffix: str) -> list[str]:
+    """Names of the engines that read model files of a suffix, installed or not, the preferred one first.
+
+    Example:
+        >>> readers(".onnx"), readers(".pt")
+        (['onnx', 'openvino'], [])
+    """
+    return [name for name, engine in ENGINES.items() if suffix in engine.suffixes]
+
+
+def engine_for(suffix: str) -> str:
+    """Name of the preferred installed engine for a model file's suffix.
+
+    Raises:
+        BackendError: no engine reads such files.
+        MissingDependencyError: none of those that do is installed.
+    """
+    able = readers(suffix)
+    if not able:
+        raise BackendError(f"no engine reads {suffix!r} files, expected .onnx or .tflite")
+    return _first_installed(able, f"no engine for {suffix} files is installed")
+
+
+def default_engine() -> str:
+    """Name of the preferred installed engine.
+
+    Raises:
+        MissingDependencyError: none is installed.
+    """
+    return _first_installed(list(ENGINES), "no engine is installed")
+
+
+def _first_installed(names: list[str], problem: str) -> str:
+    for name in filter(installed, names):
+        return name
+    raise MissingDependencyError(f"{problem}: {' or '.join(dict.fromkeys(map(install_hint, names)))}")
+
+
+def load(name: str, artifact: Artifact, *, device: Device = "auto", threads: int | None = None) -> Backend:
+    """Load a model into the engine ``name``.
+
+    Raises:
+        BackendError: unknown engine or device, an installation that does not work, or an engine that does not run on
+            ``device`` or read this kind of file.
+        MissingDependencyError: the engine is not installed.
+        ModelFileError: the engine refuses the file.
+    """
+    engine = find(name)
+    if device not in DEVICES:
+        raise BackendError(f"device {device!r}, expected one of {', '.join(DEVICES)}")
+    if artifact.path.suffix not in engine.suffixes:
+        raise BackendError(f"{artifact.path}: backend {name} reads {', '.join(engine.suffixes)} files")
+    if device not in ("auto", *engine.devices):
+        able = [other.name for other in ENGINES.values() if device in other.devices]
+        raise BackendError(
+            f"device {device}: {engine.label} does not run on it, expected {', '.join(('auto', *engine.devices))}: "
+            f"take a .onnx model with --backend {' or '.join(able)}"
+        )
+    import_engine(name)
+    return engine.load(artifact, device, threads)
+
+
+def import_engine(name: str) -> None:
+    """Import an engine's package, to know that it works.
+
+    Raises:
+        BackendError: installed in two wheels, or broken.
+        MissingDependencyError: not installed.
+    """
+    engine = ENGINES[name]
+    package = package_file(name)
+    if package is None:
+        raise install.missing(f"backend {name}", engine.label, engine.extra)
+    if engine.rival_wheels:
+        wheels.refuse_several(package.parent, engine.rival_wheels)
+    try:
+        importlib.import_module(engine.entry or engine.package)
+    except Exception as error:  # a damaged wheel or a missing system library raises anything: OSError, AttributeError
+        raise BackendError(
+            f"backend {name}: {engine.package} is installed but cannot be imported ({error}): "
+            f"{install_hint(name)} --force-reinstall"
+        ) from error

@@ -1,0 +1,82 @@
+"""What every engine offers: an ``Engine`` record, and a ``Backend`` for each model that is loaded into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_runtime.core.artifact import Artifact
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes."""
+
+MODELS = Path(__file__).parents[1] / "models"
+"""Folder of the bundled models."""
+
+
+class Backend(Protocol):
+    """A model loaded into an engine."""
+
+    name: str
+    """Name of the engine: ``onnx``, ``tflite``, ``openvino``."""
+    device: str
+    """Where the model really runs, read back from the engine: ``cpu``, ``cuda`` or ``tensorrt``."""
+    engine: str
+    """Engine and version for people: ``ONNX Runtime 1.31.1``."""
+    note: str
+    """Why a faster device was not taken, or what of the model it leaves to the CPU; else empty."""
+
+    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 (n, h, w, 3) RGB 0..255, NHWC -> float32 probabilities (n, h', w', classes).
+
+        May be called from several threads; the result belongs to the caller.
+
+        Raises:
+            BackendError: the engine refuses the input or fails.
+        """
+        ...
+
+
+Load = Callable[[Artifact, Device, int | None], Backend]
+"""``load(artifact, device, threads)`` of an engine's module: imports the engine and loads a verified model file.
+
+``device`` is ``auto`` or one of the engine's devices; ``threads`` the number of CPU threads, None: the cores that this
+process may use. Raises BackendError where the engine does not run on ``device``, ModelFileError where it refuses the
+model.
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """All that the rest of the project asks about an engine; each engine's module has one, named ``ENGINE``."""
+
+    name: str
+    """As ``--backend`` and ``Segmenter(backend=...)`` call it."""
+    label: str
+    """Name for people."""
+    package: str
+    """Top-level module of the engine."""
+    extra: str
+    """Extra of unet-edge-runtime that installs it."""
+    suffixes: tuple[str, ...]
+    """Model files that it reads."""
+    default_model: Path
+    """The bundled model that it runs best."""
+    default_threads: Callable[[], int]
+    """How many CPU threads it uses where the caller does not say."""
+    load: Load
+    entry: str = ""
+    """Module whose import proves that the installation works; empty: ``package``."""
+    devices: tuple[Device, ...] = ("cpu",)
+    parallel: bool = False
+    """Whether one loaded model runs several photos at a time on the CPU, each in its caller's thread."""
+    rival_wheels: tuple[str, ...] = ()
+    """Distributions that install the same package: only one may be installed."""
+    slow_start: Mapping[Device, Callable[[], str]] = field(default_factory=dict)
+    """Devices that prepare a model for minutes, so that ``unet-info`` does not try them. It calls the function: what
+    is missing for the device, with the remedy; empty if its libraries load."""

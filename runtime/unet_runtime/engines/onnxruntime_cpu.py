@@ -1,0 +1,106 @@
+"""ONNX Runtime on the CPU, and what its GPU providers have in common with it. Importing it imports the engine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from unet_runtime.core import cores
+from unet_runtime.core.artifact import Artifact
+from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.engines import wheels
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+TITLE = f"ONNX Runtime {ort.__version__}"  # here, because a half-removed wheel has no version: found at import
+
+_FATAL_ONLY = 4  # what the engine has to say is said by our exceptions, once
+
+_NVIDIA_DRIVER = (
+    "/proc/driver/nvidia/version",  # Linux
+    "/etc/nv_tegra_release",  # Jetson
+    "/usr/lib/wsl/lib/libcuda.so.1",  # Linux within Windows
+    "C:/Windows/System32/nvcuda.dll",
+)
+"""One of these files exists where an NVIDIA driver is installed."""
+
+
+class OnnxBackend:
+    """One session on the CPU. ``run`` may be called from several threads: sessions are thread-safe."""
+
+    name = "onnx"
+    device = "cpu"
+
+    def __init__(self, session: Any, note: str = "") -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._output = session.get_outputs()[0].name
+        self.engine = TITLE
+        self.note = note
+
+    def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes)."""
+        try:
+            result: npt.NDArray[np.float32] = self._session.run([self._output], {self._input: images})[0]
+        except Exception as error:  # the engine's exceptions share no base but Exception
+            raise BackendError(f"ONNX Runtime failed on input {images.dtype}{images.shape}: {error}") from error
+        return result
+
+
+def load(artifact: Artifact, threads: int | None, note: str = "") -> OnnxBackend:
+    """Load a model on the CPU; ``note`` says why not on a GPU.
+
+    Raises:
+        ModelFileError: the engine refuses the model.
+    """
+    ort.set_default_logger_severity(_FATAL_ONLY)
+    try:
+        return OnnxBackend(open_session(artifact, session_options(threads), [CPU]), note)
+    except Exception as error:  # as above; undamaged, so a model this engine's version cannot run
+        raise ModelFileError(f"{artifact.path}: {TITLE} refuses it: {error}") from error
+
+
+def session_options(threads: int | None) -> Any:
+    """What differs from the engine's defaults; docs/devices.md has the measurements."""
+    options = ort.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    # 0: the engine counts physical cores and pins a thread to each. It does not see a container's quota:
+    # https://github.com/microsoft/onnxruntime/issues/29510
+    options.intra_op_num_threads = threads or cores.limit() or 0
+    # Threads wait for work by spinning, which makes a run faster, and by default go on after it: that takes the
+    # cores from whoever decodes the next photo (https://github.com/microsoft/onnxruntime/pull/11841).
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def open_session(artifact: Artifact, options: Any, providers: list[Any]) -> Any:
+    """A session on ``providers`` or an error.
+
+    The engine's own fallback prints, and hides where a model runs: it is switched off
+    (https://github.com/microsoft/onnxruntime/issues/21424).
+    """
+    session = ort.InferenceSession(artifact.content, options, providers=providers, enable_fallback=0)
+    session._model_bytes = None  # kept for that fallback only: as much memory as the file is long
+    return session
+
+
+def has_cuda_provider() -> bool:
+    """Whether the installed wheel is one with CUDA."""
+    return CUDA in ort.get_available_providers()
+
+
+def has_nvidia_driver() -> bool:
+    """Whether an NVIDIA driver is installed."""
+    return any(map(os.path.exists, _NVIDIA_DRIVER))  # pathlib costs every start more
+
+
+def unused_gpu() -> str:
+    """A note where there is an NVIDIA driver that a wheel without CUDA cannot use; else empty."""
+    if has_nvidia_driver():
+        remedy = wheels.replace_by("cuda")
+        return f"an NVIDIA driver is installed, but this ONNX Runtime has no CUDA provider: {remedy}"
+    return ""

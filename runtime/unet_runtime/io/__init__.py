@@ -1,0 +1,1 @@
+"""Inputs and outputs: photos and videos found and read, results written."""

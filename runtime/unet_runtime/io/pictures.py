@@ -1,0 +1,87 @@
+"""Mask, overlay and cut-out: PNG files of a photo, written a band of rows at a time, and frames of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from unet_runtime.core import render
+from unet_runtime.core.segmentation import Result
+from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
+from unet_runtime.io.png import write_png
+
+GREEN = (0, 177, 64)
+"""RGB behind the cut-outs of a video, which has no transparency: the studio screen that editing programs remove."""
+
+_BAND_PIXELS = 1 << 18
+
+Pixels = npt.NDArray[np.uint8]
+"""(rows, W, channels)."""
+
+
+def _mask_rows(result: Result, top: int, bottom: int) -> Pixels:
+    return result.mask[top:bottom, :, np.newaxis]
+
+
+def _mask_frame(result: Result) -> Pixels:
+    return np.asarray(render.palette_image(result.mask, result.spec).convert("RGB"))
+
+
+def _overlay_rows(result: Result, top: int, bottom: int) -> Pixels:
+    rows = result.photo.crop((0, top, result.photo.width, bottom))
+    return np.asarray(render.overlay(rows, result.mask[top:bottom], result.spec))
+
+
+def _overlay_frame(result: Result) -> Pixels:
+    return _overlay_rows(result, 0, result.photo.height)
+
+
+def _cutout_rows(result: Result, top: int, bottom: int) -> Pixels:
+    rows = result.photo.crop((0, top, result.photo.width, bottom))
+    return np.asarray(render.cutout(rows, result.opacity[top:bottom]))
+
+
+def _cutout_frame(result: Result) -> Pixels:
+    screen = Image.new("RGB", result.photo.size, GREEN)
+    return np.asarray(Image.composite(result.photo, screen, Image.fromarray(result.opacity)))
+
+
+def _picture(
+    suffix: str,
+    rows_of: Callable[[Result, int, int], Pixels],
+    frame: Callable[[Result], Pixels],
+    *,
+    has_palette: bool = False,
+) -> Kind:
+    """A kind of PNG file.
+
+    Args:
+        suffix: of the file.
+        rows_of: (result, first row, row behind the last) -> pixels: RGB, RGBA or class ids.
+        frame: as ``Kind.frame``.
+        has_palette: whether the pixels are class ids.
+    """
+
+    def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
+        width, height = result.photo.size
+        band_rows = max(1, _BAND_PIXELS // width)
+
+        def bands() -> Iterator[Pixels]:
+            for top in range(0, height, band_rows):
+                checkpoint()
+                yield rows_of(result, top, min(top + band_rows, height))
+
+        palette = render.palette(result.spec) if has_palette else b""
+        text = {STAMP_KEY: metadata.stamp} if metadata.stamp else None
+        write_png(file, (width, height), bands(), palette=palette, text=text)
+
+    return Kind(suffix, write, frame)
+
+
+MASK = _picture(".mask.png", _mask_rows, _mask_frame, has_palette=True)
+OVERLAY = _picture(".overlay.png", _overlay_rows, _overlay_frame)
+CUTOUT = _picture(".cutout.png", _cutout_rows, _cutout_frame)

@@ -1,0 +1,90 @@
+"""Frames of a video file, upright, one after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unet_runtime.core.errors import SourceError
+from unet_runtime.io.video.opencv import load_opencv
+
+_DEFAULT_RATE = 30.0  # frames a second
+_MAX_RATE = 240.0  # some files give their clock's rate, 1000 or 90000
+
+# Containers that list their frames; others promise as many as fit into their duration.
+_COUNTED = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
+
+# A few frames less than promised are no sign of damage: https://github.com/opencv/opencv/issues/15569
+_MISSING_FRAMES = 2
+_MISSING_SHARE = 0.01
+
+Frame = npt.NDArray[np.uint8]
+
+
+class Reader:
+    """Frames of a video file, upright as its rotation says.
+
+    Raises:
+        SourceError: no such file, or no video.
+        MissingDependencyError: OpenCV is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cv2: Any = load_opencv("a video")
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file, expected a video")
+        self._capture = self._cv2.VideoCapture(str(path), self._cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise SourceError(
+                f"{path}: not a video that OpenCV can read, or truncated (an .mp4 has its table of contents at its end)"
+            )
+        self.rate = plausible_rate(self._capture.get(self._cv2.CAP_PROP_FPS))
+        """Frames a second."""
+        self.promised = max(0, int(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)))
+        """Frames that the file says it has; 0 where it does not say."""
+        self.count = 0
+        """Frames read so far."""
+        self._last = 0.0
+        self.times: deque[float] = deque()
+        """Seconds at which each frame read is to be seen; the caller takes them out."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """uint8 (H, W, 3) RGB, one after the other."""
+        try:
+            while True:
+                there, frame = self._capture.read()
+                if not there:
+                    return
+                self.count += 1
+                self.times.append(self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000)
+                self._last = self.times[-1]
+                yield self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)
+        finally:
+            self._capture.release()
+
+    def check_complete(self, targets: Iterable[Path]) -> None:
+        """After the last frame, which is in ``targets``.
+
+        Raises:
+            SourceError: many frames fewer than promised.
+        """
+        came_to = self.count
+        if self.path.suffix.lower() not in _COUNTED:
+            came_to = max(came_to, round(self._last * self.rate) + 1)
+        missing = self.promised - came_to
+        if missing > max(_MISSING_FRAMES, _MISSING_SHARE * self.promised):
+            raise SourceError(
+                f"{self.path}: damaged or truncated: {self.count} of its {self.promised} frames could be read; they "
+                f"are in {', '.join(map(str, targets))}"
+            )
+
+
+def plausible_rate(rate: float) -> float:
+    """``rate`` in frames a second, or a usual one where a file gives none, or an impossible one."""
+    return rate if 1 <= rate <= _MAX_RATE else _DEFAULT_RATE

@@ -1,0 +1,1 @@
+"""The command unet-train: the only modules that print or exit."""

@@ -1,0 +1,234 @@
+"""unet-train: train a model; its subcommands are in modules of their own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from unet_runtime.cli import exits
+from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, verbosity
+from unet_runtime.core.errors import INTERRUPTED, OK
+from unet_runtime.core.text import table
+from unet_training import __version__
+from unet_training.cli.compare import compare
+from unet_training.cli.dataset import check, download
+from unet_training.cli.evaluate import evaluate
+from unet_training.cli.options import (
+    DEFAULT_DATA,
+    DEFAULT_PRESET,
+    FILE,
+    FOLDER,
+    as_typed,
+    data_option,
+    given,
+    json_option,
+    make_recipe,
+    recipe_options,
+)
+from unet_training.cli.start import import_keras, print_result
+from unet_training.errors import TrainingInterruptedError
+from unet_training.recipes import PRESETS, Recipe
+
+if TYPE_CHECKING:
+    from unet_training.pipeline import Result
+
+logger = logging.getLogger(__name__)
+
+SYNTHETIC = "synthetic"
+
+EXAMPLES = """\b
+Examples:
+  unet-train                                      the preset edge on Oxford-IIIT Pet, downloaded if missing
+  unet-train --data synthetic -o demo             two minutes, offline: generated pictures
+  unet-train --preset article --split official    another recipe, changed in one field
+  unet-train --architecture attention --width 8   another network
+  unet-train --architecture lite --encoder-weights imagenet   an encoder that ImageNet trained
+  unet-train --resume                             go on with the training that was killed in artifacts/
+  unet-train --weights old.keras --epochs 5       train a model on
+  unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
+
+_PATHS = ("data", "output", "weights", "teacher", "encoder_weights")
+_WITHOUT_EFFECT = ("cache", "no_cache", "resume", "tensorboard", "json_file", "verbosity")
+"""Parameters that change nothing about the model."""
+
+_TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
+
+
+@click.group(cls=CommandGroup, invoke_without_command=True, epilog=EXAMPLES)
+@option_group(
+    "Data",
+    data_option(
+        "Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
+        type=click.STRING,
+        metavar=f"PATH|{SYNTHETIC}",
+        default=DEFAULT_DATA,
+        show_default=True,
+    ),
+    click.option(
+        "--synthetic-count",
+        type=click.IntRange(min=8),
+        default=360,
+        show_default=True,
+        help="Pictures to generate; a quarter of them are kept for the test.",
+    ),
+    click.option(
+        "--cache", type=FOLDER, help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]"
+    ),
+    click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none."),
+)
+@option_group(
+    "Training",
+    click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        help=f"Recipe to start from  [default: {DEFAULT_PRESET}; with --data {SYNTHETIC}: demo]",
+    ),
+    click.option("--weights", type=FILE, help="Start from this .keras model's weights."),
+    click.option("--teacher", type=FILE, help="Learn from this .keras model besides the truth (distillation)."),
+    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."),
+    click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
+    click.option(
+        "--distribute",
+        type=click.Choice(("auto", "none")),
+        default="auto",
+        show_default=True,
+        help="auto: every accelerator takes a share of each batch (KERAS_BACKEND=jax); none: one trains.",
+    ),
+)
+@recipe_options()
+@option_group(
+    "Results",
+    click.option(
+        "-o",
+        "--output",
+        type=FOLDER,
+        default=Path("artifacts"),
+        show_default=True,
+        help="Folder of model.keras, report.html and its pictures, history.json.",
+    ),
+    click.option("--tensorboard", type=FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
+    json_option,
+)
+@verbosity
+@click.version_option(__version__)
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    data: str,
+    preset: str | None,
+    output: Path,
+    synthetic_count: int,
+    cache: Path | None,
+    no_cache: bool,
+    json_file: Path | None,
+    verbosity: int | None,
+    **settings: Any,
+) -> int:
+    """Train a segmentation model, choose its best epoch, measure it, and write one model.keras that carries its spec.
+
+    Options that are not given come from the preset. Ctrl-C after the first epoch keeps the best one so far.
+    """
+    if context.invoked_subcommand is not None:
+        return OK
+    setup_logging(verbosity)
+    synthetic = data == SYNTHETIC
+    if not synthetic and context.get_parameter_source("synthetic_count") is not ParameterSource.DEFAULT:
+        raise click.UsageError(f"--synthetic-count goes with --data {SYNTHETIC}, here --data is {data}")
+    if no_cache and cache is not None:
+        raise click.UsageError("--cache and --no-cache exclude each other")
+    others = {
+        name: settings.pop(name) for name in ("weights", "teacher", "seed", "resume", "distribute", "tensorboard")
+    }
+    recipe = make_recipe(preset or ("demo" if synthetic else DEFAULT_PRESET), settings)
+    import_keras()
+    _check_sizes(recipe)
+    try:
+        result = _train(
+            recipe,
+            _dataset(data, output, synthetic_count, others["seed"]),
+            output,
+            cache=None if no_cache else cache or output / "cache",
+            data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet",
+            command=_recorded_command(context),
+            **others,
+        )
+    except KeyboardInterrupt as error:
+        raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
+    metrics = json.dumps({"model": str(result.model), **result.spec.provenance.metrics}, indent=1)
+    print_result(_as_text(result, output), metrics, json_file)
+    if synthetic:
+        logger.warning("trained on drawn animals: for trying it out only, of no use on photos")
+    return INTERRUPTED if result.interrupted else OK
+
+
+for subcommand in (download, check, evaluate, compare):
+    command.add_command(subcommand)
+
+
+def _check_sizes(recipe: Recipe) -> None:
+    """Before the data is downloaded."""
+    from unet_training.build import input_spec
+
+    for size in recipe.sizes or (recipe.size,):
+        input_spec(recipe, size)
+
+
+def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
+    """The folder of photos, downloaded or drawn where that has not been done yet."""
+    from unet_training.data import dataset, synthetic
+
+    if data != SYNTHETIC:
+        dataset.ensure_dataset(Path(data))
+        return Path(data)
+    folder = output / SYNTHETIC
+    test = count // _TEST_SHARE
+    logger.info("%d generated pictures in %s, %d of them for the test", count, folder, test)
+    synthetic.ensure_dataset(folder, train=count - test, test=test, seed=seed)
+    return folder
+
+
+def _train(recipe: Recipe, data: Path, output: Path, *, cache: Path | None, **settings: Any) -> Result:
+    from unet_training.data.cache import PhotoCache
+    from unet_training.pipeline import train
+    from unet_training.report import write_report
+
+    kept = None if cache is None else PhotoCache(cache)
+    terminal = sys.stderr if sys.stderr.isatty() else None
+    result = train(recipe, data, output, cache=kept, terminal=terminal, **settings)
+    write_report(result, output)
+    return result
+
+
+def _recorded_command(context: click.Context) -> str:
+    """The command with the options that were given, in the order of ``--help``, folders by their last name only:
+    the spec travels with the model, and another machine's folders say nothing there."""
+    words = ["unet-train"]
+    for parameter, value in given(context):
+        if parameter.name not in _WITHOUT_EFFECT:
+            words += as_typed(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
+    return shlex.join(words)
+
+
+def _as_text(result: Result, output: Path) -> str:
+    from unet_training.report import REPORT
+
+    metrics = result.spec.provenance.metrics
+    heading = f"{result.spec.name}, epoch {metrics['epoch']}, on {metrics['photos']} {metrics['split']} photos"
+    values = {"loss": metrics["loss"], "pixel accuracy": metrics["pixel_accuracy"], "mean IoU": metrics["mean_iou"]}
+    for name, value in metrics["iou"].items():
+        values[f"  {name} IoU"] = value
+    rows = [(label, f"{value:.4f}") for label, value in values.items()]
+    return f"{heading}\n{table(rows, indent='  ')}\nmodel   {result.model}\nreport  {output / REPORT}"
+
+
+def main() -> None:
+    """Run the command."""
+    exits.run(command)

@@ -1,0 +1,115 @@
+"""unet-train evaluate: the command, and an Evaluation as text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unet_runtime.cli.quiet import engines_quiet
+from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.core.datasets.oxford_pets import PARTS, Part
+from unet_runtime.core.errors import INPUTS_FAILED, OK, OutputError
+from unet_runtime.core.text import table
+from unet_runtime.engines import ENGINES
+from unet_training.cli.options import DEFAULT_DATA, data_option, json_option
+from unet_training.cli.start import STDOUT, import_keras, print_result
+
+if TYPE_CHECKING:
+    from unet_training.evaluate import Evaluation
+    from unet_training.segmentation_metrics import SegmentationMetrics
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+"""Breeds at each end."""
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("model", type=click.Path(path_type=Path))
+@data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA, show_default=True)
+@click.option("--split", "part", type=click.Choice(PARTS), default="test", show_default=True, help="Part of the split.")
+@click.option("--count", type=click.IntRange(min=1), help="Photos, spread evenly over the part (default: all).")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", *ENGINES]),
+    default="auto",
+    show_default=True,
+    help="Engine of an exported MODEL; a .keras file runs in Keras.",
+)
+@json_option
+@verbosity
+def evaluate(
+    model: Path,
+    data: Path,
+    part: Part,
+    count: int | None,
+    backend: str,
+    json_file: Path | None,
+    verbosity: int | None,
+) -> int:
+    """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
+    setup_logging(verbosity)
+    from unet_training import evaluate as evaluation
+
+    if model.suffix == ".keras":
+        import_keras()
+    with engines_quiet():
+        loaded = evaluation.load_model(model, backend)
+    if json_file not in (None, STDOUT):  # before minutes of measuring
+        try:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{json_file}: cannot be written ({error.strerror})") from error
+    result = evaluation.evaluate(loaded, data, part=part, count=count)
+    print_result(evaluation_text(result), result.to_json(), json_file)
+    for problem in result.problems:
+        logger.warning("left out: %s", problem)
+    return INPUTS_FAILED if result.problems else OK
+
+
+def evaluation_text(evaluation: Evaluation) -> str:
+    """Metrics over all photos, confusion matrix, worst and best breeds, resolution classes."""
+    ordered = sorted(evaluation.breeds, key=lambda name: evaluation.breeds[name].mean_iou)
+    parts = [
+        f"{evaluation.model} {evaluation.precision} on {evaluation.engine}, {evaluation.device}: "
+        f"{evaluation.overall.photos} {evaluation.part} photos of the {evaluation.split} split",
+        _overall(evaluation),
+        _confusion(evaluation),
+    ]
+    if len(ordered) <= 2 * _SHOWN:
+        parts.append(_groups("breed", evaluation.breeds, ordered))
+    else:
+        parts.append(_groups(f"worst {_SHOWN} breeds", evaluation.breeds, ordered[:_SHOWN]))
+        parts.append(_groups(f"best {_SHOWN} breeds", evaluation.breeds, ordered[-_SHOWN:]))
+    if evaluation.resolutions:
+        parts.append(_groups("resolution", evaluation.resolutions, list(evaluation.resolutions)))
+    return "\n\n".join(parts)
+
+
+def _overall(evaluation: Evaluation) -> str:
+    height, width = evaluation.size
+    rows = [("", f"{width}x{height}", "own size")]
+    for row in evaluation.rows():
+        label = f"  {row.label}" if row.of_class else row.label
+        rows.append((label, f"{row.value:.4f}", "" if row.own_size is None else f"{row.own_size:.4f}"))
+    return table(rows)
+
+
+def _confusion(evaluation: Evaluation) -> str:
+    rows: list[tuple[str, ...]] = [("truth", *map("taken for {}".format, evaluation.classes))]
+    for name, shares in zip(evaluation.classes, evaluation.confusion_shares, strict=True):
+        rows.append((name, *map("{:.2%}".format, shares)))
+    return table(rows)
+
+
+def _groups(title: str, groups: Mapping[str, SegmentationMetrics], names: Sequence[str]) -> str:
+    rows: list[tuple[str, ...]] = [(title, "photos", "mean IoU", "pet+border", "boundary F1", "own size")]
+    for name in names:
+        metrics = groups[name]
+        values = (metrics.mean_iou, metrics.whole_pet_iou, metrics.boundary_f1, metrics.own_size_mean_iou)
+        rows.append((name, str(metrics.photos), *map("{:.4f}".format, values)))
+    return table(rows)

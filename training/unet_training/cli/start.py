@@ -1,0 +1,52 @@
+"""What a command does before it computes: load Keras, choose where its JSON goes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import click
+
+from unet_runtime.cli.quiet import engines_quiet
+from unet_runtime.core import files
+from unet_runtime.core.errors import MissingDependencyError
+from unet_runtime.core.install import pip_command
+
+STDOUT = Path("-")
+
+
+def import_keras() -> None:
+    """Load Keras and its backend: late, so that ``--help`` is quick, and once, so that a missing one has one message.
+
+    Raises:
+        MissingDependencyError: the backend is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Off by default on CPUs without AVX-512, where a training step was quicker with it too.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    try:
+        with engines_quiet():
+            import keras
+
+            keras.ops.ones((1,))  # looks for devices
+            keras.utils.set_random_seed(0)  # loads TensorFlow, where it is installed, under any backend
+        # Class ids on their way into Keras' confusion matrix, under JAX: they fit into any integer.
+        warnings.filterwarnings("ignore", "Explicitly requested dtype int64", UserWarning)
+    except ImportError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        command = "pip install tensorflow"
+        if backend != "tensorflow":
+            command = pip_command(backend, "unet-edge-training")
+        raise MissingDependencyError(f"Keras' backend {backend} cannot be imported ({error}): {command}") from error
+
+
+def print_result(text: str, json_text: str, json_file: Path | None) -> None:
+    """Print a result as text, or as JSON where ``--json`` asks for it, and write it to the file that ``--json`` names.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    click.echo(json_text if json_file == STDOUT else text)
+    if json_file not in (None, STDOUT):
+        files.write_text(json_file, json_text + "\n")

@@ -1,0 +1,1 @@
+"""Photos and label masks -> batches for training."""

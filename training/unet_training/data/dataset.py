@@ -1,0 +1,233 @@
+"""Oxford-IIIT Pet: download, split, load, feed.
+
+O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 2012.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pooch
+
+from unet_runtime.core.cores import usable_cores
+from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
+from unet_runtime.core.spec import InputSpec
+from unet_training.data.augment import Augmenter
+from unet_training.data.cache import PhotoCache
+from unet_training.data.outlines import OutlineWeights
+from unet_training.data.pairs import Labelled, decode, without_margin
+from unet_training.errors import DatasetError
+
+BASE_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data/"
+ARCHIVES = {
+    "images.tar.gz": "md5:5c4f3ee8e5d25df40f4fd59a7f44e54c",
+    "annotations.tar.gz": "md5:95a8c909bbe2e81eed6a22bccdf3f68f",
+}
+
+
+Batch = tuple[np.ndarray, ...]
+"""uint8 photos (n, h, w, 3), uint8 masks (n, h', w') of the pixels that the model predicts, and float32 weights
+(n, h', w') where pixels are weighted."""
+
+_MOST_THREADS = 8
+"""Most threads that prepare batches: more would only queue for the interpreter."""
+
+
+def ensure_dataset(root: Path) -> None:
+    """Download and unpack the two official archives into ``root`` unless it is there.
+
+    Raises:
+        DatasetError: no network, a wrong checksum, or a folder that holds something else.
+    """
+    if (root / "images").is_dir() and (root / "annotations" / "trimaps").is_dir():
+        return
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        found = sorted(entry.name for entry in root.iterdir())[:5] if root.is_dir() else "a file"
+        raise DatasetError(
+            f"{root}: expected images/ and annotations/trimaps/ as Oxford-IIIT Pet unpacks, found "
+            f"{found}: set PETS_DIR to the dataset's folder"
+        )
+    # Beside root, and moved in one step once all is unpacked and verified: a killed download never looks
+    # like a dataset, and the archives it had finished are used again.
+    download = root.with_name(f".{root.name}.download")
+    unpacked = download / "unpacked"
+    try:
+        shutil.rmtree(unpacked, ignore_errors=True)  # of a killed run: its last file may be half a file
+        for archive, checksum in ARCHIVES.items():
+            pooch.retrieve(
+                BASE_URL + archive,
+                known_hash=checksum,
+                fname=archive,
+                path=download,
+                processor=pooch.Untar(extract_dir=unpacked.name),
+                progressbar=True,
+            )
+        if root.is_dir():
+            root.rmdir()
+        unpacked.replace(root)
+    except (OSError, ValueError) as error:
+        # pooch raises requests' errors (OSError) without network, ValueError on a wrong checksum.
+        raise DatasetError(
+            f"cannot download Oxford-IIIT Pet from {BASE_URL} into {root} ({error}). Without network, put the "
+            "unpacked dataset somewhere and name its folder with --data or the environment variable PETS_DIR"
+        ) from error
+    shutil.rmtree(download)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which photos train, which choose the checkpoint, which are measured once at the end."""
+
+    train: list[LabelledPhoto]
+    validation: list[LabelledPhoto]
+    test: list[LabelledPhoto]
+
+
+def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
+    """The photos of each part of a split.
+
+    ``official``: ``validation`` random photos of trainval choose checkpoints, the test list is kept for the end.
+    ``random:SEED``: the same with a test part of its own seed, independent of ``seed``: two trainings of one split are
+    measured on the same photos. ``article``: the 1,000 photos held out do both, as in the article (``validation`` is
+    not used).
+
+    Args:
+        root: folder in Oxford-IIIT Pet's layout.
+        split: as ``unet_runtime.core.datasets.oxford_pets.read_split``.
+        validation: photos to take from trainval; at most a quarter of it are.
+        seed: chooses them.
+
+    Raises:
+        SourceError: no such split, a list is missing, or a part names no photo.
+        DatasetError: photos are in both lists.
+    """
+    trainval = read_split(root, split, "trainval")
+    test = read_split(root, split, "test")
+    leaked = sorted({photo.name for photo in trainval} & {photo.name for photo in test})
+    if leaked:
+        raise DatasetError(
+            f"{root}: {len(leaked)} photos are in trainval.txt and in test.txt ({', '.join(leaked[:5])}), expected in "
+            "one of them: metrics on photos that were trained on say nothing. Restore the official lists"
+        )
+    if split == "article":
+        return Split(trainval, test, test)
+    count = min(validation, len(trainval) // 4)
+    chosen = set(np.random.default_rng(seed).choice(len(trainval), count, replace=False).tolist())
+    result = Split([], [], test)
+    for index, photo in enumerate(trainval):
+        (result.validation if index in chosen else result.train).append(photo)
+    return result
+
+
+def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
+    """Photos and trimaps at the model's size; what cannot be used is left out and named.
+
+    Args:
+        photos: in the order wanted.
+        spec: the model's input.
+        cache: where given, what an earlier call has decoded is not decoded again.
+
+    Raises:
+        DatasetError: nothing usable is left.
+    """
+    return decode(photos, spec) if cache is None else cache.load(photos, spec)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches for ``evaluate``, a ``Batch`` each: all photos in their own order.
+
+    Args:
+        data: decoded photos.
+        batch_size: photos per batch; the last may have fewer.
+    """
+
+    def __init__(self, data: Labelled, batch_size: int) -> None:
+        super().__init__()
+        self._data, self._batch_size = data, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._data) / self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        return self._data.photos[chosen], self._data.truths[chosen]
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches for ``fit(shuffle=False)``, as ``Batches`` gives them, in an order drawn anew each epoch.
+
+    What an epoch holds depends on the seed and the epoch's number alone, so that a training can be resumed. A
+    smaller last batch is dropped: one of a single photo upsets BatchNormalization.
+
+    Threads prepare the batches that come next. Keras' own workers (``workers=2``) would carry batches from one epoch
+    into another (https://github.com/keras-team/keras/pull/20123), and under JAX it takes one before the first epoch.
+
+    Args:
+        data: decoded photos.
+        batch_size: photos per batch.
+        seed: of the order.
+        augment: where given, pictures are augmented; called from threads.
+        first_epoch: that ``fit`` begins with, from 0.
+        weigh: where given, computes the pixels' weights; called from threads.
+    """
+
+    def __init__(
+        self,
+        data: Labelled,
+        batch_size: int,
+        seed: int,
+        augment: Augmenter | None = None,
+        first_epoch: int = 0,
+        weigh: OutlineWeights | None = None,
+    ) -> None:
+        super().__init__()
+        self._data = data
+        self._batch_size = batch_size
+        self._seed = seed
+        self._augment = augment
+        self._weigh = weigh
+        threads = min(_MOST_THREADS, usable_cores())
+        self._ahead = 2 * threads
+        self._pool = ThreadPoolExecutor(threads, "batches")
+        self._begin(first_epoch)
+
+    def _begin(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = np.random.default_rng((self._seed, epoch)).permutation(len(self._data))
+        self._coming: dict[int, Future[Batch]] = {}
+
+    def on_epoch_end(self) -> None:
+        self._begin(self._epoch + 1)
+        self._prepare(0)  # while the validation goes on
+
+    def __len__(self) -> int:
+        return max(1, len(self._data) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        self._prepare(index)
+        return self._coming[index].result()
+
+    def _prepare(self, index: int) -> None:
+        """Begin with this batch and those after it; all others are forgotten: an epoch may be left in its middle."""
+        coming: dict[int, Future[Batch]] = {}
+        for number in range(index, min(index + 1 + self._ahead, len(self))):
+            known = self._coming.get(number)
+            coming[number] = known or self._pool.submit(self._make, self._epoch, self._order, number)
+        self._coming = coming
+
+    def _make(self, epoch: int, order: np.ndarray, index: int) -> Batch:
+        chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
+        photos, masks = self._data.photos[chosen], self._data.masks[chosen]
+        if self._augment is not None:
+            photos, masks = self._augment(photos, masks, (epoch, index))
+        truths = without_margin(masks, self._data.margin)
+        if self._weigh is None:
+            return photos, truths
+        return photos, truths, self._weigh(truths)

@@ -1,0 +1,128 @@
+"""The epochs of a training: one ``fit`` for each input size, and what can end it early."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TextIO
+
+import keras
+from keras import ops
+
+from unet_training.build import PET_CLASSES, outline_weights
+from unet_training.data.augment import Augmenter
+from unet_training.data.dataset import Batches, TrainingBatches
+from unet_training.data.pairs import Labelled
+from unet_training.errors import TrainingError
+from unet_training.fit.checkpoint import Checkpoint
+from unet_training.fit.events import EventFolder, TensorBoard, examples
+from unet_training.fit.interrupt import InterruptBetweenSteps
+from unet_training.fit.progress import Progress
+from unet_training.recipes import Recipe
+
+logger = logging.getLogger(__name__)
+
+_OUT_OF_MEMORY = ("memoryerror", "resourceexhausted", "resource_exhausted", "out of memory", "outofmemory")
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    seed: int,
+    stages: Sequence[Labelled],
+    validation: Labelled,
+    checkpoint: Checkpoint,
+    terminal: TextIO | None = None,
+    events: EventFolder | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> bool:
+    """Train a compiled model to the last epoch, from where ``checkpoint`` is.
+
+    Args:
+        model: as ``build_training_model`` makes it.
+        recipe: hyper-parameters of the training.
+        seed: of order and augmentation.
+        stages: the training photos at each of ``recipe.sizes``.
+        validation: the photos that choose the checkpoint.
+        checkpoint: holds history and best weights afterwards.
+        terminal: where a line of progress can be redrawn in place; None: there is none.
+        events: where TensorBoard's files go, if anywhere.
+        callbacks: more of them.
+
+    Returns:
+        True where Ctrl-C ended it, after at least one epoch.
+
+    Raises:
+        TrainingError: a loss is no finite number, or no memory is left.
+        OutputError: the checkpoint or an event file cannot be written.
+        KeyboardInterrupt: Ctrl-C before the first epoch's end.
+    """
+    augment = Augmenter(seed) if recipe.augment else None
+    sizes = _size_per_epoch(recipe)
+    progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, terminal)
+    shown: list[keras.callbacks.Callback] = [progress]
+    if events is not None:
+        colors = [entry.color for entry in PET_CLASSES]
+        shown.append(TensorBoard(events, examples(validation), colors, lambda: progress.photos_per_second))
+    try:
+        with closing(progress), InterruptBetweenSteps() as steps:
+            if checkpoint.epochs < recipe.epochs:
+                progress.write_header()
+            for size, stage, (first, end) in zip(recipe.sizes, stages, _epoch_ranges(recipe), strict=True):
+                if end < checkpoint.epochs:
+                    continue
+                if len(recipe.sizes) > 1:
+                    logger.info(f"epochs {first + 1} to {end}: photos of {size}x{size}")
+                # Keras takes batches of one shape in a fit, and ends it by putting averaged weights in the place of
+                # the last ones: there the next size begins. It does so too where a checkpoint leaves no epoch to do.
+                first = max(first, checkpoint.epochs)
+                # That leaves weight and average in one buffer under JAX, whose step takes each buffer once.
+                for variable in model.trainable_variables:
+                    variable.assign(ops.copy(variable))
+                # A step of its own for each size: given a second one, TensorFlow would trace the step for any size,
+                # and Keras' bilinear upsampling needs a known one there.
+                model.make_train_function(force=True)
+                model.fit(
+                    TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
+                    validation_data=Batches(validation, recipe.batch_size),
+                    initial_epoch=first,
+                    epochs=end,
+                    callbacks=[*checkpoint.callbacks(), *shown, *callbacks, steps],
+                    shuffle=False,
+                    verbose=0,
+                )
+    except KeyboardInterrupt:
+        if not checkpoint.epoch:
+            raise
+        return True
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"no memory left for batches of {recipe.batch_size} photos at {recipe.size}x{recipe.size} with "
+            f"{recipe.filters} filters: lower --batch-size (--accumulation makes up for it), --size or --width "
+            f"({checkpoint.recovery_hint()})"
+        ) from error
+    return False
+
+
+def _epoch_ranges(recipe: Recipe) -> Iterator[tuple[int, int]]:
+    """First epoch, from 0, and the one after the last, of each size: equal shares."""
+    count = len(recipe.sizes)
+    for number in range(count):
+        yield recipe.epochs * number // count, recipe.epochs * (number + 1) // count
+
+
+def _size_per_epoch(recipe: Recipe) -> list[int]:
+    """Height and width of the training photos in each epoch, pixels."""
+    sizes: list[int] = []
+    for size, (first, end) in zip(recipe.sizes, _epoch_ranges(recipe), strict=True):
+        sizes += [size] * (end - first)
+    return sizes
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Each backend has a class of its own for it, and wraps Python's: known by its name or its words."""
+    text = f"{type(error).__name__} {error}".lower()
+    return any(word in text for word in _OUT_OF_MEMORY)
