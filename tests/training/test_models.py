@@ -123,11 +123,9 @@ def test_a_size_it_cannot_halve_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_report_s_plot_shows_all_of_it(name: str) -> None:
+def test_the_report_s_stages_have_all_parameters(name: str) -> None:
     model = small(name)
-    found, edges = stages(model)
-    assert sum(stage.parameters for stage in found) == model.count_params()
-    assert {place for edge in edges for place in edge} == {*range(len(found))}
+    assert sum(stage.parameters for stage in stages(model)) == model.count_params()
 
 
 def test_builders_have_one_signature() -> None:
