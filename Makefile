@@ -18,11 +18,11 @@ SAMPLE := runtime/unet_runtime/samples/chelsea.jpg
 PACKAGES := runtime export training
 STAMP := $(VENV)/.unet-edge-installed
 
-.PHONY: help setup data train export run demo test bench lint dist clean
+.PHONY: help setup data train export run demo test test-fast bench lint dist clean
 .DEFAULT_GOAL := help
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "  Variables: PETS_DIR=$(PETS_DIR) PRESET=$(PRESET) (edge, article) ARTIFACTS=$(ARTIFACTS)"
 
 setup: $(STAMP) ## Create .venv and install the three packages into it
@@ -57,6 +57,10 @@ demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures
 test: $(STAMP) ## Every test (those on real photos need PETS_DIR)
 	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile \
 	    --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-fast: $(STAMP) ## The tests that take no time, in under 2 minutes: for work in progress
+	PETS_DIR=$(PETS_DIR) $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile \
+	    -m 'not slow and not e2e and not window and not network' $(PYTEST_ARGS)
 
 bench: $(STAMP) ## Milliseconds a photo side by side, and cold start, as in docs/results.md
 	$(BIN)/python benchmarks/latency.py

@@ -1,4 +1,4 @@
-"""Fixtures for every test: the real photos, and a model whose right answer is known by looking."""
+"""Fixtures for every test: the real photos, and a model whose right output is known by looking; what takes long."""
 
 from __future__ import annotations
 
@@ -7,17 +7,83 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
-from unet_runtime.core.artifact import append_to_onnx
-from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
-
-REPOSITORY = Path(__file__).parent.parent
+from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.paths import REPOSITORY
 
 # A shell's background job ignores SIGINT, and so would every command that a test of it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+MARKED = {
+    "slow": (
+        "export/test_artifacts.py",
+        "export/test_bundle.py",
+        "export/test_cli.py",
+        "export/test_diagnose.py",
+        "export/test_equalize.py",
+        "export/test_finetune.py",
+        "export/test_foreign.py",
+        "export/test_new_format.py",
+        "export/test_onnx.py",
+        "export/test_onnx_reduced.py",
+        "export/test_page.py",
+        "export/test_parity.py",
+        "export/test_pipeline.py",
+        "export/test_repair.py",
+        "export/test_rounding.py",
+        "export/test_sigmoid.py",
+        "export/test_tflite.py",
+        "export/test_tflite_formats.py",
+        "runtime/bench",
+        "runtime/live/test_command.py",
+        "runtime/live/test_loop.py",
+        "runtime/test_annotations.py",
+        "runtime/test_bench.py",
+        "runtime/test_coco_set.py",
+        "runtime/test_damaged.py",
+        "runtime/test_info.py",
+        "runtime/test_large.py",
+        "runtime/test_many.py",
+        "runtime/test_new_engine.py",
+        "runtime/test_properties.py",
+        "runtime/test_readers.py",
+        "runtime/test_resume.py",
+        "runtime/test_run.py",
+        "runtime/test_two_processes.py",
+        "runtime/test_video.py",
+        "training/compare/test_command.py",
+        "training/test_backends.py",
+        "training/test_build.py",
+        "training/test_cli.py",
+        "training/test_distribution.py",
+        "training/test_encoder_weights.py",
+        "training/test_evaluate.py",
+        "training/test_lite.py",
+        "training/test_models.py",
+        "training/test_new_architecture.py",
+        "training/test_progress.py",
+        "training/test_report.py",
+        "training/test_resume.py",
+        "training/test_synthetic.py",
+        "training/test_train.py",
+        "training/test_unet.py",
+    ),
+    "e2e": ("e2e",),
+    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py"),
+    "network": ("export/test_bundle.py", "export/test_wheels.py", "e2e/test_device.py"),
+}
+"""Marker -> test modules and folders, below tests/, that have it; ``make test-fast`` leaves all of them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(tests).as_posix()
+        for marker, places in MARKED.items():
+            if place.startswith(places):
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")
@@ -32,49 +98,6 @@ def pets_dir() -> Path:
 @pytest.fixture(scope="session")
 def sample_photo() -> Path:
     return REPOSITORY / "runtime" / "unet_runtime" / "samples" / "chelsea.jpg"
-
-
-def colour_spec(size: int = 32, fit: str = "stretch", width: int | None = None) -> ModelSpec:
-    """Spec of ``write_colour_model``: red is foreground, green background, blue neutral."""
-    return ModelSpec(
-        name="colours",
-        architecture="none",
-        license="CC0-1.0",
-        input=InputSpec(size, width or size, fit=fit),
-        output=OutputSpec(size, width or size),
-        classes=(
-            ClassSpec("red", (255, 0, 0), "foreground"),
-            ClassSpec("green", (0, 255, 0), "background"),
-            ClassSpec("blue", (0, 0, 255), "neutral"),
-        ),
-    )
-
-
-def write_colour_model(path: Path, spec: ModelSpec) -> Path:
-    """Write ``colour_model_bytes`` with its spec."""
-    path.write_bytes(append_to_onnx(colour_model_bytes(spec), spec))
-    return path
-
-
-def colour_model_bytes(spec: ModelSpec) -> bytes:
-    """An ONNX model whose class is each pixel's strongest colour channel: softmax(RGB / 10)."""
-    shape = ["batch", spec.input.height, spec.input.width, 3]
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["float", "tenth"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "colours",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)],
-        [helper.make_tensor("tenth", TensorProto.FLOAT, [], [0.1])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    serialized: bytes = model.SerializeToString()
-    return serialized
 
 
 @pytest.fixture(scope="session")

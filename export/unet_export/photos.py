@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.calibration import DEFAULT_COUNT
-from unet_export.calibration import MIN_COUNT as MIN_CALIBRATION
 from unet_export.errors import ExportError
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, evenly, paired_photos, read_split
 from unet_runtime.core.errors import SourceError
@@ -26,6 +24,9 @@ from unet_runtime.core.spec import InputSpec
 from unet_runtime.io.sources import find_photos
 
 logger = logging.getLogger(__name__)
+
+MIN_CALIBRATION = 200
+"""Fewer photos do not show a network the range of what it will see."""
 
 MIN_PARITY = 64
 """Fewer do not tell half a point of IoU from chance."""
@@ -70,7 +71,7 @@ class PhotoSource:
     """A folder in place of ``data``'s trainval part."""
     parity: Path | None = None
     """A folder in place of ``data``'s test part; its trimaps are used where it has the same layout."""
-    calibration_count: int = DEFAULT_COUNT
+    calibration_count: int = MIN_CALIBRATION
     reserve: int = 0
     """Further calibration photos, where there are any."""
     parity_count: int = 128
@@ -79,10 +80,7 @@ class PhotoSource:
 def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets:
     """The photos of both sets, evenly chosen, none in both; each is decoded once.
 
-    Args:
-        source: what the user named.
-        split: split of the model's own training, or empty.
-        spec: how the model sees photos: two are the same photo when the model sees the same pixels.
+    Two are the same photo when the model sees the same pixels. ``split``: of the model's own training, or empty.
 
     Raises:
         SourceError: a folder, list or part that is missing or has no photo.
@@ -118,11 +116,7 @@ def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets
 
 
 def inputs(photos: Sequence[Photo], spec: InputSpec) -> npt.NDArray[np.uint8]:
-    """What the model sees of ``photos``: uint8 (n, h, w, 3), RGB in 0..255, NHWC.
-
-    Raises:
-        ImageError: a photo that cannot be read.
-    """
+    """What the model sees of ``photos``: uint8 (n, h, w, 3), RGB in 0..255, NHWC. Raises ImageError."""
     return np.stack([_pixels(photo, spec) for photo in photos])
 
 
@@ -178,3 +172,29 @@ def _spread(photos: list[Photo], count: int, minimum: int, purpose: str) -> list
     if len(photos) < count:
         logger.info("%s on all %d photos of the part: %d were asked for", purpose, len(photos), count)
     return evenly(photos, count)
+
+
+def calibration_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A copy of ``images``, uint8 (n, h, w, 3), RGB in 0..255, NHWC, in which 0 and 255 both occur.
+
+    A converter takes the input's range from what it sees. Only 0..255 in full gives scale 1 and zero point 0, so where
+    the photos lack one of the two, a corner pixel of the first photo is set to it. Raises ExportError where every photo
+    is of one colour: ranges measured on them would fit no real photo.
+    """
+    flat = images.reshape(len(images), -1, images.shape[-1])
+    if (flat == flat[:, :1]).all():
+        raise ExportError(
+            f"all {len(images)} calibration photos are of one colour each: expected real photos, of the kind that the "
+            "model will see"
+        )
+    images = images.copy()
+    if images.min() > 0:
+        images[0, 0, 0] = 0
+    if images.max() < 255:
+        images[0, -1, -1] = 255
+    return images
+
+
+def sha256(images: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 of the pixels, photo after photo, as the spec's provenance records it."""
+    return hashlib.sha256(images.tobytes()).hexdigest()

@@ -8,20 +8,21 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
-from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, GraphOptions
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, Format
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult
 from unet_export.gate.runners import Run, keras_runner
-from unet_export.gate.study import calibration_study
 from unet_export.photos import PhotoSource, choose_photos
 from unet_export.repair import MORE_PHOTOS, repair
 from unet_export.report.page import write_report
 from unet_export.report.report import Report
 from unet_export.source_model import Description, load_model
 from unet_export.staging import accept, reject, staging_folder
-from unet_runtime.core.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
+
+STUDY_SIZES = (1, 8, 50, 200)
+"""Numbers of calibration photos in a study; the last is the default of an export."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class ExportOptions:
     """Try the remedies of ``repair.py`` on an integer artifact that fails."""
     study: bool = False
     """Show in the report what fewer calibration photos would have cost."""
-    graph: GraphOptions = field(default_factory=GraphOptions)
+    dynamic: bool = False
+    """ONNX files take any height and width that is a multiple of what the network halves by."""
+    labels: bool = False
+    """ONNX files have a second output, ``labels``: the argmax, uint8 (n, h, w)."""
     description: Description | None = None
     """Description of a model without a spec."""
     command: str = ""
@@ -48,35 +52,34 @@ def export_model(
 ) -> list[ParityResult]:
     """Export ``model`` to every format asked for, and accept all of them or none.
 
-        Args:
-            model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes.
-            source: where the photos for calibration and proof are.
-            output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
-            options: what to make and how close to the trained model it must be.
+    Args:
+        model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes.
+        source: where the photos for calibration and proof are.
+        output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
+        options: what to make and how close to the trained model it must be.
 
-        Returns:
-            One result per artifact, all passed; their paths are in ``output``.
+    Returns:
+        One result per artifact, all passed; their paths are in ``output``.
 
-        Raises:
-            ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts, those
-                that passed too, and the report.
-            ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
-            SourceError, ImageError: the data cannot be used.
-            OutputError: ``output`` cannot be written.
-            ValueError: a count below its minimum.
+    Raises:
+        ParityError: the gate failed; ``output`` is as before but for ``rejected/``, which has the artifacts, those
+            that passed too, and the report.
+        ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
+        SourceError, ImageError: the data cannot be used.
+        OutputError: ``output`` cannot be written.
+        ValueError: a count below its minimum.
 
-        Example:
-            >>> from operator import attrgetter
-    from pathlib import Path
-            >>> from unet_export import ExportOptions, PhotoSource, export_model
-            >>> results = export_model(
-            ...     Path("artifacts/model.keras"),
-            ...     PhotoSource(Path("data/oxford-iiit-pet")),
-            ...     Path("artifacts/export"),
-            ...     ExportOptions(formats=("onnx", "tflite-int8")),
-            ... )  # doctest: +SKIP
-            >>> [result.path.name for result in results]  # doctest: +SKIP
-            ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
+    Example:
+        >>> from pathlib import Path
+        >>> from unet_export import ExportOptions, PhotoSource, export_model
+        >>> results = export_model(
+        ...     Path("artifacts/model.keras"),
+        ...     PhotoSource(Path("data/oxford-iiit-pet")),
+        ...     Path("artifacts/export"),
+        ...     ExportOptions(formats=("onnx", "tflite-int8")),
+        ... )  # doctest: +SKIP
+        >>> [result.path.name for result in results]  # doctest: +SKIP
+        ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
     keras, spec = load_model(model, options.description)
     if options.repair:
@@ -84,51 +87,56 @@ def export_model(
     photos = choose_photos(source, spec.provenance.split, spec.input)
     reference = keras_runner(keras)
     with staging_folder(output) as folder:
-        builder = Builder(keras, spec, photos, folder / "work", options.graph)
-        candidates = _write_artifacts(builder, spec, folder, options)
+        builder = Builder(keras, spec, photos, folder / "work", dynamic=options.dynamic, labels=options.labels)
+        candidates = _write_artifacts(builder, folder, options)
         logger.info("proving %d artifacts on %d photos", len(candidates), len(photos.parity))
         results = parity.prove(reference, candidates, photos.parity, spec)
         if options.repair:
             results = [repair(result, builder, reference, photos.parity, spec) for result in results]
         image = builder.images(1)
+        (time,) = parity.milliseconds([lambda: keras.predict(image, verbose=0)])
         report = Report(
             model.name,
             spec,
             photos,
             results,
-            panels={result.path.name: result.panels for result in results},
             command=options.command,
             parameters=keras.count_params(),
-            keras_milliseconds=parity.milliseconds(lambda: keras.predict(image, verbose=0)),
+            keras_milliseconds=time,
         )
-        if options.study:
-            report = _with_study(report, builder, reference, options, folder)
+        integer = [name for name in options.formats if FORMATS[name].quantized]
+        if options.study and integer:
+            report = _with_study(report, FORMATS[integer[0]], builder, reference, folder)
         _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
 
 
-def _write_artifacts(builder: Builder, spec: ModelSpec, folder: Path, options: ExportOptions) -> list[parity.Candidate]:
+def _write_artifacts(builder: Builder, folder: Path, options: ExportOptions) -> list[parity.Candidate]:
     """Write every artifact, complete with spec and digest, to ``folder``."""
     candidates = []
     for name in options.formats:
         form = FORMATS[name]
-        path = folder / form.file_name(spec, dynamic=options.graph.dynamic)
+        path = folder / form.file_name(builder.spec, dynamic=options.dynamic)
         logger.info("exporting %s", path.name)
         builder.write(form, path, form.quantization)
         candidates.append(parity.Candidate(form, path, options.gates[form.precision]))
     return candidates
 
 
-def _with_study(report: Report, builder: Builder, reference: Run, options: ExportOptions, folder: Path) -> Report:
-    """The report with a calibration study of the export's first integer format, if it has one."""
-    for name in options.formats:
-        form = FORMATS[name]
-        if form.quantized:
-            points = calibration_study(
-                form, form.quantization, builder, reference, report.photos.parity, report.spec, folder
-            )
-            return replace(report, calibration_study=points, study_artifact=form.file_name(report.spec))
-    return report
+def _with_study(report: Report, form: Format, builder: Builder, reference: Run, folder: Path) -> Report:
+    """The report with metrics of an integer format on calibration sets of ``STUDY_SIZES``, in the first engine here."""
+    study = {}
+    path = folder / f"study{form.suffix}"
+    for count in STUDY_SIZES:
+        logger.info("calibrating %s on %d photos, for the study", form.name, count)
+        builder.write(form, path, replace(form.quantization, photos=count))
+        candidate = parity.Candidate(form, path, GATES[form.precision])
+        (result,) = parity.prove(reference, [candidate], report.photos.parity, report.spec)
+        path.unlink()
+        for entry in result.checked[:1]:
+            assert entry.metrics is not None
+            study[count] = entry.metrics
+    return replace(report, calibration_study=study, study_artifact=form.file_name(report.spec))
 
 
 def _settle(report: Report, folder: Path, output: Path) -> None:

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 
-from unet_export.diagnosis.diagnose import diagnose, main_contributors
+from unet_export.diagnosis.diagnose import diagnose_export, main_contributors
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS, Builder, Format
 from unet_export.gate.gate import ParityResult
@@ -24,9 +23,6 @@ logger = logging.getLogger(__name__)
 MORE_PHOTOS = 4
 """Factor by which the number of calibration photos is raised."""
 
-_DIAGNOSED = 16
-"""Calibration photos on which layers are compared."""
-
 _PRECISE_LAYERS = (3, 8)
 """Numbers of main contributors that are kept precise, one attempt each."""
 
@@ -36,19 +32,10 @@ _FINETUNE_STEPS = 60
 def repair(
     result: ParityResult, builder: Builder, reference: Run, photos: Sequence[Photo], spec: ModelSpec
 ) -> ParityResult:
-    """Try remedies on an integer artifact that failed, and log each.
+    """Try remedies on an integer artifact that failed, and log each; its file is replaced by the first that passes.
 
-    Args:
-        result: of the gate; its file is replaced by the repaired one, and is as before if no remedy helps.
-        builder: of the same export.
-        reference, photos, spec: as the gate had them.
-
-    Returns:
-        The result with the first remedy that passes; ``result`` if it passed already, is of a float format, or no
-        remedy helps.
-
-    Raises:
-        OSError: the file cannot be written.
+    Returns that one's result; ``result`` if it passed already, is of a float format, or no remedy helps, and the file
+    is as before.
     """
     form = FORMATS[result.format]
     if result.passed or not form.quantized:
@@ -73,20 +60,15 @@ def repair(
 
 def _contributors(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:
     """Keras layers that add most noise to the file as it was just ``made``; empty if its layers cannot be compared."""
-    layers = list(map(attrgetter("name"), builder.model(made).layers))
-    counterpart = builder.baseline(form, made)
     with suppress(ExportError):
-        images = builder.images(_DIAGNOSED)
-        return main_contributors(diagnose(counterpart, path.read_bytes(), images, path.suffix, layers))
+        return main_contributors(diagnose_export(builder, form, path, made))
     return []
 
 
 def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
     """Remedies in order of cost: (description, settings). Those that are free on the device are kept for the rest.
 
-    Args:
-        form: an integer format.
-        contributors: called when needed, returns the layers of a file made with these settings that add most noise.
+    ``contributors``, called when needed, returns the layers of a file made with these settings that add most noise.
     """
     start = form.quantization
     for method in form.methods:

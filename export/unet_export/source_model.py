@@ -86,11 +86,7 @@ def parse_classes(text: str) -> tuple[ClassSpec, ...]:
 
 
 def load_model(path: Path, description: Description | None = None) -> tuple[Any, ModelSpec]:
-    """Load a ``.keras`` file. Code inside the file is not run.
-
-    Args:
-        path: a file with a spec inside, or one that ``description`` describes.
-        description: of a model without a spec.
+    """Load a ``.keras`` file with a spec inside, or one that ``description`` describes. Code inside it is not run.
 
     Returns:
         The ``keras.Model``, uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes), and its spec.
@@ -151,11 +147,7 @@ def load_keras(path: Path) -> Any:
 
 
 def import_keras() -> Any:
-    """The ``keras`` module, on TensorFlow: the converters read TensorFlow graphs only.
-
-    Raises:
-        ExportError: Keras is set to, or already runs on, another backend.
-    """
+    """The ``keras`` module, on TensorFlow: the converters read no other graphs. Raises ExportError elsewhere."""
     backend = os.environ.setdefault("KERAS_BACKEND", _BACKEND)
     if backend == _BACKEND:  # the import itself fails where another backend is set and not installed
         import keras
@@ -229,12 +221,9 @@ def _signature(tensors: list[Any]) -> str:
 
 
 def _check_softmax(model: Any, spec: ModelSpec, path: Path) -> None:
-    """Refuse a softmax that is none. The prediction is tested, not the last layer, which need not be the activation.
+    """Refuse a softmax that is none, by its prediction: the last layer need not be the activation.
 
     A softmax that says sigmoid does no harm: a probability divided by a sum of 1 stays the same.
-
-    Raises:
-        ExportError: the classes of a pixel do not sum to 1.
     """
     if spec.output.activation != "softmax":
         return

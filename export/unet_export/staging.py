@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -12,10 +13,14 @@ from operator import itemgetter
 from pathlib import Path
 
 from unet_runtime.core.errors import OutputError
+from unet_runtime.core.files import sync_folder, sync_tree
 
 PARITY_NAME = "parity.json"
 REPORT_NAME = "report.html"
 REJECTED_NAME = "rejected"
+
+_PREVIOUS = "previous"
+_NAME_CHARACTERS = 100  # of the output's name, in that of the staging folder
 
 
 @contextmanager
@@ -30,29 +35,66 @@ def staging_folder(output: Path) -> Iterator[Path]:
     try:
         place = output.absolute()
         place.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".new-{place.name}-", dir=place.parent))
+        prefix = f".new-{place.name[:_NAME_CHARACTERS]}-"
+        _clear_abandoned(place, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
+        lock = _lock(folder)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error}): free space or choose another --output") from error
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that locks a folder for as long as this process lives, however it ends; None: it is locked."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows, or a file system without locks: nothing is ever taken for abandoned
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _clear_abandoned(output: Path, prefix: str) -> None:
+    """Remove the staging folders of exports that were killed; what one was about to accept is accepted."""
+    for folder in output.parent.glob(f"{glob.escape(prefix)}*"):
+        try:
+            if folder.is_symlink() or not folder.is_dir() or (lock := _lock(folder)) is None:
+                continue
+            try:
+                if (folder / _PREVIOUS).is_dir():  # every artifact had passed, and some were moved
+                    for name in (*_listed(folder), REPORT_NAME, PARITY_NAME):
+                        if (folder / name).exists():
+                            _remove(output / name)
+                            os.replace(folder / name, output / name)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+        except OSError:  # another user's, or another export was quicker
+            continue
 
 
 def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     """Move ``names`` from ``folder`` into ``output``, in place of everything that its previous report lists.
 
-    If one cannot be moved, everything is put back.
-
-    Raises:
-        OSError: of the move that failed.
+    If one cannot be moved, everything is put back, and its OSError is raised.
     """
     output.mkdir(parents=True, exist_ok=True)
-    previous = folder / "previous"
+    for name in names:
+        sync_tree(folder / name)  # before they have their names: after a power failure they are whole
+    previous = folder / _PREVIOUS
     previous.mkdir()
     try:
         # Artifacts of an earlier export that this one's report does not list go too.
-        for name in dict.fromkeys([*names, *_listed(output)]):
+        in_order = sorted(names, key=PARITY_NAME.__eq__)  # last: it lists what is there
+        for name in dict.fromkeys([*in_order, *_listed(output)]):
             if (output / name).exists():  # a folder cannot be replaced, only moved away
                 os.replace(output / name, previous / name)
             if name in names:
@@ -60,6 +102,7 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     except BaseException:
         _put_back(folder, output, names)
         raise
+    sync_folder(output)
     _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
 
 
@@ -67,16 +110,12 @@ def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:
     for name in names:
         if not (folder / name).exists():  # it was moved
             os.replace(output / name, folder / name)
-    for moved in (folder / "previous").iterdir():
+    for moved in (folder / _PREVIOUS).iterdir():
         os.replace(moved, output / moved.name)
 
 
 def reject(output: Path, paths: Sequence[Path]) -> Path:
-    """Move an export that failed, and its report, to ``output/rejected``, in place of an earlier failure's.
-
-    Returns:
-        That folder.
-    """
+    """Move a failed export and its report to ``output/rejected``, in place of an earlier one; returns that folder."""
     place = output / REJECTED_NAME
     _clear(place)
     place.mkdir(parents=True, exist_ok=True)

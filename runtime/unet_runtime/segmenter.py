@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from unet_runtime.core.stream import Stream
     from unet_runtime.core.tiling import TiledSegmentation
 
+_OUT_OF_RANGE = 0.05
+_SUM_ERROR = 0.05
+_SUM_ERROR_PER_CLASS = 1 / 256  # what rounding to integers adds
+"""How far from probabilities an output may be, quantised ones included."""
+
 
 class Prepared(NamedTuple):
     """A photo that is ready for the model."""
@@ -74,6 +79,7 @@ class Segmenter:
         self.spec = artifact.spec
         self._backend: Backend | None = engines.load(name, artifact, device=device, threads=threads)
         self._one_by_one = False  # found out: the file's batch is fixed at 1
+        self._is_checked = False
 
     def __repr__(self) -> str:
         where = f"{self._backend.engine}, {self._backend.device}" if self._backend else "closed"
@@ -164,7 +170,29 @@ class Segmenter:
                 f"{self.spec.precision} does not work on {backend.engine}, {backend.device}: take another precision, "
                 "engine or device"
             )
+        if not self._is_checked:
+            self._check_probabilities(outputs)
+            self._is_checked = True
         return outputs
+
+    def _check_probabilities(self, outputs: npt.NDArray[np.float32]) -> None:
+        """Once, with the first output: a model of logits, or of another activation than its spec says, is wrong.
+
+        Raises:
+            ModelFileError: no probabilities.
+        """
+        low, high = float(outputs.min(initial=0)), float(outputs.max(initial=0))
+        if low < -_OUT_OF_RANGE or high > 1 + _OUT_OF_RANGE:
+            raise ModelFileError(
+                f"{self.spec.name}: its output lies in {low:.3g}..{high:.3g}, expected probabilities in 0..1: give it "
+                "a softmax or sigmoid as its last layer, and export it again"
+            )
+        error = float(np.abs(outputs.sum(axis=-1) - 1).mean()) if outputs.size else 0.0
+        if self.spec.output.activation == "softmax" and error > _SUM_ERROR + _SUM_ERROR_PER_CLASS * outputs.shape[-1]:
+            raise ModelFileError(
+                f"{self.spec.name}: its classes' probabilities differ from a sum of 1 by {error:.3g}, expected those "
+                "of a softmax, as its spec says: correct the spec's activation, and export it again"
+            )
 
     def finish(self, prepared: Prepared, probabilities: npt.NDArray[np.float32]) -> Segmentation:
         """Third step: the result of one photo, from its probabilities float32 (h', w', C)."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 from unet_export.cli.command import command as exporting
 from unet_runtime.cli.bench import command as benchmark
 from unet_runtime.core.artifact import read_artifact

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 from unet_runtime.core.install import pip_command
 
 PIP = ["-m", "pip", "--disable-pip-version-check", "--quiet"]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from tests.helpers import family
-from unet_export.formats.onnx_convert import export_onnx
+from tests.helpers.onnx_file import export_onnx
 from unet_export.formats.onnx_graph import layer_of_node
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model

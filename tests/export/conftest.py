@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.helpers import tiny
-from tests.helpers.tiny import SIZE, SPEC
-from unet_export.gate.gate import ParityResult
+from tests.helpers.exported import FORMATS, Export
+from tests.helpers.tiny import SPEC
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.source_model import load_model
@@ -23,19 +22,6 @@ from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.spec import ModelSpec
-
-FORMATS = ("saved-model", "onnx", "onnx-int8", "tflite-int8")
-"""Of the session's export; test_pipeline.py makes all of them once."""
-
-ONNX, TFLITE = f"tiny-{SIZE}.float32.onnx", f"tiny-{SIZE}.int8.tflite"
-
-
-@dataclass(frozen=True)
-class Export:
-    """A finished export and what went into it."""
-
-    folder: Path
-    results: list[ParityResult]
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,11 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import ONNX, TFLITE, Export
+from tests.helpers.exported import ONNX, TFLITE, Export
+from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE, TRAIN
-from unet_export.calibration import calibration_images, sha256
-from unet_export.formats.onnx_convert import export_onnx
 from unet_export.formats.saved_model import write_graph
-from unet_export.photos import inputs, labelled
+from unet_export.photos import calibration_images, inputs, labelled, sha256
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.errors import ModelFileError
@@ -174,7 +173,7 @@ def test_the_file_tells_nothing_of_the_machine(exported: Export) -> None:
 
 _EXPORT = """
 import hashlib, pathlib, sys
-from unet_export.formats.onnx_convert import export_onnx
+from tests.helpers.onnx_file import export_onnx
 from unet_export.source_model import load_model
 print(hashlib.sha256(export_onnx(*load_model(pathlib.Path(sys.argv[1])))).hexdigest())
 """

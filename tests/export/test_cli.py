@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import unet_export
-from tests.export.conftest import ONNX, TFLITE, Export
+from tests.helpers.exported import ONNX, TFLITE, Export
 from unet_export.cli.command import main
 from unet_export.formats import onnx_convert as onnx
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS, Builder, Format
-from unet_export.formats.onnx_convert import export_onnx
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.quantization import Quantization

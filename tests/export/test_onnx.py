@@ -13,12 +13,14 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import Flatbuffer
-from unet_export.formats.onnx_convert import build_onnx, export_onnx, finish
+from unet_export.formats.onnx_convert import build_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
 from unet_export.formats.tflite_convert import export_tflite
+from unet_export.quantization import Quantization
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.spec import ModelSpec
@@ -162,14 +164,12 @@ def test_openvino_refuses_outputs_without_the_contracts_name(free: onnx.ModelPro
 
 
 def test_finish_adds_tools_and_provenance(plain: onnx.ModelProto, spec: ModelSpec, tmp_path: Path) -> None:
-    (tmp_path / "tiny.onnx").write_bytes(
-        finish(plain, spec, "int8", quantization={"method": "minmax"}, tools={"more": "1"})
-    )
+    (tmp_path / "tiny.onnx").write_bytes(finish(plain, spec, "int8", quantization={"method": "minmax"}))
     found = read_artifact(tmp_path / "tiny.onnx").spec
     assert found.precision == "int8"
     assert found.provenance.quantization == {"method": "minmax"}
     assert found.provenance.tools["onnxruntime"] == onnxruntime.__version__
-    assert (found.provenance.tools["keras"], found.provenance.tools["more"]) == ("before", "1")
+    assert found.provenance.tools["keras"] == "before"
 
 
 def test_nothing_of_the_machine_is_inside(model: Any, spec: ModelSpec, tmp_path: Path) -> None:
@@ -232,6 +232,6 @@ def test_repeated_pixels_are_one_operator_in_every_format(
     assert [node.op_type for node in proto.graph.node].count("Resize") == 1
     assert not {"Tile", "Shape"} & {node.op_type for node in proto.graph.node}
     np.testing.assert_allclose(run(proto, images)[0], network(images, training=False).numpy(), atol=1e-5)
-    flatbuffer = Flatbuffer(export_tflite(network, "float32", spec, None, None, tmp_path))
+    flatbuffer = Flatbuffer(export_tflite(network, "float32", spec, None, Quantization(), tmp_path))
     assert [entry.kind for entry in flatbuffer.operators].count("RESIZE_NEAREST_NEIGHBOR") == 1
     assert network.get_layer("enlarge").call == before

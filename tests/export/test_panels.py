@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.export.conftest import Export
+from tests.helpers.exported import Export
 from tests.helpers.tiny import TEST
-from unet_export.gate.panels import masks_of, without_margin
+from unet_export.gate.gate import masks_of
 from unet_runtime import Segmenter
 from unet_runtime.core.spec import ModelSpec
 
@@ -28,10 +28,3 @@ def test_an_integer_artifact_has_the_worst_photo_and_the_first_ones(
         np.testing.assert_array_equal(result.panels[0].image, images[worst])
         np.testing.assert_array_equal(result.panels[0].actual, actual[worst])
         assert result.panels[0].agreement == min(panel.agreement for panel in result.panels) < 1
-
-
-def test_a_photo_loses_the_margin_that_masks_do_not_cover() -> None:
-    image = np.zeros((1, 8, 10, 3), np.uint8)
-    image[0, 2:6, 2:8] = 9
-    assert without_margin(image, (4, 6)).shape == (1, 4, 6, 3)
-    assert (without_margin(image, (4, 6)) == 9).all()

@@ -13,11 +13,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tests.export.conftest import ONNX, Export
+from tests.helpers.exported import ONNX, Export
+from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
-from unet_export.formats.onnx_convert import export_onnx
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, Metrics, ParityResult, changed_gates, judge, smallest_gate
 from unet_export.gate.parity import Candidate

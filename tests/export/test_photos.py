@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.helpers.tiny import SPEC, TEST, TRAIN
-from unet_export.calibration import calibration_images
 from unet_export.errors import ExportError
-from unet_export.photos import Photo, PhotoSets, PhotoSource, choose_photos, inputs
+from unet_export.photos import Photo, PhotoSets, PhotoSource, calibration_images, choose_photos, inputs
 from unet_runtime.core.errors import ImageError, SourceError
 from unet_runtime.core.photo import open_photo
 

@@ -15,7 +15,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.export.conftest import FORMATS, ONNX, TFLITE, Export
+from tests.helpers.exported import FORMATS, ONNX, TFLITE, Export
 from tests.helpers.tiny import SIZE, TEST, TRAIN
 from unet_export import staging
 from unet_export.errors import ExportError
@@ -90,7 +90,7 @@ def test_a_random_split_holds_back_what_training_did_not_see(
 ) -> None:
     shown: dict[str, list[str]] = {}
 
-    def note(trained: Any, of: ModelSpec, photos: Any, work: Path, options: Any) -> None:
+    def note(trained: Any, of: ModelSpec, photos: Any, work: Path, **options: bool) -> None:
         shown["calibration"] = [photo.name for photo in photos.calibration]
         shown["parity"] = [photo.name for photo in photos.parity]
         raise ExportError("seen enough")

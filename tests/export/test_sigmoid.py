@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.conftest import FORMATS, Export
+from tests.helpers.exported import FORMATS, Export
 from tests.helpers.tiny import SIGMOID_FILE, SIGMOID_SPEC, SIZE, SPEC, TEST, share_loss
 from unet_export import source_model
 from unet_export.errors import ExportError

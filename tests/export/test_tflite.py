@@ -13,12 +13,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from tests.helpers.tiny import SIZE
-from unet_export.calibration import sha256
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
 from unet_export.formats.tflite_check import check
 from unet_export.formats.tflite_convert import export_tflite
 from unet_export.formats.tflite_quantize import sample
+from unet_export.photos import sha256
 from unet_export.quantization import Quantization
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
@@ -107,7 +107,7 @@ def test_equal_models_and_photos_give_equal_bytes(
     int8: bytes, model: Any, spec: ModelSpec, images: Any, tmp_path: Path
 ) -> None:
     assert (
-        export_tflite(model, "int8", spec, images, None, tmp_path) == int8
+        export_tflite(model, "int8", spec, images, Quantization(photos=len(images)), tmp_path) == int8
     )  # TensorFlow's own metadata names the folder
 
 
@@ -159,29 +159,24 @@ def test_a_method_that_a_tflite_does_not_have_is_an_error(export: Export) -> Non
         export(method="entropy")
 
 
-def test_no_photos_are_an_error(model: Any, spec: ModelSpec, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="int8 without calibration photos"):
-        export_tflite(model, "int8", spec, None, None, tmp_path)
-
-
 def test_values_that_are_not_finite_are_an_error(spec: ModelSpec, tmp_path: Path) -> None:
     network = small_model()
     kernel, bias = network.get_layer("down").get_weights()
     network.get_layer("down").set_weights([kernel, np.full_like(bias, np.inf)])
     with pytest.raises(ExportError, match=r"calibration: \S+ has values that are not finite"):
-        export_tflite(network, "int8", spec, np.zeros((2, 32, 32, 3), np.uint8), None, tmp_path)
+        export_tflite(network, "int8", spec, np.zeros((2, 32, 32, 3), np.uint8), Quantization(), tmp_path)
 
 
 def test_a_layer_that_litert_lacks_is_named(spec: ModelSpec, tmp_path: Path) -> None:
     network = small_model(keras.layers.UpSampling2D(1, interpolation="bicubic", name="smooth"))
     with pytest.raises(ExportError, match=r"to float32: layer smooth \(ResizeBicubic\): LiteRT has no such operator"):
-        export_tflite(network, "float32", spec, None, None, tmp_path)
+        export_tflite(network, "float32", spec, None, Quantization(), tmp_path)
 
 
 def test_a_layer_that_stays_float_is_named(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
     network = small_model(keras.layers.Activation("elu", name="bend"))
     with pytest.raises(ExportError, match=r"not int8: .* are not integer, the first: .*bend.*ELU"):
-        check(export_tflite(network, "int8", spec, images[:2, :32, :32], None, tmp_path), "int8")
+        check(export_tflite(network, "int8", spec, images[:2, :32, :32], Quantization(), tmp_path), "int8")
 
 
 def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_the_same(

@@ -15,6 +15,7 @@ from unet_export.formats.flatbuffer import Flatbuffer, layers_in
 from unet_export.formats.saved_model import layer_names, write_graph
 from unet_export.formats.tflite_check import check
 from unet_export.formats.tflite_convert import export_tflite
+from unet_export.quantization import Quantization
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines.litert import load
@@ -27,7 +28,8 @@ TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic-range": 0.1, "int8": 0.
 def files(model: Any, spec: ModelSpec, images: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Precision -> file of the tiny model."""
     work = tmp_path_factory.mktemp("work")
-    return {precision: export_tflite(model, precision, spec, images, None, work) for precision in TOLERANCES}
+    settings = Quantization(photos=len(images))
+    return {precision: export_tflite(model, precision, spec, images, settings, work) for precision in TOLERANCES}
 
 
 @pytest.fixture(scope="module")

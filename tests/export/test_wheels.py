@@ -149,7 +149,7 @@ def test_a_wheel_that_is_not_there_is_named_with_the_reason(wheel: MakeWheel, ho
         WheelError, match=r"^uv: No solution found.* nowhere was not found .* `pip config list`"
     ) as caught:
         add(house(), own)
-    assert not caught.value.unreachable
+    assert "no index can be reached" not in str(caught.value)
 
 
 def test_an_index_out_of_reach_is_reported_as_such(
@@ -162,7 +162,7 @@ def test_an_index_out_of_reach_is_reported_as_such(
     for fetch in (lambda: add(house(), own), lambda: house("macos-arm64").fetch("nowhere==2")):
         with pytest.raises(WheelError, match="no index can be reached") as caught:
             fetch()
-        assert caught.value.unreachable
+        assert "no index can be reached" in str(caught.value)
 
 
 def test_of_needs_that_exclude_versions_one_that_suits_all_is_taken(

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import ModelSpec
 from unet_runtime.core.artifact import append_to_onnx
 from unet_runtime.core.spec import InputSpec, OutputSpec

@@ -24,7 +24,7 @@ def hard_model(model: Any, seed: int, layers: Sequence[str] = (), *, decades: fl
     """
     rng = np.random.default_rng(seed)
     copy = clone(model)
-    sources = {source.layer.name: source for source in rescalable(copy)[0]}
+    sources = {source.layer.name: source for source in rescalable(copy)}
     names = layers or [layer.name for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
     for name in names:
         channels = sources[name].layer.output.shape[-1]

@@ -26,8 +26,8 @@ def calibration(images: Any) -> Any:
 
 def tflite_files(model: Any, spec: ModelSpec, images: Any, work: Path) -> tuple[bytes, bytes]:
     """float32 and int8."""
-    plain = export_tflite(model, "float32", spec, None, None, work)
-    return plain, export_tflite(model, "int8", spec, calibration(images), None, work)
+    plain = export_tflite(model, "float32", spec, None, Quantization(), work)
+    return plain, export_tflite(model, "int8", spec, calibration(images), Quantization(), work)
 
 
 def onnx_files(model: Any, images: Any) -> tuple[bytes, bytes]:
@@ -45,7 +45,9 @@ def onnx_int8_masks(model: Any, images: Any) -> Any:
 
 def int8_masks(model: Any, spec: ModelSpec, images: Any, work: Path) -> Any:
     """Class ids (n, h, w) of the int8 TFLite file."""
-    interpreter = Interpreter(model_content=export_tflite(model, "int8", spec, calibration(images), None, work))
+    interpreter = Interpreter(
+        model_content=export_tflite(model, "int8", spec, calibration(images), Quantization(), work)
+    )
     interpreter.allocate_tensors()
     source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     masks = []

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import GATES, EngineResult, Metrics, ParityResult, judge
 from unet_export.photos import Photo, PhotoSets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.bench.machine import Machine
 from unet_runtime.bench.measure import TOTAL, Accuracy, ColdStart, Percentiles, Row
 from unet_runtime.bench.plan import Combination, Model

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import Segmentation, Segmenter
 from unet_runtime.core.geometry import place
 from unet_runtime.io.coco import class_areas, coco_document
@@ -107,11 +107,11 @@ def test_pycocotools_reads_the_file(contours: str, sample_photo: Path, tmp_path:
     data = COCO(str(path))
     assert data.loadImgs(1)[0] == {"id": 1, "file_name": "chelsea.jpg", "width": 451, "height": 300}
     assert {entry["name"] for entry in data.loadCats(data.getCatIds())} == {"pet", "background", "border"}
-    assert data.getCatIds(catNms=["pet"]) == [0]
+    assert data.getCatIds(catNms=["pet"]) == [1]
     annotations = data.loadAnns(data.getAnnIds(imgIds=1))
-    assert [entry["category_id"] for entry in annotations] == [0, 2]  # not the background
+    assert [entry["category_id"] for entry in annotations] == [1, 3]  # not the background
     for entry in annotations:
-        inside = result.mask == entry["category_id"]
+        inside = result.mask == entry["category_id"] - 1
         assert np.array_equal(data.annToMask(entry), inside)
         assert entry["area"] == inside.sum()
         rows, columns = np.nonzero(inside)
@@ -130,7 +130,7 @@ def test_areas_are_of_all_classes_and_annotations_of_those_there() -> None:
         "blue": {"pixels": 5, "share": 0.0625},
     }
     (only,) = document["annotations"]
-    assert only["category_id"] == 2
+    assert only["category_id"] == 3
     assert only["bbox"] == [0, 0, 5, 1]
     assert "segmentation" not in only
 

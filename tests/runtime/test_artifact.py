@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
 import random
+import time
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import onnx
 import onnxruntime
 import pytest
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_model_bytes, colour_spec
 from unet_runtime import ModelFileError
 from unet_runtime.core.artifact import (
+    append_to_onnx,
     append_to_tflite,
     read_artifact,
     read_saved_model_spec,
@@ -119,3 +126,103 @@ def test_saved_model_folder(tmp_path: Path) -> None:
         read_saved_model_spec(tmp_path)
     with pytest.raises(ModelFileError, match="no SavedModel"):
         read_saved_model_spec(tmp_path / "variables")
+
+
+def _with_digest(body: bytes) -> bytes:
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("a.onnx", b"\x80" * 3_000_000, "protobuf number"),
+        ("a.onnx", b"\x0a\xff\xff\xff\xff\x7f" + b"x" * 100, "longer than the file"),
+        ("a.onnx", b"\x0b" * 100, "wire type 3"),
+        ("a.onnx", b"\x08\x01" * 400_000, "protobuf|carries no model spec"),
+        ("a.tflite", b"PK\x05\x06" + bytes(18), "carries no model spec"),
+    ],
+)
+def test_lengths_that_lie(name: str, body: bytes, message: str, tmp_path: Path) -> None:
+    """Within a second: a number of three million bytes took 75 seconds and 2 GB."""
+    (tmp_path / name).write_bytes(_with_digest(body))
+    start = time.monotonic()
+    with pytest.raises(ModelFileError, match=message):
+        read_artifact(tmp_path / name)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".keras"])
+def test_a_spec_that_unpacks_to_gigabytes_is_not_unpacked(suffix: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("unet_edge.json", "w", force_zip64=True) as entry:
+            for _ in range(300):
+                entry.write(bytes(1 << 20))
+        archive.comment = bytes(64)
+    path = tmp_path / f"bomb{suffix}"
+    path.write_bytes(_with_digest(buffer.getvalue()[:-64]))
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match=r"unet_edge\.json has more than"):
+        read_artifact(path)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    (tmp_path / "zero.onnx").symlink_to("/dev/zero")
+    (tmp_path / "loop.onnx").symlink_to("loop.onnx")
+    for name in ("pipe.onnx", "zero.onnx", "loop.onnx", "x" * 300 + ".onnx", "a\0b.onnx"):
+        with pytest.raises(ModelFileError, match="model file cannot be read"):
+            read_artifact(tmp_path / name)
+
+
+def test_a_file_larger_than_any_model(tmp_path: Path) -> None:
+    with (tmp_path / "huge.onnx").open("wb") as file:
+        file.truncate(1 << 40)  # a hole
+    with pytest.raises(ModelFileError, match="expected fewer than"):
+        read_artifact(tmp_path / "huge.onnx")
+
+
+def _external(kind: str) -> bytes:
+    """A model with a tensor whose values are in weights.bin: an initializer, or deep in a branch of an If."""
+    tensor = onnx.TensorProto(data_type=1, dims=[3], name="w", data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="weights.bin")
+    model = onnx.load_from_string(colour_model_bytes(colour_spec()))
+    if kind == "initializer":
+        model.graph.initializer.append(tensor)
+    elif kind == "sparse":
+        model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    elif kind == "function":
+        constant = onnx.helper.make_node("Constant", [], ["w"], value=tensor)
+        model.functions.append(onnx.helper.make_function("own", "F", [], ["w"], [constant], []))
+    else:
+        constant = onnx.helper.make_node("Constant", [], ["w"], value=tensor)
+        branch = onnx.helper.make_graph([constant], "branch", [], [])
+        model.graph.node.append(onnx.helper.make_node("If", ["c"], ["w"], then_branch=branch, else_branch=branch))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+@pytest.mark.parametrize("kind", ["initializer", "sparse", "branch", "function"])
+def test_weights_in_another_file_are_refused(kind: str, tmp_path: Path) -> None:
+    """An engine would read them from the working directory, and no digest covers them."""
+    (tmp_path / "model.onnx").write_bytes(append_to_onnx(_external(kind), colour_spec()))
+    with pytest.raises(ModelFileError, match="external data"):
+        read_artifact(tmp_path / "model.onnx")
+
+
+def test_names_like_those_of_external_data_are_allowed(tmp_path: Path) -> None:
+    model = onnx.load_from_string(colour_model_bytes(colour_spec()))
+    model.graph.initializer[0].doc_string = "its location: here"
+    (tmp_path / "model.onnx").write_bytes(append_to_onnx(model.SerializeToString(), colour_spec()))
+    assert read_artifact(tmp_path / "model.onnx").spec == colour_spec()
+
+
+@pytest.mark.parametrize("sums", ["[]", "3", '["' * 200_000, "{", '{"a": 3}'])
+def test_a_saved_model_whose_sums_are_none(sums: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    write_saved_model_spec(tmp_path, colour_spec())
+    (tmp_path / "assets.extra" / "SHA256SUMS").write_text(sums)
+    with pytest.raises(ModelFileError):
+        read_saved_model_spec(tmp_path)

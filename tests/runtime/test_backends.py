@@ -94,6 +94,10 @@ def test_threads_are_those_that_were_asked_for() -> None:
     assert session_options(None).intra_op_num_threads == (cores.limit() or 0)
 
 
+def _v1(folder: str, quota: int) -> dict[str, str]:
+    return {f"{folder}/cpu.cfs_quota_us": f"{quota}\n", f"{folder}/cpu.cfs_period_us": "100000\n"}
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1, reason="needs cores to do without")
 def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
     """As under taskset; the engines themselves would start a thread for every core of the machine."""
@@ -110,12 +114,37 @@ def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "quota"),
-    [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1), ("450000 100000", 4), ("", None)],
+    ("groups", "files", "quota"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {"cpu.max": "100000 100000"}, 1),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/", {"cpu.max": "450000 100000"}, 4),
+        ("0::/", {"cpu.max": ""}, None),
+        # A systemd service: the smallest quota of its group and of the slices around it.
+        ("0::/system.slice/x.service", {"system.slice/x.service/cpu.max": "50000 100000"}, 1),
+        ("0::/a.slice/x.scope", {"a.slice/cpu.max": "300000 100000", "a.slice/x.scope/cpu.max": "max 100000"}, 3),
+        ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "600000 100000"}, 2),
+        # Version 1, in a container: its group's name is the host's, its files are at the top.
+        ("4:cpu,cpuacct:/docker/12ab", _v1("cpu,cpuacct", 50000), 1),
+        ("4:cpuacct,cpu:/kubepods/pod1/c", _v1("cpu,cpuacct/kubepods/pod1", 250000), 2),
+        ("1:cpu:/\n0::/", _v1("cpu", -1), None),
+        ("3:cpuset:/x\n2:cpu:/x", _v1("cpu/x", 700000), 7),
+        ("2:cpuset:/x", _v1("cpu/x", 100000), None),
+        (None, {}, None),
+        ("0::/../../etc\nnonsense\n\udce9::", {}, None),
+    ],
 )
-def test_a_containers_quota(text: str, quota: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cpu.max").write_text(text)
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
+def test_a_quota_of_processor_time(
+    groups: str | None, files: dict[str, str], quota: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if groups is not None:
+        (tmp_path / "group").write_text(groups, errors="surrogateescape")
+    for name, text in files.items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_text(text)
+    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "group")
+    monkeypatch.setattr(cores, "_CONTROLLERS", tmp_path / "tree")
     monkeypatch.setattr(cores, "_allowed", lambda: set(range(16)))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     assert cores.limit() == quota

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 
 SOURCES = REPOSITORY / "runtime"
 WITH_EXAMPLES = [path for path in sorted(SOURCES.rglob("unet_runtime/**/*.py")) if ">>> " in path.read_text()]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY, colour_spec, write_colour_model
+from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.paths import REPOSITORY
 
 EXAMPLES = REPOSITORY / "docs" / "examples"
 

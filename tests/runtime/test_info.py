@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.cli import info, machine
 from unet_runtime.core.artifact import write_keras, write_saved_model_spec
 from unet_runtime.core.install import pip_command
@@ -188,3 +188,12 @@ def test_wrong_use() -> None:
     done = run("--backend", "onnx")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_is_not_replaced(tmp_path: Path, colour_model: Path) -> None:
+    (tmp_path / "m.bin").hardlink_to(colour_model)
+    for arguments in ([colour_model, "-o", colour_model], [colour_model, "-o", tmp_path / "m.bin"], ["-o", "new.onnx"]):
+        done = CliRunner().invoke(info.command, [*map(str, arguments)])
+        assert done.exit_code == 2, done.output
+        assert "would replace a model" in done.output
+    assert colour_model.read_bytes() == (tmp_path / "m.bin").read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "runtime" / "unet_runtime"
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.core import masks
 from unet_runtime.core.geometry import place
 from unet_runtime.core.masks import shares
@@ -102,7 +102,8 @@ def test_ties_are_the_definition_s(
     """Few levels, as int8 models have: whole areas tie, and so do outlines."""
     values = np.random.default_rng(seed).integers(0, levels, (*grid, classes)).astype(np.float32) / 4
     spec = colour_spec(grid[0], width=grid[1])
-    spec = replace(spec, classes=(spec.classes * 2)[:classes])
+    more = tuple(replace(entry, name=f"other {entry.name}") for entry in spec.classes)
+    spec = replace(spec, classes=(*spec.classes, *more)[:classes])
     mask = class_mask(values, size, spec)
     expected = whole_planes(values, size)
     chosen = np.take_along_axis(expected, mask[..., np.newaxis].astype(np.intp), axis=-1)[..., 0]

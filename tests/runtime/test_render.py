@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.core import render
 
 MASK = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)

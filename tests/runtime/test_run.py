@@ -47,7 +47,7 @@ def test_one_photo(backend: str, photos: Path) -> None:
     done = run("--backend", backend, "--save", "mask,overlay,cutout", "a.jpg", cwd=photos)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("pets-edge ")
-    for kind, mode in (("mask", "P"), ("overlay", "RGB"), ("cutout", "RGBA")):
+    for kind, mode in (("mask", "L"), ("overlay", "RGB"), ("cutout", "RGBA")):
         with Image.open(photos / f"a.{kind}.png") as picture:
             assert (picture.mode, picture.size) == (mode, (451, 300))
     mask = np.asarray(Image.open(photos / "a.mask.png"))
@@ -102,7 +102,7 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
     [
         ([], 2, "Missing argument"),
         (["absent.jpg"], 1, "absent.jpg: no such file"),
-        (["a.jpg", "--save", "mask,poster"], 2, "'poster', expected some of mask,overlay,cutout"),
+        (["a.jpg", "--save", "mask,poster"], 2, "'poster', expected some of mask,palette,overlay,cutout"),
         (["a.jpg", "--backend", "caffe"], 2, "'caffe'"),
         (["a.jpg", "--threads", "0"], 2, "--threads"),
         (["a.jpg", "--tile", "0.9"], 2, "0<=x<=0.75"),
@@ -159,7 +159,8 @@ def test_full_disk(photos: Path) -> None:
     """A limit on file size stands for the full disk: what cannot be finished is not left behind."""
     (photos / "out").mkdir()
     target = photos / "out" / "a.mask.png"
-    target.write_bytes(b"old")
+    old = b"\x89PNG, cut off: unet-edge\0"
+    target.write_bytes(old)
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
@@ -176,7 +177,7 @@ def test_full_disk(photos: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "cannot be written" in done.stderr
     assert names(photos / "out") == ["a.mask.png"]
-    assert target.read_bytes() == b"old"
+    assert target.read_bytes() == old
 
 
 def test_a_pipe(photos: Path) -> None:

@@ -16,8 +16,9 @@ from PIL import Image
 from unet_runtime import OutputError, Segmentation, Segmenter
 from unet_runtime.core.files import replacing
 from unet_runtime.core.segmentation import Result
-from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
-from unet_runtime.io.sinks import KINDS, RESULTS, encode, is_current, result_path, save, stamp
+from unet_runtime.io.kind import Checkpoint, Kind, Metadata
+from unet_runtime.io.sinks import KINDS, RESULTS, encode, result_path, save
+from unet_runtime.io.stamps import is_current, mark, stamp
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,19 @@ def result(sample_photo: Path) -> Segmentation:
 
 def test_pictures_are_what_the_segmentation_shows(result: Segmentation, tmp_path: Path) -> None:
     """Written in bands, equal to the pictures made whole."""
-    paths = save(result, ("mask", "overlay", "cutout"), tmp_path / "new" / "folder", "cat")
-    for path, whole in zip(paths, (result.mask_image(), result.overlay(), result.cutout()), strict=True):
+    paths = save(result, ("mask", "palette", "overlay", "cutout"), tmp_path / "new" / "folder", "cat")
+    pictures = (result.mask_image(), result.palette_image(), result.overlay(), result.cutout())
+    for path, whole in zip(paths, pictures, strict=True):
         with Image.open(path) as written:
             assert written.mode == whole.mode
             assert np.array_equal(np.asarray(written), np.asarray(whole))
             assert np.array_equal(np.asarray(written.convert("RGB")), np.asarray(whole.convert("RGB")))
-    assert [path.name for path in paths] == ["cat.mask.png", "cat.overlay.png", "cat.cutout.png"]
+    assert [path.name for path in paths] == [
+        "cat.mask.png",
+        "cat.palette.png",
+        "cat.overlay.png",
+        "cat.cutout.png",
+    ]
 
 
 def test_numpy_loads_the_probabilities(result: Segmentation, tmp_path: Path) -> None:
@@ -94,13 +101,13 @@ def test_a_new_kind_is_one_entry_of_the_table(
     result: Segmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
-        file.write(f"{metadata.photo} {result.mask.shape} {STAMP_KEY} {metadata.stamp}".encode())
+        file.write(f"{metadata.photo} {result.mask.shape} ".encode() + mark(metadata.stamp))
 
     monkeypatch.setitem(KINDS, "shape", Kind(".shape.txt", write))
     metadata = Metadata("cat.jpg", stamp="0123")
     (path,) = save(result, ("shape",), tmp_path, "cat", metadata)
     assert path.name == "cat.shape.txt"
-    assert path.read_bytes() == encode(result, "shape", metadata) == b"cat.jpg (300, 451) unet-edge 0123"
+    assert path.read_bytes() == encode(result, "shape", metadata) == b"cat.jpg (300, 451) unet-edge\x000123"
     photo = tmp_path / "cat.jpg"
     photo.touch()
     os.utime(photo, (0, 0))

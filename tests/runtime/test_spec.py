@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import ModelFileError, ModelSpec
 from unet_runtime.core.spec import InputSpec, OutputSpec, Provenance
 
@@ -35,6 +35,7 @@ def test_the_margin_of_an_earlier_schema_is_found_in_its_output(schema: int) -> 
     data["output"]["margin"] = data["input"].pop("margin")
     assert ModelSpec.from_json(json.dumps(data)) == spec
     del data["output"]["margin"]
+    data["output"] |= {"height": 32, "width": 32}
     assert ModelSpec.from_json(json.dumps(data)).input.margin == 0
 
 
@@ -68,6 +69,38 @@ def changed(path: str, value: object) -> str:
         ("classes.0.color", [0, 0, 256], r"classes\[0\].color"),
         ("classes.0.color", "red", r"classes\[0\].color"),
         ("surprise", 1, "unknown fields"),
+        ("input.height", True, "input.height is True"),
+        ("input.height", 160.0, r"input.height is 160\.0"),
+        ("input.height", 20_000, "at most 16384 pixels"),
+        ("input.margin", False, "input.margin is False"),
+        ("input.margin", 4, "output, height x width, is .32, 32., expected 24 x 24"),
+        ("output.height", 16, "output, height x width, is .16, 32."),
+        ("output.height", 10**400, "output.height is 1000"),
+        ("output.activation", ["softmax"], "output.activation"),
+        ("name", "", "name is ''"),
+        ("name", 7, "name is 7"),
+        ("name", "a\x1b[31m", r"name is 'a\\x1b\[31m'"),
+        ("name", "a\u202eb", "name is"),
+        ("name", "\udce9", "name is"),
+        ("license", "x" * 100_000, "at most 1000 characters"),
+        ("classes.1.name", "red", r"classes\[1\].name is 'red', expected a name that no other class has"),
+        ("classes.1.name", " ", r"classes\[1\].name"),
+        ("classes.1.name", ["red"], r"classes\[1\].name"),
+        ("classes.1.name", "two\nlines", r"classes\[1\].name"),
+        ("classes.0.color", [True, 0, 0], r"classes\[0\].color"),
+        ("classes.0.role", {"a": 1}, r"classes\[0\].role"),
+        ("provenance.seed", "1", "provenance.seed"),
+        ("provenance.seed", True, "provenance.seed is True"),
+        ("provenance.split", None, "provenance.split"),
+        ("provenance.weights_sha256", "g" * 64, "provenance.weights_sha256"),
+        ("provenance.tools", [], r"provenance.tools is \[\], expected an object"),
+        ("provenance.tools", {"numpy": 2}, "provenance.tools.numpy is 2"),
+        ("provenance.metrics", {"mean_iou": "0.7"}, "provenance.metrics.mean_iou"),
+        ("provenance.metrics", {"iou": [0.7]}, "provenance.metrics.iou"),
+        ("provenance.metrics", {"iou": {"red": None}}, "provenance.metrics.iou"),
+        ("provenance.recipe", {"a": [{"b": {"c": [[[[[["deep"]]]]]]}}]}, "at most 8 levels"),
+        ("provenance.recipe", {"a\x00": 1}, "provenance.recipe, a key"),
+        ("provenance.quantization", {"note": "\x9b2J"}, "provenance.quantization.note"),
         ("input", 160, "input is int"),
     ],
 )
@@ -76,10 +109,27 @@ def test_refused(path: str, value: object, named: str) -> None:
         ModelSpec.from_json(changed(path, value))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", "{}", b"\xff\xfe", '["' * 200_000, "[" * 200_000, '{"a":' * 100_000, "1" * 10_000),
+        *(" " * 2_000_000, colour_spec().to_json().replace('"name":"colours"', '"name":"a","name":"b"')),
+        *(colour_spec().to_json().replace('"seed":null', f'"seed":{word}') for word in ("NaN", "Infinity", "1e999")),
+    ],
+)
 def test_not_a_spec(text: str | bytes) -> None:
-    with pytest.raises(ModelFileError):
+    with pytest.raises(ModelFileError) as caught:
         ModelSpec.from_json(text)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_coarser_output_covers_the_same_photo() -> None:
+    data = json.loads(colour_spec().to_json())
+    data["output"] |= {"height": 8, "width": 8}
+    assert ModelSpec.from_json(json.dumps(data)).output.height == 8
+    data["input"]["fit"] = "letterbox"
+    with pytest.raises(ModelFileError, match="output, height x width, is"):
+        ModelSpec.from_json(json.dumps(data))
 
 
 def test_frozen() -> None:

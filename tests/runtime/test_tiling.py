@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.conftest import colour_spec, write_colour_model
+from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.convolution import KERNELS, SIDE, convolution_spec, write_convolution
 from unet_runtime import ModelFileError, ModelSpec, Segmenter
 from unet_runtime.core import tiling
+from unet_runtime.core.photo import any_photo
 from unet_runtime.core.spec import OutputSpec
 
 
@@ -192,11 +193,10 @@ def test_a_letterboxed_model_sees_tiles_at_the_photo_s_resolution(tmp_path: Path
     assert not np.array_equal(segmenter(photo).mask, expected)
 
 
-def test_what_cannot_be_tiled_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_tiled_is_refused() -> None:
     spec = replace(colour_spec(32), output=OutputSpec(16, 16))
-    segmenter = Segmenter(write_colour_model(tmp_path / "half.onnx", spec))
     with pytest.raises(ModelFileError, match="output height 16 for input height 32 and margin 0, expected 32"):
-        segmenter.tiled(noise(50, 50))
+        tiling.segment(any_photo(noise(50, 50)), spec, Segmenter().infer, 0.25)
     for overlap in (-0.1, 0.8, float("nan")):
         with pytest.raises(ValueError, match=r"expected a share of a tile's side, 0 to 0\.75"):
             Segmenter().tiled(noise(50, 50), overlap=overlap)

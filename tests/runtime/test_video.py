@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.conftest import colour_spec, write_colour_model
+from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.mjpeg import SIZE, draw_number, photo_frame, read_number
 from tests.helpers.video import frames_of, numbers
 from unet_runtime import BackendError, OutputError, Segmenter, SourceError
@@ -77,6 +77,7 @@ def test_every_suffix_that_can_be_written_is_taken_for_a_video() -> None:
     # Left half red (foreground), right half green (background).
     [
         ("mask", [(255, 0, 0), (0, 255, 0)]),
+        ("palette", [(255, 0, 0), (0, 255, 0)]),
         ("cutout", [(200, 20, 20), GREEN]),
         ("overlay", [(228, 10, 10), (0, 200, 0)]),
     ],
@@ -97,7 +98,7 @@ def test_each_frame_gets_what_the_segmenter_says_of_it(tmp_path: Path, sample_ph
     source = write(tmp_path / "cat.mp4", [np.roll(cat, 40 * step, axis=1) for step in range(6)])
     segmenter = Segmenter(backend="onnx")
     segment_video(segmenter, source, {"mask": tmp_path / "cat.mask.mp4"})
-    masks = [np.asarray(segmenter(frame).mask_image().convert("RGB")).astype(int) for frame in frames_of(source)]
+    masks = [np.asarray(segmenter(frame).palette_image().convert("RGB")).astype(int) for frame in frames_of(source)]
     shown = frames_of(tmp_path / "cat.mask.mp4")
     assert len(shown) == len(masks)
     for index, frame in enumerate(shown):
@@ -128,13 +129,13 @@ def test_a_video_is_decoded_and_inferred_once_whatever_the_number_of_kinds(
     assert segment_video(colours, source, targets) == 9
     assert [reader.count for reader in readers] == [9]
     assert sum(inferred) == 9
-    assert set(targets) == {"mask", "overlay", "cutout"}
+    assert set(targets) == {"mask", "palette", "overlay", "cutout"}
     assert numbers(targets["overlay"]) == list(range(9))
-    assert [len(frames_of(path)) for path in targets.values()] == [9, 9, 9]
+    assert [len(frames_of(path)) for path in targets.values()] == [9, 9, 9, 9]
 
 
 def test_a_kind_that_no_video_shows_is_refused_before_anything_is_read(tmp_path: Path, colours: Segmenter) -> None:
-    with pytest.raises(OutputError, match=r"a video has no json, expected some of mask, overlay, cutout"):
+    with pytest.raises(OutputError, match=r"a video has no json, expected some of mask, palette, overlay, cutout"):
         segment_video(colours, tmp_path / "absent.mp4", {"json": tmp_path / "clip.json"})
 
 

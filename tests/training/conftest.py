@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import sys
-import unittest.mock
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import pytest
 
-from unet_training.cli import command
+from tests.helpers.trained import TINY, Trained, unet_train
 from unet_training.data import synthetic
 from unet_training.models import unet
-
-TINY = ("--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4")
-"""Options of a training that takes seconds."""
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-def unet_train(*arguments: object) -> Ended:
-    """Run ``unet-train`` in this process, from its entry point to its exit code."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        unittest.mock.patch.object(sys, "argv", ["unet-train", *map(str, arguments)]),
-        pytest.raises(SystemExit) as ended,
-    ):
-        command.main()
-    return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +39,7 @@ def logged() -> Iterator[list[str]]:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 generated pictures for training, 8 for the test, about 48 pixels wide."""
     root = tmp_path_factory.mktemp("pictures") / "drawn"
-    synthetic.write_dataset(root, train=24, test=8, size=48, seed=1)
+    synthetic.ensure_dataset(root, train=24, test=8, size=48, seed=1)
     return root
 
 
@@ -96,11 +67,6 @@ def small_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unet, "build", _one_convolution)
         yield
-
-
-class Trained(NamedTuple):
-    output: Path
-    ended: Ended
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training.data.augment import Augmenter, Move, Recolour
+from unet_training.data.augment import Augmenter, move, recolour
 
 Pictures = tuple[np.ndarray, np.ndarray]
 
@@ -88,7 +88,7 @@ def test_threads_may_share_one(marked: Pictures) -> None:
 def _moved(photos: np.ndarray, masks: np.ndarray, rows: list[float], columns: list[float]) -> Pictures:
     """One picture through the layer."""
     positions = (np.array([side], np.float32) for side in (rows, columns))
-    moved = Move()(photos[None].astype(np.float32), masks[None], *positions)
+    moved = move(photos[None].astype(np.float32), masks[None], *positions)
     photo, mask = (keras.ops.convert_to_numpy(result)[0] for result in moved)
     return photo, mask
 
@@ -120,7 +120,7 @@ def test_beyond_the_edge_comes_the_reflection(small: Pictures) -> None:
 
 def test_colours_that_change_nothing_change_nothing(small: Pictures) -> None:
     photo = small[0][None].astype(np.float32)
-    same = Recolour()(photo, np.eye(3, dtype=np.float32)[None], np.zeros(1, np.float32))
+    same = recolour(photo, np.eye(3, dtype=np.float32)[None], np.zeros(1, np.float32))
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(same), small[0][None])
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.helpers.paths import REPOSITORY
 from unet_training.build import (
     Pretrained,
     build_model,
@@ -103,13 +103,13 @@ def test_training_starts_from_another_model_s_weights() -> None:
     other = build_model(TINY)
     model = _trainee(TINY, seed=5)
     assert model_sha256(model) != model_sha256(other)
-    copy_weights(model, Pretrained(other, "other", ""))
+    copy_weights(model, Pretrained(other, "other"))
     assert model_sha256(model) == model_sha256(other)
 
 
 @pytest.mark.usefixtures("small_network")
 def test_weights_of_another_width_are_refused() -> None:
-    wide = Pretrained(build_model(replace(TINY, filters=3)), "wide", "")
+    wide = Pretrained(build_model(replace(TINY, filters=3)), "wide")
     with pytest.raises(TrainingError, match=r"--weights wide: of another .* width: conv/kernel is \(3, 3, 3, 2\) here"):
         copy_weights(_trainee(TINY), wide)
 
@@ -117,7 +117,7 @@ def test_weights_of_another_width_are_refused() -> None:
 def test_a_teacher_answers_photos_of_any_size_as_at_its_own() -> None:
     keras.utils.set_random_seed(0)
     model = build_model(TINY)
-    teacher = teacher_network(Pretrained(model, "own", ""))
+    teacher = teacher_network(Pretrained(model, "own"))
     np.testing.assert_allclose(teacher(PHOTOS), model(PHOTOS), atol=1e-6)
     assert teacher(np.zeros((1, 48, 16, 3), np.uint8)).shape == (1, 48, 16, 3)
     assert not teacher.trainable_variables
@@ -130,14 +130,14 @@ def test_a_teacher_that_cannot_is_refused(stride: int) -> None:
     x = keras.layers.Conv2D(3, 1, strides=stride)(keras.layers.Rescaling(1 / 255)(image))
     if stride == 1:
         x = keras.layers.Reshape((32, 32, 3))(x)
-    with pytest.raises(TrainingError, match=r"--teacher odd: (cannot take photos of any size|answers \(32, 48\))"):
-        teacher_network(Pretrained(keras.Model(image, x), "odd", ""))
+    with pytest.raises(TrainingError, match=r"--teacher odd: (cannot take photos of any size|predicts \(32, 48\))"):
+        teacher_network(Pretrained(keras.Model(image, x), "odd"))
 
 
 @pytest.mark.usefixtures("small_network")
 def test_the_teacher_is_no_part_of_what_is_trained() -> None:
     keras.utils.set_random_seed(0)
-    teacher = Pretrained(build_model(TINY), "own", "")
+    teacher = Pretrained(build_model(TINY), "own")
     model = build_training_model(TINY, "float32", make_objective(TINY, teacher))
     assert len(model.weights) == len(teacher.model.weights)
     compile_model(model, make_optimizer(TINY, 1))
@@ -148,4 +148,4 @@ def test_the_teacher_is_no_part_of_what_is_trained() -> None:
 
 def test_a_trained_file_is_loaded_with_its_digest() -> None:
     other = load_pretrained(REPOSITORY / "training/unet_training/weights/pets-edge.keras")
-    assert (other.name, len(other.sha256)) == ("pets-edge", 64)
+    assert (other.name, len(model_sha256(other.model))) == ("pets-edge", 64)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.full_disk import disk_full_after
-from tests.training.conftest import TINY, unet_train
+from tests.helpers.trained import TINY, unet_train
 from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data import cache as caching

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.conftest import TINY, Trained, unet_train
+from tests.helpers.trained import TINY, Trained, unet_train
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.metrics import confusion, iou

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import unet_train
+from tests.helpers.trained import unet_train
 from unet_training.data import dataset
 from unet_training.errors import DatasetError
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.conftest import Trained, unet_train
+from tests.helpers.trained import Trained, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import MissingDependencyError
 from unet_training import encoder_weights

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY, colour_spec, write_colour_model
-from tests.training.conftest import Trained, unet_train
+from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.trained import Trained, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import evenly, open_trimap, read_split
 from unet_runtime.core.errors import BackendError

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.training.conftest import TINY, unet_train
+from tests.helpers.trained import TINY, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import OutputError
 from unet_training.fit.events import TRAIN, VALIDATION, EventFolder

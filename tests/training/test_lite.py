@@ -1,4 +1,4 @@
-"""U-Net around EfficientNet-Lite: the encoder as published, the decoder as asked for, its own learning rate."""
+"""U-Net around EfficientNet-Lite: the encoder as published, a small decoder, its own learning rate."""
 
 from __future__ import annotations
 
@@ -6,28 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training.models import ENCODER_PREFIX, builder, efficientnet_lite, lite
+from unet_training.models import ENCODER_PREFIX, builder, efficientnet_lite
 from unet_training.models.efficientnet_lite import SCALINGS
-from unet_training.models.lite import Decoder
 from unet_training.optimizers import PartwiseAdamW
 
 PARAMETERS = {"lite": 4_652_008, "lite1": 5_416_680, "lite2": 6_092_072}
 """Of the classifiers: 4.7, 5.4 and 6.1 million, as tensorflow/tpu publishes them."""
-
-
-def build(decoder: Decoder, filters: int = 8, depth: int = 5) -> keras.Model:
-    return lite.network(
-        64,
-        64,
-        3,
-        scaling=SCALINGS["lite"],
-        decoder=decoder,
-        filters=filters,
-        depth=depth,
-        activation="softmax",
-        norm_momentum=0.99,
-        name="lite",
-    )
 
 
 def decoder_parameters(model: keras.Model) -> int:
@@ -46,10 +30,10 @@ def test_the_classifier_is_as_large_as_published(name: str) -> None:
 
 def test_the_encoder_halves_as_often_as_asked() -> None:
     photos = keras.Input((64, 96, 3))
-    features = efficientnet_lite.encoder(photos, SCALINGS["lite"], 5, 0.99)
+    features = efficientnet_lite.encoder(photos, SCALINGS["lite"], 5)
     shapes = [tuple(each.shape[1:]) for each in features]
     assert shapes == [(32, 48, 16), (16, 24, 24), (8, 12, 40), (4, 6, 112), (2, 3, 320)]
-    assert [tuple(each.shape) for each in efficientnet_lite.encoder(photos, SCALINGS["lite"], 4, 0.99)] == [
+    assert [tuple(each.shape) for each in efficientnet_lite.encoder(photos, SCALINGS["lite"], 4)] == [
         tuple(each.shape) for each in features[:4]
     ]
 
@@ -76,28 +60,23 @@ def test_width_is_the_decoder_s_alone() -> None:
     assert len(encoders[0]) == 240
 
 
-@pytest.mark.parametrize(
-    "decoder",
-    [
-        Decoder(),
-        Decoder(enlarge="nearest"),
-        Decoder(enlarge="transposed"),
-        Decoder(join="add"),
-        Decoder(convolution="separable"),
-    ],
-)
-def test_every_decoder_answers_each_pixel(decoder: Decoder) -> None:
-    model = build(decoder)
+def test_it_answers_each_pixel() -> None:
     photos = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    answers = keras.ops.convert_to_numpy(model(photos))
+    answers = keras.ops.convert_to_numpy(builder("lite")(64, 64, 3, filters=8)(photos))
     assert answers.shape == (2, 64, 64, 3)
     np.testing.assert_allclose(answers.sum(axis=-1), 1, atol=1e-5)
 
 
-def test_separable_convolutions_and_fewer_stages_make_it_smaller() -> None:
-    plain = build(Decoder())
-    assert decoder_parameters(build(Decoder(convolution="separable"))) < decoder_parameters(plain) / 2
-    assert build(Decoder(), depth=4).count_params() < plain.count_params() / 3
+def test_fewer_stages_make_it_smaller() -> None:
+    whole, without_last = builder("lite")(64, 64, 3, filters=8), builder("lite")(64, 64, 3, filters=8, depth=4)
+    assert without_last.count_params() < whole.count_params() / 3
+
+
+def test_averages_forget_as_fast_as_asked() -> None:
+    """The encoder's too."""
+    model = builder("lite")(32, 32, 3, depth=1, norm_momentum=0.9)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {norm.momentum for norm in norms} == {0.9}
 
 
 def test_the_encoder_s_learning_rate_is_its_own() -> None:

@@ -21,15 +21,12 @@ from unet_training.build import (
 from unet_training.recipes import PRESETS
 
 FILE = """
-from keras import layers
-
-from unet_training.models.blocks import conv, finish, photo_input
+from unet_training.models.blocks import architecture, conv
 
 
-def build(height, width, classes, *, filters=2, depth=1, activation="softmax", norm_momentum=0.99):
-    image, x = photo_input(height, width, 2)
-    x = conv(x, filters, "down", norm_momentum, strides=2)
-    return finish(image, x, classes, activation, "dummy", enlarge=2)
+@architecture("dummy", filters=2, depth=1, enlarge=2)
+def build(x, filters, depth):
+    return conv(x, filters, "down", strides=2)
 """
 
 

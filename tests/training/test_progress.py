@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tqdm import std
 
-from tests.training.conftest import TINY, unet_train
+from tests.helpers.trained import TINY, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_training.cli import command
 from unet_training.fit import progress

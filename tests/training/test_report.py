@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
-from tests.training.conftest import Trained
+from tests.helpers.colours import colour_spec
+from tests.helpers.trained import Trained
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets.oxford_pets import read_split
 from unet_runtime.core.errors import OutputError
@@ -101,7 +101,7 @@ def result(trained: Trained, pictures: Path) -> Result:
     }
     metrics = {**spec.provenance.metrics, "epoch": 2}
     spec = replace(spec, provenance=replace(spec.provenance, metrics=metrics))
-    return Result(trained.output / "model.keras", spec, history, replace(photos, names=names), interrupted=False)
+    return Result(trained.output / "model.keras", spec, history, replace(photos, names=names))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_an_interrupted_training_of_one_photo_without_history_has_a_report(write
     metrics = {**spec.provenance.metrics, "split": "validation"}
     spec = replace(spec, provenance=replace(spec.provenance, metrics=metrics))
     one = Labelled(["x"], photos.photos[:1], photos.masks[:1], [])
-    text = " ".join(write(replace(result, spec=spec, test=one, history={}, interrupted=True)).page.text.split())
+    text = " ".join(write(replace(result, spec=spec, test=one, history={})).page.text.split())
     assert "The training was interrupted" in text
     assert "on 1 validation photo" in text
     assert "recorded no epoch" in text
@@ -277,7 +277,7 @@ def test_choice_of_photos() -> None:
 
 
 def test_gaps_compare_the_cross_entropy_where_there_is_one(result: Result) -> None:
-    assert [gap.gap for gap in curves.gaps(result.history, 2)] == [0.125, -0.125, -0.25]
+    assert [gap.validation - gap.train for gap in curves.gaps(result.history, 2)] == [0.125, -0.125, -0.25]
     older = {name: values for name, values in result.history.items() if name != "cross_entropy"}
     assert curves.gaps(older, 2)[0].train == 4.0
     assert curves.gaps(result.history, 3) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.core.spec import OutputSpec
 from unet_training.segmentation_metrics import (
     BOUNDARY_TOLERANCE,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
 from unet_runtime.core.errors import OutputError
-from unet_training.data.synthetic import ensure_dataset, write_dataset
+from unet_training.data.synthetic import ensure_dataset
 
 
 def _files(root: Path) -> dict[str, bytes]:
@@ -49,13 +49,13 @@ def test_sizes_and_proportions_vary(pictures: Path) -> None:
 
 
 def test_the_same_arguments_give_the_same_files(pictures: Path, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "again", train=24, test=8, size=48, seed=1)
+    ensure_dataset(tmp_path / "again", train=24, test=8, size=48, seed=1)
     assert _files(tmp_path / "again") == _files(pictures)
 
 
 def test_another_seed_gives_other_pictures_and_more_keep_the_first(pictures: Path, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "other", train=2, test=1, size=48, seed=2)
-    write_dataset(tmp_path / "fewer", train=2, test=1, size=48, seed=1)
+    ensure_dataset(tmp_path / "other", train=2, test=1, size=48, seed=2)
+    ensure_dataset(tmp_path / "fewer", train=2, test=1, size=48, seed=1)
     name = "images/synthetic_0001.jpg"
     assert _files(tmp_path / "other")[name] != _files(pictures)[name] == _files(tmp_path / "fewer")[name]
 
@@ -72,11 +72,11 @@ def test_pictures_are_drawn_again_only_for_other_arguments(tmp_path: Path) -> No
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds no generated pictures"):
-        write_dataset(tmp_path, train=2, test=1, size=32, seed=1)
+        ensure_dataset(tmp_path, train=2, test=1, size=32, seed=1)
     assert _files(tmp_path) == {"notes.txt": b"mine"}
 
 
 def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_dataset(tmp_path / "file" / "synthetic", train=2, test=1, size=32, seed=1)
+        ensure_dataset(tmp_path / "file" / "synthetic", train=2, test=1, size=32, seed=1)

@@ -36,8 +36,6 @@ class Pretrained:
     model: keras.Model
     name: str
     """As in its spec."""
-    sha256: str
-    """Digest of its weights, see ``model_sha256``."""
 
 
 def build_model(recipe: Recipe) -> keras.Model:
@@ -60,8 +58,8 @@ def input_spec(recipe: Recipe, size: int) -> InputSpec:
 
 
 def build_training_model(recipe: Recipe, precision: str, objective: Objective) -> TrainingModel:
-    """The recipe's network as it is trained: computing under Keras dtype policy ``precision``, for photos of any size
-    that the architecture takes, with the same variables by name as ``build_model``'s."""
+    """The recipe's network as it is trained: under Keras dtype policy ``precision``, for photos of any size, with the
+    same variables by name as ``build_model``'s."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -74,21 +72,11 @@ def build_training_model(recipe: Recipe, precision: str, objective: Objective) -
 
 
 def _build(recipe: Recipe, side: int | None) -> keras.Model:
-    """
-    Raises:
-        RecipeError: as ``build_model``.
-    """
-    depth = {} if recipe.depth is None else {"depth": recipe.depth}
+    settings: dict[str, Any] = {"activation": recipe.activation, "norm_momentum": recipe.norm_momentum}
+    if recipe.depth is not None:
+        settings["depth"] = recipe.depth
     try:
-        return builder(recipe.architecture)(
-            side,
-            side,
-            len(PET_CLASSES),
-            filters=recipe.filters,
-            activation=recipe.activation,
-            norm_momentum=recipe.norm_momentum,
-            **depth,
-        )
+        return builder(recipe.architecture)(side, side, len(PET_CLASSES), filters=recipe.filters, **settings)
     except ValueError as error:
         raise RecipeError(f"architecture {recipe.architecture}: {error}") from error
 
@@ -149,11 +137,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
 
 
 def resolve_precision(precision: Precision) -> Precision:
-    """``auto``: half precision where the hardware gains by it, else ``float32``.
-
-    bfloat16, which needs no loss scaling, on an accelerator or a CPU with bfloat16 matrix units. Without those a CPU
-    is slower in it than in float32, many times over.
-    """
+    """``auto``: bfloat16, which needs no loss scaling, on an accelerator or a CPU with matrix units for it, else
+    ``float32``, in which other CPUs are many times faster."""
     if precision != "auto":
         return precision
     gains = accelerated()
@@ -173,8 +158,7 @@ def load_pretrained(path: Path) -> Pretrained:
     expected = tuple(entry.name for entry in PET_CLASSES)
     if artifact.spec.class_names != expected:
         raise TrainingError(f"{path}: has classes {artifact.spec.class_names}, this training's are {expected}")
-    model = load_model(artifact)
-    return Pretrained(model, artifact.spec.name, model_sha256(model))
+    return Pretrained(load_model(artifact), artifact.spec.name)
 
 
 def teacher_network(teacher: Pretrained) -> keras.Model:

@@ -12,12 +12,12 @@ class DatasetError(UnetRuntimeError):
 
 
 class Fault(Enum):
-    """Why a photo with its trimap cannot be used."""
+    """Why a photo with its trimap cannot be used: a key of ``data.check.ODDITIES``."""
 
-    MISSING = "photo or trimap missing"
-    UNREADABLE = "photo or trimap unreadable"
-    SIZES = "photo and trimap of unequal sizes"
-    VALUES = "trimap values outside 1..3"
+    MISSING = "incomplete"
+    UNREADABLE = "unreadable"
+    SIZES = "sizes"
+    VALUES = "values"
 
 
 class UnusableError(DatasetError):

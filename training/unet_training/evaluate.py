@@ -25,18 +25,10 @@ from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines.base import Backend
+from unet_training import segmentation_metrics
 from unet_training.data.pairs import Labelled, open_pair
 from unet_training.errors import DatasetError, UnusableError
-from unet_training.segmentation_metrics import (
-    Bin,
-    Labels,
-    Probabilities,
-    SegmentationMetrics,
-    Sums,
-    calibration,
-    measure,
-    summarize,
-)
+from unet_training.segmentation_metrics import Bin, Labels, Probabilities, SegmentationMetrics, Sums
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +76,7 @@ class MetricRow(NamedTuple):
     own_size: float | None = None
     """At the photos' own size; None: not measured there."""
     of_class: bool = False
-    """A single class's, which belongs below the mean."""
+    """A single class's."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ def load_model(path: Path, backend: str = "auto") -> Model:
     if path.suffix == ".keras" and backend == "auto":
         from unet_training import keras_backend  # seconds, and a framework, that an exported model does not need
 
-        return Model(artifact.spec, keras_backend.load(artifact))
+        return Model(artifact.spec, keras_backend.KerasBackend(keras_backend.load_model(artifact)))
     name = engines.engine_for(path.suffix) if backend == "auto" else backend
     return Model(artifact.spec, engines.load(name, artifact))
 
@@ -177,82 +169,68 @@ def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None
     spec = model.spec
     photos = read_split(data, spec.provenance.split, part)
     photos = photos if count is None else evenly(photos, count)
-    totals = _Totals(spec, _read_resolutions(data / SOURCES))
+    resolutions = _read_resolutions(data / SOURCES)
     problems: list[str] = []
-    for sample, sums in _measured(model, photos, partial(_read, spec, problems)):
-        totals.add(sample.name, sums)
-    if not totals.total.photos:
+    measured = list(_measured(model, photos, partial(_read, spec, problems)))
+    if not measured:
         raise DatasetError(f"none of {len(photos)} photos can be used; the first: {min(problems)}")
-    return totals.evaluation(model, part, sorted(problems))
+    return _evaluation(model, part, measured, resolutions, sorted(problems))
 
 
 def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Evaluation, list[float]]:
     """Measure ``model`` on photos in memory, at the model's size alone: metrics at the photos' own size are NaN.
 
-    Args:
-        model: as ``load_model`` opens it.
-        photos: fitted to the model's input; at least one.
-        part: what the evaluation calls them.
-
     Returns:
-        The evaluation, and each photo's own mean IoU in the photos' order (NaN where it shows no class).
+        The evaluation, which calls the photos ``part``, and each photo's mean IoU (NaN where it shows no class).
 
     Raises:
         BackendError: the engine fails, or its output is not what the spec says.
     """
-    totals, scores, truths = _Totals(model.spec, {}), list[float](), photos.truths
+    truths = photos.truths
 
     def read(index: int) -> _Sample:
         return _Sample(photos.names[index], photos.photos[index : index + 1], truths[index], None)
 
-    for sample, sums in _measured(model, range(len(photos)), read):
-        totals.add(sample.name, sums)
-        scores.append(summarize(sums, model.spec).mean_iou)
-    return totals.evaluation(model, part, photos.problems), scores
+    measured = list(_measured(model, range(len(photos)), read))
+    scores = [segmentation_metrics.summarize(sums, model.spec).mean_iou for _, sums in measured]
+    return _evaluation(model, part, measured, {}, photos.problems), scores
 
 
-class _Totals:
-    """Sums over all photos and over groups of them, which become an ``Evaluation``."""
-
-    def __init__(self, spec: ModelSpec, resolutions: Mapping[str, str]) -> None:
-        none = Sums.none(len(spec.classes))
-        self.total = none
-        self._spec = spec
-        self._resolution_of = resolutions
-        self._breeds: dict[str, Sums] = defaultdict(lambda: none)
-        self._resolutions: dict[str, Sums] = defaultdict(lambda: none)
-
-    def add(self, name: str, sums: Sums) -> None:
-        """Add the photo ``name``."""
-        self.total += sums
-        self._breeds[name.rpartition("_")[0] or name] += sums
-        if name in self._resolution_of:
-            self._resolutions[self._resolution_of[name]] += sums
-
-    def evaluation(self, model: Model, part: str, problems: list[str]) -> Evaluation:
-        spec, total = self._spec, self.total
-        error, bins = calibration(total.bins)
-        with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
-            shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
-        return Evaluation(
-            model=spec.name,
-            precision=spec.precision,
-            weights_sha256=spec.provenance.weights_sha256,
-            engine=model.backend.engine,
-            device=model.backend.device,
-            split=spec.provenance.split,
-            part=part,
-            classes=spec.class_names,
-            size=(spec.output.height, spec.output.width),
-            overall=summarize(total, spec),
-            confusion=total.matrix.tolist(),
-            confusion_shares=shares.tolist(),
-            calibration_error=error,
-            calibration=bins,
-            breeds=_summarize_groups(self._breeds, spec),
-            resolutions=_summarize_groups(self._resolutions, spec),
-            problems=problems,
-        )
+def _evaluation(
+    model: Model, part: str, measured: Sequence[tuple[str, Sums]], resolution_of: Mapping[str, str], problems: list[str]
+) -> Evaluation:
+    """The evaluation of photos of which name and sums are given."""
+    spec = model.spec
+    total = Sums.none(len(spec.classes))
+    breeds: dict[str, Sums] = defaultdict(lambda: Sums.none(len(spec.classes)))
+    resolutions: dict[str, Sums] = defaultdict(lambda: Sums.none(len(spec.classes)))
+    for name, sums in measured:
+        total += sums
+        breeds[name.rpartition("_")[0] or name] += sums
+        if name in resolution_of:
+            resolutions[resolution_of[name]] += sums
+    error, bins = segmentation_metrics.calibration(total.bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0: a class that never occurs
+        shares = total.matrix / total.matrix.sum(axis=1, keepdims=True)
+    return Evaluation(
+        model=spec.name,
+        precision=spec.precision,
+        weights_sha256=spec.provenance.weights_sha256,
+        engine=model.backend.engine,
+        device=model.backend.device,
+        split=spec.provenance.split,
+        part=part,
+        classes=spec.class_names,
+        size=(spec.output.height, spec.output.width),
+        overall=segmentation_metrics.summarize(total, spec),
+        confusion=total.matrix.tolist(),
+        confusion_shares=shares.tolist(),
+        calibration_error=error,
+        calibration=bins,
+        breeds=_summarize_groups(breeds, spec),
+        resolutions=_summarize_groups(resolutions, spec),
+        problems=problems,
+    )
 
 
 class _Sample(NamedTuple):
@@ -267,11 +245,11 @@ class _Sample(NamedTuple):
 
 def _measured(
     model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | None]
-) -> Iterator[tuple[_Sample, Sums]]:
-    """Each photo that ``read`` can read, in order, with its sums."""
+) -> Iterator[tuple[str, Sums]]:
+    """Name and sums of each photo that ``read`` can read, in order."""
 
-    def measure_one(sample: _Sample, probabilities: Probabilities) -> Sums:
-        return measure(probabilities, sample.truth, sample.own_truth, model.spec)
+    def measure_one(sample: _Sample, probabilities: Probabilities) -> tuple[str, Sums]:
+        return sample.name, segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(items), _BATCH):
@@ -280,7 +258,7 @@ def _measured(
             samples = list(filter(None, pool.map(read, items[start : start + _BATCH])))
             if samples:
                 outputs = model.predict(np.concatenate([sample.image for sample in samples]))
-                yield from zip(samples, pool.map(measure_one, samples, outputs), strict=True)
+                yield from pool.map(measure_one, samples, outputs)
 
 
 def _read(spec: ModelSpec, problems: list[str], item: LabelledPhoto) -> _Sample | None:
@@ -318,4 +296,4 @@ def _read_resolutions(path: Path) -> dict[str, str]:
 
 
 def _summarize_groups(groups: Mapping[str, Sums], spec: ModelSpec) -> dict[str, SegmentationMetrics]:
-    return {name: summarize(groups[name], spec) for name in sorted(groups)}
+    return {name: segmentation_metrics.summarize(groups[name], spec) for name in sorted(groups)}

@@ -34,11 +34,6 @@ def accelerated() -> bool:
     return "cpu" not in str(keras.ops.ones((1,)).device).lower()
 
 
-def load(artifact: Artifact) -> KerasBackend:
-    """As ``load_model``, for the runtime."""
-    return KerasBackend(load_model(artifact))
-
-
 def load_model(artifact: Artifact) -> keras.Model:
     """Load a file that ``read_artifact`` has found undamaged; code inside it is not run.
 

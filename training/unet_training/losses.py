@@ -7,6 +7,7 @@ cross-entropies are in nats. Probabilities of sigmoid heads are normalized to su
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -21,41 +22,30 @@ _EPSILON = 1e-7
 """Keras' own: the least probability that a logarithm is taken of."""
 
 
+@dataclass(frozen=True)
 class Objective:
-    """The loss of one training step.
+    """The loss of one training step."""
 
-    Args:
-        class_weights: weight of a pixel of each class in the cross-entropy.
-        region: ``dice``, ``lovasz`` or ``none``.
-        region_weight: weight of the region loss, the cross-entropy having 1.
-        teacher: from photos (n, h, w, 3) to probabilities as large as the student's; None: no distillation.
-        teacher_weight: weight of the divergence from the teacher.
-    """
-
-    def __init__(
-        self,
-        class_weights: Sequence[float],
-        region: RegionLoss = "none",
-        region_weight: float = 1.0,
-        teacher: keras.Model | None = None,
-        teacher_weight: float = 1.0,
-    ) -> None:
-        self._class_weights = tuple(class_weights)
-        self._region = None if region == "none" else REGION_LOSSES[region]
-        self._region_weight = region_weight
-        self._teacher = teacher
-        self._teacher_weight = teacher_weight
+    class_weights: Sequence[float]
+    """Weight of a pixel of each class in the cross-entropy."""
+    region: RegionLoss = "none"
+    region_weight: float = 1.0
+    """Weight of the region loss, the cross-entropy having 1."""
+    teacher: keras.Model | None = None
+    """From photos (n, h, w, 3) to probabilities as large as the student's; None: no distillation."""
+    teacher_weight: float = 1.0
+    """Weight of the divergence from the teacher."""
 
     def __call__(self, photos: Tensor, truth: Tensor, probabilities: Tensor, extra: Tensor | None = None) -> Tensor:
         """Loss of a batch, one number; ``extra`` (n, h, w) is added to the class weight of each pixel."""
         probabilities = normalize(ops.cast(probabilities, "float32"))
-        one_hot = ops.one_hot(ops.cast(truth, "int32"), len(self._class_weights), dtype="float32")  # (n, h, w, classes)
-        loss = weighted_cross_entropy(one_hot, probabilities, self._class_weights, extra)
-        if self._region is not None:
-            loss += self._region_weight * self._region(one_hot, probabilities)
-        if self._teacher is not None:
-            target = normalize(ops.cast(self._teacher(photos, training=False), "float32"))
-            loss += self._teacher_weight * divergence(ops.stop_gradient(target), probabilities)
+        one_hot = ops.one_hot(ops.cast(truth, "int32"), len(self.class_weights), dtype="float32")  # (n, h, w, classes)
+        loss = weighted_cross_entropy(one_hot, probabilities, self.class_weights, extra)
+        if self.region != "none":
+            loss += self.region_weight * REGION_LOSSES[self.region](one_hot, probabilities)
+        if self.teacher is not None:
+            target = normalize(ops.cast(self.teacher(photos, training=False), "float32"))
+            loss += self.teacher_weight * divergence(ops.stop_gradient(target), probabilities)
         return loss
 
 

@@ -20,20 +20,7 @@ import numpy as np
 from unet_runtime.core.artifact import write_keras
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec, Provenance
-from unet_training.build import (
-    PET_CLASSES,
-    Pretrained,
-    build_model,
-    build_training_model,
-    compile_model,
-    copy_weights,
-    input_spec,
-    load_pretrained,
-    make_objective,
-    make_optimizer,
-    model_sha256,
-    resolve_precision,
-)
+from unet_training import build
 from unet_training.data.cache import PhotoCache
 from unet_training.data.dataset import Batches, load, split_dataset
 from unet_training.data.pairs import Labelled
@@ -71,7 +58,11 @@ class Result:
     """Keras' history: one value per epoch for each name."""
     test: Labelled
     """The photos that the model was measured on."""
-    interrupted: bool
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the training early: then validation photos measured the model."""
+        return bool(self.spec.provenance.metrics["split"] != "test")
 
 
 def train(
@@ -94,12 +85,9 @@ def train(
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
     Ctrl-C after the first epoch ends it early: the best checkpoint becomes the model, measured on validation photos.
-    Progress is logged.
 
     >>> from unet_training import PRESETS, train
     >>> result = train(PRESETS["edge"], Path("data/oxford-iiit-pet"), Path("artifacts"))  # doctest: +SKIP
-    >>> result.spec.provenance.metrics["mean_iou"]  # doctest: +SKIP
-    0.7796
 
     Args:
         recipe: every hyper-parameter.
@@ -131,11 +119,11 @@ def train(
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     events = None if tensorboard is None else EventFolder(tensorboard)
-    recipe = replace(recipe, precision=resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
-    pretrained: dict[str, Pretrained] = {}
+    recipe = replace(recipe, precision=build.resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
+    pretrained: dict[str, build.Pretrained] = {}
     for use, path in (("weights", weights), ("teacher", teacher)):
         if path is not None:
-            pretrained[use] = load_pretrained(path)
+            pretrained[use] = build.load_pretrained(path)
     encoder = _read_encoder_weights(recipe, weights)
     if encoder is not None:
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
@@ -156,7 +144,7 @@ def train(
             split=recipe.split,
             command=command,
             seed=seed,
-            weights_sha256=model_sha256(final),
+            weights_sha256=build.model_sha256(final),
             tools=tool_versions(),
             metrics=measured | {"epoch": checkpoint.epoch},
             recipe=settings,
@@ -168,7 +156,7 @@ def train(
     except KeyboardInterrupt as error:
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
-    return Result(output / MODEL, spec, checkpoint.history, test, interrupted=measured["split"] != "test")
+    return Result(output / MODEL, spec, checkpoint.history, test)
 
 
 def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeights | None:
@@ -182,11 +170,11 @@ def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeight
     return read_encoder_weights(recipe.encoder_weights, recipe.architecture)
 
 
-def _settings(recipe: Recipe, pretrained: Mapping[str, Pretrained]) -> dict[str, Any]:
+def _settings(recipe: Recipe, models: Mapping[str, build.Pretrained]) -> dict[str, Any]:
     """The recipe and the pretrained models, by name and digest."""
     settings = asdict(recipe)
-    for use, model in pretrained.items():
-        settings[use] = f"{model.name} {model.sha256}"
+    for use, pretrained in models.items():
+        settings[use] = f"{pretrained.name} {build.model_sha256(pretrained.model)}"
     return settings
 
 
@@ -203,7 +191,7 @@ class _Photos:
 
 
 def _read_photos(recipe: Recipe, data: Path, seed: int, devices: Sequence[str], cache: PhotoCache | None) -> _Photos:
-    inputs = [input_spec(recipe, size) for size in recipe.sizes]
+    inputs = [build.input_spec(recipe, size) for size in recipe.sizes]
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
     sizes = ", ".join(f"{size}x{size}" for size in recipe.sizes)
@@ -215,17 +203,19 @@ def _read_photos(recipe: Recipe, data: Path, seed: int, devices: Sequence[str], 
 
 
 def _initial_model(
-    recipe: Recipe, pretrained: Mapping[str, Pretrained], encoder: EncoderWeights | None, photos: _Photos
+    recipe: Recipe, pretrained: Mapping[str, build.Pretrained], encoder: EncoderWeights | None, photos: _Photos
 ) -> TrainingModel:
     """The network to train, compiled, with the weights that it starts from."""
-    model = build_training_model(recipe, recipe.precision, make_objective(recipe, pretrained.get("teacher")))
+    model = build.build_training_model(
+        recipe, recipe.precision, build.make_objective(recipe, pretrained.get("teacher"))
+    )
     if "weights" in pretrained:
-        copy_weights(model, pretrained["weights"])
+        build.copy_weights(model, pretrained["weights"])
     if encoder is not None:
         count = assign_encoder_weights(model, encoder)
         logger.info(f"the encoder's {count} variables start from the weights of {encoder.name}")
     count = len(photos.stages[-1])
-    compile_model(model, make_optimizer(recipe, max(1, count // recipe.batch_size)))
+    build.compile_model(model, build.make_optimizer(recipe, max(1, count // recipe.batch_size)))
     logger.info(
         f"{recipe.name}: {recipe.architecture}, {model.count_params():,} parameters, {recipe.precision}, "
         f"{keras.backend.backend()} on the {'GPU' if accelerated() else 'CPU'}; "
@@ -268,7 +258,7 @@ def _best_model(
 ) -> tuple[keras.Model, Labelled, dict[str, Any]]:
     """The best checkpoint in float32 (a mixed-precision graph would export casts), the photos that measured it and
     their metrics: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
-    model = build_model(recipe)
+    model = build.build_model(recipe)
     checkpoint.restore(model)
     if not interrupted:
         with suppress(KeyboardInterrupt):
@@ -282,12 +272,12 @@ def _best_model(
 
 
 def _measure(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -> dict[str, Any]:
-    measured = build_model(recipe)  # a compiled model would save its compilation
+    measured = build.build_model(recipe)  # a compiled model would save its compilation
     measured.set_weights(model.get_weights())
-    compile_model(measured)
+    build.compile_model(measured)
     with InterruptBetweenSteps() as steps:
         values = measured.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
-    return {"split": split, "photos": len(photos)} | as_recorded(values, [entry.name for entry in PET_CLASSES])
+    return {"split": split, "photos": len(photos)} | as_recorded(values, [entry.name for entry in build.PET_CLASSES])
 
 
 def _model_spec(recipe: Recipe, source: InputSpec, data_name: str, provenance: Provenance) -> ModelSpec:
@@ -298,7 +288,7 @@ def _model_spec(recipe: Recipe, source: InputSpec, data_name: str, provenance: P
         license=DATA_LICENSE if data_name != "synthetic" else "Apache-2.0",
         input=source,
         output=OutputSpec(predicted, predicted, activation=recipe.activation),
-        classes=PET_CLASSES,
+        classes=build.PET_CLASSES,
         provenance=provenance,
     )
 

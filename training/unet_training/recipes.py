@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
-
-from unet_runtime.core.spec import Activation
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 Monitor = Literal["val_loss", "val_mean_iou"]
 Optimizer = Literal["rmsprop", "adamw"]
@@ -13,123 +11,100 @@ Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 RegionLoss = Literal["none", "dice", "lovasz"]
 
 
+def _option(default: Any, group: str, explanation: str, *, name: str = "", **limits: Any) -> Any:
+    """A field that the command line has an option for; ``cli.options`` makes it.
+
+    Args:
+        default: the preset ``edge``'s.
+        group: title of the options' group in ``--help``.
+        explanation: what it is, for ``--help`` too.
+        name: of the option, where it is not the field's.
+        limits: of a number, which is at least 0, as ``click.FloatRange`` takes them.
+    """
+    metadata = {"group": group, "explanation": explanation, "option": name, "limits": limits}
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of a training but its data and seed."""
+    """Every setting of a training but its data and seed. The defaults are those of the preset ``edge``."""
 
-    name: str
+    name: str = "pets-edge"
     """Name of the model it makes."""
-    architecture: str
-    """Name in ``models.ARCHITECTURES``."""
-    filters: int
-    """Filters of the first stage."""
-    size: int
-    """Height and width of the input, pixels."""
-    split: str
-    """``official``, ``article`` or ``random:SEED``, as ``unet_runtime.core.datasets.oxford_pets.read_split``."""
-    validation: int
+    split: str = _option("official", "Data", "Which photos train and which are kept for the test.")
+    validation: int = 200
     """Photos of trainval that choose the checkpoint (the article's split has none to spare and ignores it)."""
-    batch_size: int
-    epochs: int
-    optimizer: Optimizer
-    """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
-    learning_rate: float
-    """Peak, after warm-up."""
-    weight_decay: float
-    warmup_epochs: float
-    augment: bool
-    monitor: Monitor
-    """Metric that chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
-    precision: Precision
-    """Keras dtype policy while training; the saved model is float32 always."""
-    depth: int | None = None
-    """Stages above the bridge; None: the architecture's own number."""
+    architecture: str = _option("unet", "Network", "Architecture of the network.")
+    filters: int = _option(16, "Network", "Filters of the first stage; each below has more.", name="width")
+    depth: int | None = _option(None, "Network", "Stages above the bridge.")
+    encoder_weights: str = _option("none", "Network", "Weights that the encoder of lite starts from.")
+    """ImageNet's, a PyTorch file's, or none (random). A model's spec names them with the file's SHA-256."""
+    encoder_rate: float = _option(
+        1.0, "Network", "Learning rate of that encoder, as a share of --learning-rate; 0: its kernels stay.", max=1
+    )
+    size: int = _option(160, "Network", "Input height and width, pixels.")
+    sizes: tuple[int, ...] = _option(
+        (), "Network", "Progressive training: in equal shares of the epochs, ending with --size."
+    )
+    activation: Literal["softmax", "sigmoid"] = _option("softmax", "Network", "Activation of the head.")
     norm_momentum: float = 0.99
     """Momentum of BatchNormalization's moving averages, which take about ``5 / (1 - norm_momentum)`` steps to forget
     their initial values. 0.99 is Keras' default; a training of few steps needs less."""
-    activation: Activation = "softmax"
-    """Activation of the head: ``softmax``, or the article's ``sigmoid``."""
-    region_loss: RegionLoss = "none"
-    """Loss added to the cross-entropy: ``dice``, ``lovasz`` or ``none``."""
-    region_weight: float = 1.0
-    """Weight of the region loss, the cross-entropy having 1."""
-    border_weight: float = 1.0
-    """Weight of a border pixel in the cross-entropy, the other classes' having 1."""
-    outline_weight: float = 0.0
-    """Weight added to pixels on the outlines of objects in the cross-entropy, 10 in the U-Net's paper; 0: none."""
-    outline_sigma: float = 5.0
-    """Pixels over which that weight fades; the paper's."""
-    encoder_weights: str = "none"
-    """Weights that the encoder starts from: ``imagenet``, a file, or ``none`` (random). A model's spec names them with
-    the file's SHA-256."""
-    encoder_rate: float = 1.0
-    """Learning rate of that encoder, as a share of ``learning_rate``."""
-    distillation_weight: float = 1.0
-    """Weight of the divergence from the teacher's probabilities, where there is a teacher."""
-    ema: float = 0.0
-    """Momentum of the weights' moving average, which is validated and kept; 0: the weights themselves are."""
-    accumulation: int = 1
-    """Steps whose gradients are summed before the weights move: as a batch that many times as large."""
-    sizes: tuple[int, ...] = ()
-    """Progressive training: pixels of the input in equal shares of the epochs, the last being ``size``;
-    empty: ``size`` throughout."""
+    epochs: int = _option(20, "Training", "Times to see every photo.")
+    batch_size: int = _option(16, "Training", "Photos per step.")
+    accumulation: int = _option(1, "Training", "Steps whose gradients are summed into one.")
+    augment: bool = _option(True, "Training", "Show photos flipped, scaled, shifted, in other colours.")
+    optimizer: Optimizer = "adamw"
+    """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
+    learning_rate: float = _option(2e-3, "Training", "Learning rate at its peak.", min_open=True)
+    weight_decay: float = 1e-2
+    warmup_epochs: float = 1
+    ema: float = _option(0.0, "Training", "Momentum of averaged weights; 0: no averaging.", max=1, max_open=True)
+    monitor: Monitor = "val_mean_iou"
+    """Metric that chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
+    precision: Precision = _option("auto", "Training", "Precision while training; the saved model is float32.")  # noqa: RUF009
+    region_loss: RegionLoss = _option("none", "Loss", "Loss added to the cross-entropy.")  # noqa: RUF009
+    region_weight: float = _option(1.0, "Loss", "Weight of the region loss, the cross-entropy having 1.")
+    border_weight: float = _option(1.0, "Loss", "Weight of border pixels, others having 1.", min_open=True)
+    outline_weight: float = _option(0.0, "Loss", "Weight added to pixels between outlines (U-Net's paper: 10).")
+    outline_sigma: float = _option(5.0, "Loss", "Pixels over which that weight fades.", min_open=True)
+    distillation_weight: float = _option(1.0, "Loss", "Weight of the distance from --teacher's output.")
 
 
-_ARTICLE = Recipe(
-    name="pets-article",
-    architecture="unet",
-    filters=64,
-    size=160,
-    split="article",
-    validation=1000,
-    batch_size=8,
-    epochs=15,
-    optimizer="rmsprop",
-    learning_rate=1e-3,
-    weight_decay=0.0,
-    warmup_epochs=0,
-    augment=False,
-    monitor="val_loss",
-    precision="float32",
-)
-"""The article's model and recipe to the letter; Keras' RMSprop at its default learning rate."""
-
-_EDGE = Recipe(
-    name="pets-edge",
-    architecture="unet",
-    filters=16,
-    size=160,
-    split="official",
-    validation=200,
-    batch_size=16,
-    epochs=20,
-    optimizer="adamw",
-    learning_rate=2e-3,
-    weight_decay=1e-2,
-    warmup_epochs=1,
-    augment=True,
-    monitor="val_mean_iou",
-    precision="auto",
-)
-"""The same architecture for a device: 1.9 M parameters, trained for accuracy."""
+_EDGE = Recipe()
+"""The article's architecture for a device: 1.9 M parameters, trained for accuracy."""
 
 PRESETS = {
-    "article": _ARTICLE,
+    # The article's model and recipe to the letter; Keras' RMSprop at its default learning rate.
+    "article": Recipe(
+        name="pets-article",
+        split="article",
+        validation=1000,
+        filters=64,
+        epochs=15,
+        batch_size=8,
+        augment=False,
+        optimizer="rmsprop",
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        warmup_epochs=0,
+        monitor="val_loss",
+        precision="float32",
+    ),
     "edge": _EDGE,
     # Half the time per photo, at a little of the accuracy: see models/edge_fast.py.
     "edge-fast": replace(_EDGE, name="pets-edge-fast", architecture="edge-fast", filters=24),
     # To try it out, and for tests: small enough for two CPU cores and generated pictures.
-    "demo": replace(
-        _EDGE,
+    "demo": Recipe(
         name="demo",
+        validation=32,
         filters=8,
         size=96,
-        validation=32,
-        batch_size=8,
-        epochs=16,
-        learning_rate=3e-3,
-        augment=False,
-        precision="float32",
         norm_momentum=0.9,
+        epochs=16,
+        batch_size=8,
+        augment=False,
+        learning_rate=3e-3,
+        precision="float32",
     ),
 }

@@ -157,12 +157,8 @@ def binary_iou(matrix: npt.NDArray[np.int64], positive: Sequence[int]) -> float:
 
 
 def cross_entropy(probabilities: Probabilities, truth: Labels) -> float:
-    """Sum over pixels, nats, as Keras has it: clipped, then made to sum to 1 (int8 answers do so only nearly).
-
-    Args:
-        probabilities: float32 (n, classes).
-        truth: class ids (n,).
-    """
+    """Sum over pixels, nats, of probabilities (n, classes) and class ids (n,), as Keras has it: clipped, then made to
+    sum to 1 (int8 probabilities do so only nearly)."""
     clipped = np.clip(probabilities.astype(np.float64), _EPSILON, 1 - _EPSILON)
     chosen = np.take_along_axis(clipped, truth[:, np.newaxis].astype(np.intp), axis=1)[:, 0]
     return float((np.log(clipped.sum(axis=1)) - np.log(chosen)).sum())
@@ -177,11 +173,8 @@ def confidence_bins(probabilities: Probabilities, truth: Labels) -> npt.NDArray[
 
 
 def calibration(bins: npt.NDArray[np.float64]) -> tuple[float, list[Bin]]:
-    """Expected calibration error (Guo et al. 2017) and its bins, from ``Sums.bins``.
-
-    The error is the mean distance of a bin's accuracy from its confidence, weighted by its pixels:
-    0 for a model that is right as often as it claims.
-    """
+    """Expected calibration error (Guo et al. 2017: the mean distance of a bin's accuracy from its confidence, weighted
+    by its pixels) and its bins, from ``Sums.bins``."""
     pixels, confidence, right = bins
     rows = []
     for index in range(BINS):
@@ -192,20 +185,16 @@ def calibration(bins: npt.NDArray[np.float64]) -> tuple[float, list[Bin]]:
 
 
 def boundary_f1(truth: Region, prediction: Region, visible: Region | None = None) -> float:
-    """How well the foreground's outline is met in one photo (Csurka et al. 2013).
+    """How well the foreground's outline is met in one photo (Csurka et al. 2013): 0..1, NaN where neither has one.
 
-    An outline is the pixels of the region that touch, by a side, a pixel of the picture outside it; where
-    the picture's edge cuts the animal there is none. Precision is the share of the prediction's outline closer than
-    ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's outline (Euclidean), recall the
-    reverse, F1 their harmonic mean.
+    An outline is the pixels of the region that touch, by a side, a pixel of the picture outside it; where the picture's
+    edge cuts the animal there is none. Precision is the share of the prediction's outline closer than
+    ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's (Euclidean), recall the reverse, F1 their
+    harmonic mean.
 
     Args:
-        truth: (h, w), True where the foreground is.
-        prediction: the same, as predicted.
+        truth, prediction: (h, w), True where the foreground is.
         visible: (h, w), True in the rectangle that the photo covers; None: everywhere.
-
-    Returns:
-        0..1; 0 where only one of the two has an outline, NaN where neither has.
     """
     if visible is not None:
         box = np.ix_(visible.any(axis=1), visible.any(axis=0))

@@ -22,14 +22,8 @@ _COMPRESSION = 1
 def write_archive(folder: Path, path: Path) -> None:
     """Write every file below ``folder``, under the folder's own name, to ``path``.
 
-    Order, times, owners and modes depend on names alone: ``*.sh`` is executable, nothing else.
-
-    Args:
-        folder: what is archived.
-        path: ends in one of ``SUFFIXES``.
-
-    Raises:
-        OSError: ``path`` cannot be written.
+    Order, times, owners and modes depend on names alone: ``*.sh`` is executable, nothing else. ``path`` ends in one of
+    ``SUFFIXES``. Raises OSError.
     """
     entries = {file.relative_to(folder.parent).as_posix(): file for file in folder.rglob("*") if file.is_file()}
     (_write_zip if path.suffix == ".zip" else _write_tar)(dict(sorted(entries.items())), path)

@@ -46,10 +46,9 @@ _DEVICE_FILES = Path(__file__).parent / "device"
 
 
 class _Model(NamedTuple):
-    """A model that the gate accepted."""
+    """A model that the gate accepted, by its file's name in the export."""
 
     name: str
-    """File name in the export."""
     sha256: str
     backends: frozenset[str]
     """Backends of the runtime that it passed on."""
@@ -167,8 +166,7 @@ def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:
 def _extras(models: Sequence[_Model], engines: Sequence[str] | None) -> list[str]:
     """Extras of the runtime that bring the engines.
 
-    Raises:
-        ExportError: an unknown engine, two that exclude each other, or a model that none reads or none was proven on.
+    Raises ExportError for an unknown engine, two that exclude each other, or a model that none reads or is proven on.
     """
     if engines is None:
         engines = [readers(Path(model.name).suffix)[0] for model in models]
@@ -211,8 +209,7 @@ def _runtime_wheel(runtime: Path | None, house: Wheelhouse) -> Path:
         try:
             return house.fetch(f"{RUNTIME}=={importlib.metadata.version(RUNTIME)}")
         except WheelError as error:
-            message = f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)"
-            raise WheelError(message, unreachable=error.unreachable) from error
+            raise WheelError(f"{error}; or name a wheel or the source folder of {RUNTIME} (runtime)") from error
     if source.suffix == ".whl" and source.is_file():
         shutil.copyfile(source, house.folder / source.name)
     elif (source / "pyproject.toml").is_file():
@@ -264,16 +261,12 @@ def _write_texts(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str]
     for name in ("install.sh", "install.py"):
         texts[name] = (_DEVICE_FILES / name).read_text(encoding="utf-8").replace("@PYTHON@", house.python)
     for name, text in texts.items():
-        _write_text(root / name, text)
+        (root / name).write_text(text, encoding="utf-8", newline="\n")
     (root / "install.sh").chmod(0o755)
     sums = ""
     for path in sorted(filter(Path.is_file, root.rglob("*"))):
         sums += f"{_sha256(path)}  {path.relative_to(root).as_posix()}\n"
-    _write_text(root / "SHA256SUMS", sums)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+    (root / "SHA256SUMS").write_text(sums, encoding="utf-8", newline="\n")
 
 
 def _sha256(path: Path) -> str:

@@ -83,19 +83,13 @@ PLATFORMS: dict[PlatformName, Platform] = {
 
 
 class WheelError(ExportError):
-    """A wheel cannot be fetched; ``unreachable`` says whether because no index could be reached."""
-
-    def __init__(self, message: str, *, unreachable: bool) -> None:
-        super().__init__(message)
-        self.unreachable = unreachable
+    """A wheel cannot be fetched."""
 
 
 def pip(*arguments: str) -> str:
     """Run this environment's pip, with the indexes that it is configured to use; returns what it printed.
 
-    Raises:
-        WheelError: it failed; with the last line that it wrote.
-        OutputError: the disk is full.
+    Raises WheelError, with the last line that it wrote, or OutputError where the disk is full.
     """
     return _run("pip", "--no-input", "--disable-pip-version-check", *arguments)
 
@@ -115,22 +109,14 @@ def _run(tool: str, *arguments: str, **settings: Any) -> str:
         raise OutputError(f"{tool}: {reason}: free space")
     unreachable = "connection broken" in ended.stderr or "client error (Connect)" in ended.stderr
     hint = "no index can be reached: connect this machine" if unreachable else "see `pip config list` for the indexes"
-    raise WheelError(f"{tool}: {reason}: {hint}", unreachable=unreachable)
+    raise WheelError(f"{tool}: {reason}: {hint}")
 
 
 class Wheelhouse:
-    """A folder of wheels for one platform.
-
-    Args:
-        folder: gets the wheels; exists.
-        platform: one of ``PLATFORMS``.
-        python: version of CPython, such as ``3.11``.
-    """
+    """A folder of wheels for one platform, and for one version of CPython, such as ``3.11``."""
 
     def __init__(self, folder: Path, platform: PlatformName, python: str) -> None:
-        self.folder = folder
-        self.platform = platform
-        self.python = python
+        self.folder, self.platform, self.python = folder, platform, python
 
     @property
     def wheels(self) -> dict[str, Path]:
@@ -160,30 +146,20 @@ class Wheelhouse:
             _resolve(requirement, *options)
             found = re.findall(r"^([\w.-]+)==(\S+)", pins.read_text(encoding="utf-8"), re.MULTILINE)
             for project, version in found:
-                self._report(project, version, installed.get(project))
+                logger.info("fetching for %s: %s %s", self.platform, project, version)
+                here = installed.get(project, version)
+                if project not in installed:
+                    logger.warning("%s is not installed here: the bundle gets %s, untested", project, version)
+                elif here != version:
+                    message = "%s %s, installed here, does not suit %s: the bundle gets %s, untested"
+                    logger.warning(message, project, here, self.platform, version)
             if found:
                 self._download(f"--requirement={pins}")
 
     def fetch(self, requirement: str) -> Path:
-        """Fetch one wheel without its dependencies; errors as of ``fetch_dependencies``.
-
-        Args:
-            requirement: such as ``pip==25.0``.
-
-        Returns:
-            The wheel's path.
-        """
+        """Fetch the wheel of ``pip==25.0``, say, without its dependencies; errors as of ``fetch_dependencies``."""
         self._download(requirement)
         return self.wheels[canonicalize_name(requirement.partition("==")[0])]
-
-    def _report(self, project: str, version: str, installed: str | None) -> None:
-        """Log which version is fetched, and a warning where it is not the one installed here."""
-        logger.info("fetching for %s: %s %s", self.platform, project, version)
-        if installed is None:
-            logger.warning("%s is not installed here: the bundle gets %s, untested", project, version)
-        elif installed != version:
-            message = "%s %s, installed here, does not suit %s: the bundle gets %s, untested"
-            logger.warning(message, project, installed, self.platform, version)
 
     def _download(self, *what: str) -> None:
         tags = map("--platform={}".format, PLATFORMS[self.platform].tags)

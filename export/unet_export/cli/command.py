@@ -13,15 +13,15 @@ import click
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS, GraphOptions
+from unet_export.formats import DEFAULT_FORMATS, FORMATS
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import CommandGroup, NameList, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import PATH, CommandGroup, NameList, echo, option_group, setup_logging, verbosity
 
 _DEFAULT = "model"
 
-_MODEL = click.argument("model", default="artifacts/model.keras", type=click.Path(path_type=Path))
+_MODEL = click.argument("model", default="artifacts/model.keras", type=PATH)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 _EXAMPLES = """\b
@@ -118,7 +118,8 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
             gates=changed_gates(given["gates"]),
             repair=given["repair"] == "auto",
             study=given["study"],
-            graph=GraphOptions(given["dynamic"], given["labels"]),
+            dynamic=given["dynamic"],
+            labels=given["labels"],
             description=description(given),
             command=shlex.join(["unet-export", *sys.argv[1:]]),
         )
@@ -129,11 +130,11 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
             failure = error
             results = error.results
     report = (output / REJECTED_NAME if failure else output) / PARITY_NAME
-    click.echo(report.read_text(encoding="utf-8").rstrip() if as_json else table(results))
+    echo(report.read_text(encoding="utf-8").rstrip() if as_json else table(results))
     if failure:
         raise failure
     if not as_json:
-        click.echo(f"accepted: {output}")
+        echo(f"accepted: {output}")
     return exits.OK
 
 
@@ -174,12 +175,12 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
 
         found = examine(model, format_name, photo_source(given), output, description(given))
     if as_json:
-        click.echo((output / REPORT_NAME).read_text(encoding="utf-8").rstrip())
+        echo((output / REPORT_NAME).read_text(encoding="utf-8").rstrip())
         return exits.OK
-    click.echo(table(found.errors))
-    click.echo(f"same class on {found.agreement:.3%} of the pixels")
+    echo(table(found.errors))
+    echo(f"same class on {found.agreement:.3%} of the pixels")
     for path in found.files:
-        click.echo(f"written: {path}")
+        echo(f"written: {path}")
     return exits.OK
 
 
@@ -198,14 +199,14 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
     ),
     click.option(
         "--runtime",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="Wheel or source folder of unet-edge-runtime  [default: the one installed here]",
     ),
     click.option(
         "-o",
         "--output",
         default=".",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="The archive, or a folder for it  [default: here]",
     ),
 )
@@ -219,9 +220,10 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     from unet_export.bundle.bundle import bundle as pack
 
     setup_logging(verbosity)
-    click.echo(f"bundle: {pack(folder, platform, output, **choices)}")
+    echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
 
 
 def main() -> None:
+    exits.stop_once()
     exits.run(command)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
-from unet_export import calibration
-from unet_export.photos import MIN_PARITY, PhotoSource
+from unet_export.photos import MIN_CALIBRATION, MIN_PARITY, PhotoSource
 from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
-from unet_runtime.cli.shared import option_group
+from unet_runtime.cli.shared import MAX_COUNT, PathName, option_group
 from unet_runtime.core.spec import FITS
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+FOLDER = PathName(file_okay=False)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -55,16 +53,16 @@ photo_options = option_group(
     ),
     click.option(
         "--calibration-count",
-        default=calibration.DEFAULT_COUNT,
+        default=MIN_CALIBRATION,
         show_default=True,
-        type=click.IntRange(min=calibration.MIN_COUNT),
+        type=click.IntRange(MIN_CALIBRATION, MAX_COUNT),
         help="Photos on which int8 ranges are measured; all of a smaller part.",
     ),
     click.option(
         "--parity-count",
         default=128,
         show_default=True,
-        type=click.IntRange(min=MIN_PARITY),
+        type=click.IntRange(MIN_PARITY, MAX_COUNT),
         help="Photos on which artifacts are compared with the model; all of a smaller part.",
     ),
 )

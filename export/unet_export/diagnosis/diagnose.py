@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_export.diagnosis.layer_errors import NARROW, LayerError, Pair, measure
 from unet_export.errors import ExportError
+from unet_export.formats import Builder, Format
+from unet_export.quantization import Quantization
 from unet_runtime.core import text
+
+MEASURED = 16
+"""Calibration photos whose activations are compared; for each, all layers' activations are in memory at once."""
 
 ROWS = 12
 """Layers shown in a table; the others add little."""
@@ -24,22 +30,25 @@ SQNR    signal-to-quantisation-noise ratio of the whole tensor, dB; kernel: of t
 sat.    values outside the integer range; narrow: channels that use less than {NARROW:.0%} of the range"""
 
 
+def diagnose_export(builder: Builder, form: Format, path: Path, quantization: Quantization) -> list[LayerError]:
+    """``diagnose`` the file that ``builder`` wrote with these settings."""
+    layers = list(map(attrgetter("name"), builder.model(quantization).layers))
+    counterpart = builder.baseline(form, quantization)
+    return diagnose(counterpart, path.read_bytes(), builder.images(MEASURED), path.suffix, layers)
+
+
 def diagnose(
-    float_content: bytes, integer_content: bytes, images: npt.NDArray[np.uint8], suffix: str, layers: Sequence[str] = ()
+    float_content: bytes, integer_content: bytes, images: npt.NDArray[np.uint8], suffix: str, layers: Sequence[str]
 ) -> list[LayerError]:
     """Compare an integer file with its float32 counterpart layer by layer; the main contributor to the noise first.
 
     Args:
-        float_content: a whole file of the same model and family as ``integer_content``.
-        integer_content: int8, or int16x8 for ``.tflite``.
-        images: real photos as fed, uint8 (n, h, w, 3); 8 to 16 rank layers well.
+        float_content, integer_content: whole files of one model in one family.
+        images: real photos as fed, uint8 (n, h, w, 3), at least one; 8 to 16 rank layers well.
         suffix: ``.onnx`` or ``.tflite``.
-        layers: names of the Keras layers, where known: TFLite numbers scopes, and ``conv_1`` may be ``conv`` called
-            for the second time.
+        layers: names of the Keras layers: TFLite's ``conv_1`` may be ``conv`` called for the second time.
 
-    Raises:
-        ExportError: another suffix, or files that do not belong together.
-        ValueError: no photo.
+    Raises ExportError for another suffix, or files that do not belong together.
     """
     pair: Pair
     # Each family's engine is imported for its own files.

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.diagnosis.diagnose import diagnose
+from unet_export.diagnosis.diagnose import MEASURED, diagnose_export
 from unet_export.diagnosis.heat_maps import heat_maps
 from unet_export.diagnosis.layer_errors import LayerError
-from unet_export.formats import FORMATS, Builder, GraphOptions
-from unet_export.gate.panels import masks_of
+from unet_export.formats import FORMATS, Builder
+from unet_export.gate.gate import masks_of
 from unet_export.gate.runners import Run, first_runner, keras_runner
 from unet_export.photos import PhotoSource, choose_photos, inputs
 from unet_export.source_model import Description, load_model
@@ -26,9 +26,6 @@ from unet_runtime.core.files import write_text
 logger = logging.getLogger(__name__)
 
 REPORT_NAME = "diagnosis.json"
-
-MEASURED = 16
-"""Calibration photos whose activations are compared; for each, all layers' activations are in memory at once."""
 
 _BATCH = 8
 
@@ -54,39 +51,31 @@ def examine(
 
     Args:
         model: a ``.keras`` file.
-        format_name: an integer format of ``FORMATS``.
+        format_name: of the integer format.
         source: its calibration photos are compared layer by layer, the held-out ones give the heat maps.
         output: folder for what is written.
         description: of a model without a spec.
 
-    Raises:
-        As ``pipeline.export_model``.
+    Raises as ``export_model``.
     """
     keras, spec = load_model(model, description)
     photos = choose_photos(source, spec.provenance.split, spec.input)
     form = FORMATS[format_name]
     quantization = form.quantization
     with staging_folder(output) as folder:
-        builder = Builder(keras, spec, photos, folder / "work", GraphOptions())
+        builder = Builder(keras, spec, photos, folder / "work")
         path = folder / form.file_name(spec)
         logger.info("exporting %s and its float32 counterpart", path.name)
         builder.write(form, path, quantization)
-        counterpart = builder.baseline(form, quantization)
         logger.info("comparing every layer on %d photos", min(MEASURED, len(photos.calibration)))
-        errors = diagnose(
-            counterpart,
-            path.read_bytes(),
-            builder.images(MEASURED),
-            path.suffix,
-            list(map(attrgetter("name"), keras.layers)),
-        )
+        errors = diagnose_export(builder, form, path, quantization)
         logger.info("comparing masks on %d photos", len(photos.parity))
         images = inputs(photos.parity, spec.input)
         expected = _masks(keras_runner(keras), images)
         actual = _masks(first_runner(form, path), images)
     agreement = float((expected == actual).mean())
     names = list(map(attrgetter("name"), photos.parity))
-    files = heat_maps(images, expected, actual, spec, output, names=names)
+    files = heat_maps(names, images, expected, actual, spec, output)
     content = {
         "model": spec.name,
         "format": form.name,

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from unet_export.gate.panels import without_margin
 from unet_runtime.core.files import replacing
 from unet_runtime.core.render import palette_image
 from unet_runtime.core.spec import ModelSpec
@@ -33,49 +32,28 @@ _DPI = 120
 
 
 def heat_maps(
+    names: Sequence[str],
     images: npt.NDArray[np.uint8],
     reference: npt.NDArray[np.uint8],
     quantized: npt.NDArray[np.uint8],
     spec: ModelSpec,
     folder: Path,
-    *,
-    names: Sequence[str] = (),
-    worst: int = WORST,
 ) -> list[Path]:
     """Write two PNG files: how often masks differ at each pixel position, and the photos where they differ most.
 
-    Args:
-        images: photos as fed, uint8 (n, h, w, 3), RGB in 0..255.
-        reference: class ids of the float model, uint8 (n, h', w'), h' and w' at most h and w.
-        quantized: class ids of the integer file, likewise.
-        spec: of the model; its classes' colours.
-        folder: made if need be.
-        names: of the photos; their numbers by default.
-        worst: photos to show.
-
-    Returns:
-        The paths of the two.
-
-    Raises:
-        ValueError: no photo, or arrays that do not belong together.
-        OutputError: a file cannot be written.
+    Photos as fed, uint8 (n, h, w, 3), RGB in 0..255, with class ids of the float model and of the integer file, uint8
+    (n, h', w') as ``spec.output``. ``folder`` is made if need be. Raises OutputError.
     """
-    fits = images.ndim == 4 and reference.ndim == 3 and reference.shape == quantized.shape
-    if not fits or len(images) == 0 or len(images) != len(reference):
-        raise ValueError(
-            f"photos {images.shape} with masks {reference.shape} and {quantized.shape}, expected (n, h, w, 3) and "
-            "twice (n, h', w') with n above 0"
-        )
     differ = reference != quantized  # (n, h', w')
     shares = differ.mean(axis=(1, 2))
-    photos = without_margin(images, reference.shape[1:])
-    figure = Figure(figsize=(4 * _SIDE, 1 + min(worst, len(photos)) * (_SIDE + 0.3)), layout="constrained")
+    photos = images[:, *spec.input.valid]
+    shown = min(WORST, len(photos))
+    figure = Figure(figsize=(4 * _SIDE, 1 + shown * (_SIDE + 0.3)), layout="constrained")
     patches = [Patch(color="#{:02x}{:02x}{:02x}".format(*entry.color), label=entry.name) for entry in spec.classes]
     figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
-    rows = figure.subfigures(min(worst, len(photos)), squeeze=False)[:, 0]
+    rows = figure.subfigures(shown, squeeze=False)[:, 0]
     for row, index in zip(rows, np.argsort(-shares, kind="stable"), strict=False):
-        name = names[index] if names else f"photo {index}"
-        row.suptitle(f"{name}: {shares[index]:.2%} of pixels differ", fontsize="medium")
+        row.suptitle(f"{names[index]}: {shares[index]:.2%} of pixels differ", fontsize="medium")
         pictures = {
             "photo": photos[index],
             "float mask": palette_image(reference[index], spec).convert("RGB"),

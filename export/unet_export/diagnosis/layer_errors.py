@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float32]
+_T = TypeVar("_T")
 
 NARROW = 0.01
 """A channel that uses less of the tensor's range than this has two or three of int8's 256 values."""
@@ -49,8 +50,6 @@ class Tensor:
     """The Keras layer that makes it; of fused layers, the one with weights. Empty where none can be identified."""
     sources: tuple[str, ...]
     """Names of the activations it is computed from."""
-    readers: tuple[str, ...]
-    """Layers that are computed from it."""
     channel_axis: int
     grid: Grid | None
     """None: the integer file holds it in float."""
@@ -61,17 +60,11 @@ class Tensor:
 class Pair(Protocol):
     """A float file and its integer counterpart, opened for inspection: ``OnnxPair``, ``TFLitePair``."""
 
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """Activations in the order of computation."""
-        ...
+    tensors: list[Tensor]
+    """Activations in the order of computation."""
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
-        """Run one photo, uint8 (1, h, w, 3).
-
-        Yields:
-            Name of a tensor, its values in the float file, its values in the other, dequantised.
-        """
+        """One photo, uint8 (1, h, w, 3) -> (tensor's name, values in the float file, and in the other, dequantised)."""
         ...
 
 
@@ -98,9 +91,8 @@ class LayerError:
     own: float
     """Noise of rounding the float file's values to this tensor's integers, with nothing rounded before; 0..1."""
     low: float
-    """Lowest value in the float file."""
     high: float
-    """Highest value in the float file."""
+    """Lowest and highest value in the float file."""
     represented: tuple[float, float] | None
     """Lowest and highest value that the integer file can hold here; None where it is float."""
     saturated: float
@@ -117,18 +109,12 @@ class LayerError:
 
 
 def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
-    """Measure every activation that both files have, in the order of computation.
-
-    Args:
-        pair: the files.
-        images: real photos as fed, uint8 (n, h, w, 3), at least one.
-
-    Raises:
-        ValueError: no photo.
-    """
-    if len(images) == 0:
-        raise ValueError("0 photos, expected at least one: layers are compared on them")
+    """Measure every activation that both files have, in the order of computation, on uint8 (n, h, w, 3), n above 0."""
     sums = {tensor.name: _Sums(tensor) for tensor in pair.tensors}
+    readers: dict[str, dict[str, None]] = {name: {} for name in sums}
+    for tensor in pair.tensors:
+        for source in tensor.sources if tensor.layer else ():
+            readers[source][tensor.layer] = None
     for index in range(len(images)):
         for name, expected, actual in pair.run(images[index : index + 1]):
             sums[name].add(expected, actual)
@@ -136,7 +122,7 @@ def measure(pair: Pair, images: npt.NDArray[np.uint8]) -> list[LayerError]:
     errors = []
     for name, entry in sums.items():  # a tensor comes after those it is computed from
         noise[name] = noise_to_signal(entry.noise, entry.signal)
-        errors.append(entry.error(noise))
+        errors.append(entry.error(noise, tuple(readers[name])))
     return errors
 
 
@@ -170,8 +156,8 @@ class _Sums:
             half = grid.scale / 2
             self._outside += int(((expected < grid.low - half) | (expected > grid.high + half)).sum())
 
-    def error(self, noise: Mapping[str, float]) -> LayerError:
-        """The sums as ratios; ``noise``: noise-to-signal ratio of every tensor."""
+    def error(self, noise: Mapping[str, float], readers: tuple[str, ...]) -> LayerError:
+        """The sums as ratios; ``noise``: noise-to-signal ratio of every tensor so far."""
         tensor, grid = self._tensor, self._tensor.grid
         low, high = float(self._low.min()), float(self._high.max())
         width = grid.high - grid.low if grid else high - low
@@ -181,7 +167,7 @@ class _Sums:
         return LayerError(
             layer=tensor.layer,
             tensor=tensor.name,
-            readers=tensor.readers,
+            readers=readers,
             sqnr=decibels(float(self.noise.sum() / self.signal.sum()) if self.signal.any() else 0.0),
             noise=noise[tensor.name],
             added=noise[tensor.name] - before,
@@ -228,10 +214,10 @@ def dequantized(raw: Any, scales: Any, zeros: Any, axis: int) -> Values:
     return np.asarray((raw - zeros) * np.reshape(scales, shape).astype(np.float64), np.float32)
 
 
-def upstream(name: str, inputs: Callable[[str], Sequence[str]], known: Mapping[str, object]) -> tuple[str, ...]:
-    """The nearest ``known`` tensors that ``name`` is computed from; ``inputs`` returns what a tensor is made of."""
-    found: list[str] = []
-    waiting, seen = list(inputs(name)), {name}
+def upstream(result: _T, inputs: Callable[[_T], Iterable[_T]], known: Container[_T]) -> tuple[_T, ...]:
+    """The nearest ``known`` tensors that one is computed from; ``inputs`` returns what a tensor is made of."""
+    found: list[_T] = []
+    waiting, seen = list(inputs(result)), {result}
     while waiting:
         tensor = waiting.pop()
         if tensor in known:
@@ -240,12 +226,3 @@ def upstream(name: str, inputs: Callable[[str], Sequence[str]], known: Mapping[s
             seen.add(tensor)
             waiting.extend(inputs(tensor))
     return tuple(dict.fromkeys(found))
-
-
-def with_readers(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The tensors with ``readers`` filled in: layers of those that are computed from each."""
-    readers: dict[str, dict[str, None]] = {}
-    for tensor in tensors:
-        for source in tensor.sources if tensor.layer else ():
-            readers.setdefault(source, {})[tensor.layer] = None
-    return [replace(tensor, readers=tuple(readers.get(tensor.name, ()))) for tensor in tensors]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream, with_readers
+from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream
 from unet_export.errors import ExportError
-from unet_export.formats.onnx_graph import layer_of_node
+from unet_export.formats.onnx_graph import attribute, initializers, layer_of_node, makers, readers
 
 _KERNELS = {"Conv": 1, "ConvTranspose": 0}
 """Axis of the kernel's input channels."""
@@ -28,13 +29,9 @@ class _Graph:
 
     def __init__(self, content: bytes) -> None:
         self.model = onnx.load_model_from_string(content)
-        self.makers: dict[str, onnx.NodeProto] = {}
-        self._constants = {entry.name: entry for entry in self.model.graph.initializer}
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.model.graph.node:
-            self.makers |= dict.fromkeys(node.output, node)
-            for tensor in node.input:
-                self._readers.setdefault(tensor, []).append(node)
+        self.makers = makers(self.model.graph)
+        self._constants = initializers(self.model.graph)
+        self._readers = readers(self.model.graph)
 
     def inputs(self, tensor: str) -> list[str]:
         return list(self.makers[tensor].input) if tensor in self.makers else []
@@ -70,27 +67,25 @@ class _Graph:
             return np.asarray(self.constant(name), np.float32)
         source = self.makers[name]
         raw, scales, zeros = map(self.constant, source.input)
-        axis = next((entry.i for entry in source.attribute if entry.name == "axis"), 1)
-        return dequantized(raw, scales, zeros, axis)
+        return dequantized(raw, scales, zeros, attribute(source, "axis", 1))
 
     def session(self, outputs: Sequence[str]) -> Any:
         """A session that runs the graph as written: an engine's fusions would hide what is between."""
         import onnxruntime as ort
 
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self.model)
-        del copy.graph.output[:]
-        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        model = copy.deepcopy(self.model)
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 3
-        return ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class OnnxPair:
     """The ``layer_errors.Pair`` of two ``.onnx`` files."""
 
-    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str] = ()) -> None:
+    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str]) -> None:
         self._plain, self._integer = _Graph(float_content), _Graph(integer_content)
         self._layers = layers
         # name -> (grid, name in the integer file), in the order of computation
@@ -106,11 +101,8 @@ class OnnxPair:
                 "the two .onnx files share no activation that one holds in float and the other rounds: expected the "
                 "float32 and the int8 file of the same model, from one export"
             )
-        self.tensors = with_readers(list(map(self._tensor, self._rounded)))
-        self._sessions = (
-            self._plain.session(list(self._rounded)),
-            self._integer.session(names),
-        )
+        self.tensors = list(map(self._tensor, self._rounded))
+        self._sessions = self._plain.session(list(self._rounded)), self._integer.session(names)
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
         values = []
@@ -127,8 +119,8 @@ class OnnxPair:
         maker = self._plain.makers[name]
         axis = _CHANNELS_LAST if maker.op_type == "Transpose" else _CHANNELS_FIRST
         sources = upstream(name, self._plain.inputs, self._rounded)
-        return Tensor(name, self._layer(node or maker), sources, (), axis, self._rounded[name][0], noise)
+        return Tensor(name, self._layer(node or maker), sources, axis, self._rounded[name][0], noise)
 
     def _layer(self, node: onnx.NodeProto) -> str:
         layer = layer_of_node(node.name)
-        return layer if not self._layers or layer in self._layers else ""
+        return layer if layer in self._layers else ""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream, with_readers
+from unet_export.diagnosis.layer_errors import Grid, Tensor, Values, dequantized, kernel_noise, upstream
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, WEIGHTS, Flatbuffer, Operator, layers_in
 
@@ -28,15 +28,13 @@ _ARITHMETIC = re.compile(r"convolution|conv_transpose|depthwise|MatMul")
 class TFLitePair:
     """The ``layer_errors.Pair`` of two ``.tflite`` files."""
 
-    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str] = ()) -> None:
+    def __init__(self, float_content: bytes, integer_content: bytes, layers: Sequence[str]) -> None:
         self._files = Flatbuffer(float_content), Flatbuffer(integer_content)
         self._runs = _Run(float_content), _Run(integer_content)
         self._matches = _match(*self._files)
         self._layers = layers
-        known: dict[str, int] = {}
-        for plain, integer in self._matches:
-            known[self._files[0].name(plain)] = integer
-        self.tensors = with_readers([self._tensor(*match, known) for match in self._matches])
+        known = dict(self._matches)
+        self.tensors = [self._tensor(*match, known) for match in self._matches]
 
     def run(self, image: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Values, Values]]:
         for run in self._runs:
@@ -44,13 +42,12 @@ class TFLitePair:
         for plain, integer in self._matches:
             yield self._files[0].name(plain), self._runs[0].values(plain), self._runs[1].values(integer)
 
-    def _tensor(self, plain: int, integer: int, known: dict[str, int]) -> Tensor:
+    def _tensor(self, plain: int, integer: int, known: dict[int, int]) -> Tensor:
         plain_file, integer_file = self._files
         name = plain_file.name(plain)
-        makers = {plain_file.name(index): operator for index, operator in plain_file.producers.items()}
 
-        def inputs(tensor: str) -> list[str]:
-            return list(map(plain_file.name, makers[tensor].inputs)) if tensor in makers else []
+        def inputs(index: int) -> tuple[int, ...]:
+            return plain_file.producers[index].inputs if index in plain_file.producers else ()
 
         operator = plain_file.producers[plain]
         noise = None
@@ -59,7 +56,8 @@ class TFLitePair:
             rounded = self._runs[1].values(integer_file.producers[integer].inputs[WEIGHTS])
             noise = kernel_noise(kernel, rounded, min(_INPUT_CHANNELS, kernel.ndim - 1))
         layer = _layer(name, operator, self._layers)
-        return Tensor(name, layer, upstream(name, inputs, known), (), -1, _grid(integer_file, integer), noise)
+        sources = tuple(map(plain_file.name, upstream(plain, inputs, known)))
+        return Tensor(name, layer, sources, -1, _grid(integer_file, integer), noise)
 
 
 class _Run:
@@ -126,11 +124,8 @@ def _grid(file: Flatbuffer, index: int) -> Grid | None:
 
 
 def _layer(name: str, operator: Operator, layers: Sequence[str]) -> str:
-    """``unet_1/a_relu_1/Relu;unet_1/a_conv_1/convolution`` -> ``a_conv``; empty where there is no scope."""
+    """``unet_1/a_relu_1/Relu;unet_1/a_conv_1/convolution`` -> ``a_conv``; empty where no layer is named."""
     parts = name.split(";")
     if operator.kind in WEIGHTED:
         parts.sort(key=lambda part: _ARITHMETIC.search(part) is None)
-    if layers:
-        return next((layer for part in parts for layer in layers_in(part, layers)), "")
-    scopes = parts[0].split("/")
-    return re.sub(r"_\d+$", "", scopes[-2]) if len(scopes) > 2 else ""
+    return next(chain.from_iterable(layers_in(part, layers) for part in parts), "")

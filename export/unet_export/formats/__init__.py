@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from unet_export.formats import onnx, saved_model, tflite
-from unet_export.formats.base import Builder, Format, GraphOptions
+from unet_export.formats.base import Builder, Format
 
-__all__ = ["DEFAULT_FORMATS", "FORMATS", "Builder", "Format", "GraphOptions"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "Builder", "Format"]
 
-FORMATS: dict[str, Format] = {
-    entry.name: entry
-    for entry in (
-        saved_model.SAVED_MODEL,
-        *onnx.FORMATS,
-        *tflite.FORMATS,
-    )
-}
+FORMATS: dict[str, Format] = {entry.name: entry for entry in (saved_model.SAVED_MODEL, *onnx.FORMATS, *tflite.FORMATS)}
 
 DEFAULT_FORMATS = tuple(name for name in FORMATS if name != "tflite-int16x8")
 """LiteRT's CPU kernels run int16x8, which is for accelerators that ask for it, many times slower than int8."""

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.calibration import calibration_images
-from unet_export.photos import PhotoSets, inputs
+from unet_export.photos import PhotoSets, calibration_images, inputs
 from unet_export.quantization import Method, Quantization
 from unet_export.transforms.equalize import equalize
 from unet_export.transforms.finetune import finetune
@@ -21,16 +20,6 @@ from unet_export.transforms.rounding import with_biases_of_float16
 from unet_runtime.core.spec import ModelSpec, Precision
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class GraphOptions:
-    """What an ONNX file may have besides what the contract asks for."""
-
-    dynamic: bool = False
-    """Height and width are free, in multiples of what the network halves by."""
-    labels: bool = False
-    """A second output, ``labels``: the argmax, uint8 (n, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -72,53 +61,34 @@ class Format:
         return f"{spec.name}-{'dynamic' if dynamic and self.resizable else size}{self.suffix}"
 
 
-class Variant(NamedTuple):
-    """What is done to the trained model before it is converted."""
-
-    equalized: bool = False
-    finetune_steps: int = 0
-    weight_bits: int = 0
-    """Bits of the weights that the model is fine-tuned for; 0 without fine-tuning."""
-    float16: bool = False
-
-
 class Builder:
     """Makes the files of one model. What several formats share is made once.
 
-    Attributes:
-        spec: spec of the model.
-        options: options of the ONNX files.
+    Args:
+        model: Keras, uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes).
+        spec: of the model.
+        photos: for calibration.
+        work: a folder for what the converters read; made when needed.
+        dynamic, labels: of the ONNX files, as in ``ExportOptions``.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec, photos: PhotoSets, work: Path, options: GraphOptions) -> None:
-        """
-        Args:
-            model: Keras, uint8 (n, h, w, 3) -> float32 probabilities (n, h', w', classes).
-            spec: spec of the model.
-            photos: for calibration.
-            work: a folder for what the converters read; made when needed.
-            options: options of the ONNX files.
-        """
-        self.spec, self.options = spec, options
+    def __init__(
+        self, model: Any, spec: ModelSpec, photos: PhotoSets, work: Path, *, dynamic: bool = False, labels: bool = False
+    ) -> None:
+        self.spec, self.dynamic, self.labels = spec, dynamic, labels
         self._trained = model
         self._photos = photos
         self._work = work
         self._made: dict[object, Any] = {}
 
     def write(self, form: Format, path: Path, quantization: Quantization) -> None:
-        """Write the artifact of one format, complete with spec and digest, and check it.
-
-        Raises:
-            ExportError: the model cannot be converted, or what came out is not what its name says.
-            OSError: ``path`` cannot be written.
-        """
+        """Write one format's artifact, complete with spec and digest, and check it. Raises ExportError or OSError."""
         form.write(self, path, quantization)
         form.check(path)
 
     def baseline(self, form: Format, quantization: Quantization) -> bytes:
         """The float32 file of the same family, from the same variant of the model: the reference for integers."""
-        if form.baseline is None:
-            raise ValueError(f"format {form.name} has no float32 file to compare with")
+        assert form.baseline is not None, f"format {form.name} has no float32 file to compare with"
         path = self.folder("baseline") / f"baseline{form.baseline.suffix}"
         self.write(form.baseline, path, quantization)
         return path.read_bytes()
@@ -131,17 +101,16 @@ class Builder:
     def _inputs(self) -> npt.NDArray[np.uint8]:
         return inputs([*self._photos.calibration, *self._photos.reserve], self.spec.input)
 
-    def variant(self, quantization: Quantization, precision: str = "") -> Variant:
-        """What is done to the model for a file of this precision."""
+    def variant(self, quantization: Quantization, precision: str = "") -> tuple[object, ...]:
+        """Identity of ``model``: equal for equal models."""
         if precision == "float16":
-            return Variant(float16=True)
+            return ("float16",)
         steps = quantization.finetune_steps
-        return Variant(quantization.equalized, steps, quantization.weight_bits if steps else 0)
+        return quantization.equalized, steps, quantization.weight_bits if steps else 0
 
     def model(self, quantization: Quantization, precision: str = "") -> Any:
         """The Keras model that is converted: the trained one, or a variant that the precision holds better."""
-        variant = self.variant(quantization, precision)
-        return self.once(variant, lambda: self._make(variant, quantization))
+        return self.once(self.variant(quantization, precision), lambda: self._make(quantization, precision))
 
     def once(self, key: object, make: Callable[[], _T]) -> _T:
         """What ``make`` returns, made at the first call with this key."""
@@ -157,13 +126,12 @@ class Builder:
         folder.mkdir(parents=True)
         return folder
 
-    def _make(self, variant: Variant, quantization: Quantization) -> Any:
-        if variant.float16:
+    def _make(self, quantization: Quantization, precision: str) -> Any:
+        if precision == "float16":
             return with_biases_of_float16(self._trained)
-        if variant.finetune_steps:
+        if steps := quantization.finetune_steps:
             before = self.model(replace(quantization, finetune_steps=0))
-            photos = self.images(quantization.photos)
-            return finetune(before, photos, variant.finetune_steps, weight_bits=variant.weight_bits)
-        if variant.equalized:
+            return finetune(before, self.images(quantization.photos), steps, weight_bits=quantization.weight_bits)
+        if quantization.equalized:
             return equalize(self._trained, self.images(quantization.photos))
         return self._trained

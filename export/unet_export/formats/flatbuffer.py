@@ -26,14 +26,6 @@ _REPRODUCIBLE_METADATA = (b"min_runtime_version",)
 """Metadata that is kept; ``CONVERSION_METADATA`` holds a hash of the folder, which differs from run to run."""
 
 
-def _names(enumeration: type) -> dict[int, str]:
-    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
-
-
-_OPERATORS = _names(schema.BuiltinOperator)
-_TYPES = _names(schema.TensorType)
-
-
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]  # generated, without type information
     data: Any
 
@@ -71,7 +63,7 @@ class Flatbuffer:
 
     def _operator(self, entry: Any) -> Operator:
         code = self.model.operatorCodes[entry.opcodeIndex]
-        kind = _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        kind = flatbuffer_utils.opcode_to_name(self.model, entry.opcodeIndex)
         name = code.customCode.decode() if code.customCode else kind
         inputs = np.asarray(entry.inputs)
         used = tuple(map(int, inputs[inputs >= 0]))
@@ -84,7 +76,7 @@ class Flatbuffer:
 
     def type(self, index: int) -> str:
         """``FLOAT32``, ``INT8``, …"""
-        return _TYPES[self.graph.tensors[index].type]
+        return str(flatbuffer_utils.type_to_name(self.graph.tensors[index].type))
 
     def name(self, index: int) -> str:
         name: str = self.graph.tensors[index].name.decode()
@@ -96,8 +88,7 @@ class Flatbuffer:
 
     def constant(self, index: int) -> bool:
         """Whether the file holds its values."""
-        data = self.model.buffers[self.graph.tensors[index].buffer].data
-        return data is not None
+        return self.model.buffers[self.graph.tensors[index].buffer].data is not None
 
     def weighted(self) -> list[Operator]:
         """Operators with trained weights."""

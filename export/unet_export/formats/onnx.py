@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet_export.calibration import sha256
 from unet_export.formats.base import Builder, Format
+from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision
@@ -37,8 +37,8 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
     from unet_export.formats import onnx_convert
 
     def convert() -> onnx.ModelProto:
-        model, options = builder.model(quantization, precision), builder.options
-        return onnx_convert.build_onnx(model, builder.spec.name, dynamic=options.dynamic, labels=options.labels)
+        model = builder.model(quantization, precision)
+        return onnx_convert.build_onnx(model, builder.spec.name, dynamic=builder.dynamic, labels=builder.labels)
 
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
 
@@ -57,16 +57,8 @@ def _check(path: Path, *, precision: Precision) -> None:
 
 
 def _format(name: str, precision: Precision, **settings: Any) -> Format:
-    return Format(
-        name,
-        precision,
-        f".{precision}.onnx",
-        _ENGINES,
-        partial(_write, precision=precision),
-        partial(_check, precision=precision),
-        resizable=True,
-        **settings,
-    )
+    write, check = partial(_write, precision=precision), partial(_check, precision=precision)
+    return Format(name, precision, f".{precision}.onnx", _ENGINES, write, check, resizable=True, **settings)
 
 
 _FLOAT32 = _format("onnx", "float32")

@@ -34,15 +34,6 @@ _LAYOUT_TRANSPOSES = 2
 """NHWC outside, NCHW inside: one at each end."""
 
 
-def export_onnx(model: Any, spec: ModelSpec) -> bytes:
-    """A whole float32 ``.onnx`` file, spec and digest included; equal bytes for equal models and specs.
-
-    Raises:
-        ExportError: as ``build_onnx``.
-    """
-    return finish(build_onnx(model, spec.name), spec, "float32")
-
-
 def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = False) -> onnx.ModelProto:
     """The clean graph: uint8 ``image`` (batch, h, w, 3) -> float32 ``probabilities`` (batch, h', w', classes).
 
@@ -50,7 +41,7 @@ def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = F
 
     Args:
         model: the Keras model; it is left as it is.
-        name: name of the graph.
+        name: of the graph.
         dynamic: height and width free, as the batch is; what the network pools must divide them.
         labels: a second output ``labels``, uint8 (batch, h', w'): the most probable class, the lower id of equals.
 
@@ -69,14 +60,7 @@ def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = F
 
 
 def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: Precision, **provenance: Any) -> bytes:
-    """The whole file, spec and digest included.
-
-    Args:
-        proto: what ``build_onnx`` or ``onnx_reduced`` made.
-        spec: spec of the model.
-        precision: precision of the file.
-        provenance: further fields of the spec's provenance; ``tools`` are added to those known.
-    """
+    """The whole file, spec and digest included; ``provenance``: further fields of the spec's provenance."""
     import tensorflow as tf
     import tf2onnx
 
@@ -85,8 +69,7 @@ def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: Precision, **prov
         import onnxruntime
 
         tools["onnxruntime"] = onnxruntime.__version__
-    tools = {**spec.provenance.tools, **tools, **provenance.pop("tools", {})}
-    described = spec.with_precision(precision, tools=tools, **provenance)
+    described = spec.with_precision(precision, tools={**spec.provenance.tools, **tools}, **provenance)
     return append_to_onnx(proto.SerializeToString(deterministic=True), described)
 
 
@@ -116,11 +99,7 @@ def _convert_for_any_size(model: Any, name: str) -> tuple[onnx.GraphProto, int]:
 
 
 def _resized(model: Any, height: int | None, width: int | None) -> Any:
-    """The same network for another height and width; None: any.
-
-    Raises:
-        ExportError: Keras cannot build it so.
-    """
+    """The same network for another height and width; None: any. Raises ExportError where Keras cannot build it so."""
     _, *own, channels = model.inputs[0].shape
     try:
         return copy_with_input(model, (height, width, channels), model.inputs[0].dtype)
@@ -158,17 +137,12 @@ def _add_labels(graph: onnx.GraphProto) -> None:
 
 
 def check(proto: onnx.ModelProto) -> None:
-    """Refuse a graph that an engine would refuse, or run slower than need be, or call differently.
-
-    Raises:
-        ExportError: naming everything that is wrong.
-    """
+    """Raise ExportError, naming all that is wrong, for a graph that an engine would refuse, run slower or call else."""
     try:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # the checker's and the shape inference's errors share no base
         raise ExportError(f"onnx {onnx.__version__} refuses the exported graph: {error}") from error
-    problems = list(_problems(proto.graph))
-    if problems:
+    if problems := list(_problems(proto.graph)):
         raise ExportError(f"the exported ONNX graph is not clean: {'; '.join(problems)}")
 
 

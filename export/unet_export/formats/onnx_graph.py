@@ -72,9 +72,9 @@ def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     return found
 
 
-def output_names(graph: onnx.GraphProto) -> set[str]:
-    """Names of the graph's outputs."""
-    return set(map(attrgetter("name"), graph.output))
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An operator's integer attribute."""
+    return next((int(entry.i) for entry in node.attribute if entry.name == name), default)
 
 
 def redirect(graph: onnx.GraphProto, old: str, new: str) -> None:
@@ -91,12 +91,9 @@ def layer_of_node(name: str) -> str:
 
 
 def nodes_of(proto: onnx.ModelProto, layers: Iterable[str]) -> list[str]:
-    """Names of the nodes that belong to Keras layers, in the graph's order.
+    """Names of the nodes that belong to Keras layers, in the graph's order. Raises ExportError for a layer without one.
 
     A BatchNormalization folded into the convolution before has none: name the convolution.
-
-    Raises:
-        ExportError: a layer without a node.
     """
     names = set(layers)
     known: set[str] = set()
@@ -145,10 +142,9 @@ def _layer(node: onnx.NodeProto, weights: Container[str], layer_of: LayerOf) -> 
 
 
 def _rename(nodes: list[onnx.NodeProto], kept: set[str], layers: Mapping[str, str]) -> dict[str, str]:
-    """Name nodes and tensors; ``layers``: by the node's old name.
+    """Name nodes and tensors; returns new names by old, in order of first use, of all tensors but those ``kept``.
 
-    Returns:
-        New name by old name of every tensor but those ``kept``, in order of first use.
+    ``layers``: by the node's old name.
     """
     names: dict[str, str] = {}
     count: Counter[str] = Counter()
@@ -177,7 +173,7 @@ def fold_scales(graph: onnx.GraphProto) -> None:
     """
     weights = initializers(graph)
     made_by = makers(graph)
-    outputs = output_names(graph)
+    outputs = set(map(attrgetter("name"), graph.output))
     uses = Counter(outputs)
     for node in graph.node:
         uses.update(node.input)
@@ -230,7 +226,7 @@ def _fold(
     shape = [1] * kernel.ndim
     shape[axis] = channels = kernel.shape[axis]
     per_channel = (channels, *(1,) * (kernel.ndim - 2))  # as it broadcasts over (n, channels, h, w)
-    if not _is_per_channel(constant, per_channel) or (axis == 1 and _groups(conv) != 1):
+    if not _is_per_channel(constant, per_channel) or (axis == 1 and attribute(conv, "group", 1) != 1):
         return False
     values = np.broadcast_to(constant.reshape(-1).astype(np.float64), channels)
     bias = np.zeros(channels)
@@ -259,10 +255,3 @@ def _is_per_channel(constant: npt.NDArray[np.float32], shape: tuple[int, ...]) -
     if constant.ndim > len(shape) + 1:
         return False
     return constant.size == 1 or constant.shape[-len(shape) :] == shape
-
-
-def _groups(conv: onnx.NodeProto) -> int:
-    for attribute in conv.attribute:
-        if attribute.name == "group":
-            return int(attribute.i)
-    return 1

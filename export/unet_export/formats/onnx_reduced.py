@@ -10,6 +10,7 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html. d
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import tempfile
 from collections.abc import Collection
@@ -51,24 +52,20 @@ _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Weights and activations in float16; the head and its softmax, a sliver of the work, stay float32.
 
-    Args:
-        proto: what ``onnx_convert.build_onnx`` made; it is left as it is.
-
     Raises:
         ExportError: a weight that float16 cannot hold, or a graph that the checker refuses.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     kept = [*_tail(proto.graph), *nodes_of(proto, head_layers(proto))]
-    source = _copy(proto)
+    source = copy.deepcopy(proto)
     precise: set[str] = set()
     for node in source.graph.node:
         if node.name in kept:
             precise.update(node.input)
     _round_kernels(source.graph, precise)
-    made = convert_float_to_float16(
-        source, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=kept
-    )
+    blocked = DEFAULT_OP_BLOCK_LIST
+    made = convert_float_to_float16(source, keep_io_types=True, op_block_list=blocked, node_block_list=kept)
     _drop_round_trips(made.graph)
     return _clean(made, proto)
 
@@ -92,7 +89,7 @@ def _drop_round_trips(graph: onnx.GraphProto) -> None:
     ONNX Runtime removes such Casts for another entry point: https://github.com/microsoft/onnxruntime/pull/12871
     """
     made_by = makers(graph)
-    outputs = onnx_graph.output_names(graph)
+    outputs = set(map(attrgetter("name"), graph.output))
     for node in graph.node:
         down = made_by.get(node.input[0]) if node.op_type == "Cast" else None
         if down is None or not down.name.endswith("_cast_to_fp16_node"):
@@ -168,18 +165,14 @@ def _input_chain(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], npt.NDAr
 def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization: Quantization) -> onnx.ModelProto:
     """int8 by ONNX Runtime's static quantisation; the same arguments give the same graph, byte for byte.
 
-    Args:
-        proto: what ``onnx_convert.build_onnx`` made; it is left as it is.
-        images: calibration photos as fed, uint8 (n, h, w, 3); they are run one by one.
-        quantization: ``method``, ``weight_bits`` 7 or 8, and ``precise``, the Keras layers that stay in float32
-            besides the head.
+    ``images``: calibration photos as fed, uint8 (n, h, w, 3); they are run one by one.
 
     Raises:
         ExportError: an unknown layer in ``precise``, or the quantiser fails.
     """
     from onnxruntime import quantization as ort
 
-    source = _copy(proto)
+    source = copy.deepcopy(proto)
     onnx.helper.set_model_props(source, _PREPROCESSED)
     chain, factor = _input_chain(proto.graph)
     precise = (*head_layers(proto), *quantization.precise)
@@ -189,6 +182,9 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
         *_tail(proto.graph),
         *nodes_of(proto, precise),
     ]
+    pixels = {}
+    if chain:  # the photo's own integers are the first activation's: no calibration, no rounding
+        pixels[chain[-1].output[0]] = [{"scale": factor, "zero_point": np.array(0, np.uint8)}]
     try:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # it prints
             path = Path(folder) / "int8.onnx"
@@ -209,7 +205,7 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
                     "CalibStridedMinMax": 1,
                     "CalibPercentile": _PERCENTILE,
                     "CalibTensorRangeSymmetric": False,
-                    "TensorQuantOverrides": _pixel_scale(chain, factor),
+                    "TensorQuantOverrides": pixels,
                 },
             )
             made = onnx.load(path)
@@ -219,13 +215,6 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
         raise ExportError(f"ONNX Runtime cannot quantise the model ({one_line(error)})") from error
     _feed_integers(made.graph)
     return _clean(made, proto)
-
-
-def _pixel_scale(chain: list[onnx.NodeProto], factor: npt.NDArray[np.float32]) -> dict[str, list[dict[str, Any]]]:
-    """The photo's own integers are the first activation's: no calibration, no rounding."""
-    if not chain:
-        return {}
-    return {chain[-1].output[0]: [{"scale": factor, "zero_point": np.array(0, np.uint8)}]}
 
 
 def _feed_integers(graph: onnx.GraphProto) -> None:
@@ -243,12 +232,7 @@ def _feed_integers(graph: onnx.GraphProto) -> None:
 
 
 def check_quantized(proto: onnx.ModelProto, precise: Collection[str]) -> None:
-    """Refuse a file that calls itself int8 and is not.
-
-    Raises:
-        ExportError: naming every convolution or matrix product that computes in float and whose Keras layer is not
-            in ``precise``; or if none at all is int8.
-    """
+    """Raise ExportError where a convolution or matrix product computes in float outside of ``precise``, or all do."""
     made_by = makers(proto.graph)
     unasked = []
     weighted = integers = 0
@@ -292,12 +276,6 @@ def _reader(images: npt.NDArray[np.uint8]) -> Any:
 
 
 # --- both ------------------------------------------------------------------------------------------
-
-
-def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return copy
 
 
 def _clean(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,13 +19,10 @@ SIGNATURE_NAME = "serving_default"
 
 
 def export_saved_model(model: Any, spec: ModelSpec, folder: Path) -> None:
-    """Write ``folder``, with the spec in ``assets.extra/``.
+    """Write ``folder``, with the spec in ``assets.extra/``. Raises OSError.
 
     Signature ``serving_default``: uint8 ``image`` (batch, h, w, 3) -> float32 ``probabilities``
     (batch, h', w', classes); any batch size.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
     import tensorflow as tf
 
@@ -35,14 +32,11 @@ def export_saved_model(model: Any, spec: ModelSpec, folder: Path) -> None:
 
 
 def write_graph(model: Any, folder: Path, *, batch: int | None, dtype: str) -> None:
-    """Write a bare SavedModel of ``model`` with one signature, ``serving_default``.
+    """Write a bare SavedModel of ``model`` with one signature, ``serving_default``. Raises OSError.
 
     The variables are listed as TensorFlow's own. TensorFlow finds only wrappers in a Keras 3 model, and the TFLite
     converter then dies in calibration (READ_VARIABLE); Keras' ExportArchive finds both, and writes every weight twice.
     The same arrangement served: https://github.com/keras-team/keras/issues/20095
-
-    Raises:
-        OSError: TensorFlow cannot write the folder.
     """
     import tensorflow as tf
 

@@ -45,14 +45,10 @@ _CONTENTS = {
 
 
 def check(content: bytes, precision: str) -> None:
-    """Read the flatbuffer and compare it with the precision it claims.
+    """Raise ExportError with all that contradicts the precision a file claims, by tensor or operator.
 
-    Besides the types of ``_CONTENTS``: an integer file takes the photo's bytes with scale 1 and zero point 0, and an
-    int8 file has int8 activations, an int16x8 file none.
-
-    Raises:
-        ExportError: something that does not belong, by tensor or operator; also an operator from outside LiteRT
-            (Flex, custom).
+    Besides the types of ``_CONTENTS``: an integer file takes the photo's bytes with scale 1 and zero point 0, an int8
+    file has int8 activations, an int16x8 file none, and no file has an operator from outside LiteRT (Flex, custom).
     """
     flatbuffer, allowed = Flatbuffer(content), _CONTENTS[precision]
     problems = [

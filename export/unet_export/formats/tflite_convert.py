@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.calibration import sha256
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, layers_in
 from unet_export.formats.saved_model import layer_names, write_graph
 from unet_export.formats.tflite_quantize import check_settings, quantize
+from unet_export.photos import sha256
 from unet_export.quantization import Quantization
 from unet_export.source_model import copy_with_input
 from unet_export.transforms.rounding import diffused
@@ -40,10 +40,10 @@ def export_tflite(
     precision: Precision,
     spec: ModelSpec,
     images: npt.NDArray[np.uint8] | None,
-    quantization: Quantization | None,
+    quantization: Quantization,
     work: Path,
 ) -> bytes:
-    """A whole ``.tflite`` file: uint8 (1, h, w, 3) -> probabilities (1, h', w', classes).
+    """A whole ``.tflite`` file, spec and digest included: uint8 (1, h, w, 3) -> probabilities (1, h', w', classes).
 
     Probabilities are float32, in int8 and int16x8 files int16 in steps of 1/32768. Equal models and photos give equal
     bytes.
@@ -51,36 +51,29 @@ def export_tflite(
     Args:
         model: the Keras model.
         precision: ``float32``, ``float16``, ``dynamic-range``, ``int8`` or ``int16x8``.
-        spec: spec of the model.
-        images: calibration photos, uint8 (n, h, w, 3); not used, and may be None, unless int8 or int16x8.
-        quantization: how those two are quantised; None: the default.
+        spec: of the model.
+        images: calibration photos, uint8 (n, h, w, 3), for int8 and int16x8; None for the others.
+        quantization: settings of those two.
         work: a folder for what the converter reads.
-
-    Returns:
-        Its bytes, spec and digest included.
 
     Raises:
         ExportError: a layer that has no form in this precision, by name.
         OSError: ``work`` cannot be written.
-        ValueError: int8 or int16x8 without photos.
     """
     folder = work / precision
     tools = {**spec.provenance.tools, "tensorflow": version("tensorflow")}
+    provenance: dict[str, Any] = {}
     if precision in CALIBRATED:
-        if images is None or not len(images):
-            raise ValueError(f"{precision} without calibration photos")
-        quantization = quantization or Quantization(photos=len(images))
+        assert images is not None
         content = _integers(model, precision, images, quantization, folder)
         tools["ai-edge-quantizer"] = version("ai-edge-quantizer")
-        calibrated, settings = sha256(images), quantization.as_dict()
+        provenance = {"calibration_sha256": sha256(images), "quantization": quantization.as_dict()}
     else:
         write_graph(model, folder, batch=1, dtype="uint8")
         flatbuffer = Flatbuffer(_convert(folder, model, precision))
         if precision == "float16":
             _round_kernels(flatbuffer, Flatbuffer(_convert(folder, model, "float32")))
         content = flatbuffer.pack()
-        calibrated, settings = "", {}
-    provenance = {"calibration_sha256": calibrated, "quantization": settings}
     return append_to_tflite(content, spec.with_precision(precision, tools=tools, **provenance))
 
 

@@ -55,12 +55,11 @@ def quantize(
         content: the float file, whose input is float32 in 0..255.
         precision: ``int8`` or ``int16x8``.
         images: calibration photos, uint8 (n, h, w, 3).
-        quantization: how; ``precise`` layers get int16 activations.
+        quantization: ``precise`` layers get int16 activations.
         layers: names of all Keras layers.
 
-    Raises:
-        ExportError: a precise layer without an operator, values that are not finite, or a model that
-            ai-edge-quantizer refuses.
+    Raises ExportError for a precise layer without an operator, values that are not finite, or what ai-edge-quantizer
+    refuses.
     """
     flatbuffer = Flatbuffer(content)
     wide = precision == "int16x8"
@@ -68,7 +67,6 @@ def quantize(
     ranges = _wide_enough(flatbuffer, dict(measure(flatbuffer, content, images, quantization.method)))
     (source,) = flatbuffer.graph.inputs
     ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
-    recipe = _recipe(flatbuffer, precise, wide)
     if _let_biases_fit(flatbuffer, ranges, flatbuffer.weighted() if wide else precise):
         content = flatbuffer.pack()
     limits = {}
@@ -76,7 +74,8 @@ def quantize(
         limits[name] = {"min": np.array([low]), "max": np.array([high])}
     try:
         with _quiet():
-            worker = quantizer.Quantizer(content, recipe)
+            worker = quantizer.Quantizer(content)
+            _add_rules(worker, flatbuffer, precise, wide)
             result = worker.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
         message = f"ai-edge-quantizer cannot quantise the model to {precision}: {one_line(error)}"
@@ -89,11 +88,7 @@ def quantize(
 
 
 def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
-    """Check the settings before the model is converted.
-
-    Raises:
-        ExportError: an unknown method, or a precise layer that is none of the model's ``layers``.
-    """
+    """Raise ExportError for an unknown method, or a precise layer that is none of the model's ``layers``."""
     if quantization.method not in TFLITE_METHODS:
         raise ExportError(
             f"calibration method {quantization.method}: a .tflite has {' and '.join(TFLITE_METHODS)}, "
@@ -122,11 +117,7 @@ def head(flatbuffer: Flatbuffer) -> list[Operator]:
 def measure(
     flatbuffer: Flatbuffer, content: bytes, images: npt.NDArray[np.uint8], method: str
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(name, (lowest, highest)) of every activation of a float file on ``images``.
-
-    Raises:
-        ExportError: values that are not finite.
-    """
+    """(name, (lowest, highest)) of every activation of a float file on ``images``. Raises ExportError if not finite."""
     written = chain(flatbuffer.graph.inputs, *(entry.outputs for entry in flatbuffer.operators))
     tensors = [int(index) for index in written if flatbuffer.type(index) == "FLOAT32"]
     ends: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -273,29 +264,16 @@ def _precise(flatbuffer: Flatbuffer, names: tuple[str, ...], layers: set[str]) -
             )
 
 
-def _recipe(flatbuffer: Flatbuffer, precise: list[Operator], wide: bool) -> list[dict[str, Any]]:
+def _add_rules(worker: Any, flatbuffer: Flatbuffer, precise: list[Operator], wide: bool) -> None:
     """Rules of ai-edge-quantizer, later ones before earlier ones; an operator goes by the names of its outputs."""
     names = qtyping.TFLOperationName
-    rules = [_rule(".*", names.ALL_SUPPORTED, 16 if wide else 8), _rule(".*", names.OUTPUT, 16)]
+    worker.add_static_config(".*", names.ALL_SUPPORTED, activation_num_bits=16 if wide else 8, weight_num_bits=8)
+    worker.add_static_config(".*", names.OUTPUT, activation_num_bits=16, weight_num_bits=8)
     if not wide:
-        rules.append(_rule(".*", names.INPUT, 8, dtype="UINT"))
+        pixels = qtyping.TensorQuantizationConfig(8, symmetric=False, dtype=qtyping.TensorDataType.UINT)
+        weights = qtyping.TensorQuantizationConfig(8, granularity=qtyping.QuantGranularity.CHANNELWISE)
+        settings = qtyping.OpQuantizationConfig(pixels, weights, qtyping.ComputePrecision.INTEGER)
+        worker.update_quantization_recipe(".*", names.INPUT, settings)
     for entry in precise:
         scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
-        rules.append(_rule(f"^{scope}$", names.ALL_SUPPORTED, 16))
-    return rules
-
-
-def _rule(regex: str, operation: str, bits: int, dtype: str = "INT") -> dict[str, Any]:
-    activations = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": dtype}
-    weights = {"num_bits": 8, "symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"}
-    return {
-        "regex": regex,
-        "operation": operation,
-        "algorithm_key": quantizer.AlgorithmName.MIN_MAX_UNIFORM_QUANT,
-        "op_config": {
-            "activation_tensor_config": activations,
-            "weight_tensor_config": weights,
-            "compute_precision": "INTEGER",
-            "explicit_dequantize": False,
-        },
-    }
+        worker.add_static_config(f"^{scope}$", names.ALL_SUPPORTED, activation_num_bits=16, weight_num_bits=8)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from unet_export.errors import ExportError
-from unet_export.gate.panels import Panel
 from unet_runtime.core.errors import GATE, UnetRuntimeError
 
 
@@ -47,8 +50,7 @@ _CRITERIA = tuple(Gate.__dataclass_fields__)
 def changed_gates(settings: Sequence[str]) -> dict[str, Gate]:
     """``GATES`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
 
-    Raises:
-        ExportError: a setting of another form, or no such precision or criterion.
+    Raises ExportError for a setting of another form, or no such precision or criterion.
     """
     gates = dict(GATES)
     for setting in settings:
@@ -75,7 +77,6 @@ class Metrics(NamedTuple):
     p999_abs: float
     """99.9th percentile of these differences."""
     mean_abs: float
-    """Mean of these differences."""
     agreement: float
     """Share of pixels (0..1) with the same most probable class as the trained model."""
     keras_mean_iou: float
@@ -90,6 +91,10 @@ class Metrics(NamedTuple):
     """Mean IoU of the artifact against the trimaps, likewise."""
     border_iou: float | None
     """IoU of the artifact's neutral class, likewise."""
+
+    @property
+    def disagreement(self) -> float:
+        return 1 - self.agreement
 
     @property
     def iou_change(self) -> float | None:
@@ -130,6 +135,30 @@ class EngineResult:
     @property
     def verdict(self) -> str:
         return "not checked" if self.not_checked else "FAILED" if self.failures else "passed"
+
+
+def masks_of(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Probabilities (..., classes) -> class ids (...)."""
+    masks: npt.NDArray[np.uint8] = probabilities.argmax(axis=-1).astype(np.uint8)
+    return masks
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One photo of the proof with the masks of the trained model and of one artifact, for people to look at."""
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    """The pixels that the masks cover, as fed to the model: (h, w, 3), RGB in 0..255."""
+    expected: npt.NDArray[np.uint8]
+    """Class ids (h, w) of the trained model."""
+    actual: npt.NDArray[np.uint8]
+    """Class ids (h, w) of the artifact."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of pixels (0..1) with the same class."""
+        return float((self.expected == self.actual).mean())
 
 
 @dataclass(frozen=True)
@@ -174,17 +203,14 @@ class ParityResult:
 
 
 class ParityError(UnetRuntimeError):
-    """The gate failed: nothing was accepted.
-
-    Attributes:
-        results: of every artifact, those that passed too.
-    """
+    """The gate failed: nothing was accepted."""
 
     exit_code = GATE
 
     def __init__(self, message: str, results: list[ParityResult]) -> None:
         super().__init__(message)
         self.results = results
+        """Of every artifact, those that passed too."""
 
 
 def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:
@@ -234,8 +260,4 @@ def _drop(change: float | None) -> float:
 
 def _round_up(value: float) -> float:
     """Round to two significant digits, never below ``value``."""
-    if not value > 0 or math.isinf(value):
-        return value
-    step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    rounded = float(f"{math.ceil(value / step) * step:.2g}")
-    return rounded if rounded >= value else float(f"{(math.ceil(value / step) + 1) * step:.2g}")
+    return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value)))

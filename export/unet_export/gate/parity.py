@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,8 @@ import numpy.typing as npt
 
 from unet_export.errors import ExportError
 from unet_export.formats import Format
-from unet_export.gate.gate import EngineResult, Gate, ParityResult, judge
-from unet_export.gate.panels import Panel, masks_of, without_margin
-from unet_export.gate.runners import Run, Runner, open_runners
+from unet_export.gate.gate import EngineResult, Gate, Panel, ParityResult, judge, masks_of
+from unet_export.gate.runners import Run, open_runners
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, inputs
 from unet_runtime.core.artifact import read_artifact
@@ -63,24 +63,14 @@ def prove(
 ) -> list[ParityResult]:
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
 
-    Args:
-        reference: the trained model in float32.
-        candidates: artifacts as a device would get them.
-        photos: with their trimaps where there are any; without, IoU against the truth is not measured.
-        spec: of the model.
-
-    Returns:
-        One result per candidate, in their order, whether it passed or failed.
-
-    Raises:
-        ImageError: a photo or trimap that cannot be read.
-        ExportError: trimaps with other classes than the model.
+    Without trimaps, IoU against the truth is not measured. The results are in the candidates' order. Raises ImageError
+    for a photo or trimap that cannot be read, ExportError for trimaps with other classes than the model.
     """
     trials: list[list[_Trial]] = []
     every_trial: list[_Trial] = []
     for candidate in candidates:
         runners = open_runners(candidate.format, candidate.path)
-        trials.append([_Trial(runner, candidate.gate, spec) for runner in runners])
+        trials.append([_Trial(*runner, candidate.gate, spec) for runner in runners])
         every_trial += trials[-1]
     reference_tally = Tally(spec)
     done = 0
@@ -92,24 +82,17 @@ def prove(
         done += len(images)
         if done % _LOG_EVERY == 0:
             logger.info("%d of %d photos", done, len(photos))
-    _time(every_trial, inputs(photos[:1], spec.input))
+    first = inputs(photos[:1], spec.input)
+    times = iter(milliseconds([partial(trial.run, first) for trial in every_trial]))
     results = []
     for candidate, row in zip(candidates, trials, strict=True):
-        size, sha256 = _identity(candidate.path)
-        quantization = _quantization(candidate.path)
+        form, path = candidate.format, candidate.path
+        engines = tuple(trial.result(reference_tally, next(times)) for trial in row)
+        quantization = _quantization(path)
         panels = _panels(row, photos, reference, spec) if quantization else ()
+        identity = _identity(path)
         results.append(
-            ParityResult(
-                format=candidate.format.name,
-                precision=candidate.format.precision,
-                path=candidate.path,
-                size=size,
-                sha256=sha256,
-                gate=candidate.gate,
-                engines=tuple(trial.result(reference_tally) for trial in row),
-                quantization=quantization,
-                panels=panels,
-            )
+            ParityResult(form.name, form.precision, path, *identity, candidate.gate, engines, quantization, panels)
         )
     return results
 
@@ -117,13 +100,11 @@ def prove(
 class _Trial:
     """One artifact in one engine: its sums, and what went wrong with it."""
 
-    def __init__(self, runner: Runner, gate: Gate, spec: ModelSpec) -> None:
-        self._result, self._run = runner
-        self._gate = gate
+    def __init__(self, result: EngineResult, run: Run | None, gate: Gate, spec: ModelSpec) -> None:
+        self._result, self._run, self._gate = result, run, gate
         self._tally = Tally(spec)
         self.agreements: list[float] = []
         """Share of pixels (0..1) with the same class, per photo."""
-        self.times: list[float] = []
 
     def check(self, images: Images, expected: npt.NDArray[np.float32], labels: Images | None) -> None:
         """Compare one batch with ``expected``."""
@@ -149,8 +130,8 @@ class _Trial:
         self._result = replace(self._result, failures=(reason,))
         self._run = None
 
-    def result(self, reference: Tally) -> EngineResult:
-        """The engine's result, filled in; ``reference``: the trained model's tally on the same batches."""
+    def result(self, reference: Tally, time: float) -> EngineResult:
+        """The engine's result; ``reference``: the trained model's tally on the same batches; ``time``: milliseconds."""
         if self._run is None:
             return self._result
         metrics = self._tally.metrics(reference)
@@ -159,7 +140,7 @@ class _Trial:
             metrics=metrics,
             histogram=self._tally.histogram(),
             failures=judge(metrics, self._gate),
-            milliseconds=statistics.median(self.times) if self.times else None,
+            milliseconds=time,
         )
 
 
@@ -174,28 +155,19 @@ def _panels(trials: Sequence[_Trial], photos: Sequence[Photo], reference: Run, s
             if actual is not None:
                 masks = masks_of(reference(images)), masks_of(actual)  # (n, h', w')
                 names = map(attrgetter("name"), chosen)
-                return tuple(map(Panel, names, without_margin(images, masks[0].shape[1:]), *masks))
+                return tuple(map(Panel, names, images[:, *spec.input.valid], *masks))
     return ()
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Median time of a call, over as many rounds as artifacts are timed in; the first call warms up."""
-    call()
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
-
-
-def _time(trials: Sequence[_Trial], images: Images) -> None:
-    """Note the milliseconds of one photo; the first round warms up."""
-    for turn in range(_ROUNDS + 1):
-        for trial in trials:
+def milliseconds(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Median time of each call over rounds in which each has its turn; the first round warms up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(_ROUNDS + 1):
+        for call, measured in zip(calls, times, strict=True):
             start = time.perf_counter()
-            if trial.run(images) is not None and turn:
-                trial.times.append((time.perf_counter() - start) * 1000)
+            call()
+            measured.append((time.perf_counter() - start) * 1000)
+    return [statistics.median(measured[1:]) for measured in times]
 
 
 def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[Images, Images | None]]:

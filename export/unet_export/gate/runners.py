@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,8 @@ Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 (n, h, w, 3), RGB in 0..255, NHWC -> float32 probabilities (n, h', w', classes)."""
 
 
-class Runner(NamedTuple):
-    """One artifact in one engine."""
-
-    result: EngineResult
-    """To be filled in; says why where there is no ``run``."""
-    run: Run | None = None
+Runner = tuple[EngineResult, Run | None]
+"""One artifact in one engine: the result to be filled in, which says why where there is no ``Run``."""
 
 
 def open_runners(form: Format, path: Path) -> list[Runner]:
@@ -48,11 +44,7 @@ def open_runners(form: Format, path: Path) -> list[Runner]:
 
 
 def first_runner(form: Format, path: Path) -> Run:
-    """The artifact in the first engine that runs it here.
-
-    Raises:
-        BackendError: none does; the message says why of each.
-    """
+    """The artifact in the first engine that runs it here. Raises BackendError, with all reasons, where none does."""
     reasons: list[str] = []
     for result, run in open_runners(form, path):
         if run is not None:
@@ -76,14 +68,14 @@ def _open(backend: str, path: Path, device: Device) -> Runner:
     suffix = " CUDA" if device == "cuda" else ""
     result = EngineResult(backend, device, label + suffix, None)
     if not installed(backend):
-        return Runner(replace(result, not_checked=f"{label} is not installed: {install_hint(backend)}"))
+        return replace(result, not_checked=f"{label} is not installed: {install_hint(backend)}"), None
     try:
         segmenter = Segmenter(path, backend=backend, device=device)
     except (BackendError, MissingDependencyError, ModelFileError) as error:
         if device == "cuda" and not isinstance(error, ModelFileError):  # the artifact is not to blame for a missing GPU
-            return Runner(replace(result, not_checked=str(error)))
-        return Runner(replace(result, failures=(f"does not open it: {error}",)))
-    return Runner(replace(result, engine=segmenter.backend.engine + suffix), segmenter.infer)
+            return replace(result, not_checked=str(error)), None
+        return replace(result, failures=(f"does not open it: {error}",)), None
+    return replace(result, engine=segmenter.backend.engine + suffix), segmenter.infer
 
 
 def _open_saved_model(path: Path) -> Runner:
@@ -94,7 +86,7 @@ def _open_saved_model(path: Path) -> Runner:
         read_saved_model_spec(path)
         loaded = tf.saved_model.load(str(path))
     except ModelFileError as error:
-        return Runner(replace(result, failures=(f"does not open it: {error}",)))
+        return replace(result, failures=(f"does not open it: {error}",)), None
 
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         # ``loaded`` is held here: without it the signature loses its variables.
@@ -102,4 +94,4 @@ def _open_saved_model(path: Path) -> Runner:
         probabilities: npt.NDArray[np.float32] = outputs[OUTPUT_NAME].numpy()
         return probabilities
 
-    return Runner(result, run)
+    return result, run

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.gate.gate import Metrics
-from unet_export.gate.panels import masks_of
+from unet_export.gate.gate import Metrics, masks_of
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.spec import ModelSpec
 
@@ -35,12 +34,7 @@ class Tally:
     def add(
         self, expected: Probabilities, actual: Probabilities, labels: npt.NDArray[np.uint8] | None
     ) -> npt.NDArray[np.float64]:
-        """Add one batch.
-
-        Args:
-            expected: probabilities (n, h, w, classes) of the trained model.
-            actual: of the artifact, likewise.
-            labels: class ids (n, h, w) of the ground truth; None without trimaps.
+        """Add probabilities (n, h, w, classes) of the trained model and of the artifact; labels (n, h, w) or None.
 
         Returns:
             Share of pixels (0..1) with the same class, per photo: (n,).

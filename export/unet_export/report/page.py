@@ -11,22 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from unet_export.gate.gate import ParityResult, smallest_gate
 from unet_export.report import numbers
 from unet_export.report.pictures import DIFFERENT, histogram, lengths, pictures
-from unet_export.report.recommend import activation_bytes, baselines, recommend
+from unet_export.report.recommend import baselines, recommend
 from unet_export.report.report import Report, as_json
 from unet_export.staging import PARITY_NAME, REPORT_NAME
 
-_TEMPLATE = "report.html.j2"
-
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``parity.json`` and ``report.html``.
-
-    Returns:
-        Their paths.
-
-    Raises:
-        OSError: ``folder`` cannot be written.
-    """
+    """Write ``report.html`` and ``parity.json``; returns their paths. Raises OSError."""
     page = folder / REPORT_NAME
     page.write_text(render(report), encoding="utf-8")
     machine = folder / PARITY_NAME
@@ -48,29 +39,20 @@ def render(report: Report) -> str:
         environment.filters[name] = getattr(numbers, name)
     base = next(iter(baselines(report.results)), None)
     neutral = report.spec.roles("neutral")
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template("report.html.j2").render(
         report=report,
         spec=report.spec,
         provenance=report.spec.provenance,
         not_checked=_not_checked(report.results),
         border=report.spec.class_names[neutral[0]] if neutral else "border",
         base=base if base and base[0].startswith("ONNX Runtime") else None,
-        recommendations=recommend(report, _activations(report.results)),
+        recommendations=recommend(report),
         smallest=smallest_gate,
         histogram=histogram,
         lengths=lengths,
         different=DIFFERENT,
         pictures=partial(pictures, spec=report.spec),
     )
-
-
-def _activations(results: Iterable[ParityResult]) -> dict[str, int]:
-    """``activation_bytes`` of the int8 TFLite files that are where they were checked."""
-    sizes = {}
-    for result in results:
-        if result.format == "tflite-int8" and result.path.is_file():
-            sizes[result.path.name] = activation_bytes(result.path.read_bytes())
-    return sizes
 
 
 def _not_checked(results: Iterable[ParityResult]) -> dict[tuple[str, str], list[str]]:

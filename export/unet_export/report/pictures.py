@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from unet_export.gate.gate import EngineResult
-from unet_export.gate.panels import Panel
+from unet_export.gate.gate import EngineResult, Panel
 from unet_export.gate.tally import DECADES
 from unet_export.report.numbers import power
 from unet_runtime.core.render import palette_image
@@ -39,12 +38,7 @@ class Bar(NamedTuple):
 
 
 def histogram(entry: EngineResult, max_abs: float) -> list[Bar]:
-    """A bar for each decade of |dp|, from the first that has a difference to the last.
-
-    Args:
-        entry: of the gate; empty histograms give no bars.
-        max_abs: the tolerance.
-    """
+    """A bar for each decade of |dp|, from the first that has a difference to the last; ``max_abs``: the tolerance."""
     filled = np.flatnonzero(entry.histogram)
     if not filled.size:
         return []
@@ -75,23 +69,17 @@ def lengths(values: Sequence[float | None]) -> list[float]:
     return result
 
 
-class Pictures(NamedTuple):
-    """Data URIs of one photo."""
+def pictures(panel: Panel, spec: ModelSpec) -> dict[str, str]:
+    """Data URIs, by caption, of the photo, both masks in the spec's colours, and where they differ.
 
-    photo: str
-    expected: str
-    actual: str
-    difference: str
-
-
-def pictures(panel: Panel, spec: ModelSpec) -> Pictures:
-    """The photo, both masks in the spec's colours, and where they differ, each at most ``_SIDE`` pixels per side."""
+    Each has at most ``_SIDE`` pixels per side.
+    """
     photo = Image.fromarray(panel.image)
     photo.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-    uris = [_uri(photo, "JPEG", quality=_JPEG_QUALITY)]
-    for mask in (panel.expected, panel.actual):
+    uris = {"photo": _uri(photo, "JPEG", quality=_JPEG_QUALITY)}
+    for caption, mask in (("Keras", panel.expected), ("artifact", panel.actual)):
         small = palette_image(mask, spec).resize(photo.size, Image.Resampling.NEAREST)
-        uris.append(_uri(small, "PNG", optimize=True))
+        uris[caption] = _uri(small, "PNG", optimize=True)
     # A pixel is marked where any of those it stands for differs, lest a thin line be lost.
     share = Image.fromarray((panel.expected != panel.actual).astype(np.float32))
     different = np.asarray(share.resize(photo.size, Image.Resampling.BOX)) > 0
@@ -100,7 +88,7 @@ def pictures(panel: Panel, spec: ModelSpec) -> Pictures:
     levels = (120 + grey * 120 // 255) // 8  # 15 to 30
     marked = Image.fromarray(np.where(different, 0, levels).astype(np.uint8), "L").convert("P")
     marked.putpalette([*DIFFERENT, *(np.arange(1, 32).repeat(3) * 8).tolist()])
-    return Pictures._make([*uris, _uri(marked, "PNG", optimize=True)])
+    return uris | {"difference": _uri(marked, "PNG", optimize=True)}
 
 
 def _uri(image: Image.Image, kind: str, **settings: int | bool) -> str:

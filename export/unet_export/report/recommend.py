@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
-from types import MappingProxyType
+from operator import attrgetter
+from pathlib import Path
 from typing import NamedTuple
 
 from unet_export.formats.flatbuffer import Flatbuffer
@@ -36,28 +36,22 @@ class Recommendation:
 
 
 class _Timed(NamedTuple):
-    """One artifact in one engine, timed; ordered by time, then size."""
+    """One artifact in one engine, timed."""
 
     milliseconds: float
-    size: int
     result: ParityResult
     entry: EngineResult
 
 
-def recommend(report: Report, activations: Mapping[str, int] = MappingProxyType({})) -> list[Recommendation]:
+def recommend(report: Report) -> list[Recommendation]:
     """Choose for a CPU, a small Arm CPU, a GPU and a microcontroller, among the artifacts that passed in every engine
-    that checked them. Each reason says what was measured and what was not.
-
-    Args:
-        report: of the export.
-        activations: by artifact's file name, as ``activation_bytes`` counts; an artifact may be missing.
-    """
+    that checked them. Each reason says what was measured and what was not."""
     passed = list(filter(attrgetter("passed"), report.results))
     return [
         _for_cpu(passed, report),
         _for_small_arm(passed),
         _for_gpu(passed, report.results),
-        _for_microcontroller(passed, activations),
+        _for_microcontroller(passed),
     ]
 
 
@@ -78,16 +72,15 @@ def _fastest(results: Iterable[ParityResult], device: str) -> _Timed | None:
         for entry in result.engines:
             fits = entry.device == device and entry.backend != "tensorflow" and entry.verdict == "passed"
             if fits and entry.milliseconds is not None:
-                timed.append(_Timed(entry.milliseconds, result.size, result, entry))
-    return min(timed, key=itemgetter(0, 1), default=None)
+                timed.append(_Timed(entry.milliseconds, result, entry))
+    return min(timed, key=lambda one: (one.milliseconds, one.result.size), default=None)
 
 
-def _smallest(results: Iterable[ParityResult], *formats: str, precision: str = "") -> ParityResult | None:
+def _smallest(results: Iterable[ParityResult], family: str, precision: str = "") -> ParityResult | None:
     """The smallest of these formats, and of this precision if one is named."""
-    fitting = []
-    for result in results:
-        if result.format.startswith(formats) and precision in ("", result.precision):
-            fitting.append(result)
+    fitting = [result for result in results if result.format.startswith(family)]
+    if precision:
+        fitting = [result for result in fitting if result.precision == precision]
     return min(fitting, key=attrgetter("size"), default=None)
 
 
@@ -114,7 +107,7 @@ def _cost(entry: EngineResult) -> str:
 
 
 def _for_small_arm(passed: Sequence[ParityResult]) -> Recommendation:
-    best = _smallest(passed, "tflite", precision="int8")
+    best = _smallest(passed, "tflite", "int8")
     what = "The smallest int8 TFLite"
     if best is None:
         best = _smallest(passed, "tflite")
@@ -143,26 +136,23 @@ def _for_gpu(passed: Sequence[ParityResult], results: Sequence[ParityResult]) ->
     return Recommendation("GPU", smallest.path.name, reason.rstrip(".") + ".")
 
 
-def _for_microcontroller(passed: Sequence[ParityResult], activations: Mapping[str, int]) -> Recommendation:
+def _for_microcontroller(passed: Sequence[ParityResult]) -> Recommendation:
     best = _smallest(passed, "tflite-int8")
     if best is None:
         reason = "No full-integer int8 TFLite passed, and such devices run nothing else."
         return Recommendation("Microcontroller", "", reason)
-    reason = f"Full-integer int8: {best.size:,} bytes of flash"
-    if best.path.name in activations:
-        size = activations[best.path.name]
-        reason += f", and by its graph at least {size:,} bytes of RAM for activations. Not checked: "
-    else:
-        reason += ". Not checked: memory for activations, and "
-    return Recommendation(
-        "Microcontroller", best.path.name, f"{reason}whether the device's library has every operator."
+    size = activation_bytes(best.path)
+    reason = (
+        f"Full-integer int8: {best.size:,} bytes of flash, and by its graph at least {size:,} bytes of RAM for "
+        "activations. Not checked: whether the device's library has every operator."
     )
+    return Recommendation("Microcontroller", best.path.name, reason)
 
 
-def activation_bytes(content: bytes) -> int:
+def activation_bytes(path: Path) -> int:
     """Peak size of the activations of a ``.tflite``, with no operator working in place: RAM that a device must have
     besides its library's own memory and the operators' scratch."""
-    model = Flatbuffer(content)
+    model = Flatbuffer(path.read_bytes())
     first = dict.fromkeys(map(int, model.graph.inputs), 0)
     last: dict[int, int] = {}
     for place, operator in enumerate(model.operators):

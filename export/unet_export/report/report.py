@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from unet_export.gate.gate import EngineResult, ParityResult, smallest_gate
-from unet_export.gate.panels import Panel
-from unet_export.gate.study import StudyPoint
+from unet_export.gate.gate import EngineResult, Metrics, ParityResult, smallest_gate
 from unet_export.photos import PhotoSets
 from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
@@ -31,10 +29,8 @@ class Report:
     spec: ModelSpec
     photos: PhotoSets
     results: Sequence[ParityResult]
-    panels: Mapping[str, Sequence[Panel]] = field(default_factory=dict)
-    """Photos with both masks, worst first, by artifact's file name."""
-    calibration_study: Sequence[StudyPoint] = ()
-    """One quantised artifact with calibration sets of several sizes."""
+    calibration_study: Mapping[int, Metrics] = field(default_factory=dict)
+    """Metrics of one quantised artifact by the number of its calibration photos."""
     study_artifact: str = ""
     """File name of that artifact."""
     command: str = ""

@@ -29,19 +29,11 @@ next one."""
 def equalize(model: Any, images: npt.NDArray[np.uint8]) -> Any:
     """A clone of ``model`` that computes the same in float32, with channels of similar ranges in every tensor.
 
-    Args:
-        model: a Keras functional model of float32 layers, NHWC; it is left as it is. A layer whose channels
-            cannot be rescaled (because an addition reads them, for example) keeps its weights.
-        images: calibration photos as the model is fed, uint8 (n, h, w, 3), at least one.
-
-    Returns:
-        The clone. A BatchNormalization without gamma has one in it.
-
-    Raises:
-        ValueError: no photo.
+    A layer whose channels cannot be rescaled (because an addition reads them, for example) keeps its weights; a
+    BatchNormalization without gamma gets one. ``images``: calibration photos, uint8 (n, h, w, 3), at least one.
     """
     copy = clone(model)
-    sources, _ = rescalable(copy)
+    sources = rescalable(copy)
     measured = channel_ranges(copy, list(map(attrgetter("tensor"), sources)), images)
     ranges = [np.maximum(-low, high) for low, high in measured]  # of |x|, as low <= high
     for source, channels, target in zip(sources, ranges, _targets(sources, ranges), strict=True):

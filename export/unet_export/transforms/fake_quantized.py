@@ -35,18 +35,10 @@ class FakeQuantized:
     output channel, symmetric. An int8 file folds BatchNormalization into the kernel; the clone keeps it, with its
     statistics as they are, because it is a factor a channel, which the channel's scale takes along: rounding before
     the factor and rounding after it are the same.
-
-    Attributes:
-        trainable: the Keras variables that gradients reach; float, without any rounding.
     """
 
     def __init__(self, model: Any, images: npt.NDArray[np.uint8], weight_bits: int = 8) -> None:
-        """
-        Args:
-            model: a Keras functional model, float32, NHWC; left as it is.
-            images: photos that activations' ranges are measured on, uint8 (n, h, w, 3), at least one.
-            weight_bits: of the file's weights, 7 or 8.
-        """
+        """Measure activations' ranges on ``images``, uint8 (n, h, w, 3), at least one; ``weight_bits``: 7 or 8."""
         self._largest = LARGEST_WEIGHT[weight_bits]
         rounding = _rounding(_activation_ranges(model, images))
         self._model = import_keras().models.clone_model(model, call_function=rounding)
@@ -54,6 +46,7 @@ class FakeQuantized:
         for layer in self._layers():
             layer.set_weights(model.get_layer(layer.name).get_weights())
         self.trainable = list(self._model.trainable_variables)
+        """The Keras variables that gradients reach; float, without any rounding."""
         self._kinds: dict[int, str] = {}
         for layer in self._layers():
             if type(layer).__name__ in CONVOLUTIONS:

@@ -31,6 +31,9 @@ CHECKS = 5
 WARM_UP = 8
 """The learning rate grows during one step in so many: Adam's first steps, without averages, are the longest."""
 
+_BATCH, _VALIDATED = 4, 8
+"""Photos per step, and per step of validation."""
+
 _TINY = 1e-7
 """Least probability whose logarithm is taken: float32's resolution at 1."""
 
@@ -52,7 +55,6 @@ def finetune(
     *,
     weight_bits: int = 8,
     learning_rate: float = 2e-5,
-    batch_size: int = 4,
     seed: int = 0,
 ) -> Any:
     """Train a clone of ``model`` to predict in int8 what ``model`` predicts in float32.
@@ -63,35 +65,29 @@ def finetune(
 
     Args:
         model: a Keras functional model, uint8 (n, h, w, 3) -> probabilities (n, h', w', classes); left as it is.
-        images: calibration photos, uint8 (n, h, w, 3); ranges are measured on all, a tenth validates, the rest train.
+        images: two or more calibration photos, uint8 (n, h, w, 3); ranges are measured on all, a tenth validates.
         steps: optimizer steps; 30 to 60 do most of what can be done.
-        weight_bits: bits of the file's weights, 7 or 8.
+        weight_bits: of the file's weights, 7 or 8.
         learning_rate: Adam's at its highest, from which it falls along half a cosine.
-        batch_size: photos per step.
-        seed: seed of the photos' order.
-
-    Returns:
-        A model of the same architecture, in float32, to be exported as any other.
-
-    Raises:
-        ValueError: fewer than two photos, or steps, batch size or learning rate not above 0.
+        seed: of the photos' order.
     """
     import tensorflow as tf
 
-    _check(images, steps, learning_rate, batch_size)
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} photos, expected at least 2: one validates, the others train")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images))
     count = min(MAX_VALIDATION, max(1, len(images) // HELD_OUT))
     validation, training = images[order[:count]], images[order[count:]]
     student = FakeQuantized(model, images, weight_bits)
     trainer = _Trainer(model, student, _optimizer(learning_rate, steps))
-    best = _validate(trainer, validation, 0)
+    best = trainer.score(validation, 0)
     weights = student.weights()
     checks = np.rint(np.linspace(0, steps, CHECKS + 1)[1:])
-    batches = _batches(len(training), batch_size, rng)
+    batches = _batches(len(training), rng)
     for step in range(1, steps + 1):
         trainer.step(tf.constant(training[next(batches)]))
-        if step in checks and (score := _validate(trainer, validation, step)) < best:  # no comparison with NaN holds
+        if step in checks and (score := trainer.score(validation, step)) < best:  # no comparison with NaN holds
             best, weights = score, student.weights()
     clone = import_keras().models.clone_model(model)
     for name, values in weights.items():
@@ -108,28 +104,14 @@ def _optimizer(learning_rate: float, steps: int) -> Any:
     return optimizers.Adam(rate)
 
 
-def _validate(trainer: _Trainer, images: npt.NDArray[np.uint8], step: int) -> _Score:
-    score = trainer.score(images)
-    logger.info("step %d: %.3f%% of pixels disagree, divergence %.2e", step, 100 * score.disagreement, score.divergence)
-    return score
-
-
-def _check(images: npt.NDArray[np.uint8], steps: int, learning_rate: float, batch_size: int) -> None:
-    if len(images) < 2:
-        raise ValueError(f"{len(images)} photos, expected at least 2: one validates, the others train")
-    for name, value in (("steps", steps), ("learning_rate", learning_rate), ("batch_size", batch_size)):
-        if not value > 0:
-            raise ValueError(f"{name} {value}, expected more than 0")
-
-
-def _batches(count: int, size: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
+def _batches(count: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
     """Indices of one batch after the other, without end; each photo once before any comes again."""
     waiting = np.empty(0, np.intp)
     while True:
-        while len(waiting) < size:
+        while len(waiting) < _BATCH:
             waiting = np.concatenate([waiting, rng.permutation(count)])
-        yield waiting[:size]
-        waiting = waiting[size:]
+        yield waiting[:_BATCH]
+        waiting = waiting[_BATCH:]
 
 
 class _Trainer:
@@ -143,17 +125,19 @@ class _Trainer:
         self.step: Callable[[Any], Any] = tf.function(self._step, reduce_retracing=True)
         self._measure = tf.function(self._compare, reduce_retracing=True)
 
-    def score(self, images: npt.NDArray[np.uint8], batch: int = 8) -> _Score:
-        """Mean over all pixels of ``images``."""
+    def score(self, images: npt.NDArray[np.uint8], step: int) -> _Score:
+        """Mean over all pixels of ``images``, logged as of ``step``."""
         import tensorflow as tf
 
         scores, counts = [], []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
+        for start in range(0, len(images), _VALIDATED):
+            part = images[start : start + _VALIDATED]
             disagreement, divergence = self._measure(tf.constant(part))
             scores.append((float(disagreement), float(divergence)))
             counts.append(len(part))
-        return _Score(*np.average(scores, axis=0, weights=counts).tolist())
+        score = _Score(*np.average(scores, axis=0, weights=counts).tolist())
+        logger.info("step %d: %.3f%% of pixels disagree, divergence %.2e", step, 100 * score[0], score.divergence)
+        return score
 
     def _step(self, images: Any) -> None:
         import tensorflow as tf

@@ -87,21 +87,20 @@ class Graph:
             tensor = reader.output
         return tensor
 
-    def trace(self, layer: Any) -> tuple[list[Reader], str]:
-        """Follow the channels that ``layer`` makes to the layers that mix or rescale them.
+    def trace(self, layer: Any) -> list[Reader] | None:
+        """The layers that mix or rescale the channels that ``layer`` makes; None where a factor s > 0 cannot follow.
 
-        Returns:
-            Who reads its channels; and why a factor s > 0 cannot be followed to all of them, or "".
+        A factor ends in these layers, so whatever activation they have does not see it.
         """
         readers: list[Reader] = []
-        obstacle = self._obstacle(layer) or self._follow(layer.output, 0, readers)
-        return readers, obstacle or next(
-            (text for one in readers if (text := self._obstacle(one.layer, reads=True))), ""
-        )
+        followed = self._passes(layer) and self._follow(layer.output, 0, readers)
+        ends = [self._is_plain(reader.layer) for reader in readers]
+        return readers if followed and all(ends) else None
 
-    def _follow(self, tensor: Any, offset: int, found: list[Reader]) -> str:
+    def _follow(self, tensor: Any, offset: int, found: list[Reader]) -> bool:
+        """Add the readers of a tensor's channels to ``found``; False where a factor cannot pass to all of them."""
         if self.is_output(tensor):
-            return "the model returns its channels"
+            return False
         for operation in self.readers(tensor):
             if type(operation).__name__ == "Concatenate":
                 starts = _concatenated_before(operation, tensor)
@@ -111,27 +110,22 @@ class Graph:
                 found.append(Reader(operation, offset))
                 continue
             for start in starts:
-                obstacle = self._obstacle(operation) or self._follow(operation.output, offset + start, found)
-                if obstacle:
-                    return obstacle
-        return ""
+                if not self._passes(operation) or not self._follow(operation.output, offset + start, found):
+                    return False
+        return True
 
-    def _obstacle(self, operation: Any, *, reads: bool = False) -> str:
-        """Why an operation is not of the kind that its class suggests, or "".
+    def _passes(self, operation: Any) -> bool:
+        """Whether a factor passes through an operation of a kind that lets it pass."""
+        return self._is_plain(operation) and activation_name(operation) in _HOMOGENEOUS
 
-        Args:
-            operation: of this model.
-            reads: the factor ends here, so whatever activation follows does not see it.
-        """
-        if self.is_shared(operation):
-            return f"{operation.name} is called more than once"
-        if getattr(operation, "data_format", "channels_last") != "channels_last":
-            return f"{operation.name} is not channels_last"
-        if len(getattr(operation.output, "shape", ())) != _IMAGE_RANK or getattr(operation, "axis", -1) not in (-1, 3):
-            return f"{operation.name} does not work along the channels of (n, h, w, channels)"
-        if not reads and activation_name(operation) not in _HOMOGENEOUS:
-            return f"{operation.name} is {activation_name(operation)}, through which no factor passes"
-        return ""
+    def _is_plain(self, operation: Any) -> bool:
+        """Called once, and along the channels of (n, h, w, channels)."""
+        return (
+            not self.is_shared(operation)
+            and getattr(operation, "data_format", "channels_last") == "channels_last"
+            and len(getattr(operation.output, "shape", ())) == _IMAGE_RANK
+            and getattr(operation, "axis", -1) in (-1, 3)
+        )
 
 
 def is_activation(operation: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +14,18 @@ _BATCH = 8
 """Photos at a time: bounds memory whatever their number."""
 
 
-class Range(NamedTuple):
-    """Lowest and highest value of a tensor in each channel, float64 (channels,)."""
-
-    low: npt.NDArray[np.float64]
-    high: npt.NDArray[np.float64]
+Channels = npt.NDArray[np.float64]
 
 
-def channel_ranges(model: Any, tensors: Sequence[Any], images: npt.NDArray[np.uint8]) -> list[Range]:
-    """Ranges of the model's symbolic ``tensors``, (n, ..., channels), over ``images``, uint8 (n, h, w, 3).
+def channel_ranges(
+    model: Any, tensors: Sequence[Any], images: npt.NDArray[np.uint8]
+) -> list[tuple[Channels, Channels]]:
+    """Lowest and highest value, (channels,), of each of the model's symbolic ``tensors``, (n, ..., channels).
 
-    Raises:
-        ValueError: no photo.
+    On ``images``, uint8 (n, h, w, 3), at least one.
     """
     import tensorflow as tf
 
-    if len(images) == 0:
-        raise ValueError("0 calibration photos, expected at least one: ranges are measured on them")
     if not tensors:
         return []
     probe = import_keras().Model(model.inputs[0], list(tensors))
@@ -43,13 +38,11 @@ def channel_ranges(model: Any, tensors: Sequence[Any], images: npt.NDArray[np.ui
             found.append(tf.stack([tf.reduce_min(channels, axis=0), tf.reduce_max(channels, axis=0)]))
         return found
 
-    ranges: list[Range] = []
+    batches = []
     for start in range(0, len(images), _BATCH):
-        for index, (low, high) in enumerate(limits(tf.constant(images[start : start + _BATCH]))):
-            now = Range(low.numpy().astype(np.float64), high.numpy().astype(np.float64))
-            if start == 0:
-                ranges.append(now)
-            else:
-                before = ranges[index]
-                ranges[index] = Range(np.minimum(before.low, now.low), np.maximum(before.high, now.high))
+        batches.append(limits(tf.constant(images[start : start + _BATCH])))
+    ranges = []
+    for found in zip(*batches, strict=True):  # of one tensor: (2, channels) for each batch
+        values = np.array(found, np.float64)
+        ranges.append((values[:, 0].min(axis=0), values[:, 1].max(axis=0)))
     return ranges

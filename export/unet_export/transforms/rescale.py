@@ -7,7 +7,6 @@ similar ranges (``equalize.py``), float16 where biases come to values that it ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,28 +61,20 @@ def clone(model: Any) -> Any:
     return copy
 
 
-def rescalable(model: Any) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Sources of a model made by ``clone``, in order, and (layer, reason) of the layers that cannot be rescaled."""
+def rescalable(model: Any) -> list[Source]:
+    """Sources of a model made by ``clone``, in order."""
     graph = Graph(model)
-    found, skipped = [], []
+    found = []
     for layer in model.layers:
-        if type(layer).__name__ not in (*_AXES, NORM) or graph.is_folded(layer):
-            continue
-        readers, obstacle = graph.trace(layer)
-        if obstacle := obstacle or _cannot_undo(readers):
-            skipped.append((layer.name, obstacle))
-        else:
-            found.append(Source(layer, graph.settled(layer), tuple(readers), graph.folded_into(layer)))
-    return found, skipped
+        if type(layer).__name__ in (*_AXES, NORM) and not graph.is_folded(layer):
+            readers = graph.trace(layer)
+            if readers is not None and all(map(_can_undo, readers)):
+                found.append(Source(layer, graph.settled(layer), tuple(readers), graph.folded_into(layer)))
+    return found
 
 
-def _cannot_undo(readers: Sequence[Reader]) -> str:
-    for layer in (reader.layer for reader in readers):
-        if type(layer).__name__ not in (*_AXES, NORM):
-            return f"read by {layer.name} ({type(layer).__name__}), which cannot undo a factor"
-        if getattr(layer, "groups", 1) != 1:
-            return f"read by {layer.name}, a convolution in {layer.groups} groups"
-    return ""
+def _can_undo(reader: Reader) -> bool:
+    return type(reader.layer).__name__ in (*_AXES, NORM) and getattr(reader.layer, "groups", 1) == 1
 
 
 def rescale_channels(source: Source, factors: npt.NDArray[np.float64]) -> None:

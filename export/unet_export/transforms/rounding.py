@@ -22,7 +22,7 @@ def with_biases_of_float16(model: Any) -> Any:
     their taps, are divided by it. A layer whose channels cannot be rescaled keeps its bias.
     """
     copy = clone(model)
-    for source in rescalable(copy)[0]:
+    for source in rescalable(copy):
         bias = source.bias()
         rounded = bias.astype(np.float16).astype(np.float64)
         representable = np.isfinite(rounded) & (np.abs(rounded) >= _SMALLEST)
@@ -31,13 +31,10 @@ def with_biases_of_float16(model: Any) -> Any:
 
 
 def diffused(kernels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Round to float16, each tap taking over the error of the one before, the largest first.
+    """Round float32 (a, b, *taps) to float16, each tap taking over the error of the one before, the largest first.
 
     Neighbouring pixels are much alike, so what a kernel does to them follows its sum, which is kept to within the
     rounding of its smallest tap. Plain rounding moves probabilities six times as far (see docs/results.md).
-
-    Args:
-        kernels: float32 (a, b, *taps).
     """
     taps = kernels.reshape(kernels.shape[0] * kernels.shape[1], -1).astype(np.float64)
     rounded, error, rows = np.empty_like(taps), np.zeros(len(taps)), np.arange(len(taps))

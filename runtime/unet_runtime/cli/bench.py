@@ -19,7 +19,19 @@ from unet_runtime.bench.plan import model_files, plan
 from unet_runtime.bench.report import Report, to_json, to_text
 from unet_runtime.bench.worker import KINDS
 from unet_runtime.cli import exits
-from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, NameList, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    COUNT,
+    MAX_THREADS,
+    PATH,
+    GroupedCommand,
+    NameList,
+    PathName,
+    echo,
+    option_group,
+    refuse_model,
+    setup_logging,
+    verbosity,
+)
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.errors import INPUTS_FAILED, MODEL, OK, OutputError
 from unet_runtime.core.files import replacing, write_text
@@ -48,10 +60,19 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
         counts: list[int] = []
         for part in str(value).split(","):
             text = part.strip()
-            if text != "all" and (not text.isdecimal() or int(text) < 1):
-                self.fail(f"{text!r}, expected numbers of threads from 1 up, or all, as 1,2,all", param, ctx)
-            counts.append(usable_cores() if text == "all" else int(text))
+            count = usable_cores() if text == "all" else _number(text)
+            if not 1 <= count <= MAX_THREADS:
+                self.fail(f"{text!r}, expected numbers from 1 to {MAX_THREADS:,}, or all, as 1,2,all", param, ctx)
+            counts.append(count)
         return tuple(dict.fromkeys(counts))
+
+
+def _number(text: str) -> int:
+    """A whole number; -1 for anything else, and for more digits than Python reads."""
+    try:
+        return int(text)
+    except ValueError:
+        return -1
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -113,7 +134,7 @@ class _ThreadList(click.ParamType):  # type: ignore[type-arg]  # generic from cl
     click.option(
         "--json",
         "json_path",
-        type=click.Path(path_type=Path, allow_dash=True),
+        type=PathName(allow_dash=True),
         is_flag=False,
         flag_value="-",
         metavar="[PATH]",
@@ -148,7 +169,7 @@ def command(
     for folder in (output, path.parent):
         _check_writable(folder)  # now, not after minutes of measuring
     files = model_files(models, backends)
-    _check_is_no_model(path, files)
+    refuse_model("--json", path, files)
     combinations, refusals = plan(files, backends, devices, threads)
     timed, problems = photo_files.timed_photos(photos or data, rounds * photos_a_round)
     for problem in problems:
@@ -156,7 +177,7 @@ def command(
     settings = Settings(timed, rounds, photos_a_round, picture)
     labelled = partial(photo_files.labelled_photos, photos=photos, data=data, count=count)
     report = bench(combinations, refusals, settings, labelled)
-    click.echo(to_json(report) if to_stdout else to_text(report))
+    echo(to_json(report) if to_stdout else to_text(report))
     _write(report, path, output / "bench.png")
     if not report.measured:
         return MODEL
@@ -170,12 +191,6 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error}): see --output, --json") from error
-
-
-def _check_is_no_model(path: Path, files: list[Path]) -> None:
-    """``--json model.onnx`` names the file to write, although the user may have meant the model to measure."""
-    if path in files or path.suffix in (".onnx", ".tflite"):
-        raise click.UsageError(f"--json {path} would replace a model: name models before --json, or give --json -")
 
 
 def _write(report: Report, json_path: Path, plot_path: Path) -> None:

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from unet_runtime.core.errors import GATE, INPUTS_FAILED, INTERRUPTED, MODEL, OK, TERMINATED, USAGE, UnetRuntimeError
+from unet_runtime.cli.quiet import visible_stderr
+from unet_runtime.core.errors import (
+    GATE,
+    INPUTS_FAILED,
+    INTERNAL,
+    INTERRUPTED,
+    MODEL,
+    OK,
+    TERMINATED,
+    USAGE,
+    UnetRuntimeError,
+)
+from unet_runtime.core.text import one_line, printable
 
-__all__ = ["GATE", "INPUTS_FAILED", "INTERRUPTED", "MODEL", "OK", "TERMINATED", "USAGE", "run", "stop_once"]
+__all__ = [
+    "GATE",
+    "INPUTS_FAILED",
+    "INTERNAL",
+    "INTERRUPTED",
+    "MODEL",
+    "OK",
+    "TERMINATED",
+    "TRACEBACK",
+    "USAGE",
+    "run",
+    "stop_once",
+    "stopped",
+]
 
+TRACEBACK = "UNET_EDGE_TRACEBACK"
+"""Environment variable: with 1 an unexpected error shows its traceback."""
+
+_STREAMS = (0, 1, 2)  # file descriptors
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE_SECONDS = 10.0
 _received: list[tuple[int, float]] = []  # signal and time
@@ -42,9 +75,20 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
+def stopped() -> int:
+    """Exit code of a command that ends early because a signal came: TERMINATED after SIGTERM, else INTERRUPTED."""
+    return TERMINATED if _received and _received[0][0] == signal.SIGTERM else INTERRUPTED
+
+
 def _interrupted(terminated: bool) -> int:
-    click.echo("terminated" if terminated else "interrupted", err=True)
+    _say("terminated" if terminated else "interrupted")
     return TERMINATED if terminated else INTERRUPTED
+
+
+def _say(line: str) -> None:
+    """Print a line on standard error; where that is closed or full, there is nobody to tell."""
+    with suppress(OSError, ValueError):
+        click.echo(printable(line), file=visible_stderr(), err=True)
 
 
 def run(command: click.Command, *, quick: bool = False) -> None:
@@ -54,6 +98,7 @@ def run(command: click.Command, *, quick: bool = False) -> None:
         command: what to run.
         quick: end without freeing everything in the interpreter, for a command that has closed all its files by then.
     """
+    _prepare_streams()
     try:
         code = _run(command)
     except KeyboardInterrupt as error:  # while it was ending
@@ -61,19 +106,75 @@ def run(command: click.Command, *, quick: bool = False) -> None:
     if _received:  # the process ends anyway: one more signal must not cut anything off
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+    code = _flush(code)
     if quick:
         _leave(code)
     sys.exit(code)
 
 
-def _leave(code: int) -> NoReturn:
-    """End now: freeing engine, NumPy and Pillow piece by piece takes a tenth of a short run."""
-    try:
-        for stream in (sys.stdout, sys.stderr):
+class _Closed(io.RawIOBase):
+    """A stream that the caller has closed: whatever is written to it is an error, as in the system's own commands."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: object) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams safe to write to.
+
+    A descriptor that the caller has closed (``>&-``) is opened to nowhere: the next file to be opened would get its
+    number, and what a library prints would go into it. What a stream cannot encode is written as an escape.
+    """
+    closed = []
+    for number in _STREAMS:
+        try:
+            os.fstat(number)
+        except OSError:
+            closed.append(number)
+    for _ in closed:  # each takes the lowest free number
+        os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Closed()), encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush(code: int) -> int:
+    """Write what is still in the streams' buffers; the exit code, another one where that fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
             if stream is not None:
                 stream.flush()
-    except (OSError, ValueError):  # the reader of a pipe is gone
-        code = code or INPUTS_FAILED
+        except (OSError, ValueError) as error:
+            if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
+                _say(f"error: {_stdout_error(error)}")
+            code = code or INPUTS_FAILED
+            _abandon(stream)
+    return code
+
+
+def _abandon(stream: object) -> None:
+    """Send what a stream's buffer still holds nowhere: Python would try again at its end, and print a traceback."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
+        os.close(nowhere)
+        return
+    if stream is sys.stdout:
+        sys.stdout = None  # closed from the beginning
+
+
+def _stdout_error(error: OSError | ValueError) -> str:
+    reason = getattr(error, "strerror", None) or error
+    return f"standard output cannot be written ({reason}): make room, or send it elsewhere"
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: freeing engine, NumPy and Pillow piece by piece takes a tenth of a short run."""
     os._exit(code)
 
 
@@ -84,13 +185,70 @@ def _run(command: click.Command) -> int:
     except click.exceptions.Abort as error:  # click wraps KeyboardInterrupt in it
         return _interrupted(isinstance(error.__cause__, Terminated))
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except UnetRuntimeError as error:
+        if error.exit_code == INTERRUPTED:  # it says what has been kept
+            _say(f"error: {error}")
+            return stopped()
         if _received:  # an engine that is interrupted while it loads raises an error of its own
             return _interrupted(_received[0][0] == signal.SIGTERM)
-        click.echo(f"error: {error}", err=True)
+        _say(f"error: {error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe is gone, as after "| head"
         return INPUTS_FAILED
+    except Exception as error:
+        if _received:  # as above
+            return _interrupted(_received[0][0] == signal.SIGTERM)
+        return _unexpected(error)
     return code if isinstance(code, int) else OK
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Print it as click does, with every name printable."""
+    shown = io.StringIO()
+    error.show(shown)
+    with suppress(OSError, ValueError):
+        click.echo(printable(shown.getvalue(), lines=True), file=visible_stderr(), err=True, nl=False)
+
+
+def _unexpected(error: Exception) -> int:
+    """Say in one line what nobody expected, and where it happened."""
+    if os.environ.get(TRACEBACK, "") not in ("", "0"):
+        import traceback  # a millisecond that only an error needs
+
+        with suppress(OSError, ValueError):
+            click.echo(printable("".join(traceback.format_exception(error)), lines=True), err=True, nl=False)
+    if isinstance(error, OSError) and error.errno in _FULL and _is_printing(error):
+        _say(f"error: {_stdout_error(error)}")
+        _abandon(sys.stdout)
+        return INPUTS_FAILED
+    if isinstance(error, OSError) and error.filename is not None:  # the system's, not ours
+        _say(f"error: {error.filename}: {error.strerror}")
+        return INPUTS_FAILED
+    if isinstance(error, MemoryError):
+        _say("error: this machine's memory is full: use a smaller input, fewer threads, or a machine with more memory")
+        return INPUTS_FAILED
+    name, place = type(error).__name__, _place(error)
+    _say(f"internal error: {name}: {one_line(error)}{place}; please report it, with {TRACEBACK}=1 and this command")
+    return INTERNAL
+
+
+def _is_printing(error: OSError) -> bool:
+    """Whether an error came from printing a result."""
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        trace = trace.tb_next
+    return module in ("click.utils", "unet_runtime.cli.report", __name__)
+
+
+def _place(error: Exception) -> str:
+    """`` (unet_runtime.core.spec, line 12)``: the last line of this project in an error's traceback."""
+    trace, found = error.__traceback__, ""
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.startswith("unet_"):
+            found = f" ({module}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found

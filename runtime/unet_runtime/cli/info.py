@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,12 +12,22 @@ import click
 
 from unet_runtime import __version__
 from unet_runtime.cli import exits, machine
-from unet_runtime.cli.shared import PATH, GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    PATH,
+    GroupedCommand,
+    PathName,
+    echo,
+    option_group,
+    refuse_model,
+    setup_logging,
+    verbosity,
+)
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import MODEL, OK, ModelFileError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.install import pip_command
 from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.text import to_json
 from unet_runtime.engines import ENGINES, MODELS, readers
 
 logger = logging.getLogger(__name__)
@@ -39,7 +48,7 @@ Examples:
 @click.argument("models", nargs=-1, type=PATH, metavar="[MODEL]...")
 @option_group(
     "Results",
-    click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead."),
+    click.option("-o", "--output", type=PathName(dir_okay=False), help="Write to this file instead."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
 )
 @verbosity
@@ -50,14 +59,14 @@ def command(models: tuple[Path, ...], output: Path | None, as_json: bool, verbos
     Each engine that is installed is tried: where the text says that it runs, it has just run.
     """
     setup_logging(verbosity)
+    if output is not None:
+        refuse_model("--output", output, models)
     described = list(map(_describe, models or sorted(MODELS.glob("*.*"))))
     engines = machine.engine_states()
-    if as_json:
-        text = json.dumps(_report(described, engines), ensure_ascii=False, default=asdict)
-    else:
-        text = "\n".join(_lines(described, engines))
+    report = _report(described, engines) if as_json else None
+    text = "\n".join(_lines(described, engines)) if report is None else to_json(report, default=asdict)
     if output is None:
-        click.echo(text)
+        echo(text)
     else:
         write_text(output, text + "\n")
     code = OK
@@ -197,4 +206,5 @@ def _summary(engines: list[machine.EngineState]) -> str:
 
 
 def main() -> None:
+    exits.stop_once()
     exits.run(command)

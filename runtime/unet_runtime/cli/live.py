@@ -8,16 +8,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unet_runtime.cli.shared import echo
 from unet_runtime.core.errors import OK
 from unet_runtime.core.files import replacing
 from unet_runtime.core.segmentation import Segmentation
-from unet_runtime.core.text import table
+from unet_runtime.core.text import printable, table
+from unet_runtime.io.places import Places
 from unet_runtime.io.sinks import save
 from unet_runtime.segmenter import Segmenter
 
@@ -47,6 +49,8 @@ class LiveOptions:
     """Folder that key s saves to; None: the working directory."""
     port: int = 8080
     """Port of the web page."""
+    places: Places = field(default_factory=Places)
+    """Which files the recording may replace."""
 
 
 def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
@@ -71,6 +75,8 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
     timings = Timings()
     camera = Camera(options.source, timings=timings)
     smoother = Smoother(options.smooth, segmenter.spec) if options.smooth else None
+    if options.record is not None:
+        options.places.check(options.record)
     with _stop_event() as stop, ExitStack() as opened:
         recorder = Recorder(options.record) if options.record else None  # before the camera: it may refuse the path
         opened.callback(camera.close)
@@ -93,7 +99,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         session = live.run(stop, options.max_seconds)
     _print_summary(session)
     if recorder is not None and recorder.frames:
-        click.echo(f"recorded {recorder.frames} frames ({recorder.seconds:.1f} s) -> {recorder.path}")
+        echo(f"recorded {recorder.frames} frames ({recorder.seconds:.1f} s) -> {recorder.path}")
     return OK
 
 
@@ -118,9 +124,9 @@ def _stop_event() -> Iterator[threading.Event]:
 
 
 def _print_start(camera: str, view: View, options: LiveOptions) -> None:
-    click.echo(f"{camera} -> {view.name}" + (f" ({view.note})" if view.note else ""))
+    echo(f"{camera} -> {view.name}" + (f" ({view.note})" if view.note else ""))
     keys = "" if view.name == "none" else "q quits, s saves, b switches the background; "
-    click.echo(f"{keys}Ctrl-C ends it" + (f"; recording to {options.record}" if options.record else ""))
+    echo(f"{keys}Ctrl-C ends it" + (f"; recording to {options.record}" if options.record else ""))
 
 
 def _print_summary(session: Session) -> None:
@@ -129,14 +135,14 @@ def _print_summary(session: Session) -> None:
         if session.timings.count(stage):
             p50, p95 = session.timings.percentiles(stage, 50, 95)
             rows.append((stage, f"{p50:.1f}", f"{p95:.1f}"))
-    click.echo(table(rows))
+    echo(table(rows))
     rate = session.shown / session.seconds if session.seconds else 0.0
-    click.echo(
+    echo(
         f"{session.shown} frames shown in {session.seconds:.1f} s ({rate:.1f} a second), {session.dropped} dropped, "
         f"{session.reconnects} reconnects"
     )
     for path in session.saved:
-        click.echo(f"saved {path}")
+        echo(f"saved {path}")
 
 
 def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
@@ -149,13 +155,14 @@ def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
     return [photo, *save(result, ("mask", "overlay", "cutout"), folder, stem)]
 
 
-def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path]) -> None:
+def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path], stamp: str = "") -> None:
     """Segment a video into others, with a progress bar where standard error is a terminal.
 
     Args:
         segmenter: the model.
         path: the video.
         targets: kind -> the video to write; see ``segment_video``.
+        stamp: what the videos record of model and options.
 
     Raises:
         UnetRuntimeError: as ``segment_video``.
@@ -169,10 +176,10 @@ def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path]) -> 
                 bar.length = max(promised, done)
                 bar.update(done - bar.pos)
 
-        segment_video(segmenter, path, targets, progress)
+        segment_video(segmenter, path, targets, progress, stamp)
 
 
 def _bar(path: Path) -> Any:
     if not sys.stderr.isatty():
         return nullcontext()
-    return click.progressbar(length=1, label=path.name, file=sys.stderr, show_pos=True)
+    return click.progressbar(length=1, label=printable(path.name), file=sys.stderr, show_pos=True)

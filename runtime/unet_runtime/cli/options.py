@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import COUNT, PATH, NameList, option_group
+from unet_runtime.cli.shared import PATH, THREADS, NameList, PathName, Real, option_group
+from unet_runtime.core.decoders import PHOTO_SUFFIXES
+from unet_runtime.core.files import is_stream
 from unet_runtime.engines import DEVICES, ENGINES
 from unet_runtime.io.coco import CONTOURS
-from unet_runtime.io.sinks import RESULTS
-from unet_runtime.io.sources import PHOTO_SUFFIXES, STDIN
+from unet_runtime.io.sinks import KINDS, RESULTS
+from unet_runtime.io.sources import STDIN, VIDEO_SUFFIXES, PhotoFile
 
 DEFAULT_RESULTS = ("overlay", "mask")
 STDOUT = Path("-")
@@ -23,7 +26,27 @@ MAX_PIXELS = 200_000_000
 LIVE_OPTIONS = ("view", "record", "max_seconds", "smooth", "background", "port")
 """Parameters that need ``--webcam``; None where the user did not give them."""
 
-_FILE_SUFFIXES = PHOTO_SUFFIXES | {".json", ".npz"}
+_OTHER_SUFFIXES = (
+    ".json",
+    ".npz",
+    ".npy",
+    ".onnx",
+    ".tflite",
+    ".keras",
+    ".pdf",
+    ".svg",
+    ".psd",
+    ".txt",
+    ".csv",
+    ".zip",
+)
+_MORE_PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".j2k", ".tga", ".exr", ".ico", ".dng")
+_FILE_SUFFIXES = PHOTO_SUFFIXES | VIDEO_SUFFIXES | frozenset(_OTHER_SUFFIXES) | frozenset(_MORE_PICTURES)
+"""A new name that ends so is a file's, not a folder's."""
+
+_STDOUT_NAMES = tuple(map(Path, ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")))
+
+_DEFAULT_KINDS = {".json": ("json",), ".npz": ("probabilities",)}
 
 EXAMPLES = """\b
 Examples:
@@ -31,6 +54,7 @@ Examples:
   unet-run photo.jpg -o cut.png                   the cut-out alone, in this file
   unet-run holiday --save cutout -o out           every photo of a folder tree, mirrored below out
   unet-run "scans/**/*.tif" --save json           patterns, for shells that do not expand them
+  unet-run holiday --save mask --coco all.json    masks, and one COCO data set of the folder
   cat a.jpg | unet-run - -o - > cut.png           a cut-out through a pipe
   unet-run holiday --resume                       go on where a run was interrupted
   unet-run film.mp4                               film.overlay.mp4
@@ -48,21 +72,31 @@ result_options = option_group(
     click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path, allow_dash=True),
+        type=PathName(allow_dash=True),
         help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented). A name such as "
         'cut.png is the file of the one result of one photo, "-" is standard output: the cut-out, unless --save names '
-        "another.",
+        "another. The suffix chooses the format (.png, .webp, .tif; overlays .jpg, too).",
+    ),
+    click.option(
+        "--coco",
+        type=PathName(dir_okay=False),
+        help="File of one COCO data set of all photos, their names relative to the folder, beside the other results.",
+    ),
+    click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace also files that unet-run did not make (its own are always replaced).",
     ),
     click.option(
         "--output-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=PathName(file_okay=False),
         help="Folder of the results, whatever its name looks like.",
     ),
     click.option(
         "--contours",
         type=click.Choice(CONTOURS),
         default=CONTOURS[0],
-        help="Outlines in PHOTO.json; rle needs the package pycocotools.",
+        help="Outlines in PHOTO.json and --coco; rle needs the package pycocotools.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per photo instead of text."),
 )
@@ -100,12 +134,12 @@ model_options = option_group(
     ),
     click.option(
         "--threads",
-        type=COUNT,
+        type=THREADS,
         help="CPU threads of the engine; with many photos, how many run at a time (default: one for each core).",
     ),
     click.option(
         "--tile",
-        type=click.FloatRange(0, 0.75),
+        type=Real(0, 0.75),
         is_flag=False,
         flag_value=0.25,
         metavar="[OVERLAP]",
@@ -136,10 +170,10 @@ live_options = option_group(
         help="Where to show the camera: a window, a web page on 127.0.0.1, or nowhere.  [default: auto]",
     ),
     click.option("--record", type=PATH, help="Video file of what is shown."),
-    click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="End after this time."),
+    click.option("--max-seconds", type=Real(min=0, min_open=True), help="End after this time."),
     click.option(
         "--smooth",
-        type=click.FloatRange(0, 1, max_open=True),
+        type=Real(0, 1, max_open=True),
         help="Share of the last frames in each, against flicker.  [default: 0]",
     ),
     click.option(
@@ -168,6 +202,8 @@ def check(given: dict[str, Any]) -> None:
             raise click.UsageError(f"--webcam together with {photos[0]}: a camera, or photos, not both.")
         if given["output"] is not None:
             raise click.UsageError(f"--output {given['output']} is a file, --webcam saves in a folder: name a folder.")
+        if given["coco"] is not None:
+            raise click.UsageError("--coco is a data set of photos: it has no meaning with --webcam.")
         return
     live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
     if live:
@@ -187,11 +223,13 @@ def _check_output(given: dict[str, Any]) -> None:
     if not _is_file_name(output):
         given["output"], given["output_dir"] = None, output
         return
-    if len(given["kinds"] or ("cutout",)) > 1:
+    if output in _STDOUT_NAMES:
+        output = given["output"] = STDOUT
+    if len(given["kinds"] or ()) > 1:
         raise click.UsageError(f"--output {output} is one file, --save names several: name one, or give a folder.")
     if given["resume"]:
         raise click.UsageError("--resume looks for results in a folder: it has no meaning with --output FILE.")
-    if output in given["photos"] and output != STDOUT:
+    if output in given["photos"] and output != STDOUT and not given["overwrite"]:
         raise click.UsageError(f"-o {output} would replace the photo itself: name another file.")
     if output == STDOUT and sys.stdout.isatty():
         raise click.UsageError("--output - writes a PNG to standard output, which is a terminal: pipe it somewhere.")
@@ -199,8 +237,33 @@ def _check_output(given: dict[str, Any]) -> None:
         raise click.UsageError("--json and --output - both want standard output: give --output a file.")
 
 
+def check_named_file(given: dict[str, Any], files: Sequence[PhotoFile]) -> None:
+    """Refuse a file of ``--output`` that cannot hold the result of these inputs; without ``--save``, decide its kind.
+
+    Raises:
+        click.UsageError: exit code 2.
+    """
+    output: Path = given["output"]
+    suffix = output.suffix.lower()
+    if len(files) > 1:
+        raise click.UsageError(f"--output {output} is a file, for the result of one photo: give a folder.")
+    if files[0].is_video:
+        if suffix not in VIDEO_SUFFIXES:
+            raise click.UsageError(f"--output {output} is a picture's name, {files[0].path} is a video: name a .mp4.")
+        return
+    kind = (given["kinds"] or _DEFAULT_KINDS.get(suffix, ("cutout",)))[0]
+    given["kinds"] = (kind,)
+    if suffix in KINDS[kind].suffixes or not suffix or is_stream(output) or output == STDOUT:
+        return
+    others = [f"--save {name}" for name in RESULTS if suffix in KINDS[name].suffixes]
+    advice = f", or give {' or '.join(others)}" if others else ""
+    raise click.UsageError(
+        f"--output {output}: a {kind} can be written as {', '.join(KINDS[kind].suffixes)}: name one of these{advice}."
+    )
+
+
 def _is_file_name(path: Path) -> bool:
-    """Whether a path means a file: standard output, an existing file, or a new name that ends as one of a result."""
+    """Whether a path means a file: standard output, an existing file, or a new name that ends as files do."""
     if path.is_dir():
         return False
     return path == STDOUT or path.exists() or path.suffix.lower() in _FILE_SUFFIXES

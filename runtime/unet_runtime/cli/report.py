@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from unet_runtime.core.errors import INPUTS_FAILED, OK, UnetRuntimeError
+from unet_runtime.core.text import printable, to_json
+from unet_runtime.io.sources import LeftOut
 from unet_runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from unet_runtime.io.coco_set import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,11 @@ class Done(NamedTuple):  # not a dataclass: half a millisecond of a cold start
     summary: str = ""
     """Areas of all classes but the background, for people."""
     piped: bytes = b""
-    """A result for standard output."""
+    """A result for standard output, or for the pipe or device in ``written``."""
+    entry: Entry | None = None
+    """The photo in a data set, see ``io.coco_set``."""
+    was_done: bool = False
+    """Its results were there already."""
 
 
 def describe(segmenter: Segmenter) -> str:
@@ -43,7 +51,7 @@ class Report:
     """Counts and prints.
 
     Args:
-        total: how many photos and videos there are to do.
+        total: how many photos and videos there are.
         segmenter: what runs.
         as_json: one line of JSON per photo on standard output, instead of text.
         quiet_stdout: standard output belongs to a result.
@@ -68,6 +76,7 @@ class Report:
         self._clock = clock
         self._start = clock()
         self._shows_progress = progress and total > 1 and sys.stderr.isatty()
+        self._has_failed = False
         self.done = self.failed = self.skipped = 0
 
     def begin(self) -> None:
@@ -77,7 +86,9 @@ class Report:
     def add(self, path: Path, done: Done | None, error: UnetRuntimeError | None = None) -> None:
         """Report one more photo: what came of it, or why it failed."""
         self._erase()
-        if done is not None:
+        if done is not None and done.was_done:
+            self.skip(path, done.written)
+        elif done is not None:
             self.done += 1
             self._print_done(path, done)
         else:
@@ -89,11 +100,25 @@ class Report:
         if self._shows_progress:
             click.echo(self.progress(), err=True, nl=False)
 
+    def fail(self, error: UnetRuntimeError) -> None:
+        """Report what is no photo's problem: the run ends with an error."""
+        self._erase()
+        logger.error("%s", error)
+        self._has_failed = True
+
     def skip(self, path: Path, results: Sequence[Path]) -> None:
         """Report a photo whose results are there already."""
         self.skipped += 1
         if self._as_json:
             _print_json({"photo": str(path), "skipped": True, "results": list(map(str, results))})
+
+    def leave_out(self, kind: LeftOut) -> None:
+        """Report pictures of folders that are not segmented, and why: one line for all of a kind."""
+        self._erase()
+        logger.warning("%s", kind)
+        if self._as_json:
+            for path in kind.paths:
+                _print_json({"photo": str(path), "left_out": f"{kind.kind}: {kind.reason}"})
 
     def end(self) -> int:
         """Print the summary, where there is something to sum up.
@@ -105,34 +130,36 @@ class Report:
         if self.skipped:
             logger.info("%d photos were done before", self.skipped)
         if not self.failed:
-            return OK
-        untried = self._total - self.done - self.failed
+            return INPUTS_FAILED if self._has_failed else OK
+        total = self._total - self.skipped
+        untried = total - self.done - self.failed
         rest = f", {untried} not tried (--on-error stop)" if untried else ""
-        logger.warning("%d of %d photos failed, %d written%s", self.failed, self._total, self.done, rest)
+        logger.warning("%d of %d photos failed, %d written%s", self.failed, total, self.done, rest)
         return INPUTS_FAILED
 
     def interrupted(self) -> None:
         """Print how far the run came, and how to go on."""
         self._erase()
-        if self._total > 1:
-            logger.warning("stopped after %d of %d photos: --resume does the rest", self.done, self._total)
+        total = self._total - self.skipped
+        if total > 1:
+            logger.warning("stopped after %d of %d photos: --resume does the rest", self.done, total)
 
     def progress(self) -> str:
         """``123 of 1000   45.2 photos/s   0:19 left``."""
-        count = self.done + self.failed
+        count, total = self.done + self.failed, self._total - self.skipped
         seconds = self._clock() - self._start
         rate = count / seconds if seconds else 0.0
-        left = round((self._total - count) / rate) if rate else 0
-        return f"{count} of {self._total}   {rate:.1f} photos/s   {left // 60}:{left % 60:02d} left"
+        left = round((total - count) / rate) if rate else 0
+        return f"{count} of {total}   {rate:.1f} photos/s   {left // 60}:{left % 60:02d} left"
 
     def _print_done(self, path: Path, done: Done) -> None:
-        if done.piped:
+        if done.piped and not done.written:
             sys.stdout.buffer.write(done.piped)
             sys.stdout.buffer.flush()
         results = list(map(str, done.written))
         if not self._as_json:
             summary = f"{done.summary} " if done.summary else ""
-            click.echo(f"{path}: {summary}-> {', '.join(results) or 'standard output'}", err=self._to_stderr)
+            click.echo(printable(f"{path}: {summary}-> {', '.join(results) or 'standard output'}"), err=self._to_stderr)
             return
         spec, backend = self._segmenter.spec, self._segmenter.backend
         model = {"model": spec.name, "precision": spec.precision, "engine": backend.engine, "device": backend.device}
@@ -144,4 +171,4 @@ class Report:
 
 
 def _print_json(content: dict[str, object]) -> None:
-    click.echo(json.dumps(content, ensure_ascii=False))
+    click.echo(to_json(content))

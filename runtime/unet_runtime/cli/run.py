@@ -6,11 +6,12 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -18,17 +19,22 @@ from unet_runtime import __version__
 from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
-from unet_runtime.core.errors import ImageError, OutputError, SourceError
-from unet_runtime.core.files import replacing
+from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
+from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
+from unet_runtime.core.files import is_stream, replacing
 from unet_runtime.core.photo import open_photo, photo_size
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.coco import areas_by_name, require_contours
-from unet_runtime.io.jobs import PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
+from unet_runtime.io.jobs import Outcome, PixelBudget, Plan, Pool, map_in_order, models_to_load, plan
 from unet_runtime.io.kind import Checkpoint, Metadata
-from unet_runtime.io.sinks import encode, is_current, result_path, save, stamp
-from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
+from unet_runtime.io.places import Places
+from unet_runtime.io.sinks import encode, result_path, save
+from unet_runtime.io.sources import STDIN, LeftOut, PhotoFile, find
+from unet_runtime.io.stamps import is_current, stamp
 from unet_runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from unet_runtime.io.coco_set import DataSet
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +43,11 @@ _SWITCH_SECONDS = 0.0005
 
 _QUIET, _VERBOSE = -1, 1  # of ``verbosity``
 
+_STDIN_FILE = Path("/dev/stdin")  # where a shell has redirected a file to it, that file
+
 
 @click.command(cls=GroupedCommand, epilog=options.EXAMPLES)
-@click.argument("photos", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("photos", nargs=-1, type=PathName(allow_dash=True))
 @options.result_options
 @options.many_options
 @options.model_options
@@ -49,9 +57,10 @@ _QUIET, _VERBOSE = -1, 1  # of ``verbosity``
 def command(**given: Any) -> int:
     """Segment PHOTOS: files, folders (searched recursively), patterns, videos, or - for standard input.
 
-    Writes PHOTO.mask.png (pixel value = class id, at the photo's own size), PHOTO.overlay.png, PHOTO.cutout.png (RGBA),
-    PHOTO.probabilities.npz (float16, height x width x classes, for numpy.load) and PHOTO.json (COCO: areas, bounding
-    boxes, outlines). A video becomes VIDEO.overlay.mp4 (or .mask, .cutout), without sound.
+    Writes PHOTO.mask.png (greyscale, pixel value = class id, at the photo's own size), PHOTO.palette.png (the same in
+    the classes' colours), PHOTO.overlay.png, PHOTO.cutout.png (RGBA), PHOTO.probabilities.npz (float16, height x width
+    x classes, for numpy.load) and PHOTO.json (COCO: areas, bounding boxes, outlines). A video becomes VIDEO.overlay.mp4
+    (or .mask, .cutout), without sound. What others made is not replaced: see --overwrite.
 
     Exit codes: 0 all done, 1 some photos failed, 2 wrong usage, 3 model or engine, 130 interrupted, 143 terminated.
     """
@@ -59,12 +68,12 @@ def command(**given: Any) -> int:
     options.check(given)
     if given["webcam"] is not None:
         return _webcam(given)
-    if "json" in (given["kinds"] or ()):
+    if "json" in (given["kinds"] or ()) or given["coco"] is not None:
         require_contours(given["contours"])
-    files = find_photos(given["photos"], given["output_dir"], strict=False)
-    if given["output"] is not None and (len(files) > 1 or files[0].is_video):
-        raise click.UsageError(f"--output {given['output']} is a file, for the result of one photo: give a folder.")
-    return _run(files, given)
+    files, left_out = find(given["photos"], given["output_dir"], strict=False)
+    if given["output"] is not None:
+        options.check_named_file(given, files)
+    return _run(files, left_out, given)
 
 
 class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold start
@@ -77,13 +86,15 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     max_pixels: int | None
     tile: float | None
     metadata: Metadata
+    places: Places
     stdin: bytes = b""
     """The photo that came through standard input."""
+    data_set: DataSet | None = None
+    """What ``--coco`` makes of all photos."""
 
     @classmethod
-    def of(cls, given: dict[str, Any], segmenter: Segmenter) -> Settings:
+    def of(cls, given: dict[str, Any], files: Sequence[PhotoFile], segmenter: Segmenter) -> Settings:
         """Read them from the command's parameters, and the photo from standard input where it is named."""
-        default = ("cutout",) if given["output"] is not None else options.DEFAULT_RESULTS
         metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
@@ -92,54 +103,65 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
         return cls(
-            given["kinds"] or default,
+            given["kinds"] or options.DEFAULT_RESULTS,
             given["output"],
             given["kinds"] or ("overlay",),
             given["max_pixels"] or None,
             given["tile"],
             metadata,
+            _places(given, files),
             stdin,
         )
 
     def paths(self, file: PhotoFile) -> list[Path]:
         """List the files that one photo or video results in."""
+        if self.output is not None:
+            return [self.output]
         if file.is_video:
             return [file.output_dir / f"{file.stem}.{kind}.mp4" for kind in self.video_kinds]
         return [result_path(kind, file.output_dir, file.stem) for kind in self.kinds]
 
     def is_done(self, file: PhotoFile) -> bool:
-        """Whether ``--resume`` may leave it out; a video is done when its results are there."""
-        return is_current(file.path, self.paths(file), "" if file.is_video else self.metadata.stamp)
+        """Whether ``--resume`` may leave it out."""
+        return is_current(file.path, self.paths(file), self.metadata.stamp)
 
 
-def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
+def _places(given: dict[str, Any], files: Sequence[PhotoFile]) -> Places:
+    """What the run reads stays; but who insists on one named file may mean the photo itself."""
+    read = [] if given["model"] is None else [given["model"]]
+    if given["output"] is None or not given["overwrite"]:
+        read += [_STDIN_FILE if file.path == STDIN else file.path for file in files if not file.problem]
+    return Places(read, overwrite=given["overwrite"])
+
+
+def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any]) -> int:
     """Segment the photos, several at a time where there are several, and then the videos, one by one."""
     shares = plan(sum(not file.is_video for file in files), given["threads"])
     segmenter = _load(given, shares.threads)
-    settings = Settings.of(given, segmenter)
-    done = {file for file in files if given["resume"] and settings.is_done(file)}
+    settings = Settings.of(given, files, segmenter)
+    data_set = _data_set(files, given, settings, segmenter)
+    settings = settings._replace(data_set=data_set)
+    if settings.output is not None and not _is_piped(settings.output):
+        settings.places.check(settings.output)
+    done = dict.fromkeys(file for file in files if given["resume"] and settings.is_done(file))  # in their order
     report = Report(
-        len(files) - len(done),
+        len(files),
         segmenter,
         as_json=given["as_json"],
         quiet_stdout=given["output"] == options.STDOUT,
         progress=given["verbosity"] != _QUIET,
     )
     try:
-        report.begin()
-        for file in files:
-            if file in done:
-                report.skip(file.path, settings.paths(file))
+        _announce(report, left_out, [file for file in done if data_set is None or file.is_video], settings)
         engines = _engines(segmenter, shares, given)
         budget = PixelBudget() if shares.workers > 1 else None
-        work = partial(segment, settings=settings, engines=engines, budget=budget)
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        photos = [file for file in files if file not in done and not file.is_video]
-        with closing(map_in_order(work, photos, workers=shares.workers)) as outcomes:
-            for outcome in outcomes:
-                report.add(outcome.item.path, outcome.result, outcome.error)
-                if outcome.error is not None and given["on_error"] == "stop":
-                    return report.end()
+        work = partial(segment, settings=settings, engines=engines, budget=budget, done=done)
+        # A data set needs all of them; those that are done are not segmented again.
+        photos = [file for file in files if not file.is_video and (data_set is not None or file not in done)]
+        if not _segment_photos(photos, work, shares.workers, settings, report, given["on_error"]):
+            return report.end()
+        if data_set is not None:
+            _close_data_set(data_set, report)
         videos = [file for file in files if file not in done and file.is_video]
         if videos and shares.threads != given["threads"]:
             segmenter = _load(given, given["threads"])  # one frame after the other: all threads work on each
@@ -150,7 +172,94 @@ def _run(files: list[PhotoFile], given: dict[str, Any]) -> int:
     except KeyboardInterrupt:
         report.interrupted()
         raise
+    finally:
+        if data_set is not None:
+            data_set.discard()
     return report.end()
+
+
+def _announce(report: Report, left_out: Sequence[LeftOut], skipped: Sequence[PhotoFile], settings: Settings) -> None:
+    """Say what runs, what the folders leave out, and what ``--resume`` skips."""
+    report.begin()
+    for kind in left_out:
+        report.leave_out(kind)
+    for file in skipped:
+        report.skip(file.path, settings.paths(file))
+
+
+def _segment_photos(
+    photos: Sequence[PhotoFile],
+    work: Callable[[PhotoFile, Checkpoint], Done],
+    workers: int,
+    settings: Settings,
+    report: Report,
+    on_error: str,
+) -> bool:
+    """Segment the photos, several at a time; False where an error has stopped the run."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    with closing(map_in_order(work, photos, workers=workers)) as outcomes:
+        for outcome in outcomes:
+            error = _deliver(outcome, settings)
+            report.add(outcome.item.path, None if error else outcome.result, error)
+            if error is not None and on_error == "stop":
+                if settings.data_set is not None:
+                    logger.warning("%s: not written, it would lack the rest", settings.data_set.path)
+                return False
+    return True
+
+
+def _is_piped(path: Path) -> bool:
+    """Whether a result goes to standard output, or into a device or a pipe."""
+    return path == options.STDOUT or is_stream(path)
+
+
+def _deliver(outcome: Outcome[PhotoFile, Done], settings: Settings) -> UnetRuntimeError | None:
+    """Do what the main thread does with a result: a pipe may wait for its reader until Ctrl-C. Returns an error."""
+    done = outcome.result
+    if done is None:
+        return outcome.error
+    try:
+        for path in done.written if done.piped else ():
+            with replacing(path, "see --output", durable=False) as target:
+                target.write(done.piped)
+        if settings.data_set is not None and done.entry is not None:
+            settings.data_set.add(outcome.item.path, done.entry)
+    except OutputError as error:
+        return error
+    return None
+
+
+def _data_set(
+    files: Sequence[PhotoFile], given: dict[str, Any], settings: Settings, segmenter: Segmenter
+) -> DataSet | None:
+    """The data set that ``--coco`` names, begun.
+
+    Raises:
+        OutputError: its place is taken, or cannot be written.
+    """
+    path: Path | None = given["coco"]
+    if path is None:
+        return None
+    from unet_runtime.io.coco_set import DataSet, names_root  # few need it
+
+    photos = [file for file in files if not file.is_video and not file.problem]
+    if any(file.is_video for file in files):
+        logger.info("%s: photos alone, no videos", path)
+    for file in photos:
+        if path in settings.paths(file):
+            raise OutputError(f"{path}: is a result of {file.path}, too: name another file with --coco")
+    if not is_stream(path):
+        settings.places.check(path)
+    root = names_root(given["photos"], [file.path for file in photos if file.path != STDIN])
+    return DataSet(path, segmenter.spec, settings.metadata, root)
+
+
+def _close_data_set(data_set: DataSet, report: Report) -> None:
+    try:
+        data_set.close()
+        logger.info("%s: %d photos, %d annotations", data_set.path, data_set.photos, data_set.annotations)
+    except OutputError as error:
+        report.fail(error)
 
 
 def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
@@ -161,9 +270,15 @@ def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[
 
 
 def segment(
-    file: PhotoFile, checkpoint: Checkpoint, *, settings: Settings, engines: Pool[Segmenter], budget: PixelBudget | None
+    file: PhotoFile,
+    checkpoint: Checkpoint,
+    *,
+    settings: Settings,
+    engines: Pool[Segmenter],
+    budget: PixelBudget | None,
+    done: Container[PhotoFile] = (),
 ) -> Done:
-    """Segment one photo and write its results.
+    """Segment one photo and write its results; of one in ``done``, take what a data set needs from its results.
 
     Raises:
         SourceError, ImageError, OutputError: this photo's problem.
@@ -174,6 +289,10 @@ def segment(
         raise SourceError(file.problem)
     try:
         with _reserved(file, budget):
+            if file in done and settings.data_set is not None:
+                known = settings.data_set.known_entry(settings.paths(file))
+                if known is not None:
+                    return Done(settings.paths(file), entry=known, was_done=True)
             photo = open_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
             checkpoint()
             with engines.borrow() as segmenter:
@@ -197,20 +316,24 @@ def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoin
     piped = b""
     metadata = replace(settings.metadata, photo=file.path.name)
     if settings.output is None:
-        written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint)
-    elif settings.output == options.STDOUT:
-        piped = encode(result, settings.kinds[0], metadata)
+        written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint, settings.places)
     else:
-        with replacing(settings.output, "see --output", durable=False) as target:
-            target.write(encode(result, settings.kinds[0], metadata))
-        written = [settings.output]
+        content = encode(result, settings.kinds[0], metadata, settings.output.suffix)
+        if _is_piped(settings.output):
+            piped = content
+        else:
+            settings.places.check(settings.output)
+            with replacing(settings.output, "see --output", durable=False) as target:
+                target.write(content)
+        written = [] if settings.output == options.STDOUT else [settings.output]
     areas = areas_by_name(result)
     shares = []
     for known in result.spec.classes:
         if known.role != "background":
             shares.append(f"{known.name} {areas[known.name]['share']:.0%}")
-    content = {"width": result.photo.width, "height": result.photo.height, "classes": areas}
-    return Done(written, content, ", ".join(shares), piped)
+    described = {"width": result.photo.width, "height": result.photo.height, "classes": areas}
+    entry = None if settings.data_set is None else settings.data_set.entry(result.mask)
+    return Done(written, described, ", ".join(shares), piped, entry)
 
 
 def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:
@@ -218,7 +341,9 @@ def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Re
 
     try:
         paths = settings.paths(file)
-        run_video(segmenter, file.path, dict(zip(settings.video_kinds, paths, strict=True)))
+        for path in paths:
+            settings.places.check(path)
+        run_video(segmenter, file.path, dict(zip(settings.video_kinds, paths, strict=True)), settings.metadata.stamp)
         report.add(file.path, Done(paths))
     except (SourceError, OutputError) as error:
         report.add(file.path, None, error)
@@ -228,9 +353,18 @@ def _webcam(given: dict[str, Any]) -> int:
     from unet_runtime.cli.live import LiveOptions, run_webcam  # photos need nothing of it
 
     chosen = {name: given[name] for name in options.LIVE_OPTIONS if given[name] is not None}
+    chosen["places"] = Places(_read_live(given), overwrite=given["overwrite"])
     segmenter = _load(given, given["threads"])
     logger.info("%s", describe(segmenter))
     return run_webcam(segmenter, LiveOptions(source=given["webcam"], output_dir=given["output_dir"], **chosen))
+
+
+def _read_live(given: dict[str, Any]) -> list[Path]:
+    """What a live view reads and must not replace; who insists may mean the film itself."""
+    read = [] if given["model"] is None else [given["model"]]
+    if not given["overwrite"]:
+        read.append(Path(given["webcam"]))  # a device or a film; an address is no file
+    return read
 
 
 def _load(given: dict[str, Any], threads: int | None) -> Segmenter:

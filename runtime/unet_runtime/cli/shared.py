@@ -8,21 +8,58 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from unet_runtime.cli.quiet import visible_stderr
+from unet_runtime.core.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 """For ``context_settings``."""
 
-PATH = click.Path(path_type=Path)
-COUNT = click.IntRange(min=1)
+
+class PathName(click.Path):
+    """A path, as ``click.Path`` with ``path_type=Path``; the empty one is refused, which Python takes for ".".
+
+    It is what a shell makes of ``"$FOLDER"`` where the variable is not set.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(path_type=Path, **settings)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value) == "" or value == b"":
+            self.fail('"" is no path: is a variable of the shell empty? The current folder is "."', param, ctx)
+        if "\0" in str(value):
+            self.fail(f"{value!r}, expected a path without the character 0", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Real(click.FloatRange):
+    """A finite number in a range: click lets NaN through, which is in none, and infinity where there is no bound."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value}, expected a finite number", param, ctx)
+        return number
+
+
+PATH = PathName()
+MAX_COUNT = 1_000_000_000
+COUNT = click.IntRange(1, MAX_COUNT)
+MAX_THREADS = 1024
+"""More than any machine has cores; engines start as many as they are told, or end the process."""
+THREADS = click.IntRange(1, MAX_THREADS)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")
 
@@ -120,6 +157,20 @@ class NameList(click.ParamType):  # type: ignore[type-arg]  # generic from click
         return names
 
 
+def refuse_model(option: str, path: Path, models: Sequence[Path]) -> None:
+    """Refuse a file to write that is a model: who says ``--json model.onnx`` may have meant the model to measure.
+
+    Raises:
+        click.UsageError: exit code 2.
+    """
+    is_model = path.suffix.lower() in (".onnx", ".tflite", ".keras")
+    with suppress(OSError):
+        for model in models:
+            is_model = is_model or (path.exists() and path.samefile(model))
+    if is_model:
+        raise click.UsageError(f"{option} {path} would replace a model: name models before {option}, or another file")
+
+
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(
@@ -147,8 +198,21 @@ def setup_logging(level: int | None) -> None:
 
 
 class _Handler(logging.Handler):
-    """Prints through click, which knows a closed or redirected standard error."""
+    """Prints through click, which knows a closed or redirected standard error; names are made printable."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), file=visible_stderr(), err=True)
+        # Names come as arguments, and in errors, whose lines are one; the breaks of a message itself stay.
+        record.args = tuple(map(_printable, record.args)) if isinstance(record.args, tuple) else record.args
+        text = printable(prefix + record.getMessage(), lines=True)
+        with suppress(OSError, ValueError):  # standard error is closed or full: there is nobody to tell
+            click.echo(text, file=visible_stderr(), err=True)
+
+
+def _printable(value: object) -> object:
+    return value if isinstance(value, (int, float)) else printable(str(value))
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a result; names in it cannot control the terminal, and line breaks stay."""
+    click.echo(printable(text, lines=True), err=err)

@@ -18,17 +18,27 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.files import temporary_sibling, write_bytes, write_text
+from unet_runtime.core.files import read_regular, temporary_sibling, write_bytes, write_text
+from unet_runtime.core.spec import MAX_BYTES as SPEC_BYTES
 from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.text import one_line
+
+if TYPE_CHECKING:
+    import zipfile
 
 SPEC_NAME = "unet_edge.json"
 """Name of the spec: zip entry, file in assets.extra, and (less ``.json``) metadata key."""
 
+MAX_BYTES = 2**31
+"""A model file has fewer: neither a protobuf message nor a flatbuffer can be longer."""
+
+_SHOWN = 5  # names in a message
 _ONNX_SPEC_KEY = "unet_edge"
 _ONNX_DIGEST_KEY = "unet_edge.sha256"
 _ONNX_METADATA_FIELD = 14  # ModelProto.metadata_props, repeated StringStringEntryProto {key = 1, value = 2}
@@ -64,26 +74,34 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         'int8'
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite made by unet-export") from error
-    except OSError as error:
-        raise ModelFileError(f"{path}: model file cannot be read ({error.strerror})") from error
+    content = _read_model(path)
     if path.suffix not in _SPEC_READERS:
         raise ModelFileError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(_SPEC_READERS)}")
     _verify(path, content)
     try:
         text = _SPEC_READERS[path.suffix](content)
-    except ModelFileError:
-        raise
+        spec = None if text is None else ModelSpec.from_json(text)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     except Exception as error:  # its digest is right, its container is not: zipfile raises what it stumbles over
         raise ModelFileError(
             f"{path}: its spec cannot be read ({type(error).__name__}: {error}): export it with unet-export"
         ) from error
-    if text is None:
+    if spec is None:
         raise ModelFileError(f"{path}: carries no model spec: export it with unet-export")
-    return Artifact(path, ModelSpec.from_json(text), content)
+    return Artifact(path, spec, content)
+
+
+def _read_model(path: Path) -> bytes:
+    try:
+        return read_regular(path, MAX_BYTES)
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite made by unet-export") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"{path}: model file cannot be read ({reason})") from error
+    except MemoryError as error:
+        raise ModelFileError(f"{path}: model file is too large for this machine's memory") from error
 
 
 def _verify(path: Path, content: bytes) -> None:
@@ -132,38 +150,24 @@ def _varint(value: int) -> bytes:
 
 
 def _onnx_spec(content: bytes) -> bytes | None:
-    """Walk the message's top level (a dozen fields; the graph is skipped by its length)."""
-    for number, payload in _fields(memoryview(content)):
+    """Walk the message's top level (a dozen fields; the graph is skipped by its length).
+
+    Raises:
+        ModelFileError: no protobuf message, or one that refers to other files.
+    """
+    from unet_runtime.core import protobuf
+
+    message = memoryview(content)
+    if protobuf.has_external_tensors(message):
+        raise ModelFileError(
+            "its weights are in another file (external data), which its digest does not cover: save it as one file"
+        )
+    for number, payload in protobuf.messages(message):
         if number == _ONNX_METADATA_FIELD:
-            entry = dict(_fields(payload))
+            entry = dict(protobuf.messages(payload))
             if bytes(entry.get(1, b"")) == _ONNX_SPEC_KEY.encode():
-                return bytes(entry[2])
+                return bytes(entry.get(2, b""))
     return None
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(number, payload) of each length-delimited field; varints are passed over."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        value, position = _read_varint(message, position)
-        if tag & 7 == 2:
-            yield tag >> 3, message[position : position + value]
-            position += value
-        elif tag & 7 != 0:
-            raise ModelFileError(f"not an ONNX model: protobuf wire type {tag & 7} at its top level")
-
-
-def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(message):
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise ModelFileError("not an ONNX model: it ends inside a protobuf number")
 
 
 def append_to_tflite(model: bytes, spec: ModelSpec) -> bytes:
@@ -188,9 +192,24 @@ def _zip_spec(content: bytes) -> bytes | None:
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return archive.read(SPEC_NAME)
+            return read_entry(archive, SPEC_NAME, SPEC_BYTES)
     except (KeyError, zipfile.BadZipFile):
         return None
+
+
+def read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """An entry of a zip, read only as far as it is allowed to be long: a small file may hold gigabytes of zeros.
+
+    Raises:
+        KeyError: there is no such entry.
+        ModelFileError: it is longer than ``limit`` bytes.
+        zipfile.BadZipFile: it is damaged.
+    """
+    with archive.open(name) as entry:
+        content = entry.read(limit + 1)
+    if len(content) > limit:
+        raise ModelFileError(f"its entry {name} has more than {limit:,} bytes")
+    return content
 
 
 def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> None:
@@ -234,17 +253,36 @@ def read_saved_model_spec(folder: str | os.PathLike[str]) -> ModelSpec:
     folder = Path(folder)
     extra = folder / "assets.extra"
     try:
-        recorded = json.loads((extra / _SUMS_NAME).read_text(encoding="utf-8"))
-        text = (extra / SPEC_NAME).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{folder}: no SavedModel made by unet-export ({error})") from error
-    actual = _sums(folder)
+        recorded = json.loads(read_regular(extra / _SUMS_NAME, SPEC_BYTES))
+        text = read_regular(extra / SPEC_NAME, SPEC_BYTES)
+        if not isinstance(recorded, dict):
+            raise ValueError(f"{_SUMS_NAME} holds no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"{folder}: no SavedModel made by unet-export ({one_line(error)})") from error
+    try:
+        actual = _sums(folder)
+    except OSError as error:
+        raise ModelFileError(f"{folder}: cannot be read ({error})") from error
     differing = sorted(name for name in {*recorded, *actual} if recorded.get(name) != actual.get(name))
     if differing:
-        raise ModelFileError(f"{folder}: damaged: {', '.join(differing)}: copy the folder again")
-    return ModelSpec.from_json(text)
+        shown = ", ".join(differing[:_SHOWN]) + (f" and {len(differing) - _SHOWN} more" if differing[_SHOWN:] else "")
+        raise ModelFileError(f"{folder}: damaged: {shown}: copy the folder again")
+    try:
+        return ModelSpec.from_json(text)
+    except ModelFileError as error:
+        raise ModelFileError(f"{folder}: {error}") from error
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS_NAME)
-    return {path.relative_to(folder).as_posix(): _hex_digest(path.read_bytes()).decode() for path in files}
+    """SHA-256 of every file; of what is none (a pipe, a device), a text that no file has."""
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name == _SUMS_NAME or path.is_dir():
+            continue
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file():
+            sums[name] = "no file"
+            continue
+        with path.open("rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums

@@ -23,6 +23,8 @@ MODEL = 3
 """Model, engine or missing dependency."""
 GATE = 4
 """The parity or accuracy gate failed."""
+INTERNAL = 70
+"""An error that nobody expected (``EX_SOFTWARE`` of sysexits.h)."""
 INTERRUPTED = 130
 TERMINATED = 143
 

@@ -1,23 +1,31 @@
-"""File, Pillow image or array -> Pillow image: mode RGB, 8 bit, upright."""
+"""File, Pillow image or array -> Pillow image: sRGB (mode RGB), 8 bit, upright.
+
+What is not plain about a photo is logged once: values that were scaled, a colour profile that cannot be used, frames
+that were left out.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import logging
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from unet_runtime.core import decoders
 from unet_runtime.core.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL import ImageFile
+
+logger = logging.getLogger(__name__)
 
 Photo = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 """A path, a Pillow image of any mode, or uint8 (H, W, 3) RGB."""
@@ -28,9 +36,14 @@ _BACKDROP = (255, 255, 255)
 PILLOW_LIMIT = -1
 """For ``open_photo``: the limit that Pillow has when the photo is opened."""
 
-_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF
+ALPHA = "unet_edge_alpha"
+"""Key of ``Image.info`` under which a photo that has transparent pixels keeps its opacity, a picture of mode L."""
 
-_PREFIX = 16  # bytes by which Pillow's decoders recognise their format
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF
+_PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 262, 0, 339, 1  # TIFF
+
+_MOST_NOTES = 4096
+_OPAQUE = 255
 _BAND_PIXELS = 1 << 20
 
 
@@ -41,26 +54,106 @@ def open_photo(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | Non
         source: a path or a binary file object.
         max_pixels: most pixels (width x height) that are decoded, against decompression bombs: small files that fill
             the memory. ``PILLOW_LIMIT`` takes Pillow's: an error above twice ``PIL.Image.MAX_IMAGE_PIXELS``, which is
-            178,956,970 unless someone set it. None: no limit but what Pillow's decoders of WebP, GIF, ICO and
-            uncompressed TIFF check by themselves.
+            178,956,970 unless someone set it. None: no limit but what Pillow's decoders of WebP, GIF and uncompressed
+            TIFF check by themselves.
 
     Returns:
-        Pillow image, mode RGB, 8 bit, turned upright as its EXIF orientation says.
+        Pillow image, mode RGB, 8 bit, turned upright as its EXIF orientation says. Colours are sRGB: a colour profile
+        is applied. More than 8 bits are scaled as core/levels.py says.
 
     Raises:
-        ImageError: not an image, truncated, unreadable, or with more than ``max_pixels`` pixels.
+        ImageError: not an image, truncated, unreadable, a camera's raw file, or with more than ``max_pixels`` pixels.
     """
     is_path = isinstance(source, (str, os.PathLike))
     name = f"{source if is_path else getattr(source, 'name', 'input')}: "
     with _image_errors(name), contextlib.ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
-            image = _identify(stack.enter_context(Path(source).open("rb")), os.fspath(source))
-        else:
-            image = _identify(source, "")
-        _check_pixels(image.size, max_pixels)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # in place: a copy would double the peak of memory
-        return _rgb(image)
+            return _decode(stack.enter_context(Path(source).open("rb")), os.fspath(source), max_pixels, name)
+        return _decode(_seekable(source), "", max_pixels, name)
+
+
+def _seekable(file: IO[bytes]) -> IO[bytes]:
+    try:
+        file.seek(0)
+    except (AttributeError, io.UnsupportedOperation):  # a pipe
+        return io.BytesIO(file.read())
+    return file
+
+
+def _decode(file: IO[bytes], path: str, max_pixels: int | None, name: str) -> Image.Image:
+    check = functools.partial(_check_pixels, max_pixels=max_pixels)
+    image = decoders.open_image(file, path, check)
+    notes = [_frames_note(image, file, path)]
+    is_deep = _is_deep(image)
+    image.load()
+    if is_deep:
+        notes.append(_scale_deep(image, file, path))
+    profile = _profile(image) or _profile_beside(image, file)
+    # In place: a copy would double the peak of memory. A decoder of JPEG XL turns the picture, whatever EXIF says.
+    if image.format != "JXL" or getattr(image, "jpeg", False):
+        ImageOps.exif_transpose(image, in_place=True)
+    rgb, more = _rgb(image, profile)
+    rgb.info.pop("icc_profile", None)
+    for note in (*notes, *more):
+        _say(note and name + note)
+    return rgb
+
+
+def _frames_note(image: ImageFile.ImageFile, file: IO[bytes], path: str) -> str:
+    if image.format == "MPO":  # the further pictures are other views, or a gain map, of the first
+        return ""
+    if image.format == "GIF":  # it looks for the next frame, and forgets the first
+        image = decoders.open_image(file, path, lambda size: None)
+    try:
+        more = getattr(image, "is_animated", False)
+    except Exception:  # what follows the first frame may be damaged
+        return ""
+    pages = "pages" if image.format == "TIFF" else "frames"
+    return f"has several {pages}: the first one is taken" if more else ""
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    if image.format not in ("PNG", "TIFF") or image.mode not in ("RGB", "RGBA"):
+        return False
+    from unet_runtime.core import levels
+
+    return levels.is_deep(image)
+
+
+def _scale_deep(image: ImageFile.ImageFile, file: IO[bytes], path: str) -> str:
+    from unet_runtime.core import levels
+
+    if not levels.may_hold_fewer_bits(image):
+        return ""
+    low = decoders.open_image(file, path, lambda size: None)
+    levels.read_low_bytes(low)
+    low.load()
+    return levels.deep_to_8_bit(image, low)
+
+
+def _profile(image: Image.Image) -> bytes:
+    if "icc_profile" not in image.info and "exif" not in image.info:
+        return b""
+    from unet_runtime.core import colour
+
+    with contextlib.suppress(Exception):  # EXIF may hold anything
+        return colour.profile_of(image)
+    return b""
+
+
+def _profile_beside(image: Image.Image, file: IO[bytes]) -> bytes:
+    if image.format != "JPEG2000":
+        return b""
+    from unet_runtime.core.containers import jpeg_2000_profile
+
+    return jpeg_2000_profile(file)
+
+
+@functools.lru_cache(maxsize=_MOST_NOTES)
+def _say(note: str) -> None:
+    """Log a note once, however often its photo is opened."""
+    if note:
+        logger.warning("%s", note)
 
 
 @contextlib.contextmanager
@@ -74,8 +167,8 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}no such file, expected a photo") from error
     except (PermissionError, IsADirectoryError) as error:
         raise ImageError(f"{name}cannot be read ({error.strerror}), expected a photo") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}not an image Pillow can read (JPEG, PNG, WebP, TIFF, BMP, GIF, ...)") from error
+    except decoders.RefusedError as error:
+        raise ImageError(f"{name}{error}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}too many pixels ({error})") from error
     except MemoryError as error:
@@ -91,7 +184,7 @@ def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """
     try:
         with Path(path).open("rb") as file:
-            return _identify(file, os.fspath(path)).size
+            return decoders.image_size(file, os.fspath(path))
     except Exception:  # decoders raise anything; open_photo says what is wrong
         return None
 
@@ -105,59 +198,28 @@ def _check_pixels(size: tuple[int, int], max_pixels: int | None) -> None:
         )
 
 
-def _identify(file: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """As ``Image.open``, without its check of the size.
-
-    That check warns from half its limit on, and both the limit and the filter of warnings are the whole process's, not
-    this call's (https://github.com/python-pillow/Pillow/issues/515).
-    """
-    try:
-        file.seek(0)
-    except (AttributeError, io.UnsupportedOperation):  # a pipe
-        file = io.BytesIO(file.read())
-    prefix = file.read(_PREFIX)
-    tried: set[str] = set()
-    for load_decoders in (_load_jpeg, Image.preinit, Image.init):  # few, common, all: importing them takes time
-        load_decoders()
-        for identifier in tuple(Image.ID):
-            image = None if identifier in tried else _try_decoder(identifier, file, name, prefix)
-            if image is not None:
-                return image
-            tried.add(identifier)
-    raise UnidentifiedImageError(name)
-
-
-def _load_jpeg() -> None:
-    from PIL import JpegImagePlugin  # noqa: F401 - importing it registers it
-
-
-def _try_decoder(identifier: str, file: IO[bytes], name: str, prefix: bytes) -> ImageFile.ImageFile | None:
-    """The picture, its pixels not yet decoded, if this decoder knows the format."""
-    factory, accept = Image.OPEN[identifier]
-    known = accept is None or accept(prefix)
-    if not known or isinstance(known, str):  # a text says which library is missing
-        return None
-    file.seek(0)
-    try:
-        return factory(file, name)
-    except (SyntaxError, IndexError, TypeError, struct.error):  # Pillow's way to say "not mine"
-        return None
-
-
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image -> mode RGB, 8 bit, upright, same picture; ``image`` itself where it is that already.
+    """Any Pillow image -> mode RGB, sRGB, 8 bit, upright, same picture; ``image`` itself where it is that already.
 
-    Transparent pixels are laid on white, 16-bit and 32-bit greys keep their top 8 bits of 16, and
-    floating-point greys are taken as 0..1 if none is above 1, else as 0..255.
+    Transparent pixels are laid on white. A colour profile (``image.info["icc_profile"]``) is applied. Greys of more
+    than 8 bits are scaled as core/levels.py says.
 
     Raises:
         ImageError: a picture without pixels, or one whose file turns out to be damaged when it is decoded.
     """
-    with _image_errors(f"picture of {image.width}x{image.height} pixels: "):
+    name = f"picture of {image.width}x{image.height} pixels: "
+    with _image_errors(name):
         _check_not_empty(image)
         image.load()  # an image that was opened is decoded only now
+        profile = _profile(image)
         turned = image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
-        return _rgb(ImageOps.exif_transpose(image) if turned else image)
+        upright = ImageOps.exif_transpose(image) if turned else image
+        rgb, notes = _rgb(upright, profile, keep=None if turned else image)
+        if rgb is not image:
+            rgb.info.pop("icc_profile", None)
+        for note in notes:
+            _say(note and name + note)
+        return rgb
 
 
 def any_photo(photo: Photo) -> Image.Image:
@@ -184,36 +246,71 @@ def _check_not_empty(image: Image.Image) -> None:
         raise ImageError(f"picture of {image.size[0]}x{image.size[1]} pixels, expected at least 1x1")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """``image`` itself where it is RGB already."""
+def _rgb(image: Image.Image, profile: bytes, keep: Image.Image | None = None) -> tuple[Image.Image, list[str]]:
+    """Bring an upright picture to RGB, 8 bit, sRGB; it itself where it is that already.
+
+    Args:
+        image: of any mode, decoded.
+        profile: ICC; empty for sRGB.
+        keep: a picture that must stay as it is.
+
+    Returns:
+        (the picture, what was done that is worth a word).
+    """
     _check_not_empty(image)
-    if image.mode == "RGB":
-        return image
+    notes = []
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey_to_8_bit(np.asarray(image))).convert("RGB")
+        from unet_runtime.core import levels
+
+        # What Pillow does not apply to more than 8 bits.
+        tags = getattr(image, "tag_v2", None)
+        is_negative = tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        is_unsigned = tags is not None and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,)
+        image, note = levels.grey_to_8_bit(image, is_unsigned=is_unsigned)
+        image = ImageOps.invert(image) if is_negative else image
+        notes.append(note)
+    if image.mode in ("La", "RGBa"):  # Pillow turns premultiplied grey into nothing else
+        image = image.convert(image.mode.upper())
+    if profile:
+        image, note = _srgb(image, profile, keep)
+        notes.append(note)
     if image.has_transparency_data:
-        # Pillow turns premultiplied grey into nothing else.
-        return _on_backdrop(image.convert("LA") if image.mode == "La" else image)
-    return image.convert("RGB")
+        return _on_backdrop(image), notes
+    return (image if image.mode == "RGB" else image.convert("RGB")), notes
+
+
+def limit_opacity(opacity: npt.NDArray[np.uint8], photo: Image.Image) -> npt.NDArray[np.uint8]:
+    """Lower the opacity of a cut-out, uint8 (H, W), to the photo's own, in place: what was transparent stays so."""
+    alpha = photo.info.get(ALPHA)
+    if isinstance(alpha, Image.Image) and alpha.size == opacity.shape[::-1]:
+        np.minimum(opacity, np.asarray(alpha), out=opacity)
+    return opacity
+
+
+def _srgb(image: Image.Image, profile: bytes, keep: Image.Image | None) -> tuple[Image.Image, str]:
+    from unet_runtime.core import colour
+
+    if image is keep and not colour.is_srgb(profile):
+        image = image.copy()
+    try:
+        return colour.to_srgb(image, profile), ""
+    except colour.ProfileError as error:
+        return image, f"its colour profile is not used, its colours are taken for sRGB ({error})"
 
 
 def _on_backdrop(image: Image.Image) -> Image.Image:
     """In bands of rows: an RGBA copy beside photo and result would be a third of the peak of memory."""
     flat = Image.new("RGB", image.size, _BACKDROP)
+    opacity: Image.Image | None = None
     rows = max(1, _BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        flat.paste(band, (0, top), band.getchannel("A"))
+        alpha = band.getchannel("A")
+        flat.paste(band, (0, top), alpha)
+        if opacity is None and alpha.getextrema()[0] != _OPAQUE:
+            opacity = Image.new("L", image.size, _OPAQUE)
+        if opacity is not None:
+            opacity.paste(alpha, (0, top))
+    if opacity is not None:
+        flat.info[ALPHA] = opacity
     return flat
-
-
-def _grey_to_8_bit(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """(H, W) of 16 or 32-bit integers in 0..65535, or floats -> uint8 (H, W)."""
-    if values.dtype.kind == "f":
-        finite = np.nan_to_num(values)
-        scale = 255 if finite.max(initial=0) <= 1 else 1
-        levels = np.clip(np.rint(finite * scale), 0, 255)
-    else:
-        levels = np.clip(values, 0, 65535).astype(np.uint32) >> 8
-    result: npt.NDArray[np.uint8] = levels.astype(np.uint8)
-    return result

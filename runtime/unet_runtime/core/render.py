@@ -1,4 +1,4 @@
-"""Pictures for people: palette masks, overlays, cut-outs."""
+"""Pictures of a result: masks, overlays, cut-outs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ OVERLAY_STRENGTH = 0.5
 """Share of the class colour in an overlay's pixel."""
 
 
+def mask_image(mask: npt.NDArray[np.uint8]) -> Image.Image:
+    """Class ids (H, W) -> mode L image: pixel value = class id, for every program that reads greyscale."""
+    return Image.fromarray(mask)
+
+
 def palette_image(mask: npt.NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
-    """Class ids (H, W) -> mode P image: pixel value = class id, coloured as the spec says."""
+    """Class ids (H, W) -> mode P image: pixel value = class id, coloured as the spec says.
+
+    Many programs (OpenCV, scikit-image, TensorFlow) read the colours of such a file, not its pixel values.
+    """
     image = Image.frombytes("P", (mask.shape[1], mask.shape[0]), mask.tobytes())
     image.putpalette(palette(spec))
     return image

@@ -12,6 +12,7 @@ from PIL import Image
 
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import Placement
+from unet_runtime.core.photo import limit_opacity
 from unet_runtime.core.spec import ModelSpec
 
 
@@ -37,7 +38,11 @@ class Pictures:
     """The pictures that every result can make of itself."""
 
     def mask_image(self: Result) -> Image.Image:
-        """Mode P: pixel value = class id."""
+        """Mode L: pixel value = class id."""
+        return render.mask_image(self.mask)
+
+    def palette_image(self: Result) -> Image.Image:
+        """Mode P: pixel value = class id, coloured as the spec says."""
         return render.palette_image(self.mask, self.spec)
 
     def overlay(self: Result) -> Image.Image:
@@ -76,8 +81,11 @@ class Segmentation(Pictures):
 
     @property
     def opacity(self) -> npt.NDArray[np.uint8]:
-        """Opacity of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground."""
-        return self._once("opacity", lambda: masks.opacity(self._planes, self.photo.size, self.spec))
+        """Opacity of each pixel in a cut-out, uint8 (H, W): 0 background .. 255 foreground; at most the photo's own."""
+        return self._once("opacity", self._opacity)
+
+    def _opacity(self) -> npt.NDArray[np.uint8]:
+        return limit_opacity(masks.opacity(self._planes, self.photo.size, self.spec), self.photo)
 
     def probability_bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Probabilities at the photo's own size, a band of rows at a time: memory stays bounded whatever the size.

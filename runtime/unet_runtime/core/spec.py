@@ -7,17 +7,32 @@ mean or class list of its own. docs/model-spec.md describes the JSON form.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.text import one_line, printable
 
 SCHEMA = 3
 """What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
 input; whatever 1 and 2 say can be said in it."""
 
 _READABLE = (1, 2, SCHEMA)
+
+MAX_BYTES = 1_000_000
+"""A spec's JSON is at most so long; those of ``unet-train`` have some 2,000 bytes."""
+
+MAX_SIDE = 16_384
+"""Pixels of a side of input and output, at most."""
+
+MAX_VALUES = 1 << 28
+"""Numbers in an input or an output, at most: height x width x channels."""
+
+MAX_TEXT = 1000
+"""Characters of a name, at most; twenty times as many of the command and the data that provenance records."""
 
 Fit = Literal["stretch", "letterbox"]
 Resample = Literal["bilinear"]
@@ -128,21 +143,16 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         _check_schema(self.schema)
-        for where, grid in (("input", self.input), ("output", self.output)):
-            for side in ("height", "width"):
-                size = getattr(grid, side)
-                _check(f"{where}.{side}", size, isinstance(size, int) and size > 0, "a positive number of pixels")
+        for name in ("name", "architecture", "license"):
+            _check_text(name, getattr(self, name), MAX_TEXT)
+        _check_grids(self.input, self.output, len(self.classes))
         _check_one_of("input.fit", self.input.fit, FITS)
         _check_one_of("input.resample", self.input.resample, get_args(Resample))
         _check_one_of("output.activation", self.output.activation, get_args(Activation))
         _check_one_of("precision", self.precision, get_args(Precision))
-        margin, shorter = self.input.margin, min(self.input.height, self.input.width)
-        fits = isinstance(margin, int) and 0 <= 2 * margin < shorter
-        _check("input.margin", margin, fits, f"0 or more pixels, and less than half of {shorter}")
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
-        for index, entry in enumerate(self.classes):
-            _check_one_of(f"classes[{index}].role", entry.role, ROLES)
-            _check(f"classes[{index}].color", entry.color, _is_color(entry.color), "three integers in 0..255")
+        _check_classes(self.classes)
+        _check_provenance(self.provenance)
 
     def __repr__(self) -> str:
         sizes = f"{self.input.width}x{self.input.height} -> {self.output.width}x{self.output.height}"
@@ -172,10 +182,12 @@ class ModelSpec:
         Raises:
             ModelFileError: not JSON, a missing or unknown field, or a value the contract refuses.
         """
+        if len(text) > MAX_BYTES:
+            raise ModelFileError(f"model spec has {len(text):,} bytes, expected at most {MAX_BYTES:,}")
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ModelFileError(f"model spec is not JSON ({error}): export the model again") from error
+            data = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_repeats)
+        except (ValueError, RecursionError) as error:
+            raise ModelFileError(f"model spec is not JSON ({one_line(error)}): export the model again") from error
         if not isinstance(data, dict):
             raise ModelFileError(f"model spec is a JSON {type(data).__name__}, expected an object")
         # Before the fields: another schema may well have others, and its number says more.
@@ -198,7 +210,9 @@ def _build(kind: type[_T], data: Any, where: str) -> _T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
-        raise ModelFileError(f"model spec: {where} has unknown fields {unknown}, expected some of {sorted(known)}")
+        raise ModelFileError(
+            f"model spec: {where} has unknown fields {_shown(unknown)}, expected some of {sorted(known)}"
+        )
     try:
         return kind(**data)
     except TypeError as error:  # a field without default is missing
@@ -233,14 +247,133 @@ def _check_schema(schema: object) -> None:
         )
 
 
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that is there twice: which of the two counts depends on the reader."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {_shown(repeated)} is there twice")
+    return found
+
+
 def _check(name: str, value: object, ok: bool, expected: str) -> None:
     if not ok:
-        raise ModelFileError(f"model spec: {name} is {value!r}, expected {expected}")
+        raise ModelFileError(f"model spec: {name} is {_shown(value)}, expected {expected}")
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    """A value for a message, however long it is."""
+    text = printable(repr(value))
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _check_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    _check(name, value, value in allowed, f"one of {', '.join(allowed)}")
+    _check(name, value, isinstance(value, str) and value in allowed, f"one of {', '.join(allowed)}")
 
 
-def _is_color(color: tuple[Any, ...]) -> bool:
-    return len(color) == 3 and all(isinstance(channel, int) and 0 <= channel <= 255 for channel in color)
+def _check_text(name: str, value: object, limit: int, *, empty: bool = False) -> None:
+    """Text that can be printed on one line: no control characters, nothing that no encoding has."""
+    ok = isinstance(value, str) and len(value) <= limit and printable(value) == value and (empty or value.strip() != "")
+    _check(name, value, ok, f"text without control characters, at most {limit} characters")
+
+
+def _check_grids(source: InputSpec, result: OutputSpec, channels: int) -> None:
+    """Sizes: typed, within bounds, and the output's are what the input and its margin leave."""
+    for where, grid in (("input", source), ("output", result)):
+        for side in ("height", "width"):
+            size = getattr(grid, side)
+            _check(f"{where}.{side}", size, _is_whole(size) and size > 0, "a positive number of pixels")
+            _check(f"{where}.{side}", size, size <= MAX_SIDE, f"at most {MAX_SIDE} pixels")
+    for where, values in (
+        ("input", source.height * source.width * 3),
+        ("output", result.height * result.width * channels),
+    ):
+        _check(f"{where}, height x width x channels,", values, values <= MAX_VALUES, f"at most {MAX_VALUES:,}")
+    margin, shorter = source.margin, min(source.height, source.width)
+    fits = _is_whole(margin) and 0 <= 2 * margin < shorter
+    _check("input.margin", margin, fits, f"0 or more pixels, and less than half of {shorter}")
+    covered = (source.height - 2 * margin, source.width - 2 * margin)
+    actual = (result.height, result.width)
+    # A coarser output would do for a photo that fills the whole input; a margin or black bars are found by pixels.
+    coarser = actual[0] and not margin and source.fit == "stretch" and covered[0] * actual[1] == covered[1] * actual[0]
+    ok = actual == covered or (coarser and covered[0] % actual[0] == 0)
+    expected = f"{covered[0]} x {covered[1]}: the input's {source.height} x {source.width} less the margin of {margin}"
+    _check("output, height x width,", actual, bool(ok), expected)
+
+
+def _check_classes(classes: tuple[ClassSpec, ...]) -> None:
+    known: set[str] = set()
+    for index, entry in enumerate(classes):
+        _check_text(f"classes[{index}].name", entry.name, 100)
+        _check(f"classes[{index}].name", entry.name, entry.name not in known, "a name that no other class has")
+        known.add(entry.name)
+        _check_one_of(f"classes[{index}].role", entry.role, ROLES)
+        _check(f"classes[{index}].color", entry.color, _is_color(entry.color), "three integers in 0..255")
+
+
+def _is_color(color: object) -> bool:
+    if not isinstance(color, tuple) or len(color) != 3:
+        return False
+    return all(_is_whole(channel) and 0 <= channel <= 255 for channel in color)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is an integer; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _check_provenance(provenance: Provenance) -> None:
+    for name in ("data", "split", "command"):
+        _check_text(f"provenance.{name}", getattr(provenance, name), 20 * MAX_TEXT, empty=True)
+    for name in ("weights_sha256", "calibration_sha256"):
+        digest = getattr(provenance, name)
+        ok = isinstance(digest, str) and re.fullmatch("([0-9a-f]{64})?", digest) is not None
+        _check(f"provenance.{name}", digest, ok, "64 hex digits, or nothing")
+    seed = provenance.seed
+    _check(
+        "provenance.seed", seed, seed is None or (_is_whole(seed) and abs(seed) < 1 << 64), "a whole number, or null"
+    )
+    for name in ("quantization", "tools", "metrics", "recipe"):
+        _check_plain(f"provenance.{name}", getattr(provenance, name))
+    for name, version in provenance.tools.items():
+        _check_text(f"provenance.tools.{name}", version, MAX_TEXT, empty=True)
+    metrics = provenance.metrics
+    if "mean_iou" in metrics:
+        _check("provenance.metrics.mean_iou", metrics["mean_iou"], _is_number(metrics["mean_iou"]), "a number")
+    if "iou" in metrics:
+        values = metrics["iou"]
+        ok = isinstance(values, Mapping) and all(map(_is_number, values.values()))
+        _check("provenance.metrics.iou", values, ok, "a number for each class")
+
+
+def _check_plain(name: str, value: object) -> None:
+    """An object of plain values, a few levels deep: texts, finite numbers, lists and objects of them."""
+    _check(name, value, isinstance(value, Mapping), "an object")
+    waiting: list[tuple[str, object, int]] = [(name, value, 0)]
+    while waiting:
+        where, item, depth = waiting.pop()
+        _check(where, item, depth <= _MAX_DEPTH, f"at most {_MAX_DEPTH} levels")
+        if isinstance(item, Mapping):
+            for key, inner in item.items():
+                _check_text(f"{where}, a key", key, MAX_TEXT)
+                waiting.append((f"{where}.{key}"[:_MAX_WHERE], inner, depth + 1))
+        elif isinstance(item, (list, tuple)):
+            waiting += [(where, inner, depth + 1) for inner in item]
+        elif isinstance(item, str):
+            _check_text(where, item, 20 * MAX_TEXT, empty=True)
+        else:
+            ok = item is None or isinstance(item, bool) or _is_number(item)
+            _check(where, item, ok, "text, a finite number, true, false, null, a list or an object")
+
+
+_MAX_DEPTH = 8
+_MAX_WHERE = 200  # characters of a place in a message

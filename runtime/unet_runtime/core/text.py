@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
@@ -24,3 +27,57 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
 def one_line(message: object, limit: int = 300) -> str:
     """The first ``limit`` characters of a message of a library, its line breaks and indents made single spaces."""
     return " ".join(str(message).split())[:limit]
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Text with what a terminal would obey, and what no encoding has, written as escapes.
+
+    Control characters, terminal escapes, marks that turn the direction of reading, and bytes of a file name that is not
+    UTF-8, which Python keeps as lone surrogates.
+
+    Args:
+        text: any text.
+        lines: whether line breaks and tabs stay.
+
+    Example:
+        >>> printable("caf\udce9\x1b[31m.jpg\n")
+        'caf\\xe9\\x1b[31m.jpg\\n'
+    """
+    if text.isprintable():  # most texts: no search
+        return text
+    return (_UNPRINTABLE_BUT_LINES if lines else _UNPRINTABLE).sub(_escape, text)
+
+
+def to_json(value: object, *, indent: int | None = None, default: Callable[[Any], object] | None = None) -> str:
+    r"""JSON that every terminal and encoding takes: what ``printable`` escapes is ``\uXXXX`` in it.
+
+    A program that reads it gets the names back, also those that are not UTF-8 (in Python: with ``os.fsencode``).
+
+    Raises:
+        ValueError: NaN or infinity, which JSON has not.
+
+    Example:
+        >>> print(to_json({"photo": "caf\udce9.jpg"}))
+        {"photo": "caf\udce9.jpg"}
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=default)
+    return text if text.isprintable() else _UNPRINTABLE_BUT_LINES.sub(_json_escape, text)
+
+
+# C0 and C1 controls, line and paragraph separators, bidirectional overrides and isolates, surrogates.
+_CONTROLS = "\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNPRINTABLE = re.compile(f"[\x00-\x1f{_CONTROLS}]")
+_UNPRINTABLE_BUT_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_CONTROLS}]")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name, as os.fsdecode keeps it
+        code -= 0xDC00
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"

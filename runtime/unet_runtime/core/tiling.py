@@ -24,6 +24,7 @@ from PIL import Image
 from unet_runtime.core import masks
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.geometry import mirrored
+from unet_runtime.core.photo import limit_opacity
 from unet_runtime.core.segmentation import Pictures
 from unet_runtime.core.spec import ModelSpec
 
@@ -98,7 +99,7 @@ def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVER
         share = masks.foreground_share(planes, spec)
         opacity[top : top + len(band)] = np.rint(share * np.float32(255))
     tiles = len(axis_tiles(height, spec.output.height, overlap)) * len(axis_tiles(width, spec.output.width, overlap))
-    return TiledSegmentation(photo, mask, opacity, spec, tiles, run, overlap)
+    return TiledSegmentation(photo, mask, limit_opacity(opacity, photo), spec, tiles, run, overlap)
 
 
 def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float) -> Iterator[tuple[int, Floats]]:

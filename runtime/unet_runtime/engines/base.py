@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.artifact import Artifact
+from unet_runtime.core.errors import ModelFileError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 """``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes."""
@@ -40,6 +41,48 @@ class Backend(Protocol):
             BackendError: the engine refuses the input or fails.
         """
         ...
+
+
+class Tensor(NamedTuple):
+    """An input or output of a model, as its engine reports it."""
+
+    dtype: str
+    """As NumPy calls it: ``uint8``."""
+    shape: Sequence[object]
+    """Sizes; what is no integer above 0 is free."""
+
+
+def check_graph(artifact: Artifact, inputs: Sequence[Tensor], output: Tensor, *, quantized: bool = False) -> None:
+    """Compare what an engine found in a model file with the file's spec.
+
+    Args:
+        artifact: the file.
+        inputs: all inputs of the model; it must have one.
+        output: the output that is used.
+        quantized: whether the output's integers stand for probabilities.
+
+    Raises:
+        ModelFileError: they differ: the result would be wrong, or of other pixels than the spec says.
+    """
+    spec = artifact.spec
+    if len(inputs) != 1:
+        raise ModelFileError(f"{artifact.path}: the model has {len(inputs)} inputs, expected one: export it again")
+    expected = (
+        ("input", inputs[0], "uint8", (spec.input.height, spec.input.width, 3)),
+        ("output", output, "float32", (spec.output.height, spec.output.width, len(spec.classes))),
+    )
+    for name, found, dtype, sizes in expected:
+        wanted = (1, *sizes)
+        agrees = len(found.shape) == len(wanted) and (found.dtype == dtype or (quantized and name == "output"))
+        for size, known in zip(found.shape[1:], wanted[1:], strict=False):
+            if isinstance(size, int) and size > 0 and size != known:
+                agrees = False
+        if not agrees:
+            shape = ", ".join(map(str, found.shape))
+            raise ModelFileError(
+                f"{artifact.path}: the model's {name} is {found.dtype}({shape}), its spec says {dtype}{('n', *sizes)}: "
+                "export it again"
+            )
 
 
 Load = Callable[[Artifact, Device, int | None], Backend]

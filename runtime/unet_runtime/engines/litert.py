@@ -11,7 +11,7 @@ import numpy.typing as npt
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import MODELS, Backend, Device, Engine
+from unet_runtime.engines.base import MODELS, Backend, Device, Engine, Tensor, check_graph
 
 
 class LiteRTBackend:
@@ -64,7 +64,28 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:  # undamaged, so a model this engine's version cannot run
         raise ModelFileError(f"{artifact.path}: LiteRT refuses it: {error}") from error
+    _check(artifact, interpreter)
     return LiteRTBackend(interpreter, f"LiteRT {ai_edge_litert.__version__}")
+
+
+def _check(artifact: Artifact, interpreter: Any) -> None:
+    inputs = [Tensor(np.dtype(entry["dtype"]).name, _sizes(entry)) for entry in interpreter.get_input_details()]
+    outputs = interpreter.get_output_details()
+    if not outputs:
+        raise ModelFileError(f"{artifact.path}: the model has no output, expected probabilities: export it again")
+    dtype = np.dtype(outputs[0]["dtype"])
+    scale, _ = outputs[0]["quantization"]
+    if dtype.kind in "iu" and not (np.isfinite(scale) and scale > 0):
+        raise ModelFileError(
+            f"{artifact.path}: the model's output is {dtype.name} with scale {scale}, expected a scale above 0 that "
+            "makes probabilities of its integers: export it again"
+        )
+    check_graph(artifact, inputs, Tensor(dtype.name, _sizes(outputs[0])), quantized=dtype.kind in "iu")
+
+
+def _sizes(entry: Any) -> list[int]:
+    sizes: list[int] = entry["shape"].tolist()
+    return sizes
 
 
 ENGINE = Engine(

@@ -13,6 +13,7 @@ from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines import wheels
+from unet_runtime.engines.base import Tensor, check_graph
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -59,7 +60,11 @@ def load(artifact: Artifact, threads: int | None, note: str = "") -> OnnxBackend
     """
     ort.set_default_logger_severity(_FATAL_ONLY)
     try:
-        return OnnxBackend(open_session(artifact, session_options(threads), [CPU]), note)
+        session = open_session(artifact, session_options(threads), [CPU])
+        check_session(artifact, session)
+        return OnnxBackend(session, note)
+    except ModelFileError:
+        raise
     except Exception as error:  # as above; undamaged, so a model this engine's version cannot run
         raise ModelFileError(f"{artifact.path}: {TITLE} refuses it: {error}") from error
 
@@ -86,6 +91,21 @@ def open_session(artifact: Artifact, options: Any, providers: list[Any]) -> Any:
     session = ort.InferenceSession(artifact.content, options, providers=providers, enable_fallback=0)
     session._model_bytes = None  # kept for that fallback only: as much memory as the file is long
     return session
+
+
+def check_session(artifact: Artifact, session: Any) -> None:
+    """Compare a session's input and its first output, the probabilities, with the model's spec.
+
+    Raises:
+        ModelFileError: they differ.
+    """
+    inputs = [_tensor(entry) for entry in session.get_inputs()]
+    check_graph(artifact, inputs, _tensor(session.get_outputs()[0]))
+
+
+def _tensor(entry: Any) -> Tensor:
+    dtype = entry.type.removeprefix("tensor(").removesuffix(")")
+    return Tensor("float32" if dtype == "float" else dtype, entry.shape)
 
 
 def has_cuda_provider() -> bool:

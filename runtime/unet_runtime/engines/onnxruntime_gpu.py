@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from unet_runtime.core.artifact import Artifact
-from unet_runtime.core.errors import BackendError
+from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines import onnxruntime_cpu as on_cpu
 from unet_runtime.engines import wheels
 from unet_runtime.engines.base import Backend, Device
@@ -117,13 +117,14 @@ def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBacken
         providers.insert(0, (TENSORRT, tensorrt_options(artifact)))
     try:
         session = on_cpu.open_session(artifact, options, providers)
+        on_cpu.check_session(artifact, session)
         used, note = assigned(session)
         if used != device:
             raise BackendError(f"device {device}: its provider was given no part of the model, which runs on {used}")
         backend = GpuBackend(session, artifact, used, note)
         # Kernels are loaded, algorithms chosen and TensorRT's engine built in the first run, not at the first photo.
         backend.run(np.zeros((1, artifact.spec.input.height, artifact.spec.input.width, 3), np.uint8))
-    except BackendError:
+    except (BackendError, ModelFileError):
         raise
     except Exception as error:  # as above
         on_cpu.load(artifact, threads)  # a model that no device takes is the model's fault, and says so

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import MODELS, Backend, Device, Engine
+from unet_runtime.engines.base import MODELS, Backend, Device, Engine, Tensor, check_graph
 
 _OUTPUT = "probabilities"
 
@@ -59,8 +59,10 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
             f"{artifact.path}: OpenVINO refuses it: {len(model.inputs)} inputs and {len(model.outputs)} outputs, "
             "expected one input, and one output or more"
         )
+    position = _output_position(artifact, model.outputs)
+    check_graph(artifact, [_tensor(port) for port in model.inputs], _tensor(model.outputs[position]))
     version = openvino.get_version().split("-")[0]
-    return OpenVINOBackend(model, _output_position(artifact, model.outputs), f"OpenVINO {version}")
+    return OpenVINOBackend(model, position, f"OpenVINO {version}")
 
 
 def _output_position(artifact: Artifact, outputs: list[Any]) -> int:
@@ -72,6 +74,11 @@ def _output_position(artifact: Artifact, outputs: list[Any]) -> int:
     if len(found) != 1:
         raise ModelFileError(f"{artifact.path}: OpenVINO finds outputs {names}, expected one named {_OUTPUT}")
     return found[0]
+
+
+def _tensor(port: Any) -> Tensor:
+    sizes = [size.get_length() if size.is_static else str(size) for size in port.partial_shape]
+    return Tensor(port.element_type.to_dtype().name, sizes)
 
 
 ENGINE = Engine(

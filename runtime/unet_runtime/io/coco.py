@@ -1,8 +1,8 @@
-"""Segmentation -> what label tools read: a COCO data set of one photo.
+"""Segmentation -> what label tools read: a COCO data set of one photo; coco_set.py makes one of many.
 
 info          who wrote it: model, precision, engine
 images        the photo: file name, width, height
-categories    the model's classes; a category's id is its pixel value in masks
+categories    the model's classes; a category's id is its pixel value in masks and 1: importers take 0 for "no class"
 annotations   one for each class that is there, except the background: area (pixels), share of the photo,
               bbox [x, y, width, height] and segmentation: polygons, or run lengths compressed as pycocotools does
 areas         pixels and share of every class, the background too
@@ -17,12 +17,16 @@ import numpy.typing as npt
 
 from unet_runtime.core.install import missing
 from unet_runtime.core.segmentation import Result
+from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 
 CONTOURS = ("polygons", "rle", "none")
 """Forms of an annotation's ``segmentation``; see contours.py for how polygons show holes."""
 
 PHOTO_ID = 1
+
+FIRST_CATEGORY = 1
+"""Id of the category of class 0."""
 
 _BAND_PIXELS = 1 << 18
 
@@ -40,10 +44,14 @@ def class_areas(mask: npt.NDArray[np.uint8], count: int) -> list[int]:
 
 def areas_by_name(result: Result) -> dict[str, dict[str, float]]:
     """``{"pet": {"pixels": 5432, "share": 0.4}}``, of every class."""
-    pixels = class_areas(result.mask, len(result.spec.classes))
+    return _areas(result.mask, result.spec)
+
+
+def _areas(mask: npt.NDArray[np.uint8], spec: ModelSpec) -> dict[str, dict[str, float]]:
+    pixels = class_areas(mask, len(spec.classes))
     areas = {}
-    for entry, area in zip(result.spec.classes, pixels, strict=True):
-        areas[entry.name] = {"pixels": area, "share": _share(area, result.mask)}
+    for entry, area in zip(spec.classes, pixels, strict=True):
+        areas[entry.name] = {"pixels": area, "share": _share(area, mask)}
     return areas
 
 
@@ -63,45 +71,70 @@ def coco_document(result: Result, metadata: Metadata) -> dict[str, Any]:
     Raises:
         MissingDependencyError: ``rle`` without pycocotools.
     """
-    spec = result.spec
     height, width = result.mask.shape
-    areas = areas_by_name(result)
-    categories = []
-    annotations: list[dict[str, Any]] = []
-    for index, entry in enumerate(spec.classes):
-        categories.append({"id": index, "name": entry.name, "supercategory": entry.role})
-        if entry.role != "background" and areas[entry.name]["pixels"]:
-            number = len(annotations) + 1  # COCO's tools take id 0 for none
-            annotations.append({"id": number, **_annotation(result.mask, index, areas[entry.name], metadata.contours)})
+    numbered = []
+    for number, annotation in enumerate(annotate(result.mask, result.spec, metadata.contours), 1):
+        numbered.append({"id": number, "image_id": PHOTO_ID, **annotation})  # COCO's tools take id 0 for none
     return {
-        "info": {
-            "description": "made by unet-run",
-            "model": spec.name,
-            "precision": spec.precision,
-            "engine": metadata.engine,
-        },
+        "info": info(result.spec, metadata),
         "images": [{"id": PHOTO_ID, "file_name": metadata.photo, "width": width, "height": height}],
-        "categories": categories,
-        "annotations": annotations,
-        "areas": areas,
+        "categories": categories(result.spec),
+        "annotations": numbered,
+        "areas": areas_by_name(result),
     }
 
 
-def _write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
+def info(spec: ModelSpec, metadata: Metadata) -> dict[str, str]:
+    """Who made a data set."""
+    return {
+        "description": "made by unet-run",
+        "model": spec.name,
+        "precision": spec.precision,
+        "engine": metadata.engine,
+    }
+
+
+def categories(spec: ModelSpec) -> list[dict[str, Any]]:
+    """The classes of a model, the background too."""
+    found = []
+    for number, entry in enumerate(spec.classes, FIRST_CATEGORY):
+        found.append({"id": number, "name": entry.name, "supercategory": entry.role})
+    return found
+
+
+def annotate(mask: npt.NDArray[np.uint8], spec: ModelSpec, contours: str) -> list[dict[str, Any]]:
+    """One for each class that is in class ids (H, W), except the background; without ``id`` and ``image_id``.
+
+    Raises:
+        MissingDependencyError: ``rle`` without pycocotools.
+    """
+    areas = _areas(mask, spec)
+    found = []
+    for index, entry in enumerate(spec.classes):
+        if entry.role != "background" and areas[entry.name]["pixels"]:
+            found.append(_annotation(mask, index, areas[entry.name], contours))
+    return found
+
+
+def to_json(content: object) -> bytes:
+    """UTF-8 on one line. What is no Unicode in a file's name becomes an escape, which ``os.fsencode`` turns back."""
     import json
 
-    document = {STAMP_KEY: metadata.stamp, **coco_document(result, metadata)}  # first, where ``is_current`` looks
-    file.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
-JSON = Kind(".json", _write, is_common_name=True)
+def _write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
+    document = {STAMP_KEY: metadata.stamp, **coco_document(result, metadata)}  # first, where ``is_ours`` looks
+    file.write(to_json(document) + b"\n")
+
+
+JSON = Kind(".json", _write)
 
 
 def _annotation(mask: npt.NDArray[np.uint8], index: int, area: dict[str, float], contours: str) -> dict[str, Any]:
     inside = mask == index
     annotation = {
-        "image_id": PHOTO_ID,
-        "category_id": index,
+        "category_id": FIRST_CATEGORY + index,
         "iscrowd": 0,
         "area": area["pixels"],
         "share": area["share"],

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from unet_runtime.core.segmentation import Result
 
@@ -29,7 +30,7 @@ class Metadata:
     contours: str = "polygons"
     """How ``json`` shows outlines: one of ``coco.CONTOURS``."""
     stamp: str = ""
-    """Changes with the model and with every option that decides the result, see ``sinks.stamp``."""
+    """Changes with the model and with every option that decides the result, see ``stamps.stamp``."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,20 @@ class Kind:
     suffix: str
     """``photo.jpg`` gives ``photo`` with this suffix."""
     write: Callable[[Result, BinaryIO, Metadata, Checkpoint], None]
-    """Writes the file's bytes, the stamp among the first or last ``sinks.STAMP_REACH``."""
+    """Writes the file's bytes, ``stamps.mark`` among the first or last ``stamps.STAMP_REACH``."""
     frame: Callable[[Result], npt.NDArray[np.uint8]] | None = None
     """Gives uint8 (H, W, 3) RGB, the picture in a video; None: there is no video of this kind."""
-    is_common_name: bool = False
-    """Other programs write files of such names: one of theirs is not replaced."""
+    picture: Callable[[Result], Image.Image] | None = None
+    """Gives the whole picture, for the formats of ``other_suffixes``."""
+    other_suffixes: tuple[str, ...] = ()
+    """Suffixes that a file may have which the user names, of ``formats.FORMATS``, beside the end of ``suffix``."""
+
+    @property
+    def own_suffix(self) -> str:
+        """``.png`` of ``.mask.png``."""
+        return self.suffix[self.suffix.rindex(".") :]
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Every suffix that a file of this kind may have."""
+        return (self.own_suffix, *self.other_suffixes)

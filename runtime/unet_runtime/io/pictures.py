@@ -1,4 +1,8 @@
-"""Mask, overlay and cut-out: PNG files of a photo, written a band of rows at a time, and frames of a video."""
+"""Mask, overlay and cut-out: PNG files of a photo, written a band of rows at a time, and frames of a video.
+
+A mask's pixel value is the class id. The mask is greyscale, which every reader takes as it is; of the palette form many
+readers give the colours. A video has no exact values, so its masks are coloured, both of them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from PIL import Image
 
 from unet_runtime.core import render
 from unet_runtime.core.segmentation import Result
+from unet_runtime.io.formats import JPEG, TIFF, WEBP
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 from unet_runtime.io.png import write_png
 
@@ -27,6 +32,10 @@ def _mask_rows(result: Result, top: int, bottom: int) -> Pixels:
     return result.mask[top:bottom, :, np.newaxis]
 
 
+def _mask_picture(result: Result) -> Image.Image:
+    return render.mask_image(result.mask)
+
+
 def _mask_frame(result: Result) -> Pixels:
     return np.asarray(render.palette_image(result.mask, result.spec).convert("RGB"))
 
@@ -34,6 +43,10 @@ def _mask_frame(result: Result) -> Pixels:
 def _overlay_rows(result: Result, top: int, bottom: int) -> Pixels:
     rows = result.photo.crop((0, top, result.photo.width, bottom))
     return np.asarray(render.overlay(rows, result.mask[top:bottom], result.spec))
+
+
+def _overlay_picture(result: Result) -> Image.Image:
+    return render.overlay(result.photo, result.mask, result.spec)
 
 
 def _overlay_frame(result: Result) -> Pixels:
@@ -45,6 +58,10 @@ def _cutout_rows(result: Result, top: int, bottom: int) -> Pixels:
     return np.asarray(render.cutout(rows, result.opacity[top:bottom]))
 
 
+def _cutout_picture(result: Result) -> Image.Image:
+    return render.cutout(result.photo, result.opacity)
+
+
 def _cutout_frame(result: Result) -> Pixels:
     screen = Image.new("RGB", result.photo.size, GREEN)
     return np.asarray(Image.composite(result.photo, screen, Image.fromarray(result.opacity)))
@@ -54,6 +71,8 @@ def _picture(
     suffix: str,
     rows_of: Callable[[Result, int, int], Pixels],
     frame: Callable[[Result], Pixels],
+    picture: Callable[[Result], Image.Image] | None = None,
+    other_suffixes: tuple[str, ...] = (),
     *,
     has_palette: bool = False,
 ) -> Kind:
@@ -63,7 +82,9 @@ def _picture(
         suffix: of the file.
         rows_of: (result, first row, row behind the last) -> pixels: RGB, RGBA or class ids.
         frame: as ``Kind.frame``.
-        has_palette: whether the pixels are class ids.
+        picture: as ``Kind.picture``.
+        other_suffixes: as ``Kind.other_suffixes``.
+        has_palette: whether class ids get the classes' colours.
     """
 
     def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
@@ -76,12 +97,12 @@ def _picture(
                 yield rows_of(result, top, min(top + band_rows, height))
 
         palette = render.palette(result.spec) if has_palette else b""
-        text = {STAMP_KEY: metadata.stamp} if metadata.stamp else None
-        write_png(file, (width, height), bands(), palette=palette, text=text)
+        write_png(file, (width, height), bands(), palette=palette, text={STAMP_KEY: metadata.stamp})
 
-    return Kind(suffix, write, frame)
+    return Kind(suffix, write, frame, picture, other_suffixes)
 
 
-MASK = _picture(".mask.png", _mask_rows, _mask_frame, has_palette=True)
-OVERLAY = _picture(".overlay.png", _overlay_rows, _overlay_frame)
-CUTOUT = _picture(".cutout.png", _cutout_rows, _cutout_frame)
+MASK = _picture(".mask.png", _mask_rows, _mask_frame, _mask_picture, TIFF)
+PALETTE = _picture(".palette.png", _mask_rows, _mask_frame, has_palette=True)
+OVERLAY = _picture(".overlay.png", _overlay_rows, _overlay_frame, _overlay_picture, (*JPEG, *WEBP, *TIFF))
+CUTOUT = _picture(".cutout.png", _cutout_rows, _cutout_frame, _cutout_picture, (*WEBP, *TIFF))

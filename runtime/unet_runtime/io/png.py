@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PALETTE, _RGB, _RGBA = 3, 2, 6  # colour types
-_COLOUR_TYPES = {1: _PALETTE, 3: _RGB, 4: _RGBA}
+_GREY, _PALETTE, _RGB, _RGBA = 0, 3, 2, 6  # colour types
+_COLOUR_TYPES = {1: _GREY, 3: _RGB, 4: _RGBA}
 _UP = 2  # filter: minus the row above
 _LEVEL, _MEMORY = 1, 9
 _IDAT = 1 << 16
@@ -36,8 +36,8 @@ def write_png(
     Args:
         file: takes the bytes.
         size: (width, height) in pixels.
-        bands: uint8 (rows, width, channels) from the top down: RGB, RGBA, or with ``palette`` one channel of indices.
-        palette: RGB triples, at most 256.
+        bands: uint8 (rows, width, channels) from the top down: grey, RGB, RGBA, or with ``palette`` indices.
+        palette: RGB triples, at most 256, that colour one channel.
         text: keyword -> Latin-1 text, kept before the pixels.
 
     Raises:
@@ -50,7 +50,8 @@ def write_png(
     for band in bands:
         rows = band.reshape(len(band), -1)  # (rows, width * channels)
         if previous is None:
-            _write_head(file, size, _COLOUR_TYPES[band.shape[2]], palette, text or {})
+            colour = _PALETTE if palette else _COLOUR_TYPES[band.shape[2]]
+            _write_head(file, size, colour, palette, text or {})
             previous = np.zeros_like(rows[0])
         waiting += compressor.compress(_filtered(rows, previous).data)
         previous = rows[-1]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import replacing
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.coco import JSON
-from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Metadata
-from unet_runtime.io.pictures import CUTOUT, MASK, OVERLAY
+from unet_runtime.io.formats import write_picture
+from unet_runtime.io.kind import Checkpoint, Metadata
+from unet_runtime.io.pictures import CUTOUT, MASK, OVERLAY, PALETTE
+from unet_runtime.io.places import Places
 from unet_runtime.io.probabilities import PROBABILITIES
 
-KINDS = {"mask": MASK, "overlay": OVERLAY, "cutout": CUTOUT, "probabilities": PROBABILITIES, "json": JSON}
+KINDS = {
+    "mask": MASK,
+    "palette": PALETTE,
+    "overlay": OVERLAY,
+    "cutout": CUTOUT,
+    "probabilities": PROBABILITIES,
+    "json": JSON,
+}
 """What can be saved, by name."""
 
 RESULTS = tuple(KINDS)
@@ -27,8 +33,7 @@ VIDEO_KINDS = {name: kind.frame for name, kind in KINDS.items() if kind.frame is
 RESULT_SUFFIXES = tuple(kind.suffix for kind in KINDS.values() if kind.suffix.endswith(".png"))
 """Show which files in a folder of photos are results."""
 
-STAMP_REACH = 512
-"""Bytes at a file's beginning and at its end among which its stamp is."""
+_OURS = Places()
 
 
 def _continue() -> None:
@@ -47,6 +52,7 @@ def save(
     stem: str,
     metadata: Metadata | None = None,
     checkpoint: Checkpoint = _continue,
+    places: Places = _OURS,
 ) -> list[Path]:
     """Write the result of each kind into ``output_dir``, which is made if need be.
 
@@ -57,62 +63,40 @@ def save(
         stem: first part of the files' names.
         metadata: what the files record about their origin.
         checkpoint: called before each file and each band of rows; may raise to stop.
+        places: says which files may be replaced: by default those of ours alone.
 
     Returns:
         The paths written, in the order of ``kinds``.
 
     Raises:
-        OutputError: the folder or a file cannot be written; a ``.json`` of that name is not one of ours.
+        OutputError: the folder or a file cannot be written, or one of that name must stay; then none is written.
     """
-    paths = []
-    for name in kinds:
+    paths = [result_path(name, output_dir, stem) for name in kinds]
+    for path in paths:
+        places.check(path)
+    for name, path in zip(kinds, paths, strict=True):
         checkpoint()
-        path = result_path(name, output_dir, stem)
-        if KINDS[name].is_common_name:
-            _refuse_foreign(path)
         with replacing(path, "see --output-dir", durable=False) as file:
             KINDS[name].write(result, file, metadata or Metadata(), checkpoint)
-        paths.append(path)
     return paths
 
 
-def encode(result: Result, kind: str, metadata: Metadata | None = None) -> bytes:
-    """The bytes of the file that ``save`` writes for one kind, for a pipe."""
+def encode(result: Result, kind: str, metadata: Metadata | None = None, suffix: str = "") -> bytes:
+    """The bytes of a file of one kind, for a pipe or a file that the user names.
+
+    Args:
+        result: of one photo.
+        kind: one of ``KINDS``.
+        metadata: what the file records about its origin.
+        suffix: one of the kind's ``suffixes``, which chooses the format; any other: the one that ``save`` writes.
+
+    Raises:
+        OutputError: the format cannot hold such a picture.
+    """
+    chosen, metadata = KINDS[kind], metadata or Metadata()
     buffer = io.BytesIO()
-    KINDS[kind].write(result, buffer, metadata or Metadata(), _continue)
+    if chosen.picture is not None and suffix.lower() in chosen.other_suffixes:
+        write_picture(chosen.picture(result), suffix.lower(), buffer, metadata.stamp)
+    else:
+        chosen.write(result, buffer, metadata, _continue)
     return buffer.getvalue()
-
-
-def stamp(spec_json: str, **options: object) -> str:
-    """16 hexadecimal digits that change with the model (its spec names its weights) or an option."""
-    import hashlib  # imported already where a model has been read
-
-    lines = [spec_json]
-    for name in sorted(options):
-        lines.append(f"{name}={options[name]}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def is_current(photo: Path, paths: Sequence[Path], stamp: str) -> bool:
-    """Whether every result is there, not older than the photo, and carries this stamp."""
-    try:
-        changed = photo.stat().st_mtime_ns
-        return all(path.stat().st_mtime_ns >= changed and stamp.encode() in _ends(path) for path in paths)
-    except OSError:  # missing or unreadable: to be made
-        return False
-
-
-def _refuse_foreign(path: Path) -> None:
-    """A ``photo.json`` beside a photo may be the work of a label tool."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        if path.is_file() and STAMP_KEY.encode() not in _ends(path):
-            raise OutputError(
-                f"{path}: exists, and was not made by unet-run: move it away, or name another folder with --output-dir"
-            )
-
-
-def _ends(path: Path) -> bytes:
-    with path.open("rb") as file:
-        head = file.read(STAMP_REACH)
-        file.seek(max(0, file.seek(0, os.SEEK_END) - STAMP_REACH))
-        return head + b"\n" + file.read()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from unet_runtime.core.decoders import PHOTO_SUFFIXES, left_out
 from unet_runtime.core.errors import SourceError
+from unet_runtime.io.patterns import MAGIC, expand, fixed_parts, walk
 from unet_runtime.io.sinks import RESULT_SUFFIXES
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".avif"}
-)
-"""Files of a folder that are taken for photos; a file named on its own may have any name."""
+logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
@@ -28,7 +30,9 @@ STDIN = Path("-")
 """Names standard input, which gives one photo."""
 
 _STDIN_STEM = "stdin"
-_MAGIC = frozenset("*?[")
+_STEM_BYTES = 200  # and what results add: .probabilities.npz
+_DIGEST_CHARACTERS = 8
+_OPEN_HERE = ("/dev/fd/", "/proc/self/fd/")
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,36 @@ class PhotoFile:
     """Why there is nothing to read: the input fails, the others do not."""
 
 
+class LeftOut(NamedTuple):
+    """Pictures of folders that are not segmented, all for one reason."""
+
+    kind: str
+    """``HEIC``, ``camera raw``, ..."""
+    reason: str
+    """Why, and what to do."""
+    paths: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        count = f"{len(self.paths)} files" if len(self.paths) > 1 else "1 file"
+        more = ", ..." if len(self.paths) > 1 else ""
+        return f"left out: {self.kind}, {count} ({self.paths[0]}{more}): {self.reason}"
+
+
+class Found(NamedTuple):
+    photos: list[PhotoFile]
+    left_out: list[LeftOut]
+
+
 def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool = True) -> list[PhotoFile]:
-    """The photos behind ``inputs``, in order, without repeats.
+    """As ``find``, and what folders leave out is logged: a line for each kind."""
+    found = find(inputs, output_dir, strict=strict)
+    for kind in found.left_out:
+        logger.warning("%s", kind)
+    return found.photos
+
+
+def find(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool = True) -> Found:
+    """The photos behind ``inputs``, in order, without repeats, and what folders leave out.
 
     Args:
         inputs: files (photos of any name, or videos), folders (searched recursively for photos; links to folders are
@@ -63,11 +95,12 @@ def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool
     """
     found: dict[Path, PhotoFile] = {}
     folders: dict[Path, Path] = {}  # resolved: each one asks the file system
+    others = _Others()
     for item in inputs:
-        for photo in _photos(item, output_dir):
+        for photo in _photos(item, output_dir, others):
             parent = photo.path.parent
             if parent not in folders:
-                folders[parent] = parent.resolve()
+                folders[parent] = Path(os.path.realpath(parent))  # unlike Path.resolve it takes links that go round
             # The file's own name stays: a link to a photo is one more photo, with results of its own.
             found.setdefault(folders[parent] / photo.path.name, photo)
     problems = [photo.problem for photo in found.values() if photo.problem]
@@ -75,19 +108,57 @@ def find_photos(inputs: Sequence[Path], output_dir: Path | None, *, strict: bool
         raise SourceError("; ".join(problems))
     photos = _with_own_names(list(found.values()))
     _refuse_collisions(photos)
-    return photos
+    return Found(photos, others.by_kind())
 
 
-def _photos(item: Path, output_dir: Path | None) -> list[PhotoFile]:
+class _Others:
+    """Collects the pictures of folders that are not segmented."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._paths: dict[tuple[str, str], dict[Path, None]] = {}
+        self._answers: dict[str, tuple[str, str]] = {}
+
+    def takes(self, path: Path) -> bool:
+        """Whether a file is such a picture; it is kept then."""
+        suffix = path.suffix.lower()
+        if suffix not in self._answers:
+            self._answers[suffix] = left_out(suffix)  # one look for each: it may search for a package
+        kind, reason = self._answers[suffix]
+        if not kind or path.name.startswith("."):
+            return False
+        self._paths.setdefault((kind, reason), {})[path] = None
+        self.count += 1
+        return True
+
+    def by_kind(self) -> list[LeftOut]:
+        result = []
+        for (kind, reason), paths in self._paths.items():
+            result.append(LeftOut(kind, reason, tuple(paths)))
+        return result
+
+
+def _photos(item: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     if item == STDIN:
         return [PhotoFile(STDIN, output_dir or Path(), _STDIN_STEM)]
-    if item.is_dir():
-        return _folder_photos(item, output_dir)
+    if os.path.isdir(item):  # noqa: PTH112 - Path.is_dir raises where a name is too long, or a folder not ours
+        return _folder_photos(item, output_dir, others)
     if os.path.lexists(item):
         return [_named_photo(item, output_dir or item.parent)]
-    if _MAGIC & set(str(item)):
-        return _matching_photos(item, output_dir)
-    return [_problem(item, "no such file or folder")]
+    if MAGIC & set(str(item)):
+        return _matching_photos(item, output_dir, others)
+    return [_problem(item, _why_absent(item))]
+
+
+def _why_absent(path: Path) -> str:
+    """Why the system finds nothing there: absent, a name that is too long, a folder that may not be read."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return "no such file or folder"
 
 
 def _problem(path: Path, text: str) -> PhotoFile:
@@ -95,43 +166,44 @@ def _problem(path: Path, text: str) -> PhotoFile:
 
 
 def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
+    if _may_wait(path):
+        return _problem(
+            path, 'is a pipe or a device, expected a file: send a photo through "-", as in: unet-run - < FILE'
+        )
     return PhotoFile(path, output_dir, path.stem, is_video=path.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def _matching_photos(pattern: Path, output_dir: Path | None) -> list[PhotoFile]:
+def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     """As a shell would have expanded it; into an output folder, the tree below the pattern's fixed part is mirrored."""
-    import glob  # a shell has mostly done its work
-
-    fixed = 0
-    while not _MAGIC & set(pattern.parts[fixed]):
-        fixed += 1
+    fixed = fixed_parts(pattern)
     photos: list[PhotoFile] = []
-    # Not Path.glob: before Python 3.13 its pattern must be relative, and "**" finds folders only:
-    # https://github.com/python/cpython/issues/70303
-    for match in sorted(glob.glob(str(pattern), recursive=True)):  # noqa: PTH207
-        path = Path(match)
+    for path in expand(pattern):
         parent = output_dir.joinpath(*path.parent.parts[fixed:]) if output_dir else path.parent
-        if path.is_dir():
-            photos += _folder_photos(path, parent / path.name if output_dir else None)
+        if os.path.isdir(path):  # noqa: PTH112
+            photos += _folder_photos(path, parent / path.name if output_dir else None, others)
         else:
             photos.append(_named_photo(path, parent))
     return photos or [_problem(pattern, "no file matches this pattern")]
 
 
-def _folder_photos(folder: Path, output_dir: Path | None) -> list[PhotoFile]:
-    named = folder if folder.name else folder.resolve()  # "." has no name to add to
+def _folder_photos(folder: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
+    named = folder if folder.name not in ("", "..") else Path(os.path.realpath(folder))  # "." has no name to add to
+    if output_dir is None and not named.name:
+        return [_problem(folder, "is the whole disk: say where the results go, with --output")]
     root = output_dir or named.with_name(named.name + FOLDER_RESULTS)
     photos: list[PhotoFile] = []
     unreadable: list[OSError] = []
-    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
-        folders.sort()
-        for name in sorted(names):
+    left_out_before = others.count
+    for parent, names in walk(str(folder), unreadable.append):
+        for name in names:
             path = Path(parent, name)
-            if _is_photo(path):
+            if not others.takes(path) and _is_photo(path):
                 photos.append(PhotoFile(path, root / path.parent.relative_to(folder), path.stem))
     for error in unreadable:
         photos.append(_problem(Path(error.filename), f"folder cannot be read ({error.strerror})"))
     text = f"no photo in this folder (looked for {', '.join(sorted(PHOTO_SUFFIXES))})"
+    if others.count > left_out_before:
+        text = f"no photo in this folder that can be read ({'; '.join(map(str, others.by_kind()))})"
     return photos or [_problem(folder, text)]
 
 
@@ -147,16 +219,68 @@ def _is_photo(path: Path) -> bool:
 
 
 def _with_own_names(photos: list[PhotoFile]) -> list[PhotoFile]:
-    """Where photos of one folder share a stem, each takes its whole name; again where that meets a third's stem."""
+    """Where photos of one folder share a stem, each takes its whole name; again where that meets a third's stem.
+
+    Names that differ in case only, or in the form of Unicode, count as one, as they do on the disks of macOS, Windows
+    and cameras. Where the whole names are one as well, all but the first take a digest of theirs.
+    """
+    photos = [replace(photo, stem=_short(photo.stem)) for photo in photos]
     while True:
-        taken = Counter((photo.output_dir, photo.stem) for photo in photos)
+        taken = Counter(map(_place, photos))
         renamed = []
         for photo in photos:
-            is_shared = taken[photo.output_dir, photo.stem] > 1
-            renamed.append(replace(photo, stem=photo.path.name) if is_shared else photo)
+            stem = _short(photo.path.name)
+            renamed.append(replace(photo, stem=stem) if taken[_place(photo)] > 1 and photo.stem != stem else photo)
         if renamed == photos:
-            return photos
+            return _with_digests(photos)
         photos = renamed
+
+
+def _place(photo: PhotoFile) -> str:
+    """Folder and first part of a photo's results, equal where some disk takes their names for one."""
+    name = f"{photo.output_dir}/{photo.stem}"
+    if name.isascii():
+        return name.lower()
+    import unicodedata  # most names are ASCII
+
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _with_digests(photos: list[PhotoFile]) -> list[PhotoFile]:
+    first: dict[str, PhotoFile] = {}
+    result = []
+    for photo in photos:
+        other = first.setdefault(_place(photo), photo)
+        is_alike = (other.output_dir, other.stem) != (photo.output_dir, photo.stem)
+        result.append(replace(photo, stem=f"{photo.stem}~{_digest(str(photo.path))}") if is_alike else photo)
+    return result
+
+
+def _short(stem: str) -> str:
+    """The stem itself, or one so short that a result's name is within the 255 bytes that a name may have."""
+    name = os.fsencode(stem)
+    if len(name) <= _STEM_BYTES:
+        return stem
+    beginning = stem
+    while len(os.fsencode(beginning)) > _STEM_BYTES - _DIGEST_CHARACTERS - 1:
+        beginning = beginning[:-1]
+    return f"{beginning}~{_digest(stem)}"
+
+
+def _digest(name: str) -> str:
+    import hashlib  # few names need it
+
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _may_wait(path: Path) -> bool:
+    """Whether reading it may wait for ever, or never end: a pipe or a device with a name, not one of this process."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    is_open_here = path.as_posix().startswith(_OPEN_HERE)  # as a shell passes <(command)
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (stat.S_ISFIFO(mode) and is_open_here))
 
 
 def _refuse_collisions(photos: Sequence[PhotoFile]) -> None:

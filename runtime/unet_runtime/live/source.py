@@ -14,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from unet_runtime.core.errors import SourceError
+from unet_runtime.io.video.names import NativeName
 from unet_runtime.io.video.opencv import load_opencv
 
 
@@ -80,7 +81,9 @@ def open_capture(source: Source, patience: Patience) -> Any | None:
         if source.kind == "camera":
             capture = cv2.VideoCapture(source.target, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
         elif source.kind == "file":
-            capture = cv2.VideoCapture(source.target)
+            name = NativeName(Path(str(source.target)))
+            capture = cv2.VideoCapture(name.text)
+            name.close()
         else:
             capture = _open_stream(cv2, str(source.target), patience)
     except cv2.error:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.bench.worker import confusion_matrix
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec

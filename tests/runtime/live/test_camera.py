@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import REPOSITORY
 from tests.helpers.live import QUICK, closed_port, wait_for
 from tests.helpers.mjpeg import SIZE, Frame, MjpegCamera, age, photo_frame, read_number
+from tests.helpers.paths import REPOSITORY
 from tests.helpers.video import write_video
 from unet_runtime.core.errors import MissingDependencyError, SourceError
 from unet_runtime.core.timings import Timings

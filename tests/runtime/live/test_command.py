@@ -132,7 +132,7 @@ def test_key_s_saves_four_pictures_named_after_the_time(tmp_path: Path, sample_p
         with Image.open(path) as picture:
             assert picture.size == result.photo.size
             modes.append(picture.mode)
-    assert modes == ["RGB", "P", "RGB", "RGBA"]
+    assert modes == ["RGB", "L", "RGB", "RGBA"]
     with Image.open(first[0]) as photo:
         assert np.array_equal(np.asarray(photo), np.asarray(result.photo))
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.conftest import colour_spec, write_colour_model
+from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.live import QUICK, wait_for
 from tests.helpers.mjpeg import SIZE, MjpegCamera, age, read_number
 from tests.helpers.video import write_video

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime import Segmenter
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import place

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.core.spec import InputSpec, OutputSpec
 from unet_runtime.live.smooth import Smoother
 

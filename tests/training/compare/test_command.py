@@ -12,8 +12,8 @@ import keras
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
-from tests.training.conftest import unet_train
+from tests.helpers.colours import colour_spec
+from tests.helpers.trained import unet_train
 from unet_runtime.core.artifact import write_keras
 from unet_runtime.core.errors import GATE
 from unet_training.compare import steps

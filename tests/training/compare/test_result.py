@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import colour_spec
+from tests.helpers.colours import colour_spec
 from unet_runtime.core.spec import ModelSpec, Provenance
 from unet_training.compare import plot
 from unet_training.compare.points import Point

@@ -14,27 +14,16 @@ from click.core import ParameterSource
 
 from unet_runtime.cli import exits
 from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, verbosity
-from unet_runtime.core.errors import INTERRUPTED, OK
+from unet_runtime.core.errors import OK
 from unet_runtime.core.text import table
 from unet_training import __version__
+from unet_training.cli import options
 from unet_training.cli.compare import compare
 from unet_training.cli.dataset import check, download
 from unet_training.cli.evaluate import evaluate
-from unet_training.cli.options import (
-    DEFAULT_DATA,
-    DEFAULT_PRESET,
-    FILE,
-    FOLDER,
-    as_typed,
-    data_option,
-    given,
-    json_option,
-    make_recipe,
-    recipe_options,
-)
 from unet_training.cli.start import import_keras, print_result
 from unet_training.errors import TrainingInterruptedError
-from unet_training.recipes import PRESETS, Recipe
+from unet_training.recipes import PRESETS
 
 if TYPE_CHECKING:
     from unet_training.pipeline import Result
@@ -64,22 +53,22 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 @click.group(cls=CommandGroup, invoke_without_command=True, epilog=EXAMPLES)
 @option_group(
     "Data",
-    data_option(
+    options.data_option(
         "Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
-        type=click.STRING,
+        type=options.DataName(),
         metavar=f"PATH|{SYNTHETIC}",
-        default=DEFAULT_DATA,
-        show_default=True,
+        default=options.DEFAULT_DATA,
     ),
     click.option(
         "--synthetic-count",
-        type=click.IntRange(min=8),
+        type=click.IntRange(8, 1_000_000),
         default=360,
-        show_default=True,
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
     click.option(
-        "--cache", type=FOLDER, help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]"
+        "--cache",
+        type=options.FOLDER,
+        help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]",
     ),
     click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none."),
 )
@@ -88,33 +77,25 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     click.option(
         "--preset",
         type=click.Choice(list(PRESETS)),
-        help=f"Recipe to start from  [default: {DEFAULT_PRESET}; with --data {SYNTHETIC}: demo]",
+        help=f"Recipe to start from  [default: {options.DEFAULT_PRESET}; with --data {SYNTHETIC}: demo]",
     ),
-    click.option("--weights", type=FILE, help="Start from this .keras model's weights."),
-    click.option("--teacher", type=FILE, help="Learn from this .keras model besides the truth (distillation)."),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of all randomness."),
+    click.option("--weights", type=options.FILE, help="Start from this .keras model's weights."),
+    click.option("--teacher", type=options.FILE, help="Learn from this .keras model besides the truth (distillation)."),
+    click.option("--seed", type=options.SEED, default=1, help="Seed of all randomness."),
     click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
     click.option(
         "--distribute",
         type=click.Choice(("auto", "none")),
         default="auto",
-        show_default=True,
         help="auto: every accelerator takes a share of each batch (KERAS_BACKEND=jax); none: one trains.",
     ),
 )
-@recipe_options()
+@options.recipe_options()
 @option_group(
     "Results",
-    click.option(
-        "-o",
-        "--output",
-        type=FOLDER,
-        default=Path("artifacts"),
-        show_default=True,
-        help="Folder of model.keras, report.html and its pictures, history.json.",
-    ),
-    click.option("--tensorboard", type=FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
-    json_option,
+    options.output_option("artifacts", "model.keras, report.html and its pictures, history.json"),
+    click.option("--tensorboard", type=options.FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
+    options.json_option,
 )
 @verbosity
 @click.version_option(__version__)
@@ -147,38 +128,38 @@ def command(
     others = {
         name: settings.pop(name) for name in ("weights", "teacher", "seed", "resume", "distribute", "tensorboard")
     }
-    recipe = make_recipe(preset or ("demo" if synthetic else DEFAULT_PRESET), settings)
+    recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
     import_keras()
-    _check_sizes(recipe)
+    from unet_training.build import input_spec
+    from unet_training.data.cache import PhotoCache
+    from unet_training.pipeline import train
+    from unet_training.report import write_report
+
+    for size in recipe.sizes or (recipe.size,):  # before the data is downloaded
+        input_spec(recipe, size)
     try:
-        result = _train(
+        result = train(
             recipe,
             _dataset(data, output, synthetic_count, others["seed"]),
             output,
-            cache=None if no_cache else cache or output / "cache",
+            cache=None if no_cache else PhotoCache(cache or output / "cache"),
             data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet",
             command=_recorded_command(context),
+            terminal=sys.stderr if sys.stderr.isatty() else None,
             **others,
         )
+        write_report(result, output)
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
     metrics = json.dumps({"model": str(result.model), **result.spec.provenance.metrics}, indent=1)
     print_result(_as_text(result, output), metrics, json_file)
     if synthetic:
         logger.warning("trained on drawn animals: for trying it out only, of no use on photos")
-    return INTERRUPTED if result.interrupted else OK
+    return exits.stopped() if result.interrupted else OK
 
 
 for subcommand in (download, check, evaluate, compare):
     command.add_command(subcommand)
-
-
-def _check_sizes(recipe: Recipe) -> None:
-    """Before the data is downloaded."""
-    from unet_training.build import input_spec
-
-    for size in recipe.sizes or (recipe.size,):
-        input_spec(recipe, size)
 
 
 def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
@@ -195,25 +176,13 @@ def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
     return folder
 
 
-def _train(recipe: Recipe, data: Path, output: Path, *, cache: Path | None, **settings: Any) -> Result:
-    from unet_training.data.cache import PhotoCache
-    from unet_training.pipeline import train
-    from unet_training.report import write_report
-
-    kept = None if cache is None else PhotoCache(cache)
-    terminal = sys.stderr if sys.stderr.isatty() else None
-    result = train(recipe, data, output, cache=kept, terminal=terminal, **settings)
-    write_report(result, output)
-    return result
-
-
 def _recorded_command(context: click.Context) -> str:
     """The command with the options that were given, in the order of ``--help``, folders by their last name only:
     the spec travels with the model, and another machine's folders say nothing there."""
     words = ["unet-train"]
-    for parameter, value in given(context):
+    for parameter, value in options.given(context):
         if parameter.name not in _WITHOUT_EFFECT:
-            words += as_typed(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
+            words += options.as_typed(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
     return shlex.join(words)
 
 
@@ -231,4 +200,5 @@ def _as_text(result: Result, output: Path) -> str:
 
 def main() -> None:
     """Run the command."""
+    exits.stop_once()
     exits.run(command)

@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, MAX_COUNT, GroupedCommand, option_group, setup_logging, verbosity
 from unet_runtime.core import files
 from unet_runtime.core.errors import GATE, OK
-from unet_training.cli.options import (
-    DEFAULT_PRESET,
-    FOLDER,
-    data_option,
-    json_option,
-    make_recipe,
-    recipe_options,
-    recipe_words,
-)
+from unet_training.cli import options
 from unet_training.cli.start import import_keras, print_result
 from unet_training.compare.points import FAMILY, Point, parse
 from unet_training.recipes import PRESETS, Recipe
@@ -39,41 +31,31 @@ Examples:
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("points", nargs=-1, metavar="[NAME[:WIDTH[:DEPTH]][@SIZE]]...")
-@option_group("Data", data_option("Dataset in Oxford-IIIT Pet's layout.", required=True))
+@option_group("Data", options.data_option("Dataset in Oxford-IIIT Pet's layout.", required=True))
 @option_group(
     "Training",
     click.option(
-        "--preset",
-        type=click.Choice(list(PRESETS)),
-        default=DEFAULT_PRESET,
-        show_default=True,
-        help="Recipe of every network.",
+        "--preset", type=click.Choice(list(PRESETS)), default=options.DEFAULT_PRESET, help="Recipe of every network."
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Seed of every training."),
+    click.option("--seed", type=options.SEED, default=1, help="Seed of every training."),
 )
-@recipe_options(network=False)
+@options.recipe_options("architecture", "filters", "depth", "encoder_weights", "encoder_rate")
 @option_group(
     "Export and timing",
     click.option(
         "--parity-count",
-        type=click.IntRange(min=64),
+        type=click.IntRange(64, MAX_COUNT),
         default=512,
-        show_default=True,
         help="Test photos on which each export is compared with its model.",
     ),
-    click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds of the timing."),
+    click.option("--rounds", type=COUNT, default=5, help="Rounds of the timing."),
 )
 @option_group(
     "Results",
-    click.option(
-        "-o",
-        "--output",
-        type=FOLDER,
-        default=Path("artifacts/compare"),
-        show_default=True,
-        help="Folder of compare.json, compare.md and compare.png, and of a folder for each network.",
+    options.output_option(
+        "artifacts/compare", "compare.json, compare.md and compare.png, and of each network's folder"
     ),
-    json_option,
+    options.json_option,
 )
 @verbosity
 @click.pass_context
@@ -104,7 +86,7 @@ def compare(
     from unet_training.compare.result import as_json, markdown
     from unet_training.compare.steps import Steps
 
-    training = ["--preset", preset, "--seed", str(seed), *recipe_words(context)]
+    training = ["--preset", preset, "--seed", str(seed), *options.recipe_words(context)]
     rows = _compare(recipes, Steps(data, output, training, parity_count, rounds))
     settings = {"training": training, "parity_photos": parity_count, "rounds": rounds}
     text, json_text = markdown(rows), json.dumps(as_json(rows, settings), indent=1)
@@ -121,7 +103,7 @@ def _recipe(point: Point, preset: str, changes: dict[str, Any]) -> Recipe:
     own = {"architecture": point.architecture, "filters": point.filters, "depth": point.depth}
     if point.size:
         own |= {"size": point.size, "sizes": None}
-    return make_recipe(preset, changes | own)
+    return options.make_recipe(preset, changes | own)
 
 
 def _compare(recipes: dict[Point, Recipe], steps: Steps) -> list[Row]:
@@ -144,8 +126,7 @@ def _compare(recipes: dict[Point, Recipe], steps: Steps) -> list[Row]:
 
 def _own_words(point: Point, recipe: Recipe) -> list[str]:
     words = ["--architecture", point.architecture, "--width", str(recipe.filters)]
-    if point.depth is not None:
-        words += ["--depth", str(point.depth)]
-    if point.size is not None:
-        words += ["--size", str(point.size), "--sizes", str(point.size)]
+    for option, value in (("--depth", point.depth), ("--size", point.size), ("--sizes", point.size)):
+        if value is not None:
+            words += [option, str(value)]
     return words

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import GroupedCommand, echo, setup_logging, verbosity
 from unet_runtime.core.errors import OK
 from unet_training.cli.options import DEFAULT_DATA, FOLDER, json_option
 from unet_training.cli.start import import_keras, print_result
@@ -31,7 +31,7 @@ def download(folder: Path, verbosity: int | None) -> int:
     from unet_training.data.dataset import ensure_dataset
 
     ensure_dataset(folder)
-    click.echo(f"Oxford-IIIT Pet is in {folder}")
+    echo(f"Oxford-IIIT Pet is in {folder}")
     return OK
 
 
@@ -52,11 +52,15 @@ def check(data: Path, json_file: Path | None, verbosity: int | None) -> int:
 
 
 def _as_text(report: Report, data: Path) -> str:
+    from unet_training.data.check import ODDITIES
+
     formats = ", ".join(f"{count} {name}" for name, count in sorted(report.formats.items()))
     lines = [f"{report.pairs} photos named by lists or paired with a trimap in {data}; usable: {formats or 'none'}"]
     for part, count in report.usable.items():
         lines.append(f"{count:6}  usable in the {part} part")
-    for oddity in report.oddities():
-        names = ", ".join(oddity.names[:_SHOWN]) + (", ..." if len(oddity.names) > _SHOWN else "")
-        lines.append(f"{len(oddity.names):6}  {oddity.what}: {oddity.handling} ({names})")
+    for oddity, names in report.names.items():
+        if names:
+            what, handling = ODDITIES[oddity]
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            lines.append(f"{len(names):6}  {what}: {handling} ({shown})")
     return "\n".join(lines)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, setup_logging, verbosity
 from unet_runtime.core.datasets.oxford_pets import PARTS, Part
-from unet_runtime.core.errors import INPUTS_FAILED, OK, OutputError
+from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES
 from unet_training.cli.options import DEFAULT_DATA, data_option, json_option
 from unet_training.cli.start import STDOUT, import_keras, print_result
+from unet_training.files import writing
 
 if TYPE_CHECKING:
     from unet_training.evaluate import Evaluation
@@ -29,27 +30,20 @@ _SHOWN = 5
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("model", type=click.Path(path_type=Path))
-@data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA, show_default=True)
-@click.option("--split", "part", type=click.Choice(PARTS), default="test", show_default=True, help="Part of the split.")
-@click.option("--count", type=click.IntRange(min=1), help="Photos, spread evenly over the part (default: all).")
+@click.argument("model", type=PATH)
+@data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA)
+@click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split.")
+@click.option("--count", type=COUNT, help="Photos, spread evenly over the part (default: all).")
 @click.option(
     "--backend",
     type=click.Choice(["auto", *ENGINES]),
     default="auto",
-    show_default=True,
     help="Engine of an exported MODEL; a .keras file runs in Keras.",
 )
 @json_option
 @verbosity
 def evaluate(
-    model: Path,
-    data: Path,
-    part: Part,
-    count: int | None,
-    backend: str,
-    json_file: Path | None,
-    verbosity: int | None,
+    model: Path, data: Path, part: Part, count: int | None, backend: str, json_file: Path | None, verbosity: int | None
 ) -> int:
     """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
     setup_logging(verbosity)
@@ -60,10 +54,8 @@ def evaluate(
     with engines_quiet():
         loaded = evaluation.load_model(model, backend)
     if json_file not in (None, STDOUT):  # before minutes of measuring
-        try:
+        with writing(json_file):
             json_file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{json_file}: cannot be written ({error.strerror})") from error
     result = evaluation.evaluate(loaded, data, part=part, count=count)
     print_result(evaluation_text(result), result.to_json(), json_file)
     for problem in result.problems:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 from click.core import ParameterSource
 
-from unet_runtime.cli.shared import option_group
+from unet_runtime.cli.shared import PATH, PathName, Real, option_group
 from unet_runtime.core.datasets.oxford_pets import check_split
 from unet_runtime.core.errors import SourceError
 from unet_training.encoder_weights import NONE, PUBLISHED
@@ -20,12 +20,17 @@ from unet_training.recipes import PRESETS, Recipe
 DEFAULT_PRESET = "edge"
 DEFAULT_DATA = "data/oxford-iiit-pet"
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
-JSON_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+FOLDER = PathName(file_okay=False)
+FILE = PathName(dir_okay=False)
+JSON_FILE = PathName(dir_okay=False, allow_dash=True)
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-REGION_LOSSES = ("none", "dice", "lovasz")
+SEED = click.IntRange(0, 2**32 - 1)
+"""As NumPy takes it."""
+
+_MAX_SIZE = 16_384  # pixels
+_MAX_DIGITS = 10
+_MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
+"""Largest values of whole numbers; of all others 1,000,000."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
 
@@ -49,16 +54,34 @@ def data_option(help_text: str, **settings: Any) -> Decorator[Any]:
     return click.option("--data", help=help_text, envvar="PETS_DIR", show_envvar=True, **settings)
 
 
-class _Sizes(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+def output_option(default: str, content: str) -> Decorator[Any]:
+    """``--output``, a folder of ``content``."""
+    return click.option("-o", "--output", type=FOLDER, default=Path(default), help=f"Folder of {content}.")
+
+
+class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A folder's name, or a word; not the empty one."""
+
+    name = "data"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        PATH.convert(value, param, ctx)
+        return str(value)
+
+
+class _Sizes(click.ParamType):  # type: ignore[type-arg]
     """Sizes in pixels: ``96,128,160``."""
 
     name = "S,S,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         words = str(value).split(",")
-        if not all(word.isdecimal() and int(word) for word in words):
-            self.fail(f"{value!r}, expected sizes in pixels with commas between, as 96,128,160", param, ctx)
-        return tuple(map(int, words))
+        sizes = [int(word) if word.isdecimal() and len(word) < _MAX_DIGITS else 0 for word in words]
+        if not all(1 <= size <= _MAX_SIZE for size in sizes):
+            self.fail(
+                f"{value!r}, expected sizes up to {_MAX_SIZE} pixels with commas between, as 96,128,160", param, ctx
+            )
+        return tuple(sizes)
 
 
 class _Split(click.ParamType):  # type: ignore[type-arg]
@@ -73,11 +96,54 @@ class _Split(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
-def _option(name: str, kind: Any, explanation: str, field: str = "", metavar: str | None = None) -> Decorator[Any]:
-    """An option that changes ``field`` of the recipe (default: the one named alike)."""
-    field = field or name.partition("/")[0].removeprefix("--").replace("-", "_")
-    text = f"{explanation}  [{_defaults(field)}]"
-    return click.option(name, field, type=kind, metavar=metavar, help=text, default=None)
+class _EncoderWeights(DataName):
+    """A file's name, or a word."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "imagenet|none|FILE"
+
+
+_KINDS: dict[str, Any] = {
+    "architecture": click.Choice(list(ARCHITECTURES)),
+    "split": _Split(),
+    "sizes": _Sizes(),
+    "encoder_weights": _EncoderWeights(),
+}
+"""Types of the fields whose annotation does not say which values there are."""
+
+
+def recipe_options(*without: str) -> Decorator[Any]:
+    """An option for every field of a recipe that has one, but those named, in groups."""
+    groups: dict[str, list[Decorator[Any]]] = {}
+    annotations = get_type_hints(Recipe)
+    for entry in fields(Recipe):
+        if entry.metadata and entry.name not in without:
+            groups.setdefault(entry.metadata["group"], []).append(_option(entry, annotations[entry.name]))
+
+    def decorate(command: Any) -> Any:
+        for title, options in reversed(groups.items()):
+            command = option_group(title, *options)(command)
+        return command
+
+    return decorate
+
+
+def _option(entry: Field[Any], annotation: Any) -> Decorator[Any]:
+    name = "--" + (entry.metadata["option"] or entry.name).replace("_", "-")
+    if annotation is bool:
+        name += f"/--no-{name.removeprefix('--')}"
+    text = f"{entry.metadata['explanation']}  [{_defaults(entry.name)}]"
+    return click.option(name, entry.name, type=_kind(entry, annotation), help=text, default=None)
+
+
+def _kind(entry: Field[Any], annotation: Any) -> Any:
+    if annotation is bool:
+        return None
+    if annotation is float:
+        return Real(min=0, **entry.metadata["limits"])
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    return _KINDS.get(entry.name) or click.IntRange(1, _MOST.get(entry.name, 1_000_000))
 
 
 def _defaults(field: str) -> str:
@@ -97,65 +163,6 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "the architecture's own" if value is None else str(value or "none")
-
-
-_DATA = _option("--split", _Split(), "Which photos train and which are kept for the test.")
-_NETWORK = (
-    _option("--architecture", click.Choice(list(ARCHITECTURES)), "Architecture of the network."),
-    _option("--width", click.IntRange(min=1), "Filters of the first stage; each below has more.", field="filters"),
-    _option("--depth", click.IntRange(min=1), "Stages above the bridge."),
-    _option(
-        "--encoder-weights",
-        click.STRING,
-        f"Weights that the encoder of {', '.join(PUBLISHED)} starts from: ImageNet's, or a PyTorch file's.",
-        metavar="imagenet|none|FILE",
-    ),
-    _option(
-        "--encoder-rate",
-        click.FloatRange(min=0, max=1),
-        "Learning rate of that encoder, as a share of --learning-rate; 0: its kernels stay.",
-    ),
-)
-_INPUT_OUTPUT = (
-    _option("--size", click.IntRange(min=1), "Input height and width, pixels."),
-    _option("--sizes", _Sizes(), "Progressive training: in equal shares of the epochs, ending with --size."),
-    _option("--activation", click.Choice(("softmax", "sigmoid")), "Activation of the head."),
-)
-_TRAINING = (
-    _option("--epochs", click.IntRange(min=1), "Times to see every photo."),
-    _option("--batch-size", click.IntRange(min=1), "Photos per step."),
-    _option("--accumulation", click.IntRange(min=1), "Steps whose gradients are summed into one."),
-    _option("--augment/--no-augment", None, "Show photos flipped, scaled, shifted, in other colours."),
-    _option("--learning-rate", click.FloatRange(min=0, min_open=True), "Learning rate at its peak."),
-    _option("--ema", click.FloatRange(min=0, max=1, max_open=True), "Momentum of averaged weights; 0: no averaging."),
-    _option("--precision", click.Choice(PRECISIONS), "Precision while training; the saved model is float32 always."),
-)
-_LOSS = (
-    _option("--region-loss", click.Choice(REGION_LOSSES), "Loss added to the cross-entropy."),
-    _option("--region-weight", click.FloatRange(min=0), "Weight of the region loss, the cross-entropy having 1."),
-    _option("--border-weight", click.FloatRange(min=0, min_open=True), "Weight of border pixels, others having 1."),
-    _option(
-        "--outline-weight", click.FloatRange(min=0), "Weight added to pixels between outlines (U-Net's paper: 10)."
-    ),
-    _option("--outline-sigma", click.FloatRange(min=0, min_open=True), "Pixels over which that weight fades."),
-    _option("--distillation-weight", click.FloatRange(min=0), "Weight of the distance from --teacher's output."),
-)
-
-
-def recipe_options(*, network: bool = True) -> Decorator[Any]:
-    """An option for every field that a preset can be changed in.
-
-    Args:
-        network: those of the network itself too: architecture, width and depth.
-    """
-
-    def decorate(command: Any) -> Any:
-        command = option_group("Loss", *_LOSS)(command)
-        command = option_group("Training", *_TRAINING)(command)
-        command = option_group("Network", *(_NETWORK if network else ()), *_INPUT_OUTPUT)(command)
-        return option_group("Data", _DATA)(command)
-
-    return decorate
 
 
 def given(context: click.Context) -> Iterator[tuple[click.Parameter, Any]]:

@@ -6,9 +6,8 @@ import os
 import warnings
 from pathlib import Path
 
-import click
-
 from unet_runtime.cli.quiet import engines_quiet
+from unet_runtime.cli.shared import echo
 from unet_runtime.core import files
 from unet_runtime.core.errors import MissingDependencyError
 from unet_runtime.core.install import pip_command
@@ -47,6 +46,6 @@ def print_result(text: str, json_text: str, json_file: Path | None) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    click.echo(json_text if json_file == STDOUT else text)
+    echo(json_text if json_file == STDOUT else text)
     if json_file not in (None, STDOUT):
         files.write_text(json_file, json_text + "\n")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from unet_runtime import engines
 from unet_training.compare.result import Row, variants
 from unet_training.report.canvas import label_decades, new_figure, plain, save
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 3
-_ENGINES = {"onnx": "ONNX Runtime", "tflite": "LiteRT", "openvino": "OpenVINO"}
 _COLORS, _MARKERS = 10, "os^D"
 
 
@@ -59,7 +59,7 @@ def panels_of(rows: Sequence[Row]) -> dict[str, list[Dot]]:
     panels = {}
     for variant, dots in times.items():
         backend, precision = variant.split(" ", 1)
-        panels[f"{_ENGINES.get(backend, backend)} {precision}, ms"] = dots
+        panels[f"{engines.find(backend).label} {precision}, ms"] = dots
     for precision, by_label in sizes.items():
         panels[f"file, {precision}, MB"] = list(by_label.values())
     panels["parameters, millions"] = [Dot(row.label, row.parameters / 1e6, row.mean_iou) for row in rows]

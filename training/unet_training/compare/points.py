@@ -63,10 +63,7 @@ def parse(text: str) -> Point:
             f"{text!r}: expected NAME[:WIDTH[:DEPTH]][@SIZE], as edge-fast:24 or unet2015:8:3@212, where NAME is one "
             f"of {', '.join(ARCHITECTURES)}"
         )
-    numbers: dict[str, int] = {}
-    for name in ("width", "depth", "size"):
-        if found[name]:
-            numbers[name] = int(found[name])
-    if 0 in numbers.values():
+    numbers = [int(digits) if digits else None for digits in found.group("width", "depth", "size")]
+    if 0 in numbers:
         raise RecipeError(f"{text!r}: a width, depth or size of 0, expected 1 or more")
-    return Point(found["architecture"], numbers.get("width"), numbers.get("depth"), numbers.get("size"))
+    return Point(found["architecture"], *numbers)

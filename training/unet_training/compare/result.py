@@ -62,12 +62,9 @@ def make_row(
     """Put together what the commands reported about one network.
 
     Args:
-        point: the network.
-        spec: of its trained model.
-        parameters: how many it has.
+        point, spec, parameters: the network, its trained model and its number of parameters.
         paths: exported files, in the order of ``parity["artifacts"]``.
-        parity: content of ``parity.json``.
-        bench: content of ``bench.json``, of all networks.
+        parity, bench: content of ``parity.json``, and of ``bench.json`` of all networks.
     """
     metrics = spec.provenance.metrics
     checked = {}
@@ -90,18 +87,15 @@ def make_row(
 
 
 def _artifact(checked: Mapping[str, Any], timed: Mapping[str, Any]) -> Artifact:
-    figures: Mapping[str, Any] = {}
-    for engine in checked["engines"]:
-        if engine["backend"] == timed["backend"]:
-            figures = engine["figures"] or {}
-            break
+    figures = {engine["backend"]: engine["figures"] for engine in reversed(checked["engines"])}
+    measured = figures.get(timed["backend"]) or {}
     return Artifact(
         precision=checked["precision"],
         backend=timed["backend"],
         milliseconds=timed["stages"]["inference"]["p50"],
         bytes=checked["bytes"],
-        iou_change=figures.get("iou_change"),
-        agreement=figures.get("agreement"),
+        iou_change=measured.get("iou_change"),
+        agreement=measured.get("agreement"),
         passed=checked["passed"],
         repair=_repair(checked["quantization"]),
     )
@@ -129,11 +123,7 @@ def _repair(quantization: Mapping[str, Any]) -> str:
 
 def variants(rows: Sequence[Row]) -> list[str]:
     """Every engine with its precision, in the order of first appearance."""
-    found: dict[str, None] = {}
-    for row in rows:
-        for artifact in row.artifacts:
-            found[artifact.variant] = None
-    return list(found)
+    return list(dict.fromkeys(artifact.variant for row in rows for artifact in row.artifacts))
 
 
 def as_json(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,10 +48,7 @@ class Steps:
     """Rounds of the timing."""
 
     def train(self, folder: Path, options: Sequence[str]) -> ModelSpec:
-        """Train into ``folder``, with the further ``options``.
-
-        Returns:
-            The spec of the trained model.
+        """Train into ``folder``, with the further ``options``; the spec of the trained model.
 
         Raises:
             StepError: the command failed.
@@ -66,10 +63,8 @@ class Steps:
         return read_artifact(model).spec
 
     def export(self, folder: Path) -> tuple[list[Path], dict[str, Any]]:
-        """Export what ``train`` left in ``folder``, repaired where that is needed and helps.
-
-        Returns:
-            The artifacts, accepted or not, and the content of ``parity.json``.
+        """Export what ``train`` left in ``folder``, repaired where that helps: its artifacts, accepted or not, and
+        the content of ``parity.json``.
 
         Raises:
             StepError, MissingDependencyError: as ``train``.
@@ -88,10 +83,7 @@ class Steps:
         return [there / entry["file"] for entry in parity["artifacts"]], parity
 
     def bench(self, artifacts: Sequence[Path]) -> dict[str, Any]:
-        """Time every artifact in every installed engine, in turns, on all cores.
-
-        Returns:
-            The content of ``bench.json``.
+        """Time every artifact in every installed engine, in turns, on all cores; the content of ``bench.json``.
 
         Raises:
             StepError, MissingDependencyError: as ``train``.

@@ -1,4 +1,4 @@
-"""Augmentation with Keras layers: photo and mask move together, colours change in the photo alone.
+"""Augmentation with Keras operations: photo and mask move together, colours change in the photo alone.
 
 All moves are one resampling and all colours one matrix, so that a photo costs about a millisecond: the loop that
 trains must not wait for it.
@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 Tensor = Any
 """Tensor of whichever backend Keras runs on."""
@@ -32,53 +32,41 @@ HUE = 0.015
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-class Move(layers.Layer):
-    """Flip, scale and shift photo and mask by the same positions, along each side on its own."""
+def move(photos: Tensor, masks: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Flip, scale and shift photos (bilinear) and masks (nearest) by the same positions, along each side on its own.
 
-    def __init__(self) -> None:
-        super().__init__(dtype="float32")
-
-    def call(self, photos: Tensor, masks: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Photos (bilinear) and masks (nearest), resampled.
-
-        Args:
-            photos: float32 (n, h, w, 3).
-            masks: integers (n, h, w).
-            rows, columns: for each row (n, h) and column (n, w) of the result its position in the photo, pixels.
-        """
-        _, height, width, channels = photos.shape
-        rows, columns = _reflected(rows, height), _reflected(columns, width)
-        # A side at a time, as products of matrices: on a CPU several times faster than gathering pixels, and the same
-        # in every backend.
-        moved = ops.matmul(_bilinear(rows, height), ops.reshape(photos, (-1, height, width * channels)))
-        moved = ops.transpose(ops.reshape(moved, (-1, height, width, channels)), (0, 2, 1, 3))  # (n, w, h, 3)
-        moved = ops.matmul(_bilinear(columns, width), ops.reshape(moved, (-1, width, height * channels)))
-        moved = ops.transpose(ops.reshape(moved, (-1, width, height, channels)), (0, 2, 1, 3))  # (n, h, w, 3)
-        rows, columns = ops.cast(ops.round(rows), "int32"), ops.cast(ops.round(columns), "int32")
-        pixels = rows[:, :, None] * width + columns[:, None, :]  # (n, h, w), numbered photo by photo
-        pixels += height * width * ops.arange(masks.shape[0], dtype="int32")[:, None, None]
-        return moved, ops.take(ops.reshape(masks, (-1,)), pixels)
+    Args:
+        photos: float32 (n, h, w, 3).
+        masks: integers (n, h, w).
+        rows, columns: for each row (n, h) and column (n, w) of the result its position in the photo, pixels.
+    """
+    _, height, width, channels = photos.shape
+    rows, columns = _reflected(rows, height), _reflected(columns, width)
+    # A side at a time, as products of matrices: on a CPU several times faster than gathering pixels, and the same in
+    # every backend.
+    moved = ops.matmul(_bilinear(rows, height), ops.reshape(photos, (-1, height, width * channels)))
+    moved = ops.transpose(ops.reshape(moved, (-1, height, width, channels)), (0, 2, 1, 3))  # (n, w, h, 3)
+    moved = ops.matmul(_bilinear(columns, width), ops.reshape(moved, (-1, width, height * channels)))
+    moved = ops.transpose(ops.reshape(moved, (-1, width, height, channels)), (0, 2, 1, 3))  # (n, h, w, 3)
+    rows, columns = ops.cast(ops.round(rows), "int32"), ops.cast(ops.round(columns), "int32")
+    pixels = rows[:, :, None] * width + columns[:, None, :]  # (n, h, w), numbered photo by photo
+    pixels += height * width * ops.arange(masks.shape[0], dtype="int32")[:, None, None]
+    return moved, ops.take(ops.reshape(masks, (-1,)), pixels)
 
 
-class Recolour(layers.Layer):
-    """Brightness, contrast, saturation and hue."""
+def recolour(photos: Tensor, mixing: Tensor, brightness: Tensor) -> Tensor:
+    """Photos in other colours: brightness, contrast, saturation and hue; uint8 (n, h, w, 3).
 
-    def __init__(self) -> None:
-        super().__init__(dtype="float32")
-
-    def call(self, photos: Tensor, mixing: Tensor, brightness: Tensor) -> Tensor:
-        """Recoloured photos, uint8 (n, h, w, 3).
-
-        Args:
-            photos: float32 (n, h, w, 3) in 0..255.
-            mixing: (n, 3, 3), applied to the colours' differences from the photo's mean brightness.
-            brightness: (n,), added.
-        """
-        _, height, width, channels = photos.shape
-        mean = ops.mean(photos, axis=(1, 2, 3))[:, None, None]
-        coloured = ops.matmul(ops.reshape(photos, (-1, height * width, channels)) - mean, mixing)
-        coloured = ops.clip(ops.round(coloured + (mean + brightness[:, None, None])), 0, 255)
-        return ops.cast(ops.reshape(coloured, (-1, height, width, channels)), "uint8")
+    Args:
+        photos: float32 (n, h, w, 3) in 0..255.
+        mixing: (n, 3, 3), applied to the colours' differences from the photo's mean brightness.
+        brightness: (n,), added.
+    """
+    _, height, width, channels = photos.shape
+    mean = ops.mean(photos, axis=(1, 2, 3))[:, None, None]
+    coloured = ops.matmul(ops.reshape(photos, (-1, height * width, channels)) - mean, mixing)
+    coloured = ops.clip(ops.round(coloured + (mean + brightness[:, None, None])), 0, 255)
+    return ops.cast(ops.reshape(coloured, (-1, height, width, channels)), "uint8")
 
 
 class Augmenter:
@@ -91,7 +79,6 @@ class Augmenter:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._move, self._recolour = Move(), Recolour()
 
     def __call__(self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types; ``number`` of the
@@ -101,13 +88,13 @@ class Augmenter:
         rows, columns = _draw_positions(random, *masks.shape)
         mixing, brightness = _draw_colours(random, len(photos))
         with keras.device("cpu"):  # an accelerator has the network to train
-            moved, classes = self._move(ops.cast(photos, "float32"), masks, rows, columns)
-            coloured = self._recolour(moved, mixing, brightness)
+            moved, classes = move(ops.cast(photos, "float32"), masks, rows, columns)
+            coloured = recolour(moved, mixing, brightness)
         return np.asarray(ops.convert_to_numpy(coloured)), np.asarray(ops.convert_to_numpy(classes))
 
 
 def _draw_positions(random: np.random.Generator, count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For ``Move``: float32 (count, height) and (count, width)."""
+    """For ``move``: float32 (count, height) and (count, width)."""
     zoom = random.uniform(*ZOOM, (count, 1))
     flip = random.choice((-1.0, 1.0), (count, 1))
 
@@ -120,7 +107,7 @@ def _draw_positions(random: np.random.Generator, count: int, height: int, width:
 
 
 def _draw_colours(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For ``Recolour``: float32 (count, 3, 3) and (count,)."""
+    """For ``recolour``: float32 (count, 3, 3) and (count,)."""
     contrast = random.uniform(1 - CONTRAST, 1 + CONTRAST, (count, 1, 1))
     saturation = np.exp(random.uniform(-SATURATION, SATURATION, (count, 1, 1)))
     angle = 2 * np.pi * random.uniform(-HUE, HUE, (count, 1, 1))

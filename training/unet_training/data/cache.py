@@ -46,9 +46,9 @@ class PhotoCache:
     folder: Path
 
     def load(self, photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
-        """Decode as ``pairs.decode`` does, or map from the disk what an earlier call has kept there.
+        """Decode as ``pairs.decode`` does, or map from the disk what an earlier call has kept there, undamaged.
 
-        A damaged entry is made anew. Where nothing can be written, as on a full disk, the photos stay in memory.
+        Where nothing can be written, as on a full disk, the photos stay in memory.
 
         Raises:
             DatasetError: as ``pairs.decode``.
@@ -93,10 +93,6 @@ def _file_state(path: Path) -> tuple[int, int] | tuple[None, None]:
 
 
 def _save(data: Labelled, entry: Path) -> None:
-    """
-    Raises:
-        OutputError: it cannot be written; nothing is left behind.
-    """
     header = json.dumps({"names": data.names, "problems": data.problems}).encode()
     with replacing(entry) as file:
         file.write(hashlib.sha256(header).hexdigest().encode() + b"\n" + header + b"\n")

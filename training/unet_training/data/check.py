@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,23 +36,7 @@ ODDITIES = {
 }
 """What it is, and what training does about it."""
 
-_FAULTS = {
-    Fault.MISSING: "incomplete",
-    Fault.UNREADABLE: "unreadable",
-    Fault.SIZES: "sizes",
-    Fault.VALUES: "values",
-}
 _PET = 0  # class id
-
-
-class Oddity(NamedTuple):
-    """One kind of oddity that was found."""
-
-    what: str
-    handling: str
-    """What training does about it."""
-    names: list[str]
-    """Names of photos, trimaps or lists, sorted."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +50,7 @@ class Report:
     formats: Mapping[str, int]
     """Usable photos of each file format, as Pillow names it."""
     names: Mapping[str, list[str]]
-    """Names by key of ``ODDITIES``, sorted; a name may have several oddities."""
-
-    def oddities(self) -> Iterator[Oddity]:
-        """Those that were found."""
-        for key, (what, handling) in ODDITIES.items():
-            if self.names[key]:
-                yield Oddity(what, handling, self.names[key])
+    """Names of photos, trimaps or lists by key of ``ODDITIES``, sorted; a name may have several oddities."""
 
     def errors(self) -> list[str]:
         """Why training cannot use the dataset as it is; empty when it can."""
@@ -123,7 +101,7 @@ def check_dataset(root: Path) -> Report:
     good = set()
     for name, pair in pairs.items():
         if pair.fault is not None:
-            found[_FAULTS[pair.fault]].add(name)
+            found[pair.fault.value].add(name)
             continue
         good.add(name)
         formats[pair.format] += 1

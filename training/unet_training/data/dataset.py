@@ -36,9 +36,6 @@ Batch = tuple[np.ndarray, ...]
 """uint8 photos (n, h, w, 3), uint8 masks (n, h', w') of the pixels that the model predicts, and float32 weights
 (n, h', w') where pixels are weighted."""
 
-_MOST_THREADS = 8
-"""Most threads that prepare batches: more would only queue for the interpreter."""
-
 
 def ensure_dataset(root: Path) -> None:
     """Download and unpack the two official archives into ``root`` unless it is there.
@@ -93,16 +90,12 @@ class Split:
 def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
     """The photos of each part of a split.
 
-    ``official``: ``validation`` random photos of trainval choose checkpoints, the test list is kept for the end.
-    ``random:SEED``: the same with a test part of its own seed, independent of ``seed``: two trainings of one split are
-    measured on the same photos. ``article``: the 1,000 photos held out do both, as in the article (``validation`` is
-    not used).
-
     Args:
         root: folder in Oxford-IIIT Pet's layout.
-        split: as ``unet_runtime.core.datasets.oxford_pets.read_split``.
-        validation: photos to take from trainval; at most a quarter of it are.
-        seed: chooses them.
+        split: as ``unet_runtime.core.datasets.oxford_pets.read_split``. Of ``article``, the 1,000 photos held out are
+            validation and test, as in the article.
+        validation: photos to take from trainval, at most a quarter of it.
+        seed: chooses them; whatever it is, the test photos are those of the split.
 
     Raises:
         SourceError: no such split, a list is missing, or a part names no photo.
@@ -127,26 +120,12 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
 
 
 def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
-    """Photos and trimaps at the model's size; what cannot be used is left out and named.
-
-    Args:
-        photos: in the order wanted.
-        spec: the model's input.
-        cache: where given, what an earlier call has decoded is not decoded again.
-
-    Raises:
-        DatasetError: nothing usable is left.
-    """
+    """``pairs.decode``, but what an earlier call has left in ``cache`` is not decoded again."""
     return decode(photos, spec) if cache is None else cache.load(photos, spec)
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches for ``evaluate``, a ``Batch`` each: all photos in their own order.
-
-    Args:
-        data: decoded photos.
-        batch_size: photos per batch; the last may have fewer.
-    """
+    """Batches for ``evaluate``, a ``Batch`` each: all photos in their own order; the last may have fewer."""
 
     def __init__(self, data: Labelled, batch_size: int) -> None:
         super().__init__()
@@ -170,8 +149,7 @@ class TrainingBatches(keras.utils.PyDataset):
     into another (https://github.com/keras-team/keras/pull/20123), and under JAX it takes one before the first epoch.
 
     Args:
-        data: decoded photos.
-        batch_size: photos per batch.
+        data, batch_size: decoded photos, and how many of them are in a batch.
         seed: of the order.
         augment: where given, pictures are augmented; called from threads.
         first_epoch: that ``fit`` begins with, from 0.
@@ -193,7 +171,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._seed = seed
         self._augment = augment
         self._weigh = weigh
-        threads = min(_MOST_THREADS, usable_cores())
+        threads = min(8, usable_cores())  # more would only queue for the interpreter
         self._ahead = 2 * threads
         self._pool = ThreadPoolExecutor(threads, "batches")
         self._begin(first_epoch)

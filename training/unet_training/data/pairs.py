@@ -55,7 +55,7 @@ def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
 
 
 def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:
-    """RGB photo and uint8 class ids (H, W), both at their own size, which is the same.
+    """RGB photo and uint8 class ids (H, W), both at the photo's own size.
 
     Raises:
         UnusableError: one is missing, unreadable, or does not fit the other; its ``fault`` tells which.

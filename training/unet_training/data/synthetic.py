@@ -26,19 +26,7 @@ _VERSION = 2
 
 
 def ensure_dataset(root: Path, *, train: int, test: int, size: int = 160, seed: int) -> bool:
-    """``write_dataset`` unless ``root`` holds the very same pictures; whether it had to draw.
-
-    Raises:
-        OutputError: as ``write_dataset``.
-    """
-    if _stamp_of(root) == _stamp(train=train, test=test, size=size, seed=seed):
-        return False
-    write_dataset(root, train=train, test=test, size=size, seed=seed)
-    return True
-
-
-def write_dataset(root: Path, *, train: int, test: int, size: int = 160, seed: int) -> None:
-    """Draw ``train`` + ``test`` pictures with trimaps into ``root``; the same arguments give the same files.
+    """Draw ``train`` + ``test`` pictures with trimaps into ``root``, unless it holds the very same; whether it had to.
 
     Args:
         root: folder to make. Pictures of an earlier call in it are replaced; it appears whole or not at all.
@@ -50,9 +38,12 @@ def write_dataset(root: Path, *, train: int, test: int, size: int = 160, seed: i
     Raises:
         OutputError: ``root`` holds something else, or cannot be written.
     """
-    if root.exists() and _stamp_of(root) is None:
+    stamp = {"version": _VERSION, "train": train, "test": test, "size": size, "seed": seed}
+    found = _stamp_of(root)
+    if found == stamp:
+        return False
+    if root.exists() and found is None:
         raise OutputError(f"{root}: exists and holds no generated pictures, which would replace it: choose another")
-    stamp = _stamp(train=train, test=test, size=size, seed=seed)
     temporary = temporary_sibling(root)
     annotations = temporary / "annotations"
     try:
@@ -71,6 +62,7 @@ def write_dataset(root: Path, *, train: int, test: int, size: int = 160, seed: i
             temporary.replace(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return True
 
 
 def _write_picture(root: Path, size: int, seed: int, index: int) -> str:
@@ -85,10 +77,6 @@ def _write_picture(root: Path, size: int, seed: int, index: int) -> str:
     trimap.save(root / "annotations" / "trimaps" / f"{name}.png")
     species = 1 if cat else 2
     return f"{name} {species} {species} 1\n"
-
-
-def _stamp(**arguments: int) -> dict[str, int]:
-    return {"version": _VERSION, **arguments}
 
 
 def _stamp_of(root: Path) -> dict[str, int] | None:

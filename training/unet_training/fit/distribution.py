@@ -24,11 +24,7 @@ Distribute = Literal["auto", "none"]
 
 
 def choose_devices(mode: Distribute) -> tuple[str, ...]:
-    """The devices that share a training; empty: one device, as Keras chooses it.
-
-    Args:
-        mode: ``auto``: every device there is; ``none``: one.
-    """
+    """The devices that share a training (``auto``: every one there is); empty: one device, as Keras chooses it."""
     if mode == "none":
         return ()
     backend = keras.backend.backend()
@@ -54,14 +50,9 @@ def _list_devices(backend: str) -> tuple[str, ...]:
 
 
 def check_batch(photos: int, devices: Sequence[str]) -> None:
-    """Refuse batches that the devices cannot share equally.
-
-    Args:
-        photos: of every training batch.
-        devices: as ``choose_devices`` gives them.
-
+    """
     Raises:
-        TrainingError: there is a remainder.
+        TrainingError: the devices cannot share a batch of so many photos equally.
     """
     count = len(devices)
     if count and photos % count:
@@ -74,9 +65,7 @@ def check_batch(photos: int, devices: Sequence[str]) -> None:
 
 
 def divisible(photos: Labelled, devices: Sequence[str]) -> Labelled:
-    """``photos`` without the last few that the devices could not share equally in a batch.
-
-    For the validation while training, whose last batch holds what is left over. The batch size divides already.
+    """``photos`` without the last few, which the devices could not share equally in the last batch of a validation.
 
     Raises:
         TrainingError: fewer photos than devices.
@@ -99,13 +88,10 @@ def divisible(photos: Labelled, devices: Sequence[str]) -> Labelled:
 
 @contextmanager
 def data_parallel(devices: Sequence[str]) -> Iterator[None]:
-    """Inside, models are built with a copy of each weight on every device, and ``fit`` splits batches among them.
+    """Inside, models are built with a copy of each weight on every device, and ``fit`` splits batches among them; loss,
+    statistics and gradients are those of the whole batch. Without devices nothing is changed.
 
-    The loss, BatchNormalization's statistics and the gradients are those of the whole batch, as on one device. A
-    model that was built outside must not be trained inside, nor the other way round.
-
-    Args:
-        devices: as ``choose_devices`` gives them; empty: nothing is changed.
+    A model that was built outside must not be trained inside, nor the other way round.
     """
     if not devices:
         yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime.core.install import missing
+from unet_training.build import PET_CLASSES
 from unet_training.data.pairs import Labelled, without_margin
 from unet_training.files import writing
+from unet_training.fit.progress import Progress
 
 TRAIN, VALIDATION = "train", "validation"
+_EXAMPLES = 4
+"""Photos shown, spread evenly over the validation's."""
 
 _VALIDATED = "val_"
 """Keras' mark of a validation's metrics."""
@@ -54,13 +58,8 @@ class EventFolder:
     def add(
         self, run: str, step: int, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Add what TensorBoard shows of one step.
-
-        Args:
-            run: ``TRAIN`` or ``VALIDATION``.
-            step: an epoch's number, from 1.
-            scalars: by name.
-            pictures: uint8 (h, w, 3) RGB in 0..255, by name.
+        """Add to the run ``TRAIN`` or ``VALIDATION`` what TensorBoard shows of ``step``, an epoch from 1: numbers
+        and pictures, uint8 (h, w, 3) RGB in 0..255, by name.
 
         Raises:
             OutputError: the file cannot be written.
@@ -91,45 +90,37 @@ class EventFolder:
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Writes each epoch's metrics and a few validation photos beside truth and prediction.
+    """Writes each epoch's metrics, and a few of ``photos`` beside truth and prediction.
 
     Among the callbacks it belongs after one that puts averaged weights in the model's place for a validation: those
     make the predictions.
-
-    Args:
-        folder: where to write.
-        examples: photos to show.
-        colors: RGB of each class id.
-        speed: gives the photos per second of the epoch's training steps.
 
     Raises:
         OutputError: a file cannot be written.
     """
 
-    def __init__(
-        self,
-        folder: EventFolder,
-        examples: Labelled,
-        colors: Sequence[tuple[int, int, int]],
-        speed: Callable[[], float],
-    ) -> None:
+    def __init__(self, folder: EventFolder, photos: Labelled, progress: Progress) -> None:
         super().__init__()
         self._folder = folder
-        self._examples = examples
-        self._speed = speed
-        self._colors = np.array(colors, np.uint8)
+        self._progress = progress
+        chosen = np.unique(np.linspace(0, len(photos) - 1, _EXAMPLES).round().astype(int))
+        self._names = [photos.names[index] for index in chosen]
+        self._photos = photos.photos[chosen]  # (n, h, w, 3)
+        self._truths = photos.truths[chosen]  # (n, h', w')
+        self._margin = photos.margin
         self._pictures: dict[str, np.ndarray] = {}
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         # Here, not at the epoch's end: now the weights are those that are validated. Called, not predict(): that
         # would compile a graph of its own.
-        probabilities = keras.ops.convert_to_numpy(self.model(self._examples.photos, training=False))
-        shown = without_margin(self._examples.photos, self._examples.margin)  # (n, h, w, 3)
-        truths = self._colors[self._examples.truths]
-        predictions = self._colors[probabilities.argmax(-1)]
-        rows = np.concatenate([shown, truths, predictions], axis=2)  # (n, h, 3 w, 3)
+        probabilities = keras.ops.convert_to_numpy(self.model(self._photos, training=False))
+        colors = np.array([entry.color for entry in PET_CLASSES], np.uint8)
+        shown = without_margin(self._photos, self._margin)
+        rows = np.concatenate(
+            [shown, colors[self._truths], colors[probabilities.argmax(-1)]], axis=2
+        )  # (n, h', 3w', 3)
         self._pictures = {}
-        for name, row in zip(self._examples.names, rows, strict=True):
+        for name, row in zip(self._names, rows, strict=True):
             self._pictures[f"photo, truth, prediction/{name}"] = row
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -138,13 +129,6 @@ class TensorBoard(keras.callbacks.Callback):
             run = VALIDATION if name.startswith(_VALIDATED) else TRAIN
             scalars[run][name.removeprefix(_VALIDATED)] = value
         scalars[TRAIN]["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        scalars[TRAIN]["photos_per_second"] = self._speed()
+        scalars[TRAIN]["photos_per_second"] = self._progress.photos_per_second
         self._folder.add(TRAIN, epoch + 1, scalars[TRAIN])
         self._folder.add(VALIDATION, epoch + 1, scalars[VALIDATION], self._pictures)
-
-
-def examples(photos: Labelled, count: int = 4) -> Labelled:
-    """``count`` of the photos, or all if they are fewer, spread evenly."""
-    chosen = np.unique(np.linspace(0, len(photos) - 1, count).round().astype(int))
-    names = [photos.names[index] for index in chosen]
-    return Labelled(names, photos.photos[chosen], photos.masks[chosen], [], photos.margin)

@@ -10,13 +10,13 @@ from typing import TextIO
 import keras
 from keras import ops
 
-from unet_training.build import PET_CLASSES, outline_weights
+from unet_training.build import outline_weights
 from unet_training.data.augment import Augmenter
 from unet_training.data.dataset import Batches, TrainingBatches
 from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingError
 from unet_training.fit.checkpoint import Checkpoint
-from unet_training.fit.events import EventFolder, TensorBoard, examples
+from unet_training.fit.events import EventFolder, TensorBoard
 from unet_training.fit.interrupt import InterruptBetweenSteps
 from unet_training.fit.progress import Progress
 from unet_training.recipes import Recipe
@@ -37,21 +37,16 @@ def fit(
     events: EventFolder | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> bool:
-    """Train a compiled model to the last epoch, from where ``checkpoint`` is.
+    """Train a compiled model to the last epoch, from where ``checkpoint`` is; True where Ctrl-C ended it earlier.
 
     Args:
         model: as ``build_training_model`` makes it.
-        recipe: hyper-parameters of the training.
+        recipe, terminal, callbacks: as ``pipeline.train``.
         seed: of order and augmentation.
         stages: the training photos at each of ``recipe.sizes``.
         validation: the photos that choose the checkpoint.
         checkpoint: holds history and best weights afterwards.
-        terminal: where a line of progress can be redrawn in place; None: there is none.
         events: where TensorBoard's files go, if anywhere.
-        callbacks: more of them.
-
-    Returns:
-        True where Ctrl-C ended it, after at least one epoch.
 
     Raises:
         TrainingError: a loss is no finite number, or no memory is left.
@@ -63,8 +58,7 @@ def fit(
     progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, terminal)
     shown: list[keras.callbacks.Callback] = [progress]
     if events is not None:
-        colors = [entry.color for entry in PET_CLASSES]
-        shown.append(TensorBoard(events, examples(validation), colors, lambda: progress.photos_per_second))
+        shown.append(TensorBoard(events, validation, progress))
     try:
         with closing(progress), InterruptBetweenSteps() as steps:
             if checkpoint.epochs < recipe.epochs:
@@ -77,9 +71,7 @@ def fit(
                 # Keras takes batches of one shape in a fit, and ends it by putting averaged weights in the place of
                 # the last ones: there the next size begins. It does so too where a checkpoint leaves no epoch to do.
                 first = max(first, checkpoint.epochs)
-                # That leaves weight and average in one buffer under JAX, whose step takes each buffer once.
-                for variable in model.trainable_variables:
-                    variable.assign(ops.copy(variable))
+                _separate_buffers(model)
                 # A step of its own for each size: given a second one, TensorFlow would trace the step for any size,
                 # and Keras' bilinear upsampling needs a known one there.
                 model.make_train_function(force=True)
@@ -105,6 +97,12 @@ def fit(
             f"({checkpoint.recovery_hint()})"
         ) from error
     return False
+
+
+def _separate_buffers(model: keras.Model) -> None:
+    """Under JAX the end of a fit leaves weight and average in one buffer, and a step takes each buffer once."""
+    for variable in model.trainable_variables:
+        variable.assign(ops.copy(variable))
 
 
 def _epoch_ranges(recipe: Recipe) -> Iterator[tuple[int, int]]:

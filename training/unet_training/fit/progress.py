@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, TextIO
+from typing import TextIO
 
 import keras
 from tqdm import tqdm
@@ -21,8 +21,7 @@ _LOG_INTERVAL = 30.0
 """Seconds between two lines within an epoch: on a terminal, and in a log."""
 
 _TRAINING_COST = 3
-"""Time of a photo in a training step, in units of its time in a validation: going back takes twice as long as going
-forward."""
+"""Time of a photo in a training step, in its times in a validation: the way back takes twice the way forward."""
 
 _HEADER = (
     "  training   cross-    mean  validation    mean           photos",
@@ -32,46 +31,21 @@ _ROW = "{loss:10.4f}{cross_entropy:9.4f}{mean_iou:8.4f}{val_loss:12.4f}{val_mean
 """The loss of a validation is its cross-entropy."""
 
 
+class _Log(io.StringIO):
+    """A stream in a terminal's place: each line that tqdm draws goes to the log."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            logger.info("%s", line)
+        return len(text)
+
+
 class _Bar(tqdm):
-    """tqdm over the work of a whole training: the estimate of the time left is tqdm's.
-
-    Args:
-        describe: gives the texts ``step`` and ``values`` when a line is shown.
-        terminal: where the line is redrawn; None: each line goes to the log.
-    """
-
     monitor_interval = 0  # no thread that redraws while others write
-
-    def __init__(self, describe: Callable[[], dict[str, str]], terminal: TextIO | None, **settings: Any) -> None:
-        self._describe = describe
-        self._to_log = terminal is None
-        super().__init__(
-            file=terminal or io.StringIO(),
-            bar_format="{step}" + (", " if self._to_log else " {bar} ") + "{remaining} left, {values}",
-            mininterval=_LOG_INTERVAL if self._to_log else _TERMINAL_INTERVAL,
-            miniters=0,
-            delay=1e-9,  # nothing is shown before the first step
-            dynamic_ncols=not self._to_log,
-            leave=False,
-            smoothing=0.05,
-            **settings,
-        )
-
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        return {**super().format_dict, **self._describe()}
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        if not self._to_log:
-            return bool(super().display(msg, pos))
-        if msg is None:  # else tqdm clears the line
-            logger.info("%s", self)
-        return True
 
 
 class Progress(keras.callbacks.Callback):
-    """Shows the epochs of a training, which may be several calls of ``fit``. Among the callbacks it belongs after
-    ``checkpoint``; ``close`` clears the redrawn line.
+    """Shows the epochs of a training, which may be several calls of ``fit``. It belongs after ``checkpoint``.
 
     Args:
         sizes: height and width of the training photos in each epoch, pixels, all epochs of the training.
@@ -99,10 +73,19 @@ class Progress(keras.callbacks.Callback):
         self._validation_work = validation * sizes[-1] ** 2  # in pixels
         self._checkpoint = checkpoint
         work = [self._steps * self._step_work(size) + self._validation_work for size in sizes]
-        self._bar = _Bar(self._describe, terminal, total=sum(work), initial=sum(work[: checkpoint.epochs]))
+        self._bar = _Bar(  # over the work of the whole training: the estimate of the time left is tqdm's
+            total=sum(work),
+            initial=sum(work[: checkpoint.epochs]),
+            file=terminal or _Log(),
+            bar_format="{desc} {bar} {remaining} left{postfix}" if terminal else "{desc}, {remaining} left{postfix}",
+            mininterval=_TERMINAL_INTERVAL if terminal else _LOG_INTERVAL,
+            miniters=0,
+            delay=1e-9,  # nothing is shown before the first step
+            dynamic_ncols=terminal is not None,
+            leave=False,
+            smoothing=0.05,
+        )
         self._epoch = checkpoint.epochs
-        self._doing = ""
-        self._running: Mapping[str, float] = {}
         self._steps_done = 0
         self._began = self._first_step = self._last_step = 0.0
 
@@ -150,16 +133,13 @@ class Progress(keras.callbacks.Callback):
         self._write(name + row + ("  best" if self._checkpoint.epoch == epoch + 1 else ""))
 
     def _advance(self, work: float, doing: str, logs: dict[str, float] | None) -> None:
-        self._doing = doing
-        self._running = logs or {}
-        self._bar.update(work)
-
-    def _describe(self) -> dict[str, str]:
         values = f"{self.photos_per_second:.0f} photos/s"
         for label, name in (("loss", "loss"), ("mean IoU", "mean_iou")):
-            if name in self._running:
-                values += f", {label} {self._running[name]:.3f}"
-        return {"step": f"{self._name(self._epoch)}, {self._doing}", "values": values}
+            if logs and name in logs:
+                values += f", {label} {logs[name]:.3f}"
+        self._bar.set_description_str(f"{self._name(self._epoch)}, {doing}", refresh=False)
+        self._bar.set_postfix_str(values, refresh=False)
+        self._bar.update(work)
 
     def _name(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{len(self._sizes)}"

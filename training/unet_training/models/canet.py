@@ -11,10 +11,9 @@ so that the network takes photos of any size. ``filters`` are those of the stem 
 
 from __future__ import annotations
 
-import keras
 from keras import layers
 
-from unet_training.models.blocks import concatenate, conv, finish, photo_input
+from unet_training.models.blocks import Tensor, architecture, concatenate, conv
 
 FLOWS = 3
 _STEP = 16
@@ -26,59 +25,41 @@ _LEAST = 2
 """Least stages: the flows need a sixteenth of the stem's area, which the first two make."""
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 64,
-    depth: int = 4,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``.
+@architecture("canet", filters=64, depth=4, step=lambda depth: _STEP, enlarge=4)
+def build(x: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``.
 
     Raises:
         ValueError: also a depth other than 2, 3 or 4, the encoder's stages.
     """
     if not _LEAST <= depth <= len(_BLOCKS):
         raise ValueError(f"depth {depth}, expected {_LEAST} to {len(_BLOCKS)} stages of the encoder")
-    image, x = photo_input(height, width, _STEP)
-    x = layers.MaxPooling2D(2, name="stem_pool")(conv(x, filters, "stem", norm_momentum))
+    x = layers.MaxPooling2D(2, name="stem_pool")(conv(x, filters, "stem"))
     stages = []
     for stage, (blocks, strides) in enumerate(zip(_BLOCKS[:depth], _HALVED[:depth], strict=True)):
         inner = max(1, filters * 2**stage // 16)
         for index in range(blocks):
-            first = not index
-            x = _bottleneck(
-                x,
-                inner,
-                f"encoder{stage + 1}_{index + 1}",
-                norm_momentum,
-                strides=strides if first else 1,
-                project=first,
-            )
+            name = f"encoder{stage + 1}_{index + 1}"
+            x = _bottleneck(x, inner, name, strides=strides if index == 0 else 1, project=index == 0)
         stages.append(x)
-    context = _context(stages[-1], filters, norm_momentum)  # (n, h / 4, w / 4, filters / 2)
+    context = _context(stages[-1], filters)  # (n, h / 4, w / 4, filters / 2)
     details = _global_convolution(stages[0], max(1, filters // 2))  # of the same size
-    return finish(image, concatenate(context, details, "both"), classes, activation, "canet", enlarge=4)
+    return concatenate(context, details, "both")
 
 
-def _bottleneck(
-    x: keras.KerasTensor, inner: int, name: str, momentum: float, *, strides: int = 1, project: bool = False
-) -> keras.KerasTensor:
+def _bottleneck(x: Tensor, inner: int, name: str, *, strides: int = 1, project: bool = False) -> Tensor:
     """1x1, 3x3 and 1x1 convolutions to twice ``inner`` channels, beside a shortcut; ``project``: that is convolved."""
-    shortcut = conv(x, 2 * inner, f"{name}_shortcut", momentum, strides=strides) if project else x
-    x = conv(x, inner, name, momentum, suffix="_a", kernel=1, strides=strides)
-    x = conv(x, inner, name, momentum, suffix="_b")
+    shortcut = conv(x, 2 * inner, f"{name}_shortcut", strides=strides) if project else x
+    x = conv(x, inner, name, "_a", kernel=1, strides=strides)
+    x = conv(x, inner, name, "_b")
     x = layers.Conv2D(2 * inner, 1, name=f"{name}_conv_c")(x)
-    x = layers.BatchNormalization(momentum=momentum, name=f"{name}_norm_c")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm_c")(x)
     return layers.Activation("relu", name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, shortcut]))
 
 
-def _context(x: keras.KerasTensor, filters: int, momentum: float) -> keras.KerasTensor:
+def _context(x: Tensor, filters: int) -> Tensor:
     """The global flow, the context flows after it, and the selection among all of them, enlarged twice."""
-    flow = _global_flow(x, filters, momentum)
+    flow = _global_flow(x, filters)
     flows = [flow]
     for index in range(FLOWS):
         flow = _context_flow(x, flow, filters, f"flow{index + 1}")
@@ -86,16 +67,16 @@ def _context(x: keras.KerasTensor, filters: int, momentum: float) -> keras.Keras
     x = layers.Conv2D(max(1, filters // 2), 3, padding="same", name="select_conv")(layers.Add(name="flows")(flows))
     weight = layers.GlobalAveragePooling2D(keepdims=True, name="select_average")(x)
     weight = layers.Conv2D(x.shape[-1], 1, name="select_weight")(weight)
-    weight = layers.BatchNormalization(momentum=momentum, name="select_norm")(weight)
+    weight = layers.BatchNormalization(name="select_norm")(weight)
     weight = layers.Activation("sigmoid", name="select_sigmoid")(weight)
     x = layers.Multiply(name="select")([x, weight])
     return layers.UpSampling2D(2, interpolation="bilinear", name="select_up")(x)
 
 
-def _global_flow(x: keras.KerasTensor, filters: int, momentum: float) -> keras.KerasTensor:
+def _global_flow(x: Tensor, filters: int) -> Tensor:
     """The photo's average in every pixel."""
     average = layers.GlobalAveragePooling2D(keepdims=True, name="global_average")(x)
-    average = layers.BatchNormalization(momentum=momentum, name="global_norm")(average)
+    average = layers.BatchNormalization(name="global_norm")(average)
     average = layers.Activation("relu", name="global_relu")(average)
     # Zeros of the right height and width, whatever these are: a layer that repeats would have to know them.
     zeros = layers.Subtract(name="global_zeros")([x, x])
@@ -103,7 +84,7 @@ def _global_flow(x: keras.KerasTensor, filters: int, momentum: float) -> keras.K
     return layers.Conv2D(filters, 1, name="global_flow")(everywhere)
 
 
-def _context_flow(x: keras.KerasTensor, flow: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+def _context_flow(x: Tensor, flow: Tensor, filters: int, name: str) -> Tensor:
     x = layers.AveragePooling2D(2, name=f"{name}_pool")(concatenate(x, flow, name))
     for suffix in ("a", "b"):
         x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_{suffix}")(x)
@@ -114,7 +95,7 @@ def _context_flow(x: keras.KerasTensor, flow: keras.KerasTensor, filters: int, n
     return layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_up")(x)
 
 
-def _global_convolution(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+def _global_convolution(x: Tensor, filters: int) -> Tensor:
     """7x7 convolutions as a row and a column, in both orders, and a residual 3x3."""
     paths = []
     for name, kernels in (("wide", ((1, 7), (7, 1))), ("tall", ((7, 1), (1, 7)))):

@@ -8,41 +8,27 @@ wider stages. Outlines are drawn at full resolution by a few filters that see th
 
 from __future__ import annotations
 
-from functools import partial
-
-import keras
 from keras import layers
 
-from unet_training.models.blocks import concatenate, conv, double_conv, finish, photo_input, up_transposed
+from unet_training.models.blocks import Tensor, architecture, concatenate, conv, double_conv, up_transposed
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 24,
-    depth: int = 4,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``. ``filters`` and ``depth`` are those at half resolution and below."""
-    image, photo = photo_input(height, width, 2 ** (depth + 1))
-    block = partial(double_conv, momentum=norm_momentum)
+@architecture("edge-fast", filters=24, depth=4, step=lambda depth: 2 ** (depth + 1))
+def build(photo: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``; ``filters`` and ``depth`` count from half resolution."""
     few = max(4, filters // 3)  # fewer could not tell the classes apart
     widths = [filters * 2**stage for stage in range(depth)]
-    x = conv(photo, filters, "stem", norm_momentum, strides=2)
+    x = conv(photo, filters, "stem", strides=2)
     skips = []
     for stage, filters_here in enumerate(widths, start=1):
         name = f"encoder{stage}"
-        x = block(x, filters_here, name) if stage > 1 else conv(x, filters_here, name, norm_momentum)
+        x = double_conv(x, filters_here, name) if stage > 1 else conv(x, filters_here, name)
         skips.append(x)
         x = layers.MaxPooling2D(2, name=f"{name}_pool")(x)
-    x = block(x, widths[-1], "bridge")
+    x = double_conv(x, widths[-1], "bridge")
     for stage in range(depth, 0, -1):
         name, filters_here = f"decoder{stage}", widths[stage - 1]
         x = layers.Add(name=f"{name}_skip")([up_transposed(x, filters_here, name), skips[stage - 1]])
-        x = conv(x, filters_here, name, norm_momentum)
+        x = conv(x, filters_here, name)
     x = concatenate(up_transposed(x, few, "outline"), photo, "outline")
-    x = conv(x, few, "outline", norm_momentum)
-    return finish(image, x, classes, activation, "edge-fast")
+    return conv(x, few, "outline")

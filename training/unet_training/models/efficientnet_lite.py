@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from unet_training.models import ENCODER_PREFIX
+from unet_training.models.blocks import Tensor
 
 SCALE, OFFSET = 1 / 128, -127 / 128
 """The published weights were trained on photos in 0..255 times ``SCALE`` plus ``OFFSET``."""
@@ -78,14 +79,13 @@ def scaled_stages(scaling: Scaling) -> list[Stage]:
     return stages
 
 
-def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float) -> list[keras.KerasTensor]:
+def encoder(x: Tensor, scaling: Scaling, depth: int) -> list[Tensor]:
     """Features before each halving, and the last ones.
 
     Args:
         x: photos (n, h, w, 3), their values as ``SCALE`` and ``OFFSET`` make them.
         scaling: which member of the family.
         depth: how often to halve, 1 to ``DEPTH``; the stages below are left out.
-        momentum: of BatchNormalization's moving averages.
 
     Returns:
         ``depth`` tensors (n, h / 2, w / 2, c) to (n, h / 2**depth, w / 2**depth, c).
@@ -96,8 +96,8 @@ def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float)
     if not 1 <= depth <= DEPTH:
         raise ValueError(f"depth {depth}, expected 1 to {DEPTH} (EfficientNet-Lite halves the photo {DEPTH} times)")
     x = layers.Conv2D(_STEM_FILTERS, 3, 2, padding="same", use_bias=False, name=f"{ENCODER_PREFIX}stem")(x)
-    x = _norm_relu6(x, f"{ENCODER_PREFIX}stem", momentum)
-    features: list[keras.KerasTensor] = []
+    x = _norm_relu6(x, f"{ENCODER_PREFIX}stem")
+    features: list[Tensor] = []
     number = 0
     for stage in scaled_stages(scaling):
         if stage.stride == 2:
@@ -106,7 +106,7 @@ def encoder(x: keras.KerasTensor, scaling: Scaling, depth: int, momentum: float)
                 return features
         for repeat in range(stage.repeats):
             stride = stage.stride if repeat == 0 else 1
-            x = _block(x, stage, stride, f"{ENCODER_PREFIX}block{number}", momentum)
+            x = _block(x, stage, stride, f"{ENCODER_PREFIX}block{number}")
             number += 1
     features.append(x)
     return features
@@ -116,36 +116,36 @@ def classifier(scaling: Scaling) -> keras.Model:
     """The whole network: uint8 photos (n, h, w, 3), RGB in 0..255, to logits of ImageNet's 1000 classes (n, 1000)."""
     image = keras.Input((None, None, 3), dtype="uint8", name="image")
     x = layers.Rescaling(SCALE, OFFSET, name="rescale")(image)
-    x = encoder(x, scaling, DEPTH, momentum=0.99)[-1]  # (n, h / 32, w / 32, c)
+    x = encoder(x, scaling, DEPTH)[-1]  # (n, h / 32, w / 32, c)
     x = layers.Conv2D(HEAD_FILTERS, 1, use_bias=False, name="head")(x)
-    x = _norm_relu6(x, "head", momentum=0.99)
+    x = _norm_relu6(x, "head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)  # (n, 1280)
     return keras.Model(image, layers.Dense(IMAGENET_CLASSES, name="classes")(x), name="classifier")
 
 
-def _block(x: keras.KerasTensor, stage: Stage, stride: int, name: str, momentum: float) -> keras.KerasTensor:
+def _block(x: Tensor, stage: Stage, stride: int, name: str) -> Tensor:
     """MobileNetV2's block: 1x1 wider -> depthwise -> 1x1 narrower, plus its input where both have one shape."""
     given = x.shape[-1]
     inner = x
     if stage.expand > 1:
         inner = layers.Conv2D(given * stage.expand, 1, use_bias=False, name=f"{name}_expand")(inner)
-        inner = _norm_relu6(inner, f"{name}_expand", momentum)
+        inner = _norm_relu6(inner, f"{name}_expand")
     depthwise = layers.DepthwiseConv2D(stage.kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise")
     inner = depthwise(inner)
-    inner = _norm_relu6(inner, f"{name}_depthwise", momentum)
+    inner = _norm_relu6(inner, f"{name}_depthwise")
     inner = layers.Conv2D(stage.filters, 1, use_bias=False, name=f"{name}_project")(inner)
-    inner = _norm(inner, f"{name}_project", momentum)
+    inner = _norm(inner, f"{name}_project")
     if stride == 1 and given == stage.filters:
         inner = layers.Add(name=f"{name}_add")([inner, x])
     return inner
 
 
-def _norm(x: keras.KerasTensor, name: str, momentum: float) -> keras.KerasTensor:
-    return layers.BatchNormalization(momentum=momentum, epsilon=_EPSILON, name=f"{name}_norm")(x)
+def _norm(x: Tensor, name: str) -> Tensor:
+    return layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}_norm")(x)
 
 
-def _norm_relu6(x: keras.KerasTensor, name: str, momentum: float) -> keras.KerasTensor:
-    return layers.ReLU(max_value=6.0, name=f"{name}_relu6")(_norm(x, name, momentum))
+def _norm_relu6(x: Tensor, name: str) -> Tensor:
+    return layers.ReLU(max_value=6.0, name=f"{name}_relu6")(_norm(x, name))
 
 
 def _multiple_of_8(filters: float) -> int:

@@ -9,36 +9,23 @@ BatchNormalization, strided convolutions halve, dropout of whole channels betwee
 
 from __future__ import annotations
 
-import keras
 from keras import layers
 
-from unet_training.models.blocks import finish, photo_input
+from unet_training.models.blocks import Tensor, architecture
 
 DROPOUT = 0.25
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 16,
-    depth: int = 3,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``. It has no BatchNormalization: ``norm_momentum`` is unused."""
-    image, x = photo_input(height, width, 2**depth)
+@architecture("ladder", filters=16, depth=3)
+def build(x: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``."""
     x = layers.Conv2D(filters, 3, padding="same", activation="relu", name="stem_conv")(x)
     rungs = _u_shape(x, filters, depth, "first", previous=[None] * depth)
     x = _block(rungs[0], filters, "second_stem")
-    x = _u_shape(x, filters, depth, "second", previous=rungs[:depth])[0]
-    return finish(image, x, classes, activation, "ladder")
+    return _u_shape(x, filters, depth, "second", previous=rungs[:depth])[0]
 
 
-def _u_shape(
-    x: keras.KerasTensor, filters: int, depth: int, name: str, previous: list[keras.KerasTensor | None]
-) -> list[keras.KerasTensor]:
+def _u_shape(x: Tensor, filters: int, depth: int, name: str, previous: list[Tensor | None]) -> list[Tensor]:
     """Decoder features of each stage, the largest first; ``previous`` are those of the U before, (n, h, w, c) each."""
     skips = []
     for stage in range(depth):
@@ -51,7 +38,7 @@ def _u_shape(
             filters * 2 ** (stage + 1), 3, strides=2, padding="same", activation="relu", name=f"{here}_down"
         )(x)
     x = _block(x, filters * 2**depth, f"{name}_bridge")
-    rungs: list[keras.KerasTensor] = []
+    rungs: list[Tensor] = []
     for stage in reversed(range(depth)):
         here = f"{name}_decoder{stage + 1}"
         x = layers.Conv2DTranspose(filters * 2**stage, 3, strides=2, padding="same", name=f"{here}_up")(x)
@@ -60,7 +47,7 @@ def _u_shape(
     return rungs
 
 
-def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+def _block(x: Tensor, filters: int, name: str) -> Tensor:
     shared = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv")
     inner = layers.Activation("relu", name=f"{name}_relu_a")(shared(x))
     inner = layers.SpatialDropout2D(DROPOUT, name=f"{name}_dropout")(inner)

@@ -13,46 +13,31 @@ average of both fits neither when the network is used.
 
 from __future__ import annotations
 
-from functools import partial
-
-import keras
 from keras import layers
 
-from unet_training.models.blocks import finish, norm_relu, photo_input, u_shape, up_conv
+from unet_training.models.blocks import Tensor, architecture, norm_relu, u_shape, up_conv
 
 STEPS = 2
 """Recurrent applications after the first; the paper's t."""
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 64,
-    depth: int = 4,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``."""
-    image, x = photo_input(height, width, 2**depth)
-    x = u_shape(
-        x, filters, depth, block=partial(_block, momentum=norm_momentum), up=partial(up_conv, momentum=norm_momentum)
-    )
-    return finish(image, x, classes, activation, "recurrent-residual")
+@architecture("recurrent-residual", filters=64, depth=4)
+def build(x: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``."""
+    return u_shape(x, filters, depth, block=_block, up=up_conv)
 
 
-def _block(x: keras.KerasTensor, filters: int, name: str, momentum: float) -> keras.KerasTensor:
+def _block(x: Tensor, filters: int, name: str) -> Tensor:
     shortcut = layers.Conv2D(filters, 1, name=f"{name}_shortcut")(x)
-    x = _recurrent(shortcut, filters, f"{name}_a", momentum)
-    x = _recurrent(x, filters, f"{name}_b", momentum)
+    x = _recurrent(shortcut, filters, f"{name}_a")
+    x = _recurrent(x, filters, f"{name}_b")
     return layers.Add(name=f"{name}_add")([shortcut, x])
 
 
-def _recurrent(x: keras.KerasTensor, filters: int, name: str, momentum: float) -> keras.KerasTensor:
+def _recurrent(x: Tensor, filters: int, name: str) -> Tensor:
     shared = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv")
-    state = norm_relu(shared(x), name, "", momentum)
+    state = norm_relu(shared(x), name)
     for step in range(1, STEPS + 1):
         both = layers.Add(name=f"{name}_add{step}")([x, state])
-        state = norm_relu(shared(both), name, str(step), momentum)
+        state = norm_relu(shared(both), name, str(step))
     return state

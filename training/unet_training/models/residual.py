@@ -9,45 +9,33 @@ by BatchNormalization, as in its published code; the way up repeats pixels.
 
 from __future__ import annotations
 
-import keras
 from keras import layers
 
-from unet_training.models.blocks import concatenate, finish, norm_relu, photo_input
+from unet_training.models.blocks import Tensor, architecture, concatenate, norm_relu
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 64,
-    depth: int = 3,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``."""
-    image, x = photo_input(height, width, 2**depth)
+@architecture("residual", filters=64, depth=3)
+def build(x: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``."""
     skips = []
     for stage in range(depth + 1):
         name = f"encoder{stage + 1}" if stage < depth else "bridge"
-        x = _unit(x, filters * 2**stage, name, norm_momentum, strides=2 if stage else 1, first=not stage)
+        x = _unit(x, filters * 2**stage, name, strides=2 if stage else 1, first=not stage)
         skips.append(x)
     for stage in reversed(range(depth)):
         name = f"decoder{stage + 1}"
         x = layers.UpSampling2D(2, name=f"{name}_enlarge")(x)
-        x = _unit(concatenate(x, skips[stage], name), filters * 2**stage, name, norm_momentum)
-    return finish(image, x, classes, activation, "residual")
+        x = _unit(concatenate(x, skips[stage], name), filters * 2**stage, name)
+    return x
 
 
-def _unit(
-    x: keras.KerasTensor, filters: int, name: str, momentum: float, *, strides: int = 1, first: bool = False
-) -> keras.KerasTensor:
+def _unit(x: Tensor, filters: int, name: str, *, strides: int = 1, first: bool = False) -> Tensor:
     """A residual unit; the ``first`` one of the network does not normalise its input, which is a photo."""
     shortcut = layers.Conv2D(filters, 1, strides, padding="same", name=f"{name}_shortcut_conv")(x)
-    shortcut = layers.BatchNormalization(momentum=momentum, name=f"{name}_shortcut_norm")(shortcut)
+    shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
     if not first:
-        x = norm_relu(x, name, "_a", momentum)
+        x = norm_relu(x, name, "_a")
     x = layers.Conv2D(filters, 3, strides, padding="same", name=f"{name}_conv_a")(x)
-    x = norm_relu(x, name, "_b", momentum)
+    x = norm_relu(x, name, "_b")
     x = layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv_b")(x)
     return layers.Add(name=f"{name}_add")([x, shortcut])

@@ -7,24 +7,10 @@ as the photo), BatchNormalization after each, and filters 64..512 with a bridge 
 
 from __future__ import annotations
 
-from functools import partial
-
-import keras
-
-from unet_training.models.blocks import double_conv, finish, photo_input, u_shape, up_transposed
+from unet_training.models.blocks import Tensor, architecture, double_conv, u_shape, up_transposed
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 64,
-    depth: int = 4,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``."""
-    image, x = photo_input(height, width, 2**depth)
-    x = u_shape(x, filters, depth, block=partial(double_conv, momentum=norm_momentum), up=up_transposed)
-    return finish(image, x, classes, activation, "unet")
+@architecture("unet", filters=64, depth=4)
+def build(x: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``."""
+    return u_shape(x, filters, depth, block=double_conv, up=up_transposed)

@@ -10,14 +10,15 @@ of grey.
 
 from __future__ import annotations
 
-import keras
 from keras import layers
 
-from unet_training.models.blocks import concatenate, finish, photo_input, up_transposed
+from unet_training.models.blocks import Tensor, architecture, concatenate, up_transposed
 
 DROPOUT = 0.5
 _CONVOLUTIONS = 2
 """Convolutions per stage; each takes a pixel off every side."""
+_REMAINDER = 4
+"""388 = 16 * 24 + 4: sizes of the output are multiples of the step plus this."""
 
 
 def margin(depth: int = 4) -> int:
@@ -26,21 +27,14 @@ def margin(depth: int = 4) -> int:
     return int(_CONVOLUTIONS * (down + up))
 
 
-def build(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int = 64,
-    depth: int = 4,
-    activation: str = "softmax",
-    norm_momentum: float = 0.99,
-) -> keras.Model:
-    """Build the network: see ``models.Build``. It has no BatchNormalization: ``norm_momentum`` is unused.
+@architecture("unet2015", filters=64, depth=4, step=lambda depth: 1)
+def build(x: Tensor, filters: int, depth: int) -> Tensor:
+    """Features for the head: see ``blocks.architecture``.
 
     Raises:
         ValueError: a size whose halves are not all whole, or of which nothing would be left.
     """
+    _, height, width, _ = x.shape
     step = 2**depth
     lost = 2 * margin(depth)
     for side in (height, width):
@@ -49,7 +43,6 @@ def build(
                 f"input size {height}x{width}, expected {lost} + {_REMAINDER} + a multiple of {step}: "
                 f"{lost + step + _REMAINDER}, {lost + 2 * step + _REMAINDER}, ..."
             )
-    image, x = photo_input(height, width, 1)
     skips = []
     for stage in range(depth):
         x = _block(x, filters * 2**stage, f"encoder{stage + 1}")
@@ -61,21 +54,13 @@ def build(
     for stage in reversed(range(depth)):
         name = f"decoder{stage + 1}"
         x = layers.Activation("relu", name=f"{name}_up_relu")(up_transposed(x, filters * 2**stage, name))
-        skip = layers.Cropping2D(_cropped(stage, depth), name=f"{name}_crop")(skips[stage])
+        # What the way through the stages below takes off each side, at twice their pixels.
+        skip = layers.Cropping2D(2 * margin(depth - stage - 1), name=f"{name}_crop")(skips[stage])
         x = _block(concatenate(x, skip, name), filters * 2**stage, name)
-    return finish(image, x, classes, activation, "unet2015")
+    return x
 
 
-_REMAINDER = 4
-"""388 = 16 * 24 + 4: sizes of the output are multiples of the step plus this."""
-
-
-def _cropped(stage: int, depth: int) -> int:
-    """Pixels, at the stage's own size, that the way through the stages below takes off each side."""
-    return margin(depth - stage - 1) * 2
-
-
-def _block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
+def _block(x: Tensor, filters: int, name: str) -> Tensor:
     for suffix in ("a", "b"):
         x = layers.Conv2D(filters, 3, kernel_initializer="he_normal", name=f"{name}_conv_{suffix}")(x)
         x = layers.Activation("relu", name=f"{name}_relu_{suffix}")(x)

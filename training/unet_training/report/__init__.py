@@ -35,10 +35,6 @@ def write_report(result: Result, output: Path) -> None:
     Metrics and predictions are those of the written model file, not of the model in memory. A picture that an
     earlier training left there and this one has none of is removed.
 
-    Args:
-        result: of the training.
-        output: folder, made if missing.
-
     Raises:
         OutputError: a file cannot be written.
         ModelFileError: the model file was damaged since it was written.

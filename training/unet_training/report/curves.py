@@ -22,11 +22,6 @@ class Gap(NamedTuple):
     train: float
     validation: float
 
-    @property
-    def gap(self) -> float:
-        """Validation less train."""
-        return self.validation - self.train
-
 
 class _Curve(NamedTuple):
     label: str

@@ -15,13 +15,7 @@ _TEMPLATE = "report.html.j2"
 
 
 def write(path: Path, result: Result, **content: Any) -> None:
-    """Write the page.
-
-    Args:
-        path: the HTML file.
-        result: of the training.
-        content: what else the template shows: ``evaluation``, ``gaps``, ``pictures`` by name (None: left out) and
-            ``stages``.
+    """Write the page; ``content`` is ``evaluation``, ``gaps``, ``pictures`` by name (None: left out) and ``stages``.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -35,12 +29,11 @@ def write(path: Path, result: Result, **content: Any) -> None:
         lstrip_blocks=True,
     )
     environment.filters |= {"decimal": _decimal, "signed": _signed, "setting": _setting}
-    provenance = result.spec.provenance
     text = environment.get_template(_TEMPLATE).render(
         result=result,
         spec=result.spec,
-        provenance=provenance,
-        epoch=provenance.metrics["epoch"],
+        provenance=result.spec.provenance,
+        epoch=result.spec.provenance.metrics["epoch"],
         epochs=max(map(len, result.history.values()), default=0),
         **content,
     )

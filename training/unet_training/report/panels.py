@@ -33,12 +33,7 @@ _NO_TRUTH = (255, 255, 255)
 
 
 def choose(scores: Sequence[float], seed: int, count: int = _PHOTOS) -> dict[str, list[int]]:
-    """Indices of the photos to show, at most ``count`` per panel.
-
-    Args:
-        scores: each photo's mean IoU; a photo of NaN is neither good nor bad, and not chosen.
-        seed: chooses the random ones.
-        count: photos per panel.
+    """Indices of the photos to show, at most ``count`` per panel, by their mean IoU; of NaN none is chosen.
 
     Returns:
         ``best`` (best first), ``worst`` (worst first) and ``random`` (in the photos' order). No photo is among the
@@ -56,16 +51,13 @@ def choose(scores: Sequence[float], seed: int, count: int = _PHOTOS) -> dict[str
 
 
 def draw(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequence[int], path: Path) -> Picture | None:
-    """Draw one panel: a column per chosen photo with its truth and its prediction.
+    """Draw one panel, PNG: a column with truth and prediction for each chosen photo; None where none is chosen.
 
     Args:
         model: predicts.
-        photos: fitted to the model's input; scores: mean IoU of each.
+        photos, scores: fitted to the model's input, and the mean IoU of each.
         chosen: indices of the photos, from the left.
-        path: the PNG file.
-
-    Returns:
-        The picture; None where no photo is chosen.
+        path: the file.
 
     Raises:
         OutputError: ``path`` cannot be written.

@@ -38,6 +38,7 @@ RANDOM_ONE_IN = 5
 """``random:SEED`` holds one photo in five out, to within chance: 1,478 +- 34 of Oxford-IIIT Pet's 7,390."""
 
 _TRIMAP_VALUES = 3
+_TRIMAP_FORMATS = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG")  # any of Pillow's decoders would run otherwise
 
 
 class LabelledPhoto(NamedTuple):
@@ -171,7 +172,7 @@ def open_trimap(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         ImageError: unreadable, or a value outside 1..3.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_TRIMAP_FORMATS) as image:
             values = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
     except Exception as error:  # as in open_photo: decoders raise anything
         raise ImageError(f"{path}: no readable trimap ({error})") from error

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.errors import SourceError
+from unet_runtime.io.video.names import NativeName
 from unet_runtime.io.video.opencv import load_opencv
 
 _DEFAULT_RATE = 30.0  # frames a second
@@ -39,7 +40,9 @@ class Reader:
         self._cv2: Any = load_opencv("a video")
         if not path.is_file():
             raise SourceError(f"{path}: no such file, expected a video")
-        self._capture = self._cv2.VideoCapture(str(path), self._cv2.CAP_FFMPEG)
+        name = NativeName(path)
+        self._capture = self._cv2.VideoCapture(name.text, self._cv2.CAP_FFMPEG)
+        name.close()  # it is open, and its name no longer needed
         if not self._capture.isOpened():
             raise SourceError(
                 f"{path}: not a video that OpenCV can read, or truncated (an .mp4 has its table of contents at its end)"

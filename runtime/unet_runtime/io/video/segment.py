@@ -46,6 +46,7 @@ def segment_video(
     source: Path,
     targets: Mapping[str, Path],
     progress: Callable[[int, int], None] | None = None,
+    stamp: str = "",
 ) -> int:
     """Segment each frame of a video, once, into one video or several.
 
@@ -55,6 +56,7 @@ def segment_video(
         targets: kind, of ``sinks.VIDEO_KINDS`` -> the video to write, whole or not at all; its suffix, of
             ``writer.CODECS``, chooses the container.
         progress: called after each frame with the frames done and the number promised (0: unknown).
+        stamp: what the targets record of model and options, see ``io.stamps``.
 
     Returns:
         Frames written to each target: as many as ``source`` has, more where its rate varies.
@@ -76,7 +78,7 @@ def segment_video(
         return [VIDEO_KINDS[kind](result) for kind in targets]
 
     with ExitStack() as opened:
-        files = [opened.enter_context(VideoFile(target, reader.rate)) for target in targets.values()]
+        files = [opened.enter_context(VideoFile(target, reader.rate, stamp)) for target in targets.values()]
         results = opened.enter_context(segmenter.stream(reader, ahead=_AHEAD))  # decodes in one thread
         pictures = opened.enter_context(Stream(results, _unchanged, draw, _AHEAD))  # infers in another
         clock = _Clock(reader.rate)

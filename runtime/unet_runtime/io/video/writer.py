@@ -13,6 +13,8 @@ import numpy.typing as npt
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import publish, temporary_sibling
 from unet_runtime.core.install import pip_command
+from unet_runtime.io.stamps import mark_video
+from unet_runtime.io.video.names import NativeName
 from unet_runtime.io.video.opencv import load_opencv
 
 # H.264 where OpenCV has an encoder for it, else MPEG-4 part 2. OpenCV's wheels on PyPI have none:
@@ -33,13 +35,15 @@ class VideoFile:
     Args:
         path: its suffix, of ``CODECS``, chooses the container.
         rate: frames a second; may be changed until the first picture is written.
+        stamp: what the file records of its origin, see ``io.stamps``.
 
     Raises:
         OutputError: another suffix, a place that cannot be written, or no encoder; before any picture is there.
     """
 
-    def __init__(self, path: Path, rate: float) -> None:
+    def __init__(self, path: Path, rate: float, stamp: str = "") -> None:
         self.path = path
+        self._stamp = stamp
         self.rate = rate
         self.count = 0
         """Pictures written."""
@@ -108,7 +112,10 @@ class VideoFile:
                 raise OutputError(
                     f"{self.path}: {self.count} frames were written, the file holds {found}: is the disk full?"
                 )
+            mark_video(self._temporary, self._stamp)
             publish(self._temporary, self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -145,10 +152,16 @@ class VideoFile:
 
     def _open(self, codec: str, size: tuple[int, int]) -> Any:
         code = self._cv2.VideoWriter.fourcc(*codec)
-        return self._cv2.VideoWriter(str(self._temporary), self._cv2.CAP_FFMPEG, code, self.rate, size)
+        name = NativeName(self._temporary)
+        try:
+            return self._cv2.VideoWriter(name.text, self._cv2.CAP_FFMPEG, code, self.rate, size)
+        finally:
+            name.close()
 
     def _frames_in_file(self) -> int:
-        reader = self._cv2.VideoCapture(str(self._temporary), self._cv2.CAP_FFMPEG)
+        name = NativeName(self._temporary)
+        reader = self._cv2.VideoCapture(name.text, self._cv2.CAP_FFMPEG)
+        name.close()
         try:
             return int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
         finally:
