@@ -105,7 +105,7 @@ RUN_OPTIONS = (
 HUGE = "9" * 5000
 ONLY_WITH_A_PHOTO = (
     *(f"{_WHERE} --tile {value}" for value in ("nan", "inf", "-0.5", "0.75", "1e-300", "x", HUGE)),
-    *(f"{_WHERE} --threads {value}" for value in ("0", "-1", "100000", "1e3", "nan", HUGE, "1024")),
+    *(f"{_WHERE} --threads {value}" for value in ("0", "-1", "100000", "1e3", "nan", HUGE, "64")),
     *(f"{_WHERE} --max-pixels {value}" for value in ("-1", "nan", "1e9", "9" * 400)),
     *(f"{_WHERE} --save {value}" for value in (",", "nothing", "mask,", "\x1b[31m")),
     *(

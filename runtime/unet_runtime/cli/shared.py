@@ -57,8 +57,8 @@ class Real(click.FloatRange):
 PATH = PathName()
 MAX_COUNT = 1_000_000_000
 COUNT = click.IntRange(1, MAX_COUNT)
-MAX_THREADS = 1024
-"""More than any machine has cores; engines start as many as they are told, or end the process."""
+MAX_THREADS = 256
+"""A model for a device gains nothing beyond; engines start as many as they are told, or end the process."""
 THREADS = click.IntRange(1, MAX_THREADS)
 
 PACKAGES = ("unet_runtime", "unet_export", "unet_training")

@@ -72,6 +72,8 @@ FORMATS = (
     Format("TGA", "PIL.TgaImagePlugin", ()),
 )
 
+_JPEG = FORMATS[0]
+
 NAMED_SUFFIXES = (".psd", ".qoi", ".tga")
 """Read where such a file is named on its own."""
 
@@ -131,13 +133,15 @@ def open_image(file: IO[bytes], name: str, check: Callable[[Size], None]) -> Ima
     head = _head(file)
     if not head:
         raise RefusedError("is empty, expected a photo: copy or download it again")
-    if not head.startswith(_MARKS["JPEG"]):
+    candidates = [_JPEG]
+    if not head.startswith(_MARKS["JPEG"]):  # most photos need no closer look
         _refuse_raw(file, head, name)
-    size = _header_size(file, head)
-    if size is not None:
-        check(size)
+        size = _header_size(file, head)
+        if size is not None:
+            check(size)
+        candidates = _candidates(head, _suffix(name))
     reasons = []
-    for known in _candidates(head, _suffix(name)):
+    for known in candidates:
         image, reason = _try(known, file, name, head)
         if image is not None:
             _refuse_planes(image)
@@ -247,7 +251,7 @@ def _try(known: Format, file: IO[bytes], name: str, head: bytes) -> tuple[ImageF
     if missing:
         raise RefusedError(f"a photo of format {title}, which {missing}" if known.package else f"{title}: {missing}")
     try:
-        module = importlib.import_module(known.module)
+        module = importlib.import_module(known.module)  # waits where another thread is importing it
     except ImportError as error:
         raise RefusedError(f"{known.package or 'Pillow'} does not load ({error}): {EXTRA}") from error
     factory, accept = (getattr(module, known.factory), None) if known.factory else Image.OPEN[known.name]
