@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.paths import REPOSITORY
+from unet_runtime.cli import exits
 
 # A shell's background job ignores SIGINT, and so would every command that a test of it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,7 +60,9 @@ MARKED = {
         "training/test_build.py",
         "training/test_cli.py",
         "training/test_distribution.py",
+        "training/test_encoder_weights.py",
         "training/test_evaluate.py",
+        "training/test_lite.py",
         "training/test_models.py",
         "training/test_new_architecture.py",
         "training/test_progress.py",
@@ -82,6 +86,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, places in MARKED.items():
             if place.startswith(places):
                 item.add_marker(marker)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A command that a test runs in this process leaves its handlers, and remembers the signals that came."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    exits._received.clear()
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,17 @@ FLOORS = {
     ),
     "unet_training": (
         ("errors", "recipes", "files"),
-        ("data", "models", "losses", "metrics", "segmentation_metrics", "keras_backend"),
+        (
+            "data",
+            "models",
+            "encoder_weights",
+            "torch_file",
+            "optimizers",
+            "losses",
+            "metrics",
+            "segmentation_metrics",
+            "keras_backend",
+        ),
         ("build",),
         ("fit",),
         ("pipeline", "evaluate"),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime import engines
+from unet_runtime.core.arrays import Channels
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.core.geometry import Placement, fill_input, place
@@ -29,6 +30,15 @@ _SUM_ERROR_PER_CLASS = 1 / 256  # what rounding to integers adds
 """How far from probabilities an output may be, quantised ones included."""
 
 
+class _Origin(NamedTuple):
+    """What a segmenter was made of."""
+
+    model: Path
+    backend: str
+    device: Device
+    threads: int | None
+
+
 class Prepared(NamedTuple):
     """A photo that is ready for the model."""
 
@@ -42,6 +52,9 @@ class Prepared(NamedTuple):
 
 class Segmenter:
     """A model, loaded and ready; may be called from several threads.
+
+    In another process, forked or one that it is sent to (pickled), it is loaded again from its file: each process of a
+    pool has its own engine.
 
     Args:
         model: a ``.onnx`` or ``.tflite`` file made by unet-export; None takes the bundled pets model.
@@ -77,13 +90,19 @@ class Segmenter:
         name, path = _choose(model, backend)
         artifact = read_artifact(path)
         self.spec = artifact.spec
+        self._origin = _Origin(path.absolute(), name, device, threads)
         self._backend: Backend | None = engines.load(name, artifact, device=device, threads=threads)
+        self._process = os.getpid()
         self._one_by_one = False  # found out: the file's batch is fixed at 1
         self._is_checked = False
 
     def __repr__(self) -> str:
         where = f"{self._backend.engine}, {self._backend.device}" if self._backend else "closed"
         return f"Segmenter({self.spec.name} {self.spec.precision}, {where})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        self.backend  # noqa: B018  # refuses where it is closed
+        return _load_again, (type(self), self._origin, self.spec.to_json())
 
     @property
     def backend(self) -> Backend:
@@ -95,21 +114,38 @@ class Segmenter:
         backend = self._backend  # once: another thread may close it
         if backend is None:
             raise BackendError("this segmenter is closed: make a new one")
+        if self._process != os.getpid():  # forked: the engine's threads are not here, it would wait for them for ever
+            again = _load_again(Segmenter, self._origin, self.spec.to_json())
+            backend = again.backend
+            self._backend, self._process = backend, os.getpid()
         return backend
 
-    def __call__(self, photo: Photo) -> Segmentation:
-        """Segment one photo: a path, a Pillow image of any mode, or uint8 (H, W, 3) RGB.
+    def __call__(self, photo: Photo, *, channels: Channels = "rgb") -> Segmentation:
+        """Segment one photo.
 
-        A path is opened with ``core.photo.open_photo`` and its limit of pixels. An RGB Pillow image is taken as it is,
-        not copied.
+        Args:
+            photo: a path, a file's content (``bytes``), a binary file, a Pillow image of any mode, or a uint8 array:
+                colour (H, W, 3), colour and opacity (H, W, 4), grey (H, W) or (H, W, 1). Files are read with
+                ``core.photo.open_photo`` and its limit of pixels. An RGB Pillow image is taken as it is, not copied.
+            channels: order of an array's colours: ``bgr`` for what OpenCV gives. The result is RGB in any case.
 
         Raises:
             ImageError: no readable photo.
             BackendError: the engine failed, or the segmenter is closed.
-        """
-        return self._segment(self.prepare(photo))
 
-    def prepare(self, photo: Photo) -> Prepared:
+        Example:
+            >>> import io
+            >>> import numpy as np
+            >>> from PIL import Image
+            >>> file = io.BytesIO()
+            >>> Image.new("RGB", (60, 40)).save(file, "JPEG")
+            >>> segmenter = Segmenter()
+            >>> segmenter(file.getvalue()).mask.shape, segmenter(np.zeros((40, 60), np.uint8)).mask.shape
+            ((40, 60), (40, 60))
+        """
+        return self._segment(self.prepare(photo, channels=channels))
+
+    def prepare(self, photo: Photo, *, channels: Channels = "rgb") -> Prepared:
         """First of the three steps of a call: open a photo and bring it to the model's input; needs no engine.
 
         Raises:
@@ -126,7 +162,7 @@ class Segmenter:
             >>> segmenter.finish(prepared, probabilities[0]).mask.shape
             (40, 60)
         """
-        image = any_photo(photo)
+        image = any_photo(photo, channels)
         try:
             placement = place(image.size, self.spec)
             return Prepared(image, fill_input(image, placement.box, self.spec.input), placement)
@@ -255,7 +291,7 @@ class Segmenter:
 
         return Stream(photos, self.prepare, self._segment, ahead)
 
-    def tiled(self, photo: Photo, overlap: float = 0.25) -> TiledSegmentation:
+    def tiled(self, photo: Photo, overlap: float = 0.25, *, channels: Channels = "rgb") -> TiledSegmentation:
         """Segment a photo at its own resolution, in overlapping tiles of the model's input size.
 
         For models trained on patches, and photos of any size: see core/tiling.py. A model trained on whole photos, as
@@ -264,6 +300,7 @@ class Segmenter:
         Args:
             photo: as for a call.
             overlap: share of a tile's side that it has in common with the next one, at least; 0..0.75.
+            channels: as for a call.
 
         Returns:
             What a call returns, less ``probabilities``: ``mask``, ``opacity``, ``probability_bands()``, pictures.
@@ -276,7 +313,7 @@ class Segmenter:
         """
         from unet_runtime.core import tiling  # what few need
 
-        return tiling.segment(any_photo(photo), self.spec, self.infer, overlap)
+        return tiling.segment(any_photo(photo, channels), self.spec, self.infer, overlap)
 
     def close(self) -> None:
         """Free the model. Calls that are under way end as usual, later ones raise ``BackendError``."""
@@ -287,6 +324,18 @@ class Segmenter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _load_again(kind: type[Segmenter], origin: _Origin, spec: str) -> Segmenter:
+    """A segmenter that was sent here from another process.
+
+    Raises:
+        ModelFileError: the file has another model by now.
+    """
+    segmenter = kind(origin.model, backend=origin.backend, device=origin.device, threads=origin.threads)
+    if segmenter.spec.to_json() != spec:
+        raise ModelFileError(f"{origin.model}: has changed since the segmenter was made of it: make a new one")
+    return segmenter
 
 
 def _choose(model: str | os.PathLike[str] | None, backend: str) -> tuple[str, Path]:

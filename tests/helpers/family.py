@@ -36,6 +36,10 @@ CHANGES = {
     "canet": {"filters": 32, "depth": 2, "learning_rate": 1e-3},
     "dense": {"filters": 6},
     "ladder": {"filters": 8},
+    # At depth 1 there is no decoder.
+    "lite": {"filters": 8, "depth": 3},
+    "lite1": {"filters": 8, "depth": 3},
+    "lite2": {"filters": 8, "depth": 3},
 }
 
 

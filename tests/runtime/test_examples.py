@@ -76,6 +76,15 @@ def test_threads(photos: list[Path]) -> None:
     assert lines[0].endswith("% pet")
 
 
+def test_server(photos: list[Path]) -> None:
+    lines = run("asyncio_server.py", *photos, *photos).splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith(f"{photos[0]}: ")
+    assert lines[0].endswith("% pet")
+    assert lines[:2] == lines[2:4]
+    assert int(lines[4].split()[0]) > 0  # the loop went on meanwhile
+
+
 def test_batch(photos: list[Path]) -> None:
     assert "2 photos on ONNX Runtime" in run("batch.py", *photos)
     assert [size_of(Path(f"{photo}.overlay.png")) for photo in photos] == [(451, 300), (200, 320)]

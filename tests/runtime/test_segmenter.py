@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import gc
 import io
+import multiprocessing
+import os
+import pickle
 import re
+import tempfile
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from signal import alarm
 from typing import Any
 
 import numpy as np
@@ -41,6 +46,117 @@ def test_path_image_and_array_agree(colour_model: Path, stripes: np.ndarray, tmp
     Image.fromarray(stripes).save(path)
     masks = [segmenter(photo).mask for photo in (path, str(path), Image.fromarray(stripes), stripes)]
     assert all(np.array_equal(masks[0], mask) for mask in masks)
+
+
+def test_bytes_and_files_are_photos(colour_model: Path, stripes: np.ndarray, tmp_path: Path) -> None:
+    segmenter = Segmenter(colour_model)
+    path = tmp_path / "photo.png"
+    Image.fromarray(stripes).save(path)
+    content = path.read_bytes()
+    expected = segmenter(stripes).mask
+    read = io.BytesIO(content)
+    read.read(10)  # as after somebody looked at its beginning
+    for photo in (content, bytearray(content), memoryview(content), io.BytesIO(content), read):
+        assert np.array_equal(segmenter(photo).mask, expected)
+    with path.open("rb") as file, tempfile.SpooledTemporaryFile() as spooled:
+        spooled.write(content)
+        assert np.array_equal(segmenter(file).mask, expected)
+        assert np.array_equal(segmenter(spooled).mask, expected)  # type: ignore[arg-type]
+        assert not file.closed
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as pipe, os.fdopen(writer, "wb") as source:
+        source.write(content)
+        source.close()
+        assert np.array_equal(segmenter(pipe).mask, expected)
+    assert [result.mask.shape for result in segmenter.batch([content, path])] == [(40, 60), (40, 60)]
+    assert [result.mask.shape for result in segmenter.stream([io.BytesIO(content)])] == [(40, 60)]
+
+
+def test_grey_and_transparent_arrays_are_photos(colour_model: Path, stripes: np.ndarray) -> None:
+    segmenter = Segmenter(colour_model)
+    grey = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60)
+    for array in (grey, grey[..., np.newaxis]):
+        assert np.array_equal(np.asarray(segmenter(array).photo), np.repeat(grey[..., np.newaxis], 3, axis=-1))
+    alpha = np.full((40, 60, 1), 255, np.uint8)
+    alpha[:20] = 0
+    seen = np.asarray(segmenter(np.concatenate([stripes, alpha], axis=-1)).photo)
+    assert (seen[:20] == 255).all()  # as of a file: transparent is white paper
+    assert np.array_equal(seen[20:], stripes[20:])
+
+
+def test_arrays_of_opencv_are_photos(colour_model: Path, stripes: np.ndarray) -> None:
+    segmenter = Segmenter(colour_model)
+    swapped = np.ascontiguousarray(stripes[..., ::-1])
+    alpha = np.full((40, 60, 1), 255, np.uint8)
+    for array in (swapped, np.concatenate([swapped, alpha], axis=-1)):
+        result = segmenter(array, channels="bgr")
+        assert np.array_equal(result.mask, segmenter(stripes).mask)
+        assert np.array_equal(np.asarray(result.photo), stripes)
+    grey = np.full((4, 6), 9, np.uint8)
+    assert np.asarray(segmenter(grey, channels="bgr").photo).max() == 9
+    assert np.array_equal(segmenter.tiled(swapped, channels="bgr").mask, segmenter.tiled(stripes).mask)
+    with pytest.raises(ValueError, match="channels 'brg', expected 'rgb' or 'bgr'"):
+        segmenter(stripes, channels="brg")  # type: ignore[arg-type]
+
+
+def test_what_is_no_photo_is_said_to_be_none(colour_model: Path, tmp_path: Path) -> None:
+    async def read(size: int = -1) -> bytes:
+        return b""
+
+    segmenter = Segmenter(colour_model)
+    upload = type("Upload", (), {"read": staticmethod(read)})()
+    for photo, message in (
+        (io.StringIO("text"), 'read.. gives str, expected a binary one: open it with mode "rb"'),
+        (upload, r"read\(\) gives coroutine, expected a binary one"),
+        (b"no photo", "not an image"),
+        (b"", "input"),
+        (np.zeros((4, 4, 3), np.float32), r"array float32\(4, 4, 3\), expected uint8.*astype"),
+        (np.zeros((4, 4, 2), np.uint8), "expected uint8"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "expected uint8"),
+        (3, "photo of type int, expected a path, bytes, a binary file"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            segmenter(photo)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver", "fork"])
+def test_each_process_of_a_pool_has_an_engine_of_its_own(start: str, colour_model: Path, stripes: np.ndarray) -> None:
+    segmenter = Segmenter(colour_model, threads=1)
+    expected = segmenter(stripes)
+    with ProcessPoolExecutor(2, multiprocessing.get_context(start)) as pool:
+        for result in pool.map(segmenter, [stripes] * 4):
+            assert np.array_equal(result.mask, expected.mask)
+            assert np.array_equal(result.probabilities, expected.probabilities)
+
+
+def test_a_forked_process_loads_its_own_engine(colour_model: Path, stripes: np.ndarray) -> None:
+    """ONNX Runtime's threads are not forked: a run that needs them would never end."""
+    segmenter = Segmenter(colour_model, threads=2)
+    expected = segmenter(stripes).mask
+    before = segmenter.backend
+    child = os.fork()
+    if child == 0:
+        alarm(20)  # ends a child that waits for ever
+        same = np.array_equal(segmenter(stripes).mask, expected) and segmenter.backend is not before
+        os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert segmenter.backend is before
+
+
+def test_a_copy_has_the_settings_of_the_original(colour_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.onnx"
+    path.write_bytes(colour_model.read_bytes())
+    segmenter = Segmenter(path, backend="openvino", threads=1)
+    sent = pickle.dumps(segmenter)
+    assert len(sent) < 3000  # not the weights
+    again = pickle.loads(sent)
+    assert (again.spec, again.backend.name, again._origin) == (segmenter.spec, "openvino", segmenter._origin)
+    write_colour_model(path, replace(colour_spec(), name="another"))
+    with pytest.raises(ModelFileError, match=r"own\.onnx: has changed since"):
+        pickle.loads(sent)
+    segmenter.close()
+    with pytest.raises(BackendError, match="closed"):
+        pickle.dumps(segmenter)
 
 
 def test_pictures(colour_model: Path, stripes: np.ndarray) -> None:
@@ -148,9 +264,11 @@ def test_an_image_that_turns_out_damaged_when_it_is_decoded(colour_model: Path, 
         Segmenter(colour_model)(image)
 
 
-@pytest.mark.parametrize("photo", [None, 3, [[1, 2, 3]], b"photo.jpg"])
+@pytest.mark.parametrize("photo", [None, 3, [[1, 2, 3]]])
 def test_what_is_no_photo(photo: object, colour_model: Path) -> None:
-    with pytest.raises(ImageError, match=r"photo of type .*, expected a path, a Pillow image, or uint8"):
+    with pytest.raises(
+        ImageError, match=r"photo of type .*, expected a path, bytes, a binary file, a Pillow image, or"
+    ):
         Segmenter(colour_model)(photo)
 
 
@@ -206,13 +324,13 @@ def test_threads_share_one_segmenter(backend: str, sample_photo: Path) -> None:
 @pytest.mark.parametrize(
     "photo",
     [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4,), np.uint8),
+        np.zeros((4, 4, 5), np.uint8),
         np.zeros((4, 4, 3)),
         np.zeros((0, 4, 3), np.uint8),
         Image.new("RGB", (0, 3)),
     ],
-    ids=["grey", "rgba", "float64", "empty", "empty-image"],
+    ids=["one-axis", "five-channels", "float64", "empty", "empty-image"],
 )
 def test_bad_input(photo: np.ndarray, colour_model: Path) -> None:
     with pytest.raises(ImageError, match="expected"):

@@ -157,11 +157,16 @@ def test_the_same_weights_give_the_same_answer(trainings: Trainings) -> None:
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-5)
 
 
+def _close(values: list[float], name: str) -> Any:
+    """A loss is smooth; metrics count pixels, some of which lie between two classes (1 of 5,120: 2e-4)."""
+    return pytest.approx(values, rel=1e-3) if name.endswith(("loss", "entropy")) else pytest.approx(values, abs=5e-3)
+
+
 def test_both_train_the_same(trainings: Trainings) -> None:
     here, there = trainings.tensorflow["history"], trainings.jax["history"]
     assert here.keys() == there.keys()
-    for name, figures in here.items():
-        assert there[name] == pytest.approx(figures, rel=1e-3), name
+    for name, values in here.items():
+        assert there[name] == _close(values, name), name
 
 
 def test_two_devices_train_what_one_does(trainings: Trainings) -> None:
@@ -173,4 +178,4 @@ def test_two_devices_train_what_one_does(trainings: Trainings) -> None:
         "1 of 5 photos that choose the checkpoint are left out: 2 devices share them",
     ]
     for name in ("loss", "cross_entropy", "pixel_accuracy", "mean_iou"):
-        assert two["history"][name] == pytest.approx(one["history"][name], rel=1e-3), name
+        assert two["history"][name] == _close(one["history"][name], name), name

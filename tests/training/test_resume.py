@@ -105,6 +105,19 @@ def test_another_training_is_not_gone_on_with(
         _train(pictures, unbroken.model.parent, replace(EVERYTHING, **changed), seed, resume=True)  # type: ignore[arg-type]
 
 
+def test_a_checkpoint_older_than_a_setting_is_gone_on_with(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
+    """It holds no value of that setting: the default was in force."""
+    with np.load(unbroken.model.parent / CHECKPOINT) as stored:
+        arrays = dict(stored)
+    state = json.loads(str(arrays["about"]))
+    del state["identity"]["encoder_weights"], state["identity"]["encoder_rate"]
+    arrays["about"] = np.array(json.dumps(state))
+    np.savez(tmp_path / CHECKPOINT, **arrays)
+    assert _train(pictures, tmp_path, resume=True).history == unbroken.history
+    with pytest.raises(TrainingError, match=r"another training \(encoder_rate 1\.0 there, 0\.5 here\)"):
+        _train(pictures, tmp_path, replace(EVERYTHING, encoder_rate=0.5), resume=True)
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a zip", None])
 def test_a_damaged_checkpoint_is_named(unbroken: Result, pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
     whole = (unbroken.model.parent / CHECKPOINT).read_bytes()

@@ -17,6 +17,7 @@ from unet_training.build import make_optimizer, model_sha256
 from unet_training.data.dataset import TrainingBatches
 from unet_training.errors import TrainingError, TrainingInterruptedError
 from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.models import unet
 from unet_training.pipeline import Result, tool_versions, train
 from unet_training.recipes import PRESETS
 
@@ -223,3 +224,24 @@ def test_a_second_interruption_says_where_the_weights_are(
 def test_the_same_seed_trains_the_same_model(pictures: Path, tmp_path: Path) -> None:
     hashes = {_train(pictures, tmp_path / str(run), epochs=1).spec.provenance.weights_sha256 for run in (1, 2)}
     assert len(hashes) == 1
+
+
+def _half_resolution(
+    height: int | None, width: int | None, classes: int, *, filters: int, activation: str, norm_momentum: float
+) -> keras.Model:
+    """A network that enlarges bilinearly, as ``canet`` and ``lite`` do."""
+    image = keras.Input((height, width, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255, name="rescale")(image)
+    x = keras.layers.Conv2D(classes, 3, 2, padding="same", name="logits")(x)
+    x = keras.layers.UpSampling2D(2, interpolation="bilinear", name="logits_up")(x)
+    return keras.Model(image, keras.layers.Activation(activation, name="probabilities", dtype="float32")(x))
+
+
+def test_bilinear_upsampling_trains_at_a_second_size(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step for both sizes would be traced for any, which Keras' bilinear upsampling does not take."""
+    monkeypatch.setattr(unet, "build", _half_resolution)
+    recipe = replace(TINY, sizes=(16, 32), optimizer="rmsprop")
+    result = train(recipe, pictures, tmp_path, data_name="synthetic", seed=1, command="test")
+    assert np.isfinite(result.history["loss"]).all()

@@ -18,7 +18,8 @@ from unet_training.errors import RecipeError, TrainingError
 from unet_training.keras_backend import accelerated, load_model
 from unet_training.losses import Objective, TrainingModel, cross_entropy
 from unet_training.metrics import metrics
-from unet_training.models import builder
+from unet_training.models import ENCODER_PREFIX, builder
+from unet_training.optimizers import PartwiseAdamW
 from unet_training.recipes import Precision, Recipe
 
 PET_CLASSES = (
@@ -130,6 +131,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         warmup_target=recipe.learning_rate,
         warmup_steps=warmup,
     )
+    if recipe.encoder_rate != 1.0:
+        return PartwiseAdamW(schedule, ENCODER_PREFIX, recipe.encoder_rate, weight_decay=recipe.weight_decay, **shared)
     return keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, **shared)
 
 

@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,7 +24,8 @@ from unet_training import build
 from unet_training.data.cache import PhotoCache
 from unet_training.data.dataset import Batches, load, split_dataset
 from unet_training.data.pairs import Labelled
-from unet_training.errors import TrainingInterruptedError
+from unet_training.encoder_weights import NONE, EncoderWeights, assign_encoder_weights, read_encoder_weights
+from unet_training.errors import RecipeError, TrainingInterruptedError
 from unet_training.files import writing
 from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.fit.distribution import Distribute, check_batch, choose_devices, data_parallel, divisible
@@ -106,10 +107,11 @@ def train(
 
     Raises:
         TrainingError: the architecture has no such size or depth, a loss is no finite number, no memory is left, the
-            devices cannot share the batches, or other models or a checkpoint do not fit.
+            devices cannot share the batches, or other models, the encoder's weights or a checkpoint do not fit.
         DatasetError, SourceError, ModelFileError: the data, or ``weights`` or ``teacher``, cannot be used.
         OutputError: ``output`` or ``tensorboard`` cannot be written.
-        MissingDependencyError: ``tensorboard`` is given, and TensorBoard is not installed.
+        MissingDependencyError: ``tensorboard`` is given, and TensorBoard is not installed; or the recipe asks for
+            ImageNet's weights, and their package is not.
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
@@ -122,11 +124,14 @@ def train(
     for use, path in (("weights", weights), ("teacher", teacher)):
         if path is not None:
             pretrained[use] = build.load_pretrained(path)
+    encoder = _read_encoder_weights(recipe, weights)
+    if encoder is not None:
+        recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
     settings = _settings(recipe, pretrained)
     devices = choose_devices(distribute)
     photos = _read_photos(recipe, data, seed, devices, cache)
     with data_parallel(devices):
-        model = _initial_model(recipe, pretrained, photos)
+        model = _initial_model(recipe, pretrained, encoder, photos)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
         _start_or_resume(checkpoint, model, recipe.epochs, resume)
         interrupted = fit(
@@ -152,6 +157,17 @@ def train(
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
     return Result(output / MODEL, spec, checkpoint.history, test)
+
+
+def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeights | None:
+    if recipe.encoder_weights == NONE:
+        return None
+    if weights is not None:
+        raise RecipeError(
+            f"--weights {weights.name} and --encoder-weights {recipe.encoder_weights}: both set the encoder's weights, "
+            "expected one of them"
+        )
+    return read_encoder_weights(recipe.encoder_weights, recipe.architecture)
 
 
 def _settings(recipe: Recipe, models: Mapping[str, build.Pretrained]) -> dict[str, Any]:
@@ -186,13 +202,18 @@ def _read_photos(recipe: Recipe, data: Path, seed: int, devices: Sequence[str], 
     return _Photos(inputs[-1], stages, divisible(validation, devices), partial(load, split.test, inputs[-1], cache))
 
 
-def _initial_model(recipe: Recipe, pretrained: Mapping[str, build.Pretrained], photos: _Photos) -> TrainingModel:
+def _initial_model(
+    recipe: Recipe, pretrained: Mapping[str, build.Pretrained], encoder: EncoderWeights | None, photos: _Photos
+) -> TrainingModel:
     """The network to train, compiled, with the weights that it starts from."""
     model = build.build_training_model(
         recipe, recipe.precision, build.make_objective(recipe, pretrained.get("teacher"))
     )
     if "weights" in pretrained:
         build.copy_weights(model, pretrained["weights"])
+    if encoder is not None:
+        count = assign_encoder_weights(model, encoder)
+        logger.info(f"the encoder's {count} variables start from the weights of {encoder.name}")
     count = len(photos.stages[-1])
     build.compile_model(model, build.make_optimizer(recipe, max(1, count // recipe.batch_size)))
     logger.info(
@@ -207,7 +228,15 @@ def _checkpoint(output: Path, recipe: Recipe, identity: dict[str, Any], photos: 
     names = json.dumps([photos.stages[-1].names, photos.validation.names])
     digest = hashlib.sha256(names.encode()).hexdigest()
     averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
-    return Checkpoint(output / CHECKPOINT, recipe.monitor, identity | {"photos": digest}, averages)
+    return Checkpoint(output / CHECKPOINT, recipe.monitor, identity | {"photos": digest}, averages, _recipe_defaults())
+
+
+def _recipe_defaults() -> dict[str, Any]:
+    defaults: dict[str, Any] = {}
+    for entry in fields(Recipe):
+        if entry.default is not MISSING:
+            defaults[entry.name] = entry.default
+    return defaults
 
 
 def _start_or_resume(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool) -> None:

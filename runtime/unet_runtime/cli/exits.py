@@ -240,7 +240,7 @@ def _is_printing(error: OSError) -> bool:
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__"))
         trace = trace.tb_next
-    return module in ("click.utils", "unet_runtime.cli.report", __name__)
+    return module.startswith("click.") or module in ("__main__", "unet_runtime.cli.report", __name__)
 
 
 def _place(error: Exception) -> str:

@@ -47,6 +47,8 @@ class LiveOptions:
     """``overlay``, ``cutout`` or ``blur``: what is shown first."""
     output_dir: Path | None = None
     """Folder that key s saves to; None: the working directory."""
+    host: str = "127.0.0.1"
+    """Address of the web page."""
     port: int = 8080
     """Port of the web page."""
     places: Places = field(default_factory=Places)
@@ -83,7 +85,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         if recorder is not None:
             opened.callback(lambda: recorder.close(time.perf_counter()))
         camera.start(stop)
-        view = open_view(options.view, port=options.port)
+        view = open_view(options.view, host=options.host, port=options.port)
         opened.callback(view.close)
         _print_start(camera.source.name, view, options)
         live = Live(

@@ -23,7 +23,7 @@ STDOUT = Path("-")
 MAX_PIXELS = 200_000_000
 """The largest camera sensors have 200 megapixels; decoded, they take 800 MB."""
 
-LIVE_OPTIONS = ("view", "record", "max_seconds", "smooth", "background", "port")
+LIVE_OPTIONS = ("view", "record", "max_seconds", "smooth", "background", "host", "port")
 """Parameters that need ``--webcam``; None where the user did not give them."""
 
 _OTHER_SUFFIXES = (
@@ -180,6 +180,12 @@ live_options = option_group(
         "--background",
         type=click.Choice(["overlay", "cutout", "blur"]),
         help="Background to begin with; key b switches.  [default: overlay]",
+    ),
+    click.option(
+        "--host",
+        metavar="ADDRESS",
+        help="Address of the web page. Others than this machine reach it at 0.0.0.0, as a container's needs; they need "
+        "the token that is printed.  [default: 127.0.0.1]",
     ),
     click.option("--port", type=click.IntRange(0, 65535), help="Port of the web page.  [default: 8080]"),
 )

@@ -69,7 +69,7 @@ def command(**given: Any) -> int:
     Writes PHOTO.mask.png (greyscale, pixel value = class id, at the photo's own size), PHOTO.palette.png (the same in
     the classes' colours), PHOTO.overlay.png, PHOTO.cutout.png (RGBA), PHOTO.probabilities.npz (float16, height x width
     x classes, for numpy.load) and PHOTO.json (COCO: areas, bounding boxes, outlines). A video becomes VIDEO.overlay.mp4
-    (or .mask, .cutout), without sound. What others made is not replaced: see --overwrite.
+    (or .mask, .cutout), with sound where ffmpeg is installed. What others made is not replaced: see --overwrite.
 
     Exit codes: 0 all done, 1 some photos failed, 2 wrong usage, 3 model or engine, 130 interrupted, 143 terminated.
     """

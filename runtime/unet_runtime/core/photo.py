@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from unet_runtime.core import decoders
+from unet_runtime.core.arrays import EXPECTED, Channels, array_image, check_channels
 from unet_runtime.core.errors import ImageError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Photo = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
-"""A path, a Pillow image of any mode, or uint8 (H, W, 3) RGB."""
+Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+"""A path, a file's content, a binary file, a Pillow image of any mode, or an array: see ``core.arrays``."""
 
 # Alpha has no meaning for the model: transparent pixels hold arbitrary colours, so they become white paper.
 _BACKDROP = (255, 255, 255)
@@ -222,23 +223,44 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return rgb
 
 
-def any_photo(photo: Photo) -> Image.Image:
+def any_photo(photo: Photo, channels: Channels = "rgb") -> Image.Image:
     """Whatever a caller has for a photo -> mode RGB, 8 bit, upright.
+
+    Args:
+        photo: see ``Photo``.
+        channels: order of an array's colours; anything else knows its own.
 
     Raises:
         ImageError: no readable photo, or nothing of the kind.
+        ValueError: another order than ``rgb`` and ``bgr``.
     """
+    check_channels(channels)
     if isinstance(photo, (str, os.PathLike)):
         return open_photo(photo)
     if isinstance(photo, Image.Image):
         return upright_rgb(photo)
-    if not isinstance(photo, np.ndarray):
+    if isinstance(photo, np.ndarray):
+        image = array_image(photo, channels)
+        return image if image.mode == "RGB" else upright_rgb(image)
+    if isinstance(photo, (bytes, bytearray, memoryview)):
+        return open_photo(io.BytesIO(photo))
+    if callable(getattr(photo, "read", None)):
+        _check_binary(photo)
+        return open_photo(photo)
+    raise ImageError(
+        f"photo of type {type(photo).__name__}, expected a path, bytes, a binary file, a Pillow image, or {EXPECTED}"
+    )
+
+
+def _check_binary(file: IO[bytes]) -> None:
+    content = file.read(0)
+    if not isinstance(content, bytes):
+        if hasattr(content, "close"):  # a coroutine that nobody waits for
+            content.close()
         raise ImageError(
-            f"photo of type {type(photo).__name__}, expected a path, a Pillow image, or uint8 (height, width, 3) RGB"
+            f"file of type {type(file).__name__}, whose read() gives {type(content).__name__}, expected a binary one: "
+            'open it with mode "rb", or give its bytes'
         )
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or photo.size == 0:
-        raise ImageError(f"array {photo.dtype}{photo.shape}, expected uint8 (height, width, 3) RGB")
-    return Image.fromarray(photo)
 
 
 def _check_not_empty(image: Image.Image) -> None:

@@ -45,7 +45,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     """
     if text.isprintable():  # most texts: no search
         return text
-    return (_UNPRINTABLE_BUT_LINES if lines else _UNPRINTABLE).sub(_escape, text)
+    return _controls(lines=lines).sub(_escape, text)
 
 
 def to_json(value: object, *, indent: int | None = None, default: Callable[[Any], object] | None = None) -> str:
@@ -61,14 +61,17 @@ def to_json(value: object, *, indent: int | None = None, default: Callable[[Any]
         {"photo": "caf\udce9.jpg"}
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=default)
-    return text if text.isprintable() else _UNPRINTABLE_BUT_LINES.sub(_json_escape, text)
+    return text if text.isprintable() else _controls(lines=True).sub(_json_escape, text)
 
 
 # C0 and C1 controls, line and paragraph separators, bidirectional overrides and isolates, surrogates.
 _CONTROLS = "\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
-_UNPRINTABLE = re.compile(f"[\x00-\x1f{_CONTROLS}]")
-_UNPRINTABLE_BUT_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_CONTROLS}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _controls(*, lines: bool) -> re.Pattern[str]:
+    """What is escaped; ``re`` keeps it compiled, and a run of plain names never compiles it."""
+    return re.compile(f"[\x00-\x08\x0b-\x1f{_CONTROLS}]" if lines else f"[\x00-\x1f{_CONTROLS}]")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +43,9 @@ class Backend(Protocol):
         ...
 
 
-class Tensor(NamedTuple):
-    """An input or output of a model, as its engine reports it."""
-
-    dtype: str
-    """As NumPy calls it: ``uint8``."""
-    shape: Sequence[object]
-    """Sizes; what is no integer above 0 is free."""
+Tensor = tuple[str, Sequence[object]]
+"""An input or output of a model, as its engine reports it: type as NumPy calls it, and sizes, of which those that
+are no integers above 0 are free."""
 
 
 def check_graph(artifact: Artifact, inputs: Sequence[Tensor], output: Tensor, *, quantized: bool = False) -> None:
@@ -71,16 +67,16 @@ def check_graph(artifact: Artifact, inputs: Sequence[Tensor], output: Tensor, *,
         ("input", inputs[0], "uint8", (spec.input.height, spec.input.width, 3)),
         ("output", output, "float32", (spec.output.height, spec.output.width, len(spec.classes))),
     )
-    for name, found, dtype, sizes in expected:
+    for name, (found, shape), dtype, sizes in expected:
         wanted = (1, *sizes)
-        agrees = len(found.shape) == len(wanted) and (found.dtype == dtype or (quantized and name == "output"))
-        for size, known in zip(found.shape[1:], wanted[1:], strict=False):
+        agrees = len(shape) == len(wanted) and (found == dtype or (quantized and name == "output"))
+        for size, known in zip(shape[1:], sizes, strict=False):
             if isinstance(size, int) and size > 0 and size != known:
                 agrees = False
         if not agrees:
-            shape = ", ".join(map(str, found.shape))
+            shown = ", ".join(map(str, shape))
             raise ModelFileError(
-                f"{artifact.path}: the model's {name} is {found.dtype}({shape}), its spec says {dtype}{('n', *sizes)}: "
+                f"{artifact.path}: the model's {name} is {found}({shown}), its spec says {dtype}{('n', *sizes)}: "
                 "export it again"
             )
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import MODELS, Backend, Device, Engine, Tensor, check_graph
+from unet_runtime.engines.base import MODELS, Backend, Device, Engine, check_graph
 
 
 class LiteRTBackend:
@@ -69,7 +69,7 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
 
 
 def _check(artifact: Artifact, interpreter: Any) -> None:
-    inputs = [Tensor(np.dtype(entry["dtype"]).name, _sizes(entry)) for entry in interpreter.get_input_details()]
+    inputs = [(np.dtype(entry["dtype"]).name, _sizes(entry)) for entry in interpreter.get_input_details()]
     outputs = interpreter.get_output_details()
     if not outputs:
         raise ModelFileError(f"{artifact.path}: the model has no output, expected probabilities: export it again")
@@ -80,7 +80,7 @@ def _check(artifact: Artifact, interpreter: Any) -> None:
             f"{artifact.path}: the model's output is {dtype.name} with scale {scale}, expected a scale above 0 that "
             "makes probabilities of its integers: export it again"
         )
-    check_graph(artifact, inputs, Tensor(dtype.name, _sizes(outputs[0])), quantized=dtype.kind in "iu")
+    check_graph(artifact, inputs, (dtype.name, _sizes(outputs[0])), quantized=dtype.kind in "iu")
 
 
 def _sizes(entry: Any) -> list[int]:

@@ -105,7 +105,7 @@ def check_session(artifact: Artifact, session: Any) -> None:
 
 def _tensor(entry: Any) -> Tensor:
     dtype = entry.type.removeprefix("tensor(").removesuffix(")")
-    return Tensor("float32" if dtype == "float" else dtype, entry.shape)
+    return "float32" if dtype == "float" else dtype, entry.shape
 
 
 def has_cuda_provider() -> bool:

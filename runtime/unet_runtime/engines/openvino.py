@@ -78,7 +78,7 @@ def _output_position(artifact: Artifact, outputs: list[Any]) -> int:
 
 def _tensor(port: Any) -> Tensor:
     sizes = [size.get_length() if size.is_static else str(size) for size in port.partial_shape]
-    return Tensor(port.element_type.to_dtype().name, sizes)
+    return port.element_type.to_dtype().name, sizes
 
 
 ENGINE = Engine(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +82,9 @@ def _matches(place: Path, part: str, *, is_last: bool) -> Iterator[Path]:
             if is_last:
                 yield from (inner / name for name in names if not name.startswith("."))
     else:
+        import fnmatch  # most inputs are no patterns
+        import re
+
         matches = re.compile(fnmatch.translate(os.path.normcase(part))).match
         for name in _names(place):
             if matches(os.path.normcase(name)) and (part.startswith(".") or not name.startswith(".")):

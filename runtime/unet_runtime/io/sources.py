@@ -20,6 +20,22 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
+    | {
+        ".ts",
+        ".m2t",
+        ".h264",
+        ".264",
+        ".h265",
+        ".265",
+        ".hevc",
+        ".mjpeg",
+        ".mjpg",
+        ".m2v",
+        ".vob",
+        ".asf",
+        ".3g2",
+        ".f4v",
+    }
 )
 """Files that are taken for videos."""
 

@@ -15,7 +15,7 @@ from unet_runtime.core.timings import Timings
 from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.io.video.reader import plausible_rate
 from unet_runtime.live.newest import Newest
-from unet_runtime.live.source import Patience, Source, explain, open_capture, parse_source
+from unet_runtime.live.source import Patience, Source, explain, open_capture, parse_source, resolved
 
 _SILENCE = 1.0
 """Seconds without a frame after which the user is informed."""
@@ -141,6 +141,7 @@ class Camera:
 
     def _read_and_reconnect(self) -> None:
         failures = 0
+        self.source = resolved(self.source, self._patience)
         while self._wanted():
             capture = open_capture(self.source, self._patience)
             if capture is not None:

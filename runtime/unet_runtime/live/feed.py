@@ -29,7 +29,7 @@ class Feed(Newest[Picture]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pressed = ""
+        self._pressed: dict[str, None] = {}  # in order, each once: a thousand presses of s must not save for minutes
         self._encoding = threading.Lock()
         self._encoded: tuple[Numbered[Picture], bytes] | None = None
 
@@ -47,11 +47,12 @@ class Feed(Newest[Picture]):
             return self._encoded
 
     def press(self, keys: str) -> None:
+        """Take some of ``view.KEYS``; a key that waits already waits once."""
         with self._changed:
-            self._pressed += keys
+            self._pressed.update(dict.fromkeys(keys))
 
     def take_keys(self) -> str:
         with self._changed:
-            pressed = self._pressed
-            self._pressed = ""
+            pressed = "".join(self._pressed)
+            self._pressed.clear()
         return pressed

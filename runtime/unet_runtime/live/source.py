@@ -9,22 +9,21 @@ import socket
 import stat
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from unet_runtime.core.errors import SourceError
-from unet_runtime.io.video.names import NativeName
-from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.addresses import ENCODE, parse_address, shown_address
+from unet_runtime.io.video.opencv import load_opencv, plain_path
 
 
 @dataclass(frozen=True)
 class Source:
     """Where frames come from."""
 
-    kind: Literal["camera", "file", "stream"]
-    """A camera of this machine, a video file played as if it were one, or an address."""
+    kind: Literal["camera", "file", "stream", "snapshots"]
+    """A camera of this machine, a video file played as if it were one, an address, one that gives a picture a time."""
     target: int | str
     """As OpenCV takes it: a camera's number, a path or an address."""
     name: str
@@ -55,29 +54,29 @@ def parse_source(text: str) -> Source:
     if text.isdecimal() and len(text) <= _CAMERA_DIGITS:
         return Source("camera", int(text), f"camera {int(text)}")
     if "://" in text:
-        return Source("stream", text, _checked_address(text))
+        return Source("stream", parse_address(text).url, shown_address(text))
     path = Path(text)
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
             raise OSError(errno.EINVAL, "a folder or a pipe")
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no name of a file"
         raise SourceError(
-            f"{text}: {getattr(error, 'strerror', None) or error}: expected a camera's number, a device, a video file "
-            f"or an address such as rtsp://10.0.0.7/stream; {cameras_here()}"
+            f"{shown_address(text)}: {reason}: expected a camera's number, a device, a video file or an address such "
+            f"as rtsp://10.0.0.7/stream; {cameras_here()}"
         ) from error
     return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
 
 
-def _checked_address(address: str) -> str:
-    """The address for people, without its password."""
-    shown = re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", address)
-    try:
-        if urlsplit(address).port == 0:
-            raise ValueError("port 0")
-    except ValueError as error:
-        raise SourceError(f"{shown}: no address ({error}), expected one such as rtsp://10.0.0.7:554/stream") from error
-    return shown
+def resolved(source: Source, patience: Patience) -> Source:
+    """The source, an HTTP address of single pictures recognised as such; asks it once."""
+    if source.kind == "stream" and str(source.target).lower().startswith(("http://", "https://")):
+        from unet_runtime.live.fetch import gives_pictures  # HTTP is slow to import
+
+        if gives_pictures(str(source.target), patience.open):
+            return replace(source, kind="snapshots")
+    return source
 
 
 def open_capture(source: Source, patience: Patience) -> Any | None:
@@ -87,9 +86,10 @@ def open_capture(source: Source, patience: Patience) -> Any | None:
         if source.kind == "camera":
             capture = cv2.VideoCapture(source.target, cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY)
         elif source.kind == "file":
-            name = NativeName(Path(str(source.target)))
-            capture = cv2.VideoCapture(name.text)
-            name.close()
+            with plain_path(Path(str(source.target))) as name:
+                capture = cv2.VideoCapture(name)
+        elif source.kind == "snapshots":
+            return _open_snapshots(cv2, str(source.target), patience)
         else:
             capture = _open_stream(cv2, str(source.target), patience)
     except cv2.error:
@@ -98,6 +98,12 @@ def open_capture(source: Source, patience: Patience) -> Any | None:
         return capture
     capture.release()
     return None
+
+
+def _open_snapshots(cv2: Any, address: str, patience: Patience) -> Any:
+    from unet_runtime.live.fetch import Snapshots
+
+    return Snapshots(cv2, address, patience.read)
 
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -177,38 +183,24 @@ _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 
 def _stream_problem(address: str, patience: Patience) -> str:
-    parts = urlsplit(address)
-    port = parts.port or _PORTS.get(parts.scheme)
+    parts = parse_address(address).bare
+    port = (parts.port or _PORTS[parts.scheme]) if parts.scheme in _PORTS else None  # of TCP: udp:// has none
     if parts.hostname and port:
         try:
             socket.create_connection((parts.hostname, port), timeout=patience.read).close()
-        except OSError as error:
-            return f"no connection to {parts.hostname} port {port} ({error.strerror or error}): is the camera on?"
-        refusal = _http_refusal(address, patience) if parts.scheme in ("http", "https") else ""
-        if refusal:
-            return f"the camera responds {refusal}: is the path right, are name and password needed?"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no such host"
+            if isinstance(error, TimeoutError):
+                reason = "timed out"
+            return f"no connection to {parts.hostname} port {port} ({reason}): is the camera on?"
+        refused = _http_refusal(address, patience) if parts.scheme in ("http", "https") else ""
+        if refused:
+            return f"the camera responds {refused}: is the path right, are name and password needed? {ENCODE}"
     waited = f"Waited {patience.open:g} s for a response and {patience.read:g} s for a picture."
     return f"gives no video: is the path right? {waited}"
 
 
 def _http_refusal(address: str, patience: Patience) -> str:
-    """Status and reason, such as ``401 Unauthorized``, where the server refuses; else empty."""
-    from base64 import b64encode
-    from http.client import HTTPException
-    from urllib.error import HTTPError
-    from urllib.parse import unquote
-    from urllib.request import Request, urlopen
+    from unet_runtime.live.fetch import refusal
 
-    parts = urlsplit(address)
-    userinfo, _, host = parts.netloc.rpartition("@")
-    request = Request(parts._replace(netloc=host).geturl())
-    if userinfo:
-        request.add_header("Authorization", "Basic " + b64encode(unquote(userinfo).encode()).decode())
-    try:
-        urlopen(request, timeout=patience.read).close()
-    except HTTPError as error:
-        error.close()
-        return f"{error.code} {error.reason}"
-    except (OSError, ValueError, HTTPException):
-        pass
-    return ""
+    return refusal(address, patience.read)

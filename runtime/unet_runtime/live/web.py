@@ -13,19 +13,23 @@ is encoded once, when the first client asks for it, and by that client's thread:
 from __future__ import annotations
 
 import errno
+import hmac
 import json
 import math
+import secrets
 import socket
 import socketserver
 import sys
 import threading
-from contextlib import suppress
-from dataclasses import asdict
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +43,15 @@ _PORTS_TRIED = 20
 _WAIT = 2.0  # seconds that ``/frame`` waits for a new picture before it responds that there is none
 _CLIENT_TIMEOUT = 10.0  # seconds after which a client that neither asks nor takes anything is disconnected
 _SEND_BUFFER = 1 << 16  # bytes. What the system would keep for a slow client of ``/stream`` is pictures of the past
+_MAX_CLIENTS = 32
+"""Connections at a time: each has a thread and a descriptor, and slow clients must not take all of these."""
+_MAX_DIGITS = 18
+"""Of a number in a request: Python refuses to read some thousands, with an error of its own."""
+_MAX_KEYS = 64
+_TOKEN_BYTES = 18
+_ALL_ADDRESSES = ("", "0.0.0.0", "::")
 _BOUNDARY = "picture"
+_BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 17\r\n\r\ntoo many clients\n"
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -59,7 +71,7 @@ class WebView:
     """The web page, as a ``View``; serves from threads of its own.
 
     Args:
-        host: address to serve at.
+        host: address to serve at. Where other machines reach it, clients need ``token``.
         port: where it is taken, the next free one; 0 lets the system choose.
         note: ``View.note``.
 
@@ -69,9 +81,11 @@ class WebView:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8080, note: str = "") -> None:
         self._feed = Feed()
-        self._server = _open_server(host, port, self._feed)
+        self.token = "" if _is_private(host) else secrets.token_urlsafe(_TOKEN_BYTES)
+        """What a client must know; empty where only this machine's programs can ask."""
+        self._server = _open_server(host, port, self._feed, self.token)
         self.port: int = self._server.server_address[1]
-        self.name = f"web at http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        self.name = f"web at http://{_shown(host)}:{self.port}/" + (f"?token={self.token}" if self.token else "")
         taken = f"port {port} is taken" if port not in (0, self.port) else ""
         self.note = "; ".join(filter(None, (note, taken)))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="web view", daemon=True)
@@ -91,12 +105,29 @@ class WebView:
         self._thread.join()
 
 
-def _open_server(host: str, port: int, feed: Feed) -> _Server:
+def _is_private(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _shown(host: str) -> str:
+    """The address as a browser takes it; "all addresses" is none, this machine's own name stands for them."""
+    if host in _ALL_ADDRESSES:
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _open_server(host: str, port: int, feed: Feed, token: str) -> _Server:
     ports = range(port, min(port + _PORTS_TRIED, 1 << 16)) if port else (0,)
     reason = "expected 0 to 65535"
     for candidate in ports:
         try:
-            return _Server((host, candidate), feed)
+            return _Server((host, candidate), feed, token)
+        except (TypeError, ValueError) as error:  # a name that no name service takes
+            raise OutputError(f"web view: {host!r} is no address of a machine: use 127.0.0.1") from error
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # no other port helps
@@ -109,16 +140,36 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+@dataclass
+class _Client:
+    """One connection."""
+
+    request: Any
+    silent_since: float | None
+    """Monotonic time since when its request is waited for; None while it is answered."""
+    thread: threading.Thread | None = None
+
+
+def _silent_since(client: _Client) -> float:
+    return client.silent_since or 0.0
+
+
+def _hang_up(request: Any) -> None:
+    with suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
 class _Server(ThreadingHTTPServer):
     allow_reuse_address = sys.platform != "win32"  # where it means that two programs share the port
     daemon_threads = True  # a program that ends without ``close`` ends
 
-    def __init__(self, address: tuple[str, int], feed: Feed) -> None:
+    def __init__(self, address: tuple[str, int], feed: Feed, token: str) -> None:
         self.feed = feed
+        self.token = token
         self.page = Path(__file__).with_name("page.html").read_bytes()
         self.address_family = _family(address[0])
         self.names = {"localhost", address[0].lower()}
-        self._clients: dict[Any, threading.Thread] = {}
+        self._clients: dict[Any, _Client] = {}
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
 
@@ -126,11 +177,40 @@ class _Server(ThreadingHTTPServer):
         # Not HTTPServer's, which asks the name service for a name that nobody needs, maybe for seconds.
         socketserver.TCPServer.server_bind(self)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a new client a thread; where there are too many, the one silent longest goes, else the new one."""
+        with self._lock:
+            is_full = len(self._clients) >= _MAX_CLIENTS
+            silent = [client for client in self._clients.values() if client.silent_since is not None]
+            oldest = min(silent, key=_silent_since, default=None) if is_full else None
+            if oldest is not None:
+                del self._clients[oldest.request]
+            if not is_full or oldest is not None:
+                self._clients[request] = _Client(request, time.monotonic())
+        if oldest is not None:
+            _hang_up(oldest.request)
+        elif is_full:
+            with suppress(OSError):
+                request.setblocking(False)
+                request.send(_BUSY)
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            self._clients[request] = threading.current_thread()  # so that ``server_close`` can end it
+            client = self._clients.get(request)
+            if client is not None:
+                client.thread = threading.current_thread()  # so that ``server_close`` can end it
         threading.current_thread().name = "web client"
         super().process_request_thread(request, client_address)
+
+    def set_silent(self, request: Any, is_silent: bool) -> None:
+        """Note whether a client is waited for (its request is incomplete), or waits itself."""
+        with self._lock:
+            client = self._clients.get(request)
+            if client is not None:
+                client.silent_since = time.monotonic() if is_silent else None
 
     def close_request(self, request: Any) -> None:
         with self._lock:
@@ -141,12 +221,12 @@ class _Server(ThreadingHTTPServer):
         """Stop listening, and hang up on every client."""
         super().server_close()
         with self._lock:
-            clients = list(self._clients.items())
-        for request, _ in clients:
-            with suppress(OSError):
-                request.shutdown(socket.SHUT_RDWR)
-        for _, thread in clients:
-            thread.join(1)
+            clients = list(self._clients.values())
+        for client in clients:
+            _hang_up(client.request)
+        for client in clients:
+            if client.thread is not None:
+                client.thread.join(1)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that went away; report anything else."""
@@ -161,57 +241,106 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _CLIENT_TIMEOUT
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        if not self._is_from_here(is_page=path == "/"):
-            self._respond(403, b"refused: open the address that unet-run printed\n")
-        elif path == "/":
-            self._respond(200, self.server.page, "text/html; charset=utf-8")
-        elif path == "/frame":
-            self._frame()
-        elif path == "/stream":
-            self._stream()
-        elif path == "/status":
-            self._respond(200, _status_json(self.server.feed.get()).encode(), "application/json")
-        else:
-            self._respond(404, b"no such page\n")
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body that is not read must not be taken for the next request
+        with self._answering():
+            url = self._url()
+            if url is None:
+                self._respond(400, b"not an address\n")
+            elif not self._is_from_here(url, is_page=url.path == "/"):
+                self._refuse()
+            elif url.path == "/":
+                self._page()
+            elif url.path == "/frame":
+                self._frame(url)
+            elif url.path == "/stream":
+                self._stream()
+            elif url.path == "/status":
+                self._respond(200, _status_json(self.server.feed.get()).encode(), "application/json")
+            else:
+                self._respond(404, b"no such page\n")
 
     def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if not (length.isdecimal() and int(length) <= 64):
+        length = _number(self._only("Content-Length"))
+        if length is None or length > _MAX_KEYS or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows is not read
             self._respond(413, b"expected some of the letters " + KEYS.encode() + b"\n")
             return
-        keys = self.rfile.read(int(length)).decode("latin-1")
-        if not self._is_from_here():
-            self._respond(403, b"refused: keys are pressed on the page itself\n")
-        elif urlsplit(self.path).path != "/keys":
-            self._respond(404, b"no such page\n")
-        elif not keys or set(keys) - set(KEYS):
-            self._respond(400, b"expected some of the letters " + KEYS.encode() + b"\n")
-        else:
-            self.server.feed.press(keys)
-            self._respond(204)
+        keys = self.rfile.read(length).decode("latin-1")
+        with self._answering():
+            url = self._url()
+            if url is None:
+                self._respond(400, b"not an address\n")
+            elif not self._is_from_here(url):
+                self._refuse()
+            elif url.path != "/keys":
+                self._respond(404, b"no such page\n")
+            elif not keys or set(keys) - set(KEYS):
+                self._respond(400, b"expected some of the letters " + KEYS.encode() + b"\n")
+            else:
+                self.server.feed.press(keys)
+                self._respond(204)
 
-    def _is_from_here(self, *, is_page: bool = False) -> bool:
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        self.server.set_silent(self.connection, False)
+        try:
+            yield
+        finally:
+            self.server.set_silent(self.connection, True)
+
+    def _url(self) -> SplitResult | None:
+        try:
+            return urlsplit(self.path)
+        except ValueError:  # a bracket that nobody closes, ...
+            return None
+
+    def _only(self, name: str) -> str:
+        """A header's value; empty where it is missing or comes twice."""
+        values = self.headers.get_all(name, [])
+        return str(values[0]).strip() if len(values) == 1 else ""
+
+    def _is_from_here(self, url: SplitResult, *, is_page: bool = False) -> bool:
         """Whether this request comes from our own page, not from another web page, also not by DNS rebinding.
 
         Browsers send what shows it: Host is the name they believe to talk to (a number cannot be rebound), Origin and
-        Sec-Fetch-Site say whose page asks. A link to our page may stand anywhere.
+        Sec-Fetch-Site say whose page asks. A link to our page may stand anywhere. A token shows more than a name: no
+        other page knows it, and browsers keep its cookie from them.
         """
         host = self.headers.get("Host", "")
-        if not _is_address(host, self.server.names):
+        if not (self._has_token(url) if self.server.token else _is_address(host, self.server.names)):
             return False
         origin = self.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _authority(origin) != host:
             return False
         return is_page or self.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
-    def _frame(self) -> None:
-        after = parse_qs(urlsplit(self.path).query).get("after", ["0"])[0]
-        if not (after.isascii() and after.isdecimal()):
+    def _has_token(self, url: SplitResult) -> bool:
+        given = _parameter(url, "token", "")
+        if not given:
+            cookies = f"; {self.headers.get('Cookie', '')};"
+            given = cookies.partition(f"; {self._cookie}=")[2].partition(";")[0]
+        return hmac.compare_digest(given.encode(errors="replace"), self.server.token.encode())
+
+    @property
+    def _cookie(self) -> str:
+        return f"unet-run-{self.server.server_address[1]}"  # a browser shares cookies among a machine's ports
+
+    def _refuse(self) -> None:
+        self._respond(403, b"refused: open the address that unet-run printed, with its token if it has one\n")
+
+    def _page(self) -> None:
+        headers = {}
+        if self.server.token:
+            headers["Set-Cookie"] = f"{self._cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"
+        self._respond(200, self.server.page, "text/html; charset=utf-8", headers)
+
+    def _frame(self, url: SplitResult) -> None:
+        after = _number(_parameter(url, "after", "0"))
+        if after is None:
             self._respond(400, b"expected after=NUMBER\n")
             return
-        newest = self.server.feed.jpeg(int(after), _WAIT)
+        newest = self.server.feed.jpeg(after, _WAIT)
         if newest is None:
             self._respond(204)
             return
@@ -249,6 +378,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _start(self, code: int, kind: str, headers: dict[str, str]) -> None:
         self.send_response(code)
+        if self.close_connection:
+            headers = {"Connection": "close", **headers}
         for name, value in {"Content-Type": kind, **_HEADERS, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -258,6 +389,26 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the terminal belongs to the command."""
+
+
+def _number(text: str) -> int | None:
+    """A whole number of few digits; None for anything else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
+
+
+def _parameter(url: SplitResult, name: str, default: str) -> str:
+    """The first value of a query's parameter."""
+    try:
+        return parse_qs(url.query).get(name, [default])[0]
+    except ValueError:  # too many of them
+        return ""
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _is_address(host: str, names: set[str]) -> bool:

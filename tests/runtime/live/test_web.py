@@ -226,6 +226,134 @@ def test_it_is_served_to_this_machine_alone(view: WebView) -> None:
     assert view._server.socket.getsockname()[0] == "127.0.0.1"
 
 
+# What is not friendly
+
+
+def exchange(view: WebView, request: bytes) -> bytes:
+    """All that comes back until the connection is closed."""
+    with socket.create_connection(("127.0.0.1", view.port), timeout=5) as client:
+        client.sendall(request)
+        received = b""
+        while block := client.recv(65536):
+            received += block
+        return received
+
+
+def test_a_key_pressed_often_counts_once(view: WebView) -> None:
+    assert ask(view, "/keys", "POST", "s" * 64)[0] == 204
+    for _ in range(50):
+        assert ask(view, "/keys", "POST", "bs")[0] == 204
+    assert view.keys() == "sb"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "code"),
+    [
+        (b"GET /frame?after=" + b"9" * 5000, b"", 400),
+        (b"GET /frame?after=1e3", b"", 400),
+        (b"GET /frame?" + b"a&" * 2000 + b"after=x", b"", 400),
+        (b"GET http://[::1", b"", 400),
+        (b"GET //[", b"", 404),
+        (b"GET /", b"Origin: http://[::1\r\n", 403),
+        (b"POST /keys", b"Content-Length: " + b"9" * 5000 + b"\r\n", 413),
+        (b"POST /keys", b"Content-Length: 1\r\nContent-Length: 2\r\n", 413),
+        (b"POST /keys", b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", 413),
+        (b"POST http://[::1", b"Content-Length: 0\r\n", 400),
+        (b"GET \xff\xfe", b"", 404),
+        (b"PUT /keys", b"Content-Length: 1\r\n", 501),
+        (b"GET /" + b"a" * 70000, b"", 414),
+    ],
+)
+def test_no_request_ends_in_a_traceback(
+    view: WebView, request_line: bytes, headers: bytes, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    view.show(plain(10), Status())
+    answer = exchange(
+        view, request_line + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n" + headers + b"Connection: close\r\n\r\nx"
+    )
+    assert answer.startswith(b"HTTP/1.1 %d " % code), answer[:80]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_body_is_never_taken_for_the_next_request(view: WebView) -> None:
+    inner = b"POST /keys HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\nq"
+    for header in (b"Content-Length: %d" % len(inner), b"Transfer-Encoding: chunked"):
+        answer = exchange(view, b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n" + header + b"\r\n\r\n" + inner)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b"Connection: close" in answer
+    assert view.keys() == ""
+
+
+def test_slow_clients_take_no_more_than_their_places(view: WebView, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_MAX_CLIENTS", 4)
+    view.show(plain(10), Status())
+    slow = []
+    for _ in range(20):
+        client = socket.create_connection(("127.0.0.1", view.port), timeout=5)
+        client.sendall(b"GET /frame HTT")  # and no more
+        slow.append(client)
+    assert ask(view, "/frame")[0] == 200
+    assert len(view._server._clients) <= 4
+    for client in slow:
+        client.close()
+
+
+def test_where_all_places_are_taken_by_clients_that_watch_the_next_is_sent_away(
+    view: WebView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_MAX_CLIENTS", 2)
+    view.show(plain(10), Status())
+    watching = []
+    for _ in range(2):
+        client = socket.create_connection(("127.0.0.1", view.port), timeout=5)
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        watching.append(client)
+    assert exchange(view, b"").startswith(b"HTTP/1.1 503 ")
+    for client in watching:
+        client.close()
+
+
+# Other machines
+
+
+def test_other_machines_need_the_token() -> None:
+    view = WebView("0.0.0.0", port=0)
+    try:
+        view.show(plain(10), Status())
+        assert view.name == f"web at http://localhost:{view.port}/?token={view.token}"
+        assert len(view.token) >= 20
+        for path in ("/", "/frame", "/?token=", "/?token=x", "/?token=%C3%A9", "/stream"):
+            assert ask(view, path, Host="camera.example:8080")[0] == 403
+        assert ask(view, "/keys", "POST", "q")[0] == 403
+        code, headers, _ = ask(view, f"/?token={view.token}", Host="camera.example:8080")
+        assert code == 200
+        cookie, _, rest = headers["Set-Cookie"].partition(";")
+        assert "HttpOnly" in rest
+        assert "SameSite=Strict" in rest
+        assert ask(view, "/frame", Cookie=f"other=1; {cookie}")[0] == 200
+        assert ask(view, f"/frame?token={view.token}")[0] == 200
+        assert ask(view, "/keys", "POST", "s", Cookie=cookie, Origin="http://evil.example")[0] == 403
+        assert ask(view, "/keys", "POST", "s", Cookie=cookie)[0] == 204
+        assert view.keys() == "s"
+    finally:
+        view.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_this_machine_needs_none(host: str) -> None:
+    view = WebView(host, port=0)
+    view.close()
+    assert view.token == ""
+    assert "token" not in view.name
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "ü..b", "a\ud800b", "256.1.1.1"])
+def test_a_name_that_no_machine_has_is_an_error(host: str) -> None:
+    with pytest.raises(OutputError, match=r"web view: .*: use 127\.0\.0\.1"):
+        WebView(host, port=0)
+
+
 # Ports, and the end
 
 

@@ -38,11 +38,12 @@ Examples:
   unet-train --data synthetic -o demo             two minutes, offline: generated pictures
   unet-train --preset article --split official    another recipe, changed in one field
   unet-train --architecture attention --width 8   another network
+  unet-train --architecture lite --encoder-weights imagenet   an encoder that ImageNet trained
   unet-train --resume                             go on with the training that was killed in artifacts/
   unet-train --weights old.keras --epochs 5       train a model on
   unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
 
-_PATHS = ("data", "output", "weights", "teacher")
+_PATHS = ("data", "output", "weights", "teacher", "encoder_weights")
 _WITHOUT_EFFECT = ("cache", "no_cache", "resume", "tensorboard", "json_file", "verbosity")
 """Parameters that change nothing about the model."""
 

@@ -39,7 +39,7 @@ Examples:
     ),
     click.option("--seed", type=options.SEED, default=1, help="Seed of every training."),
 )
-@options.recipe_options("architecture", "filters", "depth")
+@options.recipe_options("architecture", "filters", "depth", "encoder_weights", "encoder_rate")
 @option_group(
     "Export and timing",
     click.option(

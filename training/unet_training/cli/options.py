@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from unet_runtime.cli.shared import PATH, PathName, Real, option_group
 from unet_runtime.core.datasets.oxford_pets import check_split
 from unet_runtime.core.errors import SourceError
+from unet_training.encoder_weights import NONE, PUBLISHED
 from unet_training.models import ARCHITECTURES
 from unet_training.recipes import PRESETS, Recipe
 
@@ -95,7 +96,19 @@ class _Split(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
-_KINDS: dict[str, Any] = {"architecture": click.Choice(list(ARCHITECTURES)), "split": _Split(), "sizes": _Sizes()}
+class _EncoderWeights(DataName):
+    """A file's name, or a word."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "imagenet|none|FILE"
+
+
+_KINDS: dict[str, Any] = {
+    "architecture": click.Choice(list(ARCHITECTURES)),
+    "split": _Split(),
+    "sizes": _Sizes(),
+    "encoder_weights": _EncoderWeights(),
+}
 """Types of the fields whose annotation does not say which values there are."""
 
 
@@ -188,8 +201,21 @@ def make_recipe(preset: str, changes: dict[str, Any]) -> Recipe:
     if changes.get("architecture", recipe.architecture) != recipe.architecture:
         changes["name"] = f"{recipe.name.partition('-')[0]}-{changes['architecture']}"  # pets-edge is a U-Net's name
     recipe = replace(recipe, **changes)
+    _check_encoder(recipe)
     if recipe.sizes and recipe.sizes[-1] != recipe.size:
         raise click.UsageError(f"--sizes ends with {recipe.sizes[-1]}, expected the model's --size, {recipe.size}")
     if len(recipe.sizes) > recipe.epochs:
         raise click.UsageError(f"--sizes names {len(recipe.sizes)} sizes for {recipe.epochs} epochs, expected no more")
     return recipe
+
+
+def _check_encoder(recipe: Recipe) -> None:
+    if recipe.architecture not in PUBLISHED and (recipe.encoder_weights, recipe.encoder_rate) != (NONE, 1.0):
+        raise click.UsageError(
+            f"--encoder-weights and --encoder-rate go with the architectures {', '.join(PUBLISHED)}, "
+            f"here it is {recipe.architecture}"
+        )
+    if recipe.optimizer != "adamw" and recipe.encoder_rate != 1.0:
+        raise click.UsageError(
+            f"--encoder-rate goes with presets that train with adamw, here the optimizer is {recipe.optimizer}"
+        )

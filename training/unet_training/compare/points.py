@@ -22,6 +22,9 @@ FAMILY = (
     "ladder:8",
     "canet:32",
     "unet2015:8:3@212",
+    "lite:24",
+    "lite1:24",
+    "lite2:24",
 )
 """Every architecture, at widths that a small CPU can train; ``unet`` and ``edge-fast`` at two."""
 

@@ -48,6 +48,7 @@ class Checkpoint(keras.callbacks.Callback):
         monitor: as ``Recipe.monitor``.
         identity: what makes the training what it is, as JSON takes it; only a checkpoint of the same is resumed.
         averages: puts the weights' moving averages in the model's place for a validation; then they are kept as best.
+        defaults: values in ``identity`` that hold for a checkpoint written before there was such a setting.
 
     Raises:
         TrainingError: a loss is no longer a finite number.
@@ -60,11 +61,13 @@ class Checkpoint(keras.callbacks.Callback):
         monitor: Monitor,
         identity: Mapping[str, Any],
         averages: keras.callbacks.SwapEMAWeights | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.path = path
         self.monitor = monitor
         self._averages = averages
+        self._defaults = dict(defaults or {})
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))  # tuples to lists, as they come back
         self.history: dict[str, list[float]] = {}
         """One value per epoch for each name."""
@@ -188,6 +191,7 @@ class Checkpoint(keras.callbacks.Callback):
         return "nothing can be resumed from it; delete it, or train without --resume"
 
     def _compare(self, found: Mapping[str, Any]) -> None:
+        found = self._defaults | dict(found)
         differences = []
         for name, value in self._identity.items():
             if found.get(name) != value:

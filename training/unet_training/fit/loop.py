@@ -72,6 +72,9 @@ def fit(
                 # the last ones: there the next size begins. It does so too where a checkpoint leaves no epoch to do.
                 first = max(first, checkpoint.epochs)
                 _separate_buffers(model)
+                # A step of its own for each size: given a second one, TensorFlow would trace the step for any size,
+                # and Keras' bilinear upsampling needs a known one there.
+                model.make_train_function(force=True)
                 model.fit(
                     TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
                     validation_data=Batches(validation, recipe.batch_size),

@@ -19,8 +19,14 @@ ARCHITECTURES = {
     "ladder": "ladder:build",
     "canet": "canet:build",
     "edge-fast": "edge_fast:build",
+    "lite": "lite:build",
+    "lite1": "lite:build_lite1",
+    "lite2": "lite:build_lite2",
 }
 """Name -> ``module:function`` in this folder."""
+
+ENCODER_PREFIX = "backbone_"
+"""Names of layers of an encoder for which there are published weights begin with it; no other layer's name does."""
 
 
 def builder(name: str) -> Callable[..., Any]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from unet_runtime.core.errors import MissingDependencyError
@@ -17,6 +21,30 @@ _SETTINGS = {
     "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "3",
 }
 """Environment variables, read when OpenCV is imported or first used. What the user has set stays."""
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[str]:
+    """A path as FFmpeg inside OpenCV takes it: whole, or ``12:30.mp4`` would be a protocol, and in UTF-8.
+
+    A name that is not UTF-8 ends the process (a segmentation fault): a link stands for it while the file is opened.
+    """
+    absolute = os.path.abspath(path)  # noqa: PTH100  # keeps links as they are
+    if _is_unicode(absolute):
+        yield absolute
+        return
+    with tempfile.TemporaryDirectory(prefix="unet-edge.") as folder:
+        link = Path(folder, "video" + (path.suffix if _is_unicode(path.suffix) else ""))
+        link.symlink_to(absolute)
+        yield str(link)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_opencv(purpose: str, extra: str = "video") -> Any:

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.errors import SourceError
-from unet_runtime.io.video.names import NativeName
-from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.opencv import load_opencv, plain_path
 
 _DEFAULT_RATE = 30.0  # frames a second
 _MAX_RATE = 240.0  # some files give their clock's rate, 1000 or 90000
+
+_MAX_ASPECT = 10.0  # of a pixel: more is a damaged header
+_QUARTER = 90  # degrees
 
 # Containers that list their frames; others promise as many as fit into their duration.
 _COUNTED = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
@@ -40,19 +42,21 @@ class Reader:
         self._cv2: Any = load_opencv("a video")
         if not path.is_file():
             raise SourceError(f"{path}: no such file, expected a video")
-        name = NativeName(path)
-        self._capture = self._cv2.VideoCapture(name.text, self._cv2.CAP_FFMPEG)
-        name.close()  # it is open, and its name no longer needed
+        with plain_path(path) as name:
+            self._capture = self._cv2.VideoCapture(name, self._cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise SourceError(
                 f"{path}: not a video that OpenCV can read, or truncated (an .mp4 has its table of contents at its end)"
             )
         self.rate = plausible_rate(self._capture.get(self._cv2.CAP_PROP_FPS))
         """Frames a second."""
-        self.promised = max(0, int(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)))
+        self.aspect = self._pixel_aspect()
+        """Width of a pixel by its height, as two integers; of the upright picture."""
+        self.promised = _whole(self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT))
         """Frames that the file says it has; 0 where it does not say."""
         self.count = 0
         """Frames read so far."""
+        self._capture_code = self._capture.get(self._cv2.CAP_PROP_FOURCC)
         self._last = 0.0
         self.times: deque[float] = deque()
         """Seconds at which each frame read is to be seen; the caller takes them out."""
@@ -71,6 +75,25 @@ class Reader:
         finally:
             self._capture.release()
 
+    def _pixel_aspect(self) -> tuple[int, int]:
+        cv2 = self._cv2
+        width, height = (_whole(self._capture.get(name)) for name in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
+        if not (width and height and 1 / _MAX_ASPECT <= width / height <= _MAX_ASPECT):
+            return 1, 1
+        turned = _whole(self._capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == _QUARTER
+        return (height, width) if turned else (width, height)
+
+    def no_frame(self) -> SourceError:
+        """Why not one frame could be read."""
+        code = _whole(self._capture_code)
+        name = code.to_bytes(8, "little")[:4].decode("latin-1").upper()
+        if name == "AV01":
+            return SourceError(
+                f"{self.path}: this OpenCV has no AV1 decoder: convert it first, "
+                "ffmpeg -i FILE -c:v libx264 -c:a copy NEW.mp4"
+            )
+        return SourceError(f"{self.path}: damaged: not one frame could be read")
+
     def check_complete(self, targets: Iterable[Path]) -> None:
         """After the last frame, which is in ``targets``.
 
@@ -86,6 +109,11 @@ class Reader:
                 f"{self.path}: damaged or truncated: {self.count} of its {self.promised} frames could be read; they "
                 f"are in {', '.join(map(str, targets))}"
             )
+
+
+def _whole(value: float) -> int:
+    """0 for what is no positive number."""
+    return int(value) if 0 < value < 1 << 40 else 0
 
 
 def plausible_rate(rate: float) -> float:

@@ -14,8 +14,7 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import publish, temporary_sibling
 from unet_runtime.core.install import pip_command
 from unet_runtime.io.stamps import mark_video
-from unet_runtime.io.video.names import NativeName
-from unet_runtime.io.video.opencv import load_opencv
+from unet_runtime.io.video.opencv import load_opencv, plain_path
 
 # H.264 where OpenCV has an encoder for it, else MPEG-4 part 2. OpenCV's wheels on PyPI have none:
 # https://github.com/opencv/opencv-python/issues/81
@@ -52,6 +51,11 @@ class VideoFile:
         self._size = (0, 0)
         self._temporary = temporary_sibling(path, f".part{path.suffix.lower()}")  # the suffix names the container
         self._codec = self._usable_codec()
+
+    @property
+    def plays_in_browsers(self) -> bool:
+        """Whether it is H.264."""
+        return self._codec == "avc1"
 
     def __enter__(self) -> VideoFile:
         return self
@@ -107,7 +111,7 @@ class VideoFile:
         self._writer = None
         try:
             # OpenCV's writer reports no error (https://github.com/opencv/opencv/issues/24287), so frames are counted.
-            found = self._frames_in_file()
+            found = frames_in(self._temporary)
             if found != self.count:
                 raise OutputError(
                     f"{self.path}: {self.count} frames were written, the file holds {found}: is the disk full?"
@@ -152,17 +156,16 @@ class VideoFile:
 
     def _open(self, codec: str, size: tuple[int, int]) -> Any:
         code = self._cv2.VideoWriter.fourcc(*codec)
-        name = NativeName(self._temporary)
-        try:
-            return self._cv2.VideoWriter(name.text, self._cv2.CAP_FFMPEG, code, self.rate, size)
-        finally:
-            name.close()
+        with plain_path(self._temporary) as name:
+            return self._cv2.VideoWriter(name, self._cv2.CAP_FFMPEG, code, self.rate, size)
 
-    def _frames_in_file(self) -> int:
-        name = NativeName(self._temporary)
-        reader = self._cv2.VideoCapture(name.text, self._cv2.CAP_FFMPEG)
-        name.close()
-        try:
-            return int(reader.get(self._cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-        finally:
-            reader.release()
+
+def frames_in(path: Path) -> int:
+    """How many frames a video says it has; 0 where it is none."""
+    cv2 = load_opencv("a video file")
+    with plain_path(path) as name:
+        reader = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    try:
+        return int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+    finally:
+        reader.release()
