@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unet_runtime import SourceError
-from unet_runtime.io.sources import STDIN, PhotoFile, find_photos
+from unet_runtime.io.sources import STDIN, PhotoFile, find, find_photos
 
 
 @pytest.fixture
@@ -127,3 +127,17 @@ def test_photos_of_two_folders_never_share_results(tree: Path) -> None:
     (tree / "deep" / "a.jpg").write_bytes(b"")
     with pytest.raises(SourceError, match=r"pets/a\.jpg and pets/deep/a\.jpg would both write o/a\.jpg\.\*"):
         find_photos([tree / "a.jpg", tree / "deep" / "a.jpg"], Path("o"))
+
+
+def test_clips_in_a_folder_are_left_out_and_said(tmp_path: Path) -> None:
+    for name in ("a.jpg", "clip.mp4", "code.ts"):
+        (tmp_path / name).write_bytes(b"x")
+    found = find([tmp_path], None)
+    assert [photo.path.name for photo in found.photos] == ["a.jpg"]
+    assert [(kind.kind, [path.name for path in kind.paths]) for kind in found.left_out] == [("video", ["clip.mp4"])]
+
+
+def test_a_cameras_address_among_photos_keeps_its_password() -> None:
+    (photo,) = find_photos([Path("rtsp://admin:p@ss@10.0.0.7/stream")], None, strict=False)
+    assert "p@ss" not in photo.problem
+    assert "--webcam" in photo.problem

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import colour_spec, write_colour_model
+from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.video import frames_of, numbers, write_video
 from unet_runtime import Segmenter
 from unet_runtime.io.video import ffmpeg

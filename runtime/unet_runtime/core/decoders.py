@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
+from unet_runtime.core.install import pip_command
+
 if TYPE_CHECKING:
     from PIL import ImageFile
 
@@ -31,7 +33,8 @@ _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a")
 
 _BITS, _PLANES, _SEPARATE = 258, 284, 2  # TIFF
 
-EXTRA = "pip install 'unet-edge-runtime[heif]'"
+_EXTRA = "heif"
+"""Extra of the runtime that brings the decoders which Pillow has not."""
 
 
 class RefusedError(Exception):
@@ -89,7 +92,7 @@ PHOTO_SUFFIXES = frozenset(suffix for known in FORMATS for suffix in known.suffi
 def _missing(known: Format) -> str:
     """Why photos of this format cannot be read on this machine, and what to do; empty where they can."""
     if known.package and importlib.util.find_spec(known.module.split(".")[0]) is None:
-        return f"needs the package {known.package}: {EXTRA}"
+        return f"needs the package {known.package}: {pip_command(_EXTRA)}"
     if known.feature:
         from PIL import features
 
@@ -253,7 +256,7 @@ def _try(known: Format, file: IO[bytes], name: str, head: bytes) -> tuple[ImageF
     try:
         module = importlib.import_module(known.module)  # waits where another thread is importing it
     except ImportError as error:
-        raise RefusedError(f"{known.package or 'Pillow'} does not load ({error}): {EXTRA}") from error
+        raise RefusedError(f"{known.package or 'Pillow'} does not load ({error}): {pip_command(_EXTRA)}") from error
     factory, accept = (getattr(module, known.factory), None) if known.factory else Image.OPEN[known.name]
     if accept is not None and accept(head[:16]) is not True:
         return None, ""

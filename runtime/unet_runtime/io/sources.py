@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Sequence
@@ -20,24 +21,16 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
-    | {
-        ".ts",
-        ".m2t",
-        ".h264",
-        ".264",
-        ".h265",
-        ".265",
-        ".hevc",
-        ".mjpeg",
-        ".mjpg",
-        ".m2v",
-        ".vob",
-        ".asf",
-        ".3g2",
-        ".f4v",
-    }
+    | {".ts", ".m2t", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".m2v", ".vob", ".asf", ".3g2"}
+    | {".f4v"}
 )
 """Files that are taken for videos."""
+
+_ALSO_CODE = frozenset({".ts"})
+"""Suffixes of videos that are mostly something else inside a folder: TypeScript."""
+
+_CLIP = ("video", "segmented only where the file itself is named")
+"""Kind and reason of a video inside a folder: see ``LeftOut``."""
 
 FOLDER_RESULTS = "-segmented"
 """Without an output folder, the results of folder ``pets`` go to ``pets-segmented`` beside it."""
@@ -46,6 +39,7 @@ STDIN = Path("-")
 """Names standard input, which gives one photo."""
 
 _STDIN_STEM = "stdin"
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a path has lost one of two slashes
 _STEM_BYTES = 200  # and what results add: .probabilities.npz
 _DIGEST_CHARACTERS = 8
 _OPEN_HERE = ("/dev/fd/", "/proc/self/fd/")
@@ -139,7 +133,8 @@ class _Others:
         """Whether a file is such a picture; it is kept then."""
         suffix = path.suffix.lower()
         if suffix not in self._answers:
-            self._answers[suffix] = left_out(suffix)  # one look for each: it may search for a package
+            # One look for each: it may search for a package.
+            self._answers[suffix] = _CLIP if suffix in VIDEO_SUFFIXES - _ALSO_CODE else left_out(suffix)
         kind, reason = self._answers[suffix]
         if not kind or path.name.startswith("."):
             return False
@@ -178,7 +173,12 @@ def _why_absent(path: Path) -> str:
 
 
 def _problem(path: Path, text: str) -> PhotoFile:
-    return PhotoFile(path, path.parent, path.name, problem=f"{path}: {text}")
+    shown = str(path)
+    if _ADDRESS.match(shown):
+        from unet_runtime.io.addresses import shown_address  # and urllib, which no photo needs
+
+        shown, text = shown_address(shown), f"{text}; a camera's address goes with --webcam"
+    return PhotoFile(path, path.parent, path.name, problem=f"{shown}: {text}")
 
 
 def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
