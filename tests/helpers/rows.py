@@ -23,7 +23,7 @@ def row(
     backend: str = "onnx",
     precision: str = "float32",
     threads: int = 1,
-    weights: str = "w",
+    weights: str = "a" * 64,
     mean_iou: float | None = None,
     folder: str = "models",
 ) -> Row:
