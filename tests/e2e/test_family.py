@@ -26,12 +26,16 @@ from unet_training.models import ARCHITECTURES, unet2015
 from unet_training.pipeline import train
 
 
+FAMILY = sorted({*ARCHITECTURES} - {"lite1", "lite2"})
+"""Those two are lite with more layers of the same kinds: tests/training/test_lite.py builds them."""
+
+
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return family.write_discs(tmp_path_factory.mktemp("discs") / "discs")
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", FAMILY)
 def test_it_trains_into_a_file_of_its_spec(name: str, discs: Path, tmp_path: Path) -> None:
     """What an epoch teaches it depends on the CPU, and is not asked."""
     # RMSprop: AdamW's graph takes a minute to build.
@@ -43,7 +47,7 @@ def test_it_trains_into_a_file_of_its_spec(name: str, discs: Path, tmp_path: Pat
     assert model.name == name
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", FAMILY)
 def test_it_is_exported_proven_and_run(name: str, discs: Path, tmp_path: Path) -> None:
     """From committed weights: the gate's margins were measured, see ``tests/helpers/family.py``."""
     model = family.write_model(name, tmp_path / "model.keras")

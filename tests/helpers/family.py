@@ -38,8 +38,6 @@ CHANGES = {
     "ladder": {"filters": 8},
     # At depth 1 there is no decoder.
     "lite": {"filters": 8, "depth": 3},
-    "lite1": {"filters": 8, "depth": 3},
-    "lite2": {"filters": 8, "depth": 3},
 }
 
 
