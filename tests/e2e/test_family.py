@@ -25,7 +25,6 @@ from unet_training.keras_backend import load_model
 from unet_training.models import ARCHITECTURES, unet2015
 from unet_training.pipeline import train
 
-
 FAMILY = sorted({*ARCHITECTURES} - {"lite1", "lite2"})
 """Those two are lite with more layers of the same kinds: tests/training/test_lite.py builds them."""
 
