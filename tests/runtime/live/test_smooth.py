@@ -108,12 +108,13 @@ def test_a_cut_begins_anew() -> None:
     assert np.array_equal(smoothed, raw)
 
 
-def test_a_model_with_a_margin_and_a_coarser_answer() -> None:
-    spec = replace(SPEC, input=InputSpec(SIZE, SIZE, margin=10), output=OutputSpec(22, 22))  # (64 - 20) / 2
+@pytest.mark.parametrize(("margin", "side"), [(10, SIZE - 20), (0, SIZE // 2)])
+def test_a_model_with_a_margin_or_a_coarser_output(margin: int, side: int) -> None:
+    spec = replace(SPEC, input=InputSpec(SIZE, SIZE, margin=margin), output=OutputSpec(side, side))
     smoother = Smoother(0.8, spec)
     noise = np.random.default_rng(5)
     for _ in range(3):
-        raw = noise.random((22, 22, 3), np.float32)
+        raw = noise.random((side, side, 3), np.float32)
         smoothed = smoother(scene(20, noise), raw)
         assert smoothed.shape == raw.shape
         assert smoothed.dtype == np.float32
