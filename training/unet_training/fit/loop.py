@@ -74,7 +74,7 @@ def fit(
                 _separate_buffers(model)
                 # A step of its own for each size: given a second one, TensorFlow would trace the step for any size,
                 # and Keras' bilinear upsampling needs a known one there.
-                model.make_train_function(force=True)
+                model.train_function = None  # fit makes a new one
                 model.fit(
                     TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
                     validation_data=Batches(validation, recipe.batch_size),
