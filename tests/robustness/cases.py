@@ -87,7 +87,7 @@ INPUTS = (
     " ",
 )
 
-_WHERE = "-o out"
+_WHERE = "-o ../out"
 RUN_OPTIONS = (
     _WHERE,
     f"{_WHERE} --json",
@@ -98,8 +98,8 @@ RUN_OPTIONS = (
     f"{_WHERE} --on-error stop -v",
     f"{_WHERE} --max-pixels 1",
     f"{_WHERE} --tile",
-    "-o out/a.png",
-    "-o out/caf\udce9/\x1b[1m.png",
+    "-o ../out/a.png",
+    "-o ../out/caf\udce9/\x1b[1m.png",
     "-o photo.jpg/below",
     "-o pipe.jpg/below",
     "-o full.png",
@@ -126,11 +126,11 @@ ONLY_WITH_A_PHOTO = (
     f"{_WHERE} --device cuda",
     f"{_WHERE} --device tensorrt",
     f"{_WHERE} --contours none",
-    f"{_WHERE} --output-dir out2",
+    f"{_WHERE} --output-dir ../out2",
     f"{_WHERE} --record a.mp4",
     f"{_WHERE} --nonsense",
     "--webcam",
-    "-q -v -o out",
+    "-q -v -o ../out",
 )
 
 OTHERS: tuple[tuple[str, ...], ...] = (
@@ -151,14 +151,14 @@ OTHERS: tuple[tuple[str, ...], ...] = (
     ("unet-info", "--output", "names"),
     *(("unet-bench", "--threads", value) for value in ("0", "nan", "100000", HUGE, "", "1,,2", "\x1b[31m")),
     *(("unet-bench", "--rounds", value) for value in ("0", HUGE, "nan")),
-    ("unet-bench", "absent.onnx", "-o", "out"),
-    ("unet-bench", "pipe.onnx", "-o", "out"),
-    ("unet-bench", "names", "-o", "out"),
-    ("unet-bench", "", "-o", "out"),
+    ("unet-bench", "absent.onnx", "-o", "../out"),
+    ("unet-bench", "pipe.onnx", "-o", "../out"),
+    ("unet-bench", "names", "-o", "../out"),
+    ("unet-bench", "", "-o", "../out"),
     ("unet-bench", "-o", ""),
     ("unet-bench", "-o", "photo.jpg"),
-    ("unet-bench", "--photos", "absent", "-o", "out"),
-    ("unet-bench", "--json", "colours.onnx", "-o", "out"),
+    ("unet-bench", "--photos", "absent", "-o", "../out"),
+    ("unet-bench", "--json", "colours.onnx", "-o", "../out"),
     ("unet-export", "model", ""),
     ("unet-export", "model", "a.keras", "-o", ""),
     ("unet-export", "model", "a.keras", "--calibration-count", HUGE),
@@ -260,14 +260,14 @@ def others() -> Iterator[Case]:
     for words in OTHERS:
         yield {"words": list(words)}
     for stdout in ("/dev/full", "closed"):
-        for words in (["unet-run", "photo.jpg", "-o", "out", "--json"], ["unet-run", "photo.jpg", "-o", "-"]):
+        for words in (["unet-run", "photo.jpg", "-o", "../out", "--json"], ["unet-run", "photo.jpg", "-o", "-"]):
             yield {"words": words, "stdout": stdout}
         yield {"words": ["unet-run", "--help"], "stdout": stdout}
         yield {"words": ["unet-train", "--help"], "stdout": stdout}
         yield {"words": ["unet-export", "model", "--help"], "stdout": stdout}
-    yield {"words": ["unet-run", "-", "-o", "out"], "stdin": "closed"}
-    yield {"words": ["unet-run", "-", "-o", "out"], "stdin": "photo.jpg"}
-    yield {"words": ["unet-run", "-", "-o", "out"], "stdin": "half.jpg"}
+    yield {"words": ["unet-run", "-", "-o", "../out"], "stdin": "closed"}
+    yield {"words": ["unet-run", "-", "-o", "../out"], "stdin": "photo.jpg"}
+    yield {"words": ["unet-run", "-", "-o", "../out"], "stdin": "half.jpg"}
 
 
 def all_cases() -> Iterator[Case]:

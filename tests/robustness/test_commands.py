@@ -27,6 +27,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def outcomes(lines: str, folder: Path, photo: Path) -> list[dict[str, Any]]:
+    folder /= "work"  # the results go beside it: the next command must not find them
+    folder.mkdir()
     cases.make_folder(folder, photo)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment.pop("UNET_EDGE_TRACEBACK", None)
