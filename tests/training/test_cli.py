@@ -41,6 +41,7 @@ def test_a_training_writes_its_files_and_nothing_else(trained: Trained) -> None:
         "random.png",
         "confusion.png",
         "checkpoint.npz",
+        "checkpoint.previous.npz",
         "cache",
         "history.json",
         "model.keras",
