@@ -184,7 +184,7 @@ def test_demo(tmp_path: Path) -> None:
     ):
         assert (tmp_path / name).is_file()
     for backend in ("onnx", "tflite"):
-        for kind, mode in (("mask", "P"), ("overlay", "RGB"), ("cutout", "RGBA")):
+        for kind, mode in (("mask", "L"), ("overlay", "RGB"), ("cutout", "RGBA")):
             with Image.open(tmp_path / "sample" / f"chelsea.{backend}.{kind}.png") as picture:
                 assert (picture.mode, picture.size) == (mode, (451, 300))
     for line in shell_lines():
