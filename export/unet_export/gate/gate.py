@@ -210,7 +210,7 @@ class ParityError(UnetRuntimeError):
     def __init__(self, message: str, results: list[ParityResult]) -> None:
         super().__init__(message)
         self.results = results
-        """Of every artifact, those that passed too."""
+        """Results of all artifacts, including those that passed."""
 
 
 def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:

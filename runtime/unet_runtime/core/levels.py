@@ -12,7 +12,7 @@ from PIL import Image
 
 _BAND_PIXELS = 1 << 20
 _BITS = (8, 10, 12, 14, 16)
-"""Of sensors and scanners: the fewest that hold a picture's largest value are taken for its significant bits."""
+"""Significant bits of sensors and scanners; a picture is taken to have the fewest that hold its largest value."""
 
 _SCALES = (255, 1023, 4095, 16383, 65535)
 _SMALLEST = 32.0  # a float's largest value between 1 and this belongs to no scale

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from unet_runtime.io.addresses import parse_address
 
 _MOST_BYTES = 1 << 26
-"""Of a picture."""
+"""Size of a picture, at most."""
 _BLOCK = 1 << 16
 _INTERVAL = 1 / 15
 """Seconds from one request to the next, at least."""

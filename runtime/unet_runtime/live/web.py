@@ -46,7 +46,7 @@ _SEND_BUFFER = 1 << 16  # bytes. What the system would keep for a slow client of
 _MAX_CLIENTS = 32
 """Connections at a time: each has a thread and a descriptor, and slow clients must not take all of these."""
 _MAX_DIGITS = 18
-"""Of a number in a request: Python refuses to read some thousands, with an error of its own."""
+"""Length of a number in a request, at most: Python refuses to read thousands of digits, with an error of its own."""
 _MAX_KEYS = 64
 _TOKEN_BYTES = 18
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")

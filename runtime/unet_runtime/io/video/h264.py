@@ -16,13 +16,14 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import publish, temporary_sibling
 from unet_runtime.io.stamps import mark_video
 from unet_runtime.io.video import ffmpeg, matroska
+from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.io.video.writer import frames_in
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
 _CLOCK = "90000"  # ticks a second
-_END_SECONDS = 10.0  # for the program to end after it was told to
+_END_SECONDS = 10.0  # for the program to end after its input has been closed
 
 
 class H264File:
@@ -92,8 +93,7 @@ class H264File:
             self._process = self._start(size)
             self._send(matroska.head(size, self._rate))
         elif size != self._size:
-            import cv2
-
+            cv2 = load_opencv("a video file")
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA).astype(np.uint8)
         self._send(matroska.picture_head(seconds, picture.nbytes))
         self._send(np.ascontiguousarray(picture).data)
