@@ -40,7 +40,7 @@ FLOORS = {
         ("cli",),
     ),
     "unet_export": (
-        ("errors", "photos", "calibration", "quantization", "staging", "source_model"),
+        ("errors", "photos", "quantization", "staging", "source_model"),
         ("transforms",),
         ("formats",),
         ("gate",),
