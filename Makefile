@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev \
-	    --editable 'runtime[onnx,tflite,openvino,window,coco,bench]' --editable export --editable training
+	    --editable 'runtime[onnx,tflite,openvino,window,coco,bench,serve]' --editable export --editable training
 	@touch $@
 
 data: $(STAMP) ## Download Oxford-IIIT Pet to PETS_DIR, unless it is there

@@ -36,7 +36,7 @@ FLOORS = {
         ("engines",),
         ("segmenter",),
         ("io",),
-        ("live", "bench"),
+        ("live", "serve", "bench"),
         ("cli",),
     ),
     "unet_export": (

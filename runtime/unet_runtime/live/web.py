@@ -13,10 +13,8 @@ is encoded once, when the first client asks for it, and by that client's thread:
 from __future__ import annotations
 
 import errno
-import hmac
 import json
 import math
-import secrets
 import socket
 import socketserver
 import sys
@@ -26,7 +24,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -35,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.errors import OutputError
+from unet_runtime.io import web_access
 from unet_runtime.live.feed import Feed, Picture
 from unet_runtime.live.newest import Numbered
 from unet_runtime.live.view import KEYS, Status
@@ -48,23 +46,8 @@ _MAX_CLIENTS = 32
 _MAX_DIGITS = 18
 """Length of a number in a request, at most: Python refuses to read thousands of digits, with an error of its own."""
 _MAX_KEYS = 64
-_TOKEN_BYTES = 18
-_ALL_ADDRESSES = ("", "0.0.0.0", "::")
 _BOUNDARY = "picture"
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 17\r\n\r\ntoo many clients\n"
-
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-}
-"""No other page may show or read anything here or press keys, and this one loads nothing from elsewhere."""
 
 
 class WebView:
@@ -81,11 +64,13 @@ class WebView:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8080, note: str = "") -> None:
         self._feed = Feed()
-        self.token = "" if _is_private(host) else secrets.token_urlsafe(_TOKEN_BYTES)
+        self.token = "" if web_access.is_private(host) else web_access.new_token()
         """What a client must know; empty where only this machine's programs can ask."""
         self._server = _open_server(host, port, self._feed, self.token)
         self.port: int = self._server.server_address[1]
-        self.name = f"web at http://{_shown(host)}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        self.name = f"web at http://{web_access.shown(host)}:{self.port}/" + (
+            f"?token={self.token}" if self.token else ""
+        )
         taken = f"port {port} is taken" if port not in (0, self.port) else ""
         self.note = "; ".join(filter(None, (note, taken)))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="web view", daemon=True)
@@ -103,21 +88,6 @@ class WebView:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def _is_private(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _shown(host: str) -> str:
-    """The address as a browser takes it; "all addresses" is none, this machine's own name stands for them."""
-    if host in _ALL_ADDRESSES:
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
 
 
 def _open_server(host: str, port: int, feed: Feed, token: str) -> _Server:
@@ -303,24 +273,22 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_from_here(self, url: SplitResult, *, is_page: bool = False) -> bool:
         """Whether this request comes from our own page, not from another web page, also not by DNS rebinding.
 
-        Browsers send what shows it: Host is the name they believe to talk to (a number cannot be rebound), Origin and
-        Sec-Fetch-Site say whose page asks. A link to our page may stand anywhere. A token shows more than a name: no
+        See io/web_access.py. A link to our page may stand anywhere. A token shows more than a name: no
         other page knows it, and browsers keep its cookie from them.
         """
         host = self.headers.get("Host", "")
-        if not (self._has_token(url) if self.server.token else _is_address(host, self.server.names)):
+        if not (self._has_token(url) if self.server.token else web_access.is_address(host, self.server.names)):
             return False
         origin = self.headers.get("Origin")
-        if origin is not None and _authority(origin) != host:
+        if origin is not None and web_access.authority(origin) != host:
             return False
         return is_page or self.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
     def _has_token(self, url: SplitResult) -> bool:
         given = _parameter(url, "token", "")
         if not given:
-            cookies = f"; {self.headers.get('Cookie', '')};"
-            given = cookies.partition(f"; {self._cookie}=")[2].partition(";")[0]
-        return hmac.compare_digest(given.encode(errors="replace"), self.server.token.encode())
+            given = web_access.cookie(self.headers.get("Cookie", ""), self._cookie)
+        return web_access.is_token(given, self.server.token)
 
     @property
     def _cookie(self) -> str:
@@ -380,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         if self.close_connection:
             headers = {"Connection": "close", **headers}
-        for name, value in {"Content-Type": kind, **_HEADERS, **headers}.items():
+        for name, value in {"Content-Type": kind, **web_access.HEADERS, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
 
@@ -402,25 +370,6 @@ def _parameter(url: SplitResult, name: str, default: str) -> str:
         return parse_qs(url.query).get(name, [default])[0]
     except ValueError:  # too many of them
         return ""
-
-
-def _authority(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return None
-
-
-def _is_address(host: str, names: set[str]) -> bool:
-    """Whether a Host header is one of ``names``, or a number, with or without a port."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name in names:
-            return True
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _status_json(picture: Numbered[Picture] | None) -> str:

@@ -1,0 +1,225 @@
+"""unet-serve: models as an HTTP service."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unet_runtime import __version__
+from unet_runtime.cli import exits
+from unet_runtime.cli.quiet import engines_quiet
+from unet_runtime.cli.shared import (
+    MAX_COUNT,
+    THREADS,
+    GroupedCommand,
+    Real,
+    echo,
+    option_group,
+    setup_logging,
+    verbosity,
+)
+from unet_runtime.core.errors import OK
+from unet_runtime.core.install import missing
+from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.io import web_access
+from unet_runtime.io.jobs import give_back_large_blocks, plan
+from unet_runtime.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
+
+_VERBOSE = 1
+_SWITCH_SECONDS = 0.0005  # as unet-run: an inference that is ready to begin must not wait for a thread of Python
+_MANY = 1000  # photos, for ``plan``
+
+_EXAMPLES = """\b
+Examples:
+  unet-serve                                     the bundled model at http://127.0.0.1:8000/
+  unet-serve --model cats=cats.onnx --model m/   one more model, and a folder of models or versions
+  unet-serve --host 0.0.0.0                      for other machines too, who need the token that is printed
+  curl --data-binary @photo.jpg "http://127.0.0.1:8000/segment?save=overlay" > overlay.png"""
+
+
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
+@option_group(
+    "Models and devices",
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="[NAME=]PATH",
+        help="Model file, folder of models, or folder of versions 1, 2, ... (default: the bundled pets model); may be "
+        "given several times. The first is the one that /segment takes by itself.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", *ENGINES]),
+        default="auto",
+        help="Engine that runs the models; auto: the first installed one that reads the file.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(DEVICES),
+        default="auto",
+        help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
+    ),
+    click.option("--threads", type=THREADS, help="Photos in work at a time (default: one for each core)."),
+)
+@option_group(
+    "Who may ask",
+    click.option(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="Address to serve at. Other machines reach it at 0.0.0.0; they need a token.",
+    ),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0: a free one."),
+    click.option(
+        "--token",
+        envvar="UNET_SERVE_TOKEN",
+        metavar="TEXT",
+        help="What clients must send as Authorization: Bearer TEXT (or in the variable UNET_SERVE_TOKEN). Random where "
+        "other machines can ask and none is given.",
+    ),
+    click.option("--no-token", is_flag=True, help="Let every machine that reaches ADDRESS ask."),
+    click.option(
+        "--allow-host",
+        "hosts",
+        multiple=True,
+        metavar="NAME",
+        help="Further name of this machine in the clients' addresses, where there is no token.",
+    ),
+    click.option(
+        "--allow-origin",
+        "origins",
+        multiple=True,
+        metavar="ORIGIN",
+        help="Web page of others that may ask, as https://example.org (CORS); *: any.",
+    ),
+)
+@option_group(
+    "Limits",
+    click.option("--queue", type=click.IntRange(0, 10_000), default=64, help="Requests that may wait; 429 beyond."),
+    click.option(
+        "--timeout",
+        type=Real(0.1, 3600),
+        default=60.0,
+        help="Seconds from request to response (503 beyond); for sending a body at most 30 of them (408).",
+    ),
+    click.option("--max-body", type=Real(0.001, 10_000), default=50.0, help="Megabytes of a request."),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(1, MAX_COUNT),
+        default=50_000_000,
+        help="Refuse photos of more pixels, against decompression bombs.",
+    ),
+)
+@verbosity
+@click.version_option(__version__)
+def command(**given: Any) -> int:
+    """Serve models over HTTP: POST /segment, Open Inference Protocol v2, and a page for people at /.
+
+    Also GET /models, /health and, for Prometheus, /metrics. Ends at Ctrl-C or SIGTERM, when all requests that have come
+    are answered.
+
+    Exit codes: 0 ended by a signal, 1 the address is taken, 2 wrong usage, 3 model, engine or missing package.
+    """
+    setup_logging(given["verbosity"])
+    if given["token"] is not None and not given["token"].strip():
+        raise click.UsageError("an empty token protects nothing: give one, or --no-token")
+    if given["token"] is not None and given["no_token"]:
+        raise click.UsageError("--token together with --no-token: one of them")
+    try:
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise missing("unet-serve", error.name or "Starlette", "serve") from error
+    return _serve(given)
+
+
+def _serve(given: dict[str, Any]) -> int:
+    from unet_runtime.serve.app import Service
+    from unet_runtime.serve.limits import MEGABYTE, Limits
+    from unet_runtime.serve.models import find_models, load_models
+    from unet_runtime.serve.security import Guard
+    from unet_runtime.serve.server import open_socket, serve
+
+    limits = Limits(
+        body=round(given["max_body"] * MEGABYTE),
+        pixels=given["max_pixels"],
+        waiting=given["queue"],
+        seconds=given["timeout"],
+    )
+    named = find_models(given["models"])
+    shares = plan(_MANY, given["threads"])
+
+    def load(path: Path | None, threads: int | None) -> Segmenter:
+        return Segmenter(path, backend=given["backend"], device=given["device"], threads=threads)
+
+    # First, so that a taken port is known before models are loaded; connections wait until these are ready.
+    with open_socket(given["host"], given["port"]) as listener:
+        port: int = listener.getsockname()[1]
+        with engines_quiet(given["verbosity"] != _VERBOSE):
+            models = load_models(named, load, shares.runs, shares.threads)
+        guard = Guard(_token(given), _names(given), given["origins"], port)
+        service = Service(models, limits, guard, shares.workers)
+        titles = [model.title for model in models]
+        give_back_large_blocks()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        _log_uvicorn()
+        try:
+            serve(
+                service.app,
+                listener,
+                on_start=lambda: _print_start(given, guard, titles),
+                on_end=service.end,
+                grace=given["timeout"],
+            )
+        finally:
+            service.close()
+    return OK
+
+
+def _token(given: dict[str, Any]) -> str:
+    if given["token"] is not None:
+        return str(given["token"]).strip()
+    if given["no_token"] or web_access.is_private(given["host"]):
+        return ""
+    return web_access.new_token()
+
+
+def _names(given: dict[str, Any]) -> frozenset[str]:
+    return frozenset(name.lower() for name in ("localhost", given["host"], *given["hosts"]))
+
+
+def _print_start(given: dict[str, Any], guard: Any, titles: list[str]) -> None:
+    for title in titles:
+        echo(title)
+    suffix = f"?token={guard.token}" if guard.token and given["token"] is None else ""
+    echo(f"serving http://{web_access.shown(given['host'])}:{guard.port}/{suffix}")
+    sys.stdout.flush()
+    if not web_access.is_private(given["host"]):
+        who = "who have the token" if guard.token else "without a token: --token keeps strangers out"
+        logger.warning("other machines reach this service at %s, all %s; it is not encrypted", given["host"], who)
+
+
+def _log_uvicorn() -> None:
+    """Have uvicorn's own messages look like ours."""
+    for handler in logging.getLogger("unet_runtime").handlers:
+        for name in ("uvicorn", "asyncio"):
+            logging.getLogger(name).addHandler(handler)
+            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).propagate = False
+
+
+def main() -> None:
+    if not sys.warnoptions:  # Pillow warns of odd metadata in photos that it reads all the same
+        warnings.simplefilter("ignore")
+    exits.stop_once()
+    exits.run(command, quick=True)

@@ -1,0 +1,127 @@
+"""Run the service: a socket, uvicorn, and an end that loses nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from unet_runtime.core.errors import OutputError
+from unet_runtime.serve.connection import Connection
+from unet_runtime.serve.front import MAX_HEAD
+
+BACKLOG = 2048
+"""Connections that the system keeps until they are accepted."""
+
+_KEEP_ALIVE = 20  # seconds
+_SETTLE_SECONDS = 1.0
+_STEP_SECONDS = 0.05
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Listen.
+
+    Raises:
+        OutputError: no address of this machine, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        remedy = "name another with --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "use 127.0.0.1"
+        raise OutputError(f"cannot serve at {host}:{port} ({error.strerror or error}): {remedy}") from error
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends in this order: not ready, connections that are on their way, their requests."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Callable[[], None], on_end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+        self._on_end = on_end
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, and say so."""
+        await super().startup(sockets)
+        self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept what waits in the system's queue, read what its clients are sending, answer all, and end."""
+        self._on_end()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _SETTLE_SECONDS
+        await asyncio.sleep(2 * _STEP_SECONDS)
+        while loop.time() < end and self._has_silent():
+            await asyncio.sleep(_STEP_SECONDS)
+        await super().shutdown(sockets)
+
+    def _has_silent(self) -> bool:
+        for connection in self.server_state.connections:
+            if isinstance(connection, Connection) and connection.is_silent:
+                return True
+        return False
+
+
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    on_start: Callable[[], None],
+    on_end: Callable[[], None],
+    grace: float,
+) -> None:
+    """Serve until SIGINT or SIGTERM, and until all requests are answered.
+
+    Args:
+        app: the application.
+        listener: see ``open_socket``.
+        on_start: called when requests are accepted.
+        on_end: called first at the end.
+        grace: seconds that requests have to be answered at the end.
+    """
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(grace)),
+        h11_max_incomplete_event_size=MAX_HEAD,
+    )
+    server = Server(config, on_start, on_end)
+    with _signals_end(server):
+        server.run([listener])
+
+
+@contextmanager
+def _signals_end(server: Server) -> Iterator[None]:
+    """Have signals end the server, also before it has begun; behind its end, where it raises them again, do nothing."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    kept = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        kept[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,145 @@
+"""Under load: many clients at once, a signal in the middle, clients that leave, memory.
+
+SERVE_CLIENTS=400, SERVE_REQUESTS=20000 and SERVE_MALFORMED=2000 are what docs/results.md quotes.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.helpers.memory import needs_proc
+from tests.helpers.serving import TIMEOUT, Running, form, serving
+
+CLIENTS = int(os.environ.get("SERVE_CLIENTS", "60"))
+REQUESTS = int(os.environ.get("SERVE_REQUESTS", "100"))
+STOPPED = 50
+GROWTH = 5.0  # MB
+
+
+def jpeg(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def status_of(port: int, body: bytes, ready: threading.Barrier) -> int:
+    """Of one client, which sends when all are there."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    ready.wait(TIMEOUT)
+    connection.request("POST", "/segment?save=mask", body)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    if response.status == 429:
+        assert 1 <= int(response.headers["Retry-After"]) <= 30
+    return response.status
+
+
+def test_every_client_gets_an_answer(tmp_path: Path, colour_model: Path) -> None:
+    body = jpeg(800, 600)
+    ready = threading.Barrier(CLIENTS)
+    with serving(tmp_path, "--model", colour_model, "--queue", "8") as service, ThreadPoolExecutor(CLIENTS) as pool:
+        calls = [pool.submit(status_of, service.port, body, ready) for _ in range(CLIENTS)]
+        found = [call.result(TIMEOUT) for call in calls]
+        assert set(found) == {200, 429}
+        assert len(found) == CLIENTS
+        refused = f'unet_refused_total{{reason="queue full"}} {found.count(429)}.0'
+        assert refused in service.get("/metrics").body.decode()
+        assert service.get("/health").json["waiting"] == 0
+        assert "Traceback" not in service.log()
+
+
+def test_a_signal_loses_nobody(tmp_path: Path, colour_model: Path) -> None:
+    """Some requests are worked on, some wait, some lie in the system's queue of connections."""
+    body = jpeg(640, 480)
+    head = f"POST /segment?save=mask HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serving(tmp_path, "--model", colour_model, "--timeout", "600") as service:
+        clients = []
+        for _ in range(STOPPED):
+            client = socket.create_connection(("127.0.0.1", service.port), timeout=TIMEOUT)
+            client.sendall(head + body)
+            clients.append(client)
+        service.process.send_signal(signal.SIGTERM)
+        answers = []
+        for client in clients:
+            with client, client.makefile("rb") as file:
+                answers.append(file.read())
+        for answer in answers:
+            top, _, rest = answer.partition(b"\r\n\r\n")
+            assert top.startswith(b"HTTP/1.1 200 ")
+            assert rest.startswith(b"\x89PNG")
+            assert rest.endswith(b"IEND\xaeB`\x82")
+        assert service.stop() == 0
+        assert "Traceback" not in service.log()
+        assert service.log().count(" 200 ") == STOPPED
+
+
+def test_a_second_signal_is_patient(tmp_path: Path, colour_model: Path) -> None:
+    with serving(tmp_path, "--model", colour_model, "--timeout", "600") as service:
+        service.process.send_signal(signal.SIGINT)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.stop() == 0
+        assert "Traceback" not in service.log()
+
+
+def test_a_client_that_leaves_is_not_worked_for(tmp_path: Path, colour_model: Path, photo: bytes) -> None:
+    body = jpeg(1500, 1000)
+    head = f"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serving(tmp_path, "--model", colour_model, "--threads", "1") as service:
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", service.port), timeout=TIMEOUT) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves at once
+                client.sendall(head + body)
+        while service.log().count("POST /segment") < 30:
+            time.sleep(0.01)
+        assert " 499 " in service.log()
+        assert service.post("/segment", photo).status == 200
+        assert "Traceback" not in service.log()
+
+
+def test_a_slow_body_ends(tmp_path: Path, colour_model: Path, photo: bytes) -> None:
+    head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    with serving(tmp_path, "--model", colour_model, "--timeout", "1") as service:
+        assert service.raw(head + b"x", ends=False).startswith(b"HTTP/1.1 408 ")
+        assert service.post("/segment", photo).status == 200
+
+
+@needs_proc
+def test_memory_does_not_grow(tmp_path: Path, colour_model: Path) -> None:
+    """Good and bad photos of many sizes, one after the other on few connections."""
+    rng = np.random.default_rng(0)
+    photos = []
+    for _ in range(12):
+        width, height = rng.integers(50, 250, 2).tolist()
+        photos.append(jpeg(width, height))
+    photos += [photos[0][:300], b"", b"<html>", b"\x89PNG\r\n\x1a\n"]
+    saves = ("mask", "overlay", "cutout", "json")
+
+    def ask(service: Running, count: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=TIMEOUT)
+        for index in range(count):
+            body, kind = form(photos[index % len(photos)])
+            path = f"/segment?save={saves[index % len(saves)]}"
+            connection.request("POST", path, body, {"Content-Type": kind})
+            response = connection.getresponse()
+            response.read()
+            assert response.status in (200, 400)
+        connection.close()
+
+    with serving(tmp_path, "--model", colour_model, "-q") as service:
+        ask(service, REQUESTS)
+        before = service.resident()
+        ask(service, REQUESTS)
+        assert service.resident() - before < GROWTH
