@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +44,8 @@ MARKED = {
         "runtime/bench",
         "runtime/live/test_command.py",
         "runtime/live/test_loop.py",
+        "runtime/serve/test_load.py",
+        "runtime/serve/test_malformed.py",
         "runtime/test_annotations.py",
         "runtime/test_bench.py",
         "runtime/test_coco_set.py",
@@ -73,7 +78,7 @@ MARKED = {
         "training/test_unet.py",
     ),
     "e2e": ("e2e",),
-    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py"),
+    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py", "runtime/serve/test_page.py"),
     "network": ("export/test_bundle.py", "export/test_wheels.py", "e2e/test_device.py"),
 }
 """Marker -> test modules and folders, below tests/, that have it; ``make test-fast`` leaves all of them out."""
@@ -115,6 +120,25 @@ def sample_photo() -> Path:
 @pytest.fixture(scope="session")
 def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_colour_model(tmp_path_factory.mktemp("model") / "colours.onnx", colour_spec())
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium: apt install chromium")
+    return Path(program)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its event loop leaves some behind
+        with api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
+            yield browser
+            browser.close()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,14 +20,6 @@ def screen() -> Iterator[str]:
     server, display = start_xvfb()
     yield display
     stop(server)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Path:
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium: apt install chromium")
-    return Path(program)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_a_client_that_leaves_is_not_worked_for(tmp_path: Path, colour_model: Pa
 
 def test_a_slow_body_ends(tmp_path: Path, colour_model: Path, photo: bytes) -> None:
     head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
-    with serving(tmp_path, "--model", colour_model, "--timeout", "1") as service:
+    with serving(tmp_path, "--model", colour_model, "--timeout", "4") as service:
         assert service.raw(head + b"x", ends=False).startswith(b"HTTP/1.1 408 ")
         assert service.post("/segment", photo).status == 200
 

@@ -1,0 +1,77 @@
+"""The page for people in headless Chromium, on a wide screen and on a phone's."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.helpers.serving import Running
+
+SECONDS = 60_000  # ms
+SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
+"""Folder in which pictures of the page are kept, for people."""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
+def test_the_page_segments_photos(
+    service: Running, browser: Any, photo: bytes, tmp_path: Path, width: int, height: int
+) -> None:
+    with Image.open(io.BytesIO(photo)) as picture:
+        picture.resize((600, 400), Image.Resampling.NEAREST).save(tmp_path / "stripes.png")
+    (tmp_path / "broken.png").write_bytes(photo[:50])
+    page = browser.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
+    complaints: list[str] = []
+    addresses: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: addresses.append(request.url))
+    page.set_default_timeout(SECONDS)
+    page.goto(service.url)
+    page.wait_for_selector("#classes li")
+    assert page.inner_text("#engine").startswith("colours, float32: ONNX Runtime")
+    page.set_input_files("#files", [tmp_path / "stripes.png", tmp_path / "broken.png"])
+    page.wait_for_selector("#view:not([hidden])")
+    page.wait_for_selector("#strip button.bad")
+    assert "red 34.3 %" in page.get_attribute("#view", "aria-label")
+    assert page.inner_text("#classes").count("%") == 3
+    page.keyboard.press("Tab")
+    page.check("#compare")
+    page.wait_for_selector("#wipe:not([hidden])")
+    page.check("input[value=cutout]", force=True)
+    page.fill("#ground", "#102030")
+    with page.expect_download() as download:
+        page.click("#save")
+    with Image.open(download.value.path()) as saved:
+        assert saved.size == (600, 400)
+        assert saved.convert("RGB").getpixel((50, 200)) == (255, 0, 0)
+        assert saved.convert("RGB").getpixel((300, 200)) == (16, 32, 48)
+    page.click("#strip button.bad")
+    assert "broken.png" in page.inner_text("#message")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+    assert complaints == []
+    for address in addresses:
+        assert address.startswith((service.url, "blob:", "data:"))
+
+
+@pytest.mark.skipif(not SCREENSHOTS, reason="SCREENSHOTS names no folder")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
+def test_pictures_of_the_page(
+    service: Running, browser: Any, sample_photo: Path, tmp_path: Path, width: int, height: int, scheme: str
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.set_default_timeout(SECONDS)
+    page.goto(service.url)
+    page.wait_for_selector("#classes li")
+    page.set_input_files("#files", [sample_photo, sample_photo])
+    page.wait_for_selector("#view:not([hidden])")
+    page.check("#compare")
+    page.wait_for_function("!document.querySelector('#strip button.wait')")
+    page.screenshot(path=str(Path(SCREENSHOTS) / f"serve-{width}-{scheme}.png"), full_page=True)
+    page.close()
