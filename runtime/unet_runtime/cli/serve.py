@@ -199,14 +199,14 @@ def _names(given: dict[str, Any]) -> frozenset[str]:
 
 
 def _print_start(given: dict[str, Any], guard: Any, titles: list[str]) -> None:
+    if not web_access.is_private(given["host"]):
+        who = "with the token" if guard.token else "without a token, so anybody may ask (--token keeps strangers out)"
+        logger.warning("other machines reach this service at %s, %s; it is not encrypted", given["host"], who)
     for title in titles:
         echo(title)
     suffix = f"?token={guard.token}" if guard.token and given["token"] is None else ""
     echo(f"serving http://{web_access.shown(given['host'])}:{guard.port}/{suffix}")
     sys.stdout.flush()
-    if not web_access.is_private(given["host"]):
-        who = "who have the token" if guard.token else "without a token: --token keeps strangers out"
-        logger.warning("other machines reach this service at %s, all %s; it is not encrypted", given["host"], who)
 
 
 def _log_uvicorn() -> None:

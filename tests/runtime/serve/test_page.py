@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.helpers.serving import Running
+from tests.helpers.serving import Running, serving
 
 SECONDS = 60_000  # ms
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
@@ -63,15 +63,20 @@ def test_the_page_segments_photos(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1400, 900), (390, 844)])
 def test_pictures_of_the_page(
-    service: Running, browser: Any, sample_photo: Path, tmp_path: Path, width: int, height: int, scheme: str
+    browser: Any, sample_photo: Path, tmp_path: Path, width: int, height: int, scheme: str
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.set_default_timeout(SECONDS)
+    with serving(tmp_path) as service:
+        take_picture(page, service, sample_photo, Path(SCREENSHOTS) / f"serve-{width}-{scheme}.png")
+
+
+def take_picture(page: Any, service: Running, photo: Path, target: Path) -> None:
     page.goto(service.url)
     page.wait_for_selector("#classes li")
-    page.set_input_files("#files", [sample_photo, sample_photo])
+    page.set_input_files("#files", [photo])
     page.wait_for_selector("#view:not([hidden])")
     page.check("#compare")
     page.wait_for_function("!document.querySelector('#strip button.wait')")
-    page.screenshot(path=str(Path(SCREENSHOTS) / f"serve-{width}-{scheme}.png"), full_page=True)
+    page.screenshot(path=str(target), full_page=True)
     page.close()

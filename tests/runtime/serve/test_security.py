@@ -54,7 +54,7 @@ def test_names_can_be_allowed() -> None:
         ({"authorization": "bearer right"}, 200),
         ({"authorization": "Bearer wrong"}, 401),
         ({"authorization": "Basic right"}, 401),
-        ({"authorization": "Bearer \udcff"}, 401),
+        ({"authorization": "Bearer \xff"}, 401),
         ({"cookie": "a=b; unet-serve-8000=right"}, 200),
         ({"cookie": "unet-serve-8000=wrong"}, 401),
         ({"cookie": "unet-serve-1=right"}, 401),
