@@ -7,8 +7,7 @@ Three measurements, each on the bundled model and with its masks written, one af
     throughput  photos a second of a service with ``--clients`` clients, and of ``unet-run`` on the same folder,
                 both with as many threads as there are cores; in turns, the median of three; goal 90 %. The same in
                 processor time, which other work on the machine hardly changes
-    latency     of single requests at half that rate, against Segmenter with the mask encoded; goals +3 ms at p50,
-                +10 ms at p95
+    latency     of single requests, in turns with Segmenter and the mask encoded; goals +3 ms at p50, +10 ms at p95
     memory      resident size after ``--requests`` requests, one in five of them no photo, against ``--warm``; goal 5 MB
 
 Times by the clock mean nothing on a machine that is busy with other things: the load is printed.
@@ -98,27 +97,16 @@ def segmented(photos: list[Path]) -> Cost:
     return Cost(count / (seconds[1] - seconds[0]), (used[1] - used[0]) / count)
 
 
-def own_times(photos: list[Path]) -> list[float]:
-    """Seconds of Segmenter for each photo, mask encoded."""
-    found = []
+def latencies(service: Running, bodies: list[bytes]) -> tuple[list[float], list[float]]:
+    """Seconds of a request and of Segmenter with the mask encoded, photo by photo in turns, the service half idle."""
+    asked, own = [], []
     with Segmenter(threads=1) as segmenter:
-        for photo in photos:
-            content = photo.read_bytes()
-            start = time.perf_counter()
-            encode(segmenter(content), "mask")
-            found.append(time.perf_counter() - start)
-    return found
-
-
-def paced_times(service: Running, bodies: list[bytes], rate: float) -> list[float]:
-    """Seconds of requests that begin at random times, ``rate`` of them a second."""
-    rng = np.random.default_rng(0)
-    with ThreadPoolExecutor(32) as pool:
-        calls = []
         for body in bodies:
-            calls.append(pool.submit(ask, service.port, body))
-            time.sleep(rng.exponential(1 / rate))
-        return [call.result()[1] for call in calls]
+            asked.append(ask(service.port, body)[1])
+            start = time.perf_counter()
+            encode(segmenter(body), "mask")
+            own.append(time.perf_counter() - start)
+    return asked, own
 
 
 def growth(service: Running, bodies: list[bytes], count: int, warm: int) -> float:
@@ -147,7 +135,7 @@ def main() -> int:
     print(f"{cores.usable_cores()} cores, load {os.getloadavg()[0]:.1f}, {len(photos)} photos")
     with tempfile.TemporaryDirectory() as place, serving(Path(place), "-q") as service:
         costs: list[tuple[Cost, Cost]] = []
-        if options.only in (None, "throughput", "latency"):
+        if options.only in (None, "throughput"):
             served(service, bodies[:50], options.clients)
             for _ in range(ROUNDS):
                 costs.append((served(service, bodies, options.clients), segmented(photos)))
@@ -158,11 +146,11 @@ def main() -> int:
             used = statistics.median(other.processor / one.processor for one, other in costs)
             print(f"throughput: {share:.0%} of unet-run; by processor time {used:.0%}")
         if options.only in (None, "latency"):
-            rate = statistics.median(cost.rate for cost, _ in costs) / 2
-            found = np.percentile(paced_times(service, bodies, rate), (50, 95)) * 1000
-            alone = np.percentile(own_times(photos), (50, 95)) * 1000
-            print(f"latency at {rate:.1f} a second: p50 {found[0]:.1f} ms, p95 {found[1]:.1f} ms")
-            print(f"  Segmenter alone {alone[0]:.1f} and {alone[1]:.1f} ms")
+            asked, own_seconds = latencies(service, bodies)
+            added = np.array(asked) - np.array(own_seconds)
+            for name, seconds in (("request", asked), ("Segmenter", own_seconds), ("difference", added)):
+                p50, p95 = np.percentile(seconds, (50, 95)) * 1000
+                print(f"latency: {name} p50 {p50:.1f} ms, p95 {p95:.1f} ms")
         if options.only in (None, "memory"):
             print(f"growth {growth(service, bodies, options.requests, options.warm):+.1f} MB, goal below 5")
     return 0

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _VERBOSE = 1
 _SWITCH_SECONDS = 0.0005  # as unet-run: an inference that is ready to begin must not wait for a thread of Python
+_SEND_SECONDS = 30.0  # that clients have to take the last responses
 _MANY = 1000  # photos, for ``plan``
 
 _EXAMPLES = """\b
@@ -131,6 +132,10 @@ def command(**given: Any) -> int:
     setup_logging(given["verbosity"])
     if given["token"] is not None and not given["token"].strip():
         raise click.UsageError("an empty token protects nothing: give one, or --no-token")
+    if given["token"] is not None and not _is_sendable(given["token"].strip()):
+        raise click.UsageError(
+            "a token is letters, digits and signs of ASCII, without spaces: others do not fit a header"
+        )
     if given["token"] is not None and given["no_token"]:
         raise click.UsageError("--token together with --no-token: one of them")
     try:
@@ -179,11 +184,15 @@ def _serve(given: dict[str, Any]) -> int:
                 listener,
                 on_start=lambda: _print_start(given, guard, titles),
                 on_end=service.end,
-                grace=given["timeout"],
+                grace=limits.body_seconds + limits.seconds + _SEND_SECONDS,
             )
         finally:
             service.close()
     return OK
+
+
+def _is_sendable(token: str) -> bool:
+    return token.isascii() and token.isprintable() and not set(token) & set(" ;,&#+%")
 
 
 def _token(given: dict[str, Any]) -> str:

@@ -65,9 +65,10 @@ class Service:
         metrics = Metrics()
         work = Work(workers, limits.waiting, limits.seconds, metrics)
         photographer = Photographer(limits.pixels, metrics, PixelBudget())
-        self._parts = Parts(models, limits, metrics, work, Bodies(limits, metrics), photographer, guard)
+        bodies = Bodies(limits, metrics)
+        self._parts = Parts(models, limits, metrics, work, bodies, photographer, guard)
         metrics.watch(models, lambda: work.waiting, lambda: work.running, limits.waiting)
-        self.app = Front(self._application(), guard, metrics)
+        self.app = Front(self._application(), guard, metrics, bodies)
 
     def end(self) -> None:
         """Say that the service is no longer ready; what comes all the same is answered, on its last connection."""
@@ -97,7 +98,9 @@ class Service:
             UnetRuntimeError: _runtime_error,
             Exception: _unexpected,
         }
-        return Starlette(routes=self._routes(), middleware=middleware, exception_handlers=handlers)
+        application = Starlette(routes=self._routes(), middleware=middleware, exception_handlers=handlers)
+        application.router.redirect_slashes = False  # it reads the Host header, which may hold anything
+        return application
 
     def _routes(self) -> list[Route]:
         model = "/v2/models/{name}"
@@ -262,6 +265,6 @@ async def _runtime_error(request: Request, error: UnetRuntimeError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    messages = {404: f"no such address: {request.url.path[:100]}", 405: f"{request.method} is not taken here"}
+    messages = {404: f"no such address: {request.scope['path'][:100]}", 405: f"{request.method} is not taken here"}
     text = messages.get(error.status_code, error.detail)
     return JSONResponse({"error": text}, error.status_code, error.headers)

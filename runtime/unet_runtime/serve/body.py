@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect, Request
@@ -27,7 +27,10 @@ _WINDOW = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate"
 
 
 class Bodies:
-    """All bodies in memory, at most ``limits.all_bodies`` bytes."""
+    """All bodies in memory, of requests and of responses: a request finds room for at most ``limits.all_bodies`` bytes.
+
+    Responses count because slow clients may leave many of them untaken.
+    """
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
@@ -60,6 +63,15 @@ class Bodies:
         finally:
             self._held -= len(content)
 
+    @contextmanager
+    def hold(self, length: int) -> Iterator[None]:
+        """Count the bytes of a response for the length of the block."""
+        self._held += length
+        try:
+            yield
+        finally:
+            self._held -= length
+
     async def _fill(self, content: bytearray, request: Request) -> None:
         self._check_length(request)
         async for chunk in request.stream():
@@ -67,7 +79,7 @@ class Bodies:
                 raise self._too_long(f"more than {len(content):,}")
             if self._held + len(chunk) > self._limits.all_bodies:
                 self._metrics.refuse("bodies full")
-                raise RefusalError(TOO_MANY, "too many bytes are being received: try again later", _RETRY)
+                raise RefusalError(TOO_MANY, "too many bytes are being received and sent: try again later", _RETRY)
             content += chunk
             self._held += len(chunk)
 

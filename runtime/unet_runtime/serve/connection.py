@@ -95,6 +95,9 @@ class Connection(H11Protocol):
         if self._head_since is not None and now - self._head_since > HEAD_SECONDS and not self.transport.is_closing():
             self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: an upgrade that is not offered is ignored, as HTTP has it."""
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, unless a response is under way already."""
         if self._has_request():

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unet_runtime.core.text import one_line
 from unet_runtime.io import web_access
+from unet_runtime.serve.body import Bodies
 from unet_runtime.serve.metrics import Metrics
 from unet_runtime.serve.refusals import BAD_REQUEST, FAILED, HEAD_TOO_LARGE, RefusalError
 from unet_runtime.serve.security import Guard
@@ -25,6 +26,7 @@ ROUTE = "unet.route"
 MAX_HEAD = 32_768
 """Bytes of a request's head."""
 
+_PIECE = 1 << 18  # bytes
 _DRAIN_BYTES = 64_000_000
 _DRAIN_SECONDS = 10.0
 
@@ -32,7 +34,8 @@ _DRAIN_SECONDS = 10.0
 class Front:
     """Wraps the application; draining tells whether the service is about to end."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard, metrics: Metrics, bodies: Bodies) -> None:
+        self.bodies = bodies
         self._app = app
         self._guard = guard
         self._metrics = metrics
@@ -123,9 +126,19 @@ class _Exchange:
                 headers.setdefault(name, value)
             if self._front.is_draining or not self._is_received:
                 headers["Connection"] = "close"
+            await self._send(message)
         else:
-            self.sent += len(message.get("body", b""))
-        await self._send(message)
+            await self._send_body(message)
+
+    async def _send_body(self, message: Message) -> None:
+        """In pieces: the server waits between two while its client does not take them."""
+        body, more = message.get("body", b""), message.get("more_body", False)
+        self.sent += len(body)
+        with self._front.bodies.hold(len(body)):
+            for start in range(0, max(1, len(body)), _PIECE):
+                is_last = start + _PIECE >= len(body)
+                piece = {**message, "body": body[start : start + _PIECE], "more_body": more or not is_last}
+                await self._send(piece)
 
     async def _drain(self) -> None:
         """Take what is left of the body: who still sends does not look for a response, and would lose it."""

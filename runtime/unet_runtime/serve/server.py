@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from unet_runtime.core.errors import OutputError
+from unet_runtime.core.text import one_line
 from unet_runtime.serve.connection import Connection
 from unet_runtime.serve.front import MAX_HEAD
 
@@ -37,10 +38,12 @@ def open_socket(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:  # a name that no name service takes is a ValueError
         listener.close()
-        remedy = "name another with --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "use 127.0.0.1"
-        raise OutputError(f"cannot serve at {host}:{port} ({error.strerror or error}): {remedy}") from error
+        is_taken = getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "name another with --port" if is_taken else "use 127.0.0.1"
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise OutputError(f"cannot serve at {host}:{port} ({reason}): {remedy}") from error
     return listener
 
 

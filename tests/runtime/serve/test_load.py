@@ -143,3 +143,24 @@ def test_memory_does_not_grow(tmp_path: Path, colour_model: Path) -> None:
         before = service.resident()
         ask(service, REQUESTS)
         assert service.resident() - before < GROWTH
+
+
+def test_a_client_that_takes_nothing_blocks_nobody(tmp_path: Path, colour_model: Path, photo: bytes) -> None:
+    """Its response is larger than what the system keeps for it."""
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (1500, 1500, 3), np.uint8)).save(file, "JPEG")
+    body = file.getvalue()
+    head = f"POST /segment?save=overlay HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serving(tmp_path, "--model", colour_model, "--timeout", "600", "--threads", "1") as service:
+        clients = []
+        for _ in range(4):
+            client = socket.create_connection(("127.0.0.1", service.port), timeout=TIMEOUT)
+            client.sendall(head + body)
+            clients.append(client)
+        assert service.post("/segment", photo).status == 200
+        for client in clients:
+            with client, client.makefile("rb") as answer:
+                assert answer.readline().startswith(b"HTTP/1.1 200 ")
+        assert service.post("/segment", photo).status == 200
+        assert "Traceback" not in service.log()

@@ -142,6 +142,8 @@ def test_what_the_command_refuses(service: Running, tmp_path: Path, colour_model
     code, said = failing("--token", "")
     assert code == 2
     assert "--no-token" in said
+    assert failing("--token", "ä b")[0] == 2
+    assert failing("--host", "a" * 300, "--port", "0")[0] == 1
 
 
 def test_a_missing_package_is_named(tmp_path: Path) -> None:
