@@ -44,7 +44,6 @@ MARKED = {
         "runtime/test_annotations.py",
         "runtime/test_bench.py",
         "runtime/test_coco_set.py",
-        "runtime/test_damaged.py",
         "runtime/test_info.py",
         "runtime/test_large.py",
         "runtime/test_many.py",

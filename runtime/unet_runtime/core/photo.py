@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from unet_runtime.core import decoders
 from unet_runtime.core.arrays import EXPECTED, Channels, array_image, check_channels
 from unet_runtime.core.errors import ImageError
+from unet_runtime.core.text import one_line
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -175,7 +176,7 @@ def _image_errors(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"{name}too large for this machine's memory") from error
     except Exception as error:  # on damaged files decoders raise what they stumble over: struct.error, RuntimeError...
-        raise ImageError(f"{name}damaged or truncated image ({error})") from error
+        raise ImageError(f"{name}damaged or truncated image ({one_line(error)})") from error
 
 
 def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -52,7 +52,7 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
     try:
         core = openvino.Core()
         model: Any = core.compile_model(core.read_model(model=artifact.content), "CPU", config)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # its message may quote bytes of the file
         raise ModelFileError(f"{artifact.path}: OpenVINO refuses it: {error}") from error
     if len(model.inputs) != 1 or not model.outputs:  # it accepts an empty graph
         raise ModelFileError(
