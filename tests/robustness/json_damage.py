@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from typing import Any
@@ -51,6 +52,10 @@ def damaged_json(text: str, rng: random.Random) -> bytes:
     return written.encode(errors="surrogatepass")
 
 
+def _value(rng: random.Random) -> Any:
+    return copy.deepcopy(rng.choice(_VALUES))  # what is put into a list must not be there for the next seed
+
+
 def _place(data: Any, rng: random.Random) -> tuple[Any, Any]:
     """(object or list, key) of a value anywhere in it."""
     parent, key = None, None
@@ -69,10 +74,12 @@ def _change(parent: Any, key: Any, rng: random.Random) -> None:
     if kind == 0:
         del parent[key]
     elif kind == 1 and isinstance(parent, dict):
-        parent[rng.choice(["", "x", "margin", "schema", "x" * 3000, "\x1b"])] = rng.choice(_VALUES)
+        parent[rng.choice(["", "x", "margin", "schema", "x" * 3000, "\x1b"])] = _value(rng)
     elif kind == 2 and isinstance(parent, list):
-        parent.insert(key, rng.choice([parent[key], rng.choice(_VALUES)]))
+        parent.insert(key, rng.choice([parent[key], _value(rng)]))
     elif kind == 3 and isinstance(parent[key], (int, float)):
-        parent[key] = rng.choice([parent[key] + 1, -parent[key], parent[key] * 2, float(parent[key]), str(parent[key])])
+        parent[key] = rng.choice(
+            [parent[key] + 1, -parent[key], parent[key] * 2, float(min(parent[key], 1e300)), str(parent[key])]
+        )
     else:
-        parent[key] = rng.choice(_VALUES)
+        parent[key] = _value(rng)

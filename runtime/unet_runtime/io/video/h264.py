@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +23,21 @@ from unet_runtime.io.video.writer import frames_in
 logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+
+WITHOUT_PROGRAM = ("no program ffmpeg with an H.264 encoder", "install it (apt-get install ffmpeg)")
+"""(why a file is not H.264, what to do)"""
+WITHOUT_SUFFIX = ("files of this suffix are written by OpenCV", "name an .mp4")
+
 _CLOCK = "90000"  # ticks a second
+_NO_FACTS = ffmpeg.Facts()
 _END_SECONDS = 10.0  # for the program to end after its input has been closed
+
+
+def choose(paths: Iterable[Path]) -> tuple[ffmpeg.Program | None, tuple[str, str]]:
+    """The program that writes these files, or None; and why it does not, and what to do."""
+    if not all(path.suffix.lower() in SUFFIXES for path in paths):
+        return None, WITHOUT_SUFFIX
+    return ffmpeg.find(), WITHOUT_PROGRAM
 
 
 class H264File:
@@ -32,7 +46,7 @@ class H264File:
     Args:
         path: its suffix, of ``SUFFIXES``, chooses the container.
         program: what encodes.
-        source: the video whose sound is taken.
+        source: the video whose sound is taken; None where there is none.
         facts: of ``source``.
         rate: pictures a second, about.
         aspect: width of a pixel by its height, as two integers.
@@ -46,8 +60,8 @@ class H264File:
         self,
         path: Path,
         program: ffmpeg.Program,
-        source: Path,
-        facts: ffmpeg.Facts,
+        source: Path | None = None,
+        facts: ffmpeg.Facts = _NO_FACTS,
         *,
         rate: float,
         aspect: tuple[int, int] = (1, 1),
@@ -116,7 +130,8 @@ class H264File:
             if process.wait():
                 raise self._error()
             found = frames_in(self._silent)
-            if found != self.count:
+            is_estimate = self.path.suffix.lower() == ".mkv"  # from its duration and rate
+            if found != self.count and not (is_estimate and found):
                 raise OutputError(
                     f"{self.path}: {self.count} frames were written, the file holds {found}: is the disk full?"
                 )
@@ -195,24 +210,24 @@ class H264File:
 
     def _error(self) -> OutputError:
         self._messages.seek(0)
-        reason = ffmpeg.last_line(self._messages.read()) or "ended early"
+        reason = ffmpeg.last_line(self._messages.read()) or "ended early: is the disk full?"
         return OutputError(f"{self.path}: cannot be written (ffmpeg: {reason})")
 
     def _with_sound(self) -> Path:
         """The finished file, with the sound where there is any."""
-        if not self._facts.sound:
+        if self._source is None or not self._facts.sound:
             return self._silent
         copied = ffmpeg.COPIED_SOUND.issuperset(self._facts.sound) or self.path.suffix.lower() == ".mkv"
         problem = ""
         for codec in ("copy", "aac") if copied else ("aac",):
-            problem = ffmpeg.run(self._sound_arguments(codec))
+            problem = ffmpeg.run(self._sound_arguments(self._source, codec))
             if not problem:
                 return self._sounding
         logger.warning("%s: without sound: ffmpeg cannot add that of %s (%s)", self.path, self._source, problem)
         return self._silent
 
-    def _sound_arguments(self, codec: str) -> list[str]:
+    def _sound_arguments(self, source: Path, codec: str) -> list[str]:
         arguments = [self._program.ffmpeg, "-v", "error", "-y"]
         arguments += ["-itsoffset", f"{self._facts.offset:.6f}", "-i", ffmpeg.as_input(self._silent)]
-        arguments += ["-i", ffmpeg.as_input(self._source), "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", codec]
+        arguments += ["-i", ffmpeg.as_input(source), "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", codec]
         return [*arguments, *self._container_options(), ffmpeg.as_input(self._sounding)]
