@@ -72,7 +72,7 @@ MARKED = {
         "training/test_unet.py",
     ),
     "e2e": ("e2e",),
-    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py"),
+    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py", "runtime/live/test_playback.py"),
     "network": ("export/test_bundle.py", "export/test_wheels.py", "e2e/test_device.py"),
 }
 """Marker -> test modules and folders, below tests/, that have it; ``make test-fast`` leaves all of them out."""

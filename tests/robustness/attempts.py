@@ -261,28 +261,18 @@ def _beside_ffprobe(path: Path, count: int, size: tuple[int, int], refusal: str)
     """Our frames, or our refusal, beside ffprobe's."""
     if refusal:
         return refusal if refusal.startswith(FAULT) else "clear error"
-    entries = "stream=nb_read_frames,width,height"
-    command = [
-        "ffprobe",
-        "-v",
-        "error",
-        "-count_frames",
-        "-select_streams",
-        "v:0",
-        "-show_entries",
-        entries,
-        "-of",
-        "json",
-    ]
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=width,height", "-of", "json"]
     done = subprocess.run([*command, f"file:{path}"], capture_output=True, text=True, timeout=60)
-    with suppress(ValueError, KeyError, IndexError):
-        stream = json.loads(done.stdout)["streams"][0]
-        frames, there = int(stream["nb_read_frames"]), (int(stream["width"]), int(stream["height"]))
-        if count < frames - 2:
-            return f"{FAULT}{count} frames without a word, ffprobe reads {frames}"
-        if size != (0, 0) and size != there and size != there[::-1]:
-            return f"{FAULT}{size}, ffprobe says {there}"
-        return "as many frames"
+    with suppress(ValueError, KeyError):
+        sizes = []
+        for frame in json.loads(done.stdout)["frames"]:
+            sizes.append((int(frame["width"]), int(frame["height"])))
+        if count < len(sizes) - 2:
+            return f"{FAULT}{count} frames without a word, ffprobe reads {len(sizes)}"
+        if size != (0, 0) and sizes and size not in sizes and size[::-1] not in sizes:
+            return f"{FAULT}{size}, ffprobe says {sorted(set(sizes))}"
+        if sizes:
+            return "as many frames"
     return "frames, where ffprobe reads none"
 
 
