@@ -4,7 +4,8 @@
     python -m tests.robustness.kills training FOLDER KILLS SEED
 
 A command runs in a fork of this process, which has imported what it needs: TensorFlow alone takes seconds. FOLDER has
-``photos`` and ``model.onnx``, or ``pictures``. Prints JSON: kills, runs that came to their end, what was wrong.
+``photos`` and ``model.onnx``, or ``pictures``. Prints
+JSON, the last line counts: kills, runs that came to their end, what was wrong.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -41,6 +43,8 @@ def command(module: str, words: list[str]) -> Iterator[tuple[int, IO[str]]]:
         os.close(reading)
         os.dup2(writing, 1)
         os.dup2(writing, 2)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # the ones before may have been files
+        sys.stderr = open(2, "w", closefd=False, errors="backslashreplace")  # noqa: SIM115
         sys.argv = words
         code = 99
         try:
@@ -48,7 +52,10 @@ def command(module: str, words: list[str]) -> Iterator[tuple[int, IO[str]]]:
             code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     os.close(writing)
     with os.fdopen(reading, errors="replace") as printed:
@@ -207,7 +214,7 @@ def main() -> None:
             problems += work.end()
             ends += 1
             shutil.rmtree(work.out)
-    print(json.dumps({"kills": done, "ends": ends, "problems": problems}))
+            print(json.dumps({"kills": done, "ends": ends, "problems": problems}), flush=True)
 
 
 if __name__ == "__main__":
