@@ -139,12 +139,18 @@ def _open_stream(cv2: Any, address: str, patience: Patience) -> Any:
 # --- what to do when it does not open ---------------------------------------------------------------
 
 
+_NO_DECODER = (
+    "opened, but gave no picture: damaged, or of a codec for which OpenCV has no decoder (AV1): without --webcam, "
+    "unet-run reads it through ffmpeg"
+)
+
+
 def explain(source: Source, opened: bool, patience: Patience) -> str:
     """Why a source gives no picture, as far as can be found out from here, and what to do."""
     if source.kind == "camera":
         reason = f"opened, but gave no picture: {_OTHER}. Now {cameras_here()}." if opened else _camera_problem(source)
     elif source.kind == "file":
-        reason = "not a video that OpenCV can read"
+        reason = _NO_DECODER if opened else "not a video that OpenCV can read"
     elif opened:
         reason = f"opened, but gave no picture within {patience.read:g} s: {_OTHER}"
     else:
