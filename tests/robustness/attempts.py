@@ -62,17 +62,17 @@ class Attempts:
 
     def photos(self) -> Attempt:
         from tests.robustness.oracle import Oracle
-        from unet_runtime.core.decoders import FORMATS, _missing
+        from unet_runtime.core.decoders import left_out
         from unet_runtime.core.photo import open_photo
 
         oracle = Oracle(MAX_PIXELS)
         self.closing.append(oracle.close)
-        formats = [known.name for known in FORMATS if known.name in samples.PHOTO_SUFFIXES and not _missing(known)]
-        for package in ("pillow_heif", "pillow_jxl"):  # which write such files, too
-            with suppress(ImportError):
-                module = __import__(package)
-                if package == "pillow_heif":
-                    module.register_heif_opener()
+        formats = [name for name, suffix in samples.PHOTO_SUFFIXES.items() if not any(left_out(suffix))]
+        with suppress(ImportError):  # they write such files, too
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+            import pillow_jxl  # noqa: F401
         files = {name: [samples.photos(name, size) for size in samples.SIZES] for name in formats}
 
         def attempt(rng: random.Random) -> str:
