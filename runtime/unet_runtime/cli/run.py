@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -325,7 +324,7 @@ def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextMan
 def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
     written: list[Path] = []
     piped = b""
-    metadata = replace(settings.metadata, photo=file.path.name)
+    metadata = settings.metadata._replace(photo=file.path.name)
     if settings.output is None:
         written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint, settings.places)
     else:
