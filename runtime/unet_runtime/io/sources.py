@@ -174,9 +174,12 @@ def _why_absent(path: Path) -> str:
 def _problem(path: Path, text: str) -> PhotoFile:
     shown = str(path)
     if _ADDRESS.match(shown):
-        from unet_runtime.io.addresses import shown_address  # and urllib, which no photo needs
+        from unet_runtime.io.addresses import meant_address, named_file, shown_address  # which no photo needs
 
-        shown, text = shown_address(shown), f"{text}; a camera's address goes with --webcam"
+        advice = "download it first, photos are read from files; a camera's address goes with --webcam"
+        if named_file(shown):
+            advice = f"name the file itself: {named_file(shown)}"
+        shown, text = shown_address(meant_address(shown)), f"{text}; {advice}"
     return PhotoFile(path, path.parent, path.name, problem=f"{shown}: {text}")
 
 
