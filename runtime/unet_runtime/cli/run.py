@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +20,7 @@ from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
 from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
-from unet_runtime.core.files import is_stream, replacing
+from unet_runtime.core.files import is_stream, remove_leftovers, replacing
 from unet_runtime.core.photo import open_photo, photo_size
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.coco import areas_by_name, require_contours
@@ -152,6 +151,7 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
     settings = settings._replace(data_set=data_set)
     if settings.output is not None and not _is_piped(settings.output):
         settings.places.check(settings.output)
+    _clean(files)
     done = dict.fromkeys(file for file in files if given["resume"] and settings.is_done(file))  # in their order
     report = Report(
         len(files),
@@ -187,6 +187,13 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
         if data_set is not None:
             data_set.discard()
     return report.end()
+
+
+def _clean(files: Sequence[PhotoFile]) -> None:
+    """Remove what killed runs left in the folders of the results."""
+    if len(files) > 1:  # a single photo takes less time than looking through a large folder
+        for folder in {file.output_dir for file in files if not file.problem}:
+            remove_leftovers(folder)
 
 
 def _announce(report: Report, left_out: Sequence[LeftOut], skipped: Sequence[PhotoFile], settings: Settings) -> None:
@@ -325,7 +332,7 @@ def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextMan
 def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
     written: list[Path] = []
     piped = b""
-    metadata = replace(settings.metadata, photo=file.path.name)
+    metadata = settings.metadata._replace(photo=file.path.name)
     if settings.output is None:
         written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint, settings.places)
     else:

@@ -10,14 +10,18 @@ The work goes in bands of rows (resample.py), so a 100-megapixel photo needs lit
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from unet_runtime.core import resample
 from unet_runtime.core.geometry import Placement
-from unet_runtime.core.resample import Planes
 from unet_runtime.core.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from unet_runtime.core.resample import Planes
 
 _LEAST = 1e-7  # Keras' epsilon: where no class has any, as in an int8 model's output, all are equally likely
 

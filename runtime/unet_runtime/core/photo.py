@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from unet_runtime.core import decoders
@@ -25,12 +24,13 @@ from unet_runtime.core.errors import ImageError
 from unet_runtime.core.text import one_line
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from PIL import ImageFile
 
-logger = logging.getLogger(__name__)
+    Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+    """A path, a file's content, a binary file, a Pillow image of any mode, or an array: see ``core.arrays``."""
 
-Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
-"""A path, a file's content, a binary file, a Pillow image of any mode, or an array: see ``core.arrays``."""
+logger = logging.getLogger(__name__)
 
 # Alpha has no meaning for the model: transparent pixels hold arbitrary colours, so they become white paper.
 _BACKDROP = (255, 255, 255)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 OVERLAY_STRENGTH = 0.5
 """Share of the class colour in an overlay's pixel."""

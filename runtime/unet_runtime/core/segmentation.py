@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import Placement
 from unet_runtime.core.photo import limit_opacity
 from unet_runtime.core.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Result(Protocol):

@@ -10,15 +10,17 @@ areas         pixels and share of every class, the background too
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from unet_runtime.core.install import missing
 from unet_runtime.core.segmentation import Result
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 CONTOURS = ("polygons", "rle", "none")
 """Forms of an annotation's ``segmentation``; see contours.py for how polygons show holes."""

@@ -7,10 +7,9 @@ readers give the colours. A video has no exact values, so its masks are coloured
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core import render
@@ -19,13 +18,16 @@ from unet_runtime.io.formats import JPEG, TIFF, WEBP
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 from unet_runtime.io.png import write_png
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
+    """(rows, W, channels)."""
+
 GREEN = (0, 177, 64)
 """RGB behind the cut-outs of a video, which has no transparency: the studio screen that editing programs remove."""
 
 _BAND_PIXELS = 1 << 18
-
-Pixels = npt.NDArray[np.uint8]
-"""(rows, W, channels)."""
 
 
 def _mask_rows(result: Result, top: int, bottom: int) -> Pixels:

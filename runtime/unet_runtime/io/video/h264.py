@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -77,6 +78,7 @@ class H264File:
         self._aspect = aspect
         self._stamp = stamp
         self._process: subprocess.Popen[bytes] | None = None
+        self._stalled = threading.Event()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         self._size = (0, 0)
         suffix = f".part{path.suffix.lower()}"
@@ -109,8 +111,9 @@ class H264File:
         elif size != self._size:
             cv2 = load_opencv("a video file")
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        self._send(matroska.picture_head(seconds, picture.nbytes))
-        self._send(np.ascontiguousarray(picture).data)
+        with ffmpeg.patience(self._process) as self._stalled:
+            self._send(matroska.picture_head(seconds, picture.nbytes))
+            self._send(np.ascontiguousarray(picture).data)
         self.count += 1
 
     def close(self) -> None:
@@ -127,7 +130,9 @@ class H264File:
             with suppress(OSError):
                 assert process.stdin is not None
                 process.stdin.close()
-            if process.wait():
+            if not ffmpeg.ended(process, self._silent):
+                raise self._error(ffmpeg.STALLED)
+            if process.returncode:
                 raise self._error()
             found = frames_in(self._silent)
             is_estimate = self.path.suffix.lower() == ".mkv"  # from its duration and rate
@@ -206,11 +211,11 @@ class H264File:
             self._process.stdin.write(content)
         except OSError:
             self._process.wait()
-            raise self._error() from None
+            raise self._error(ffmpeg.STALLED if self._stalled.is_set() else "") from None
 
-    def _error(self) -> OutputError:
+    def _error(self, reason: str = "") -> OutputError:
         self._messages.seek(0)
-        reason = ffmpeg.last_line(self._messages.read()) or "ended early: is the disk full?"
+        reason = reason or ffmpeg.last_line(self._messages.read()) or "ended early: is the disk full?"
         return OutputError(f"{self.path}: cannot be written (ffmpeg: {reason})")
 
     def _with_sound(self) -> Path:
@@ -220,7 +225,7 @@ class H264File:
         copied = ffmpeg.COPIED_SOUND.issuperset(self._facts.sound) or self.path.suffix.lower() == ".mkv"
         problem = ""
         for codec in ("copy", "aac") if copied else ("aac",):
-            problem = ffmpeg.run(self._sound_arguments(self._source, codec))
+            problem = ffmpeg.run(self._sound_arguments(self._source, codec), self._sounding)
             if not problem:
                 return self._sounding
         logger.warning("%s: without sound: ffmpeg cannot add that of %s (%s)", self.path, self._source, problem)
