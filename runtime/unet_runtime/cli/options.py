@@ -108,8 +108,8 @@ result_options = option_group(
         "--min-score",
         type=Real(0, 1),
         default=MIN_SCORE,
-        help="Mean probability that a foreground class must have in its region, or it counts as not found: its region "
-        "becomes background. 0: every region counts.",
+        help="Mean probability that a foreground class must have in its region, or it counts as not found, and is "
+        "taken out of all results. 0: every region counts.",
     ),
     click.option(
         "--min-share",

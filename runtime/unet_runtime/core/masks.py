@@ -155,11 +155,15 @@ def scores(sums: npt.NDArray[np.float64]) -> tuple[float, ...]:
     return tuple((sums[0] / np.maximum(sums[1], 1)).tolist())
 
 
-def moved(probabilities: npt.NDArray[np.float32], ids: Sequence[int], target: int) -> npt.NDArray[np.float32]:
-    """Probabilities (..., C) with those of the classes ``ids`` given to the class ``target``: a new array."""
+def without(probabilities: npt.NDArray[np.float32], ids: Sequence[int], rest: int) -> npt.NDArray[np.float32]:
+    """Probabilities (..., C), given that the classes ``ids`` are not in the photo: a new array of sum 1.
+
+    Where no other class has any, ``rest`` has all.
+    """
     result = probabilities.copy()
     result[..., list(ids)] = 0
-    result[..., target] += probabilities[..., list(ids)].sum(axis=-1)
+    result[..., rest] += np.float32(_LEAST)
+    result /= result.sum(axis=-1, keepdims=True)
     return result
 
 

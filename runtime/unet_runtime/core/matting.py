@@ -11,7 +11,7 @@ Both are computed on a small copy of the photo, and applied at its own size in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,12 @@ validation photos."""
 _SURE = 0.15
 """Odds beyond ``CLEAR`` and ``SOLID`` from which no detail of the photo is looked for."""
 
-_FAR, _NEAR = 24, 3
-"""Pixels of the small copy that the two blurs reach to each side; the second is exact, the first reaches everywhere."""
+_REACHES = (2, 8, 24)
+"""Pixels of the small copy that the windows of mean colours reach to each side."""
+
+_PURE = 16  # power of the opacity that weighs a pixel in the first means
+
+_LEAST = np.float32(1e-4)  # weight of every pixel in the second ones
 
 _LEVEL = np.float32(1 / 255)
 
@@ -57,13 +61,14 @@ def refined(share: Floats, photo: Image.Image) -> Pixels:
     height, width = cells.shape
     guide = _planes(cells.reduced(photo))
     odds = resample.rows_of_plane(share, (width, height), 0, height)
+    plain = np.clip((odds - np.float32(CLEAR)) / np.float32(SOLID - CLEAR), 0, 1)  # opacity without the photo's help
     radius = max(1, round(_RADIUS * max(height / share.shape[0], width / share.shape[1])))
     lines = np.zeros((4, height, width), np.float32)  # factors of red, green and blue, and the constant
-    lines[3] = odds
-    near = _box(_between(odds)[np.newaxis], radius)[0] > 0
+    lines[3] = plain
+    near = _box(_changes(plain)[np.newaxis], radius)[0] > 0
     if near.any():
         rows, columns = _surroundings(near, radius)
-        fitted = _guided(guide[:, rows, columns], odds[rows, columns], radius)
+        fitted = _guided(guide[:, rows, columns], plain[rows, columns], radius)
         lines[:, rows, columns] = np.where(near[rows, columns], fitted, lines[:, rows, columns])
     return _applied(lines, np.einsum("chw,chw->hw", lines[:3], guide) + lines[3], cells, photo)
 
@@ -105,17 +110,13 @@ def _sure_cells(share: Floats) -> tuple[npt.NDArray[np.bool_], Pixels]:
     return (lowest != highest) | (lowest == 128), lowest
 
 
-def _between(share: Floats) -> Floats:
-    """1 where opacity is neither none nor whole, and on both sides of a leap from one to the other; else 0."""
-    opacity = opacity_of(share)
-    between = (opacity > 0) & (opacity < 255)
-    leap = opacity[1:] != opacity[:-1]
-    between[1:] |= leap
-    between[:-1] |= leap
-    leap = opacity[:, 1:] != opacity[:, :-1]
-    between[:, 1:] |= leap
-    between[:, :-1] |= leap
-    return between.astype(np.float32)
+def _changes(plane: Floats) -> Floats:
+    """1 where a value (h, w) is not that of its right or lower neighbour, on both sides; else 0."""
+    result = np.zeros(plane.shape, np.float32)
+    down, across = plane[1:] != plane[:-1], plane[:, 1:] != plane[:, :-1]
+    result[1:][down] = result[:-1][down] = 1
+    result[:, 1:][across] = result[:, :-1][across] = 1
+    return result
 
 
 def _surroundings(band: npt.NDArray[np.bool_], radius: int) -> tuple[slice, slice]:
@@ -177,9 +178,7 @@ class EdgeColours:
         self._cells = Cells(photo.size, _SIDE)
         share = np.asarray(self._cells.reduced(self._opacity), np.float32) * _LEVEL
         colours = _planes(self._cells.reduced(photo)) * np.float32(255)
-        # What is half translucent has half of the other side's colour, so it has little weight.
-        sides = (_fused(colours, share**4), _fused(colours, (1 - share) ** 4))
-        self._points = with_surround(np.concatenate(sides))  # (6, h + 2, w + 2)
+        self._points = with_surround(np.concatenate(_sides(colours, share)))  # (6, h + 2, w + 2)
 
     def bands(self) -> Iterator[Pixels]:
         """The cut-out from the top down: uint8 (rows, W, 4), RGBA, colour 0 where opacity is 0."""
@@ -212,13 +211,29 @@ class EdgeColours:
         by_cell[rows, columns] = patches.reshape(len(rows), step, step, 4)
 
 
-def _fused(colours: Floats, weights: Floats) -> Floats:
-    """Mean colours (3, h, w) of the pixels that have a weight (h, w), in windows that grow where there are none."""
+def _sides(colours: Floats, share: Floats) -> tuple[Floats, Floats]:
+    """Colours of the foreground and of the background around each pixel, both float32 (3, h, w).
+
+    Args:
+        colours: float32 (3, h, w) of the photo, 0..255.
+        share: opacity float32 (h, w), 0..1.
+    """
+    rest = 1 - share
+    # A translucent pixel has the other side's colour in it: at first it has next to no weight.
+    inside, outside = _mean(colours, share**_PURE, _REACHES), _mean(colours, rest**_PURE, _REACHES)
+    detail = colours - share * inside - rest * outside  # what the two do not explain
+    foreground = np.clip(inside + share * detail, 0, 255)
+    background = np.clip(outside + rest * detail, 0, 255)
+    return _mean(foreground, share + _LEAST, _REACHES[:1]), _mean(background, rest + _LEAST, _REACHES[:1])
+
+
+def _mean(colours: Floats, weights: Floats, reaches: Sequence[int]) -> Floats:
+    """Mean colours (3, h, w) of pixels with a weight (h, w), in windows that grow where there are none."""
     weighted = np.concatenate([colours * weights, weights[np.newaxis]])
-    total = weighted.sum(axis=(1, 2), keepdims=True) / np.float32(weights.size)
-    far, near = _box(weighted, _FAR), _box(weighted, _NEAR)
-    # Each wider mean has a small vote: enough where the narrower one has no pixel.
-    mixed = near + np.float32(1e-2) * far + np.float32(1e-6) * total
+    mixed = weighted.mean(axis=(1, 2), keepdims=True) * np.float32(1e-7)
+    for index, reach in enumerate(reaches):
+        # Each wider mean has a small vote: enough where the narrower ones have no pixel.
+        mixed = mixed + _box(weighted, reach) * np.float32(1e-2**index)
     result: Floats = mixed[:3] / np.maximum(mixed[3], np.float32(1e-12))
     return result
 

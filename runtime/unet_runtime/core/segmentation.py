@@ -80,17 +80,15 @@ class Findings:
         return tuple(names)
 
 
-def taken_out(spec: ModelSpec, found: Collection[str]) -> tuple[tuple[int, ...], int]:
-    """Which classes a result without all foreground classes but ``found`` gives to the background.
-
-    Returns:
-        (ids of the classes, id of the background); no ids where there is nothing to do, or no background.
-    """
-    foreground, background = spec.roles("foreground"), spec.roles("background")
-    ids = [index for index in foreground if spec.class_names[index] not in found]
-    if ids and len(ids) == len(foreground):
-        ids += spec.roles("neutral")  # the border of nothing
-    return (tuple(ids), background[0]) if background else ((), 0)
+def taken_out(result: Result, found: Collection[str]) -> tuple[int, ...]:
+    """Ids of the classes that ``only`` takes out of a result; none where there is no background to take their place."""
+    spec = result.spec
+    foreground = spec.roles("foreground")
+    if not foreground or not spec.roles("background"):
+        return ()
+    if not set(spec.role_names("foreground")) & set(found):
+        return foreground + spec.roles("neutral")  # the border of nothing
+    return tuple(index for index in foreground if spec.class_names[index] not in found and result.scores[index])
 
 
 class Pictures:
@@ -172,12 +170,14 @@ class Segmentation(Findings, Pictures):
     def only(self, found: Collection[str]) -> Segmentation:
         """This result without the foreground classes that are not among ``found``, a list of names.
 
-        Their part of the photo becomes background, in mask, pictures and probabilities; ``scores`` stay.
+        Their part of the photo goes to what is likelier there of the others, in mask, pictures and probabilities;
+        without any foreground all is background. ``scores`` stay as they are.
         """
-        ids, background = taken_out(self.spec, found)
+        ids = taken_out(self, found)
         if not ids:
             return self
-        result = replace(self, probabilities=masks.moved(self.probabilities, ids, background))
+        rest = self.spec.roles("background")[0]
+        result = replace(self, probabilities=masks.without(self.probabilities, ids, rest))
         result._made["scores"] = self.scores
         return result
 

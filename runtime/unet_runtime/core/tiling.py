@@ -79,17 +79,18 @@ class TiledSegmentation(Findings, Pictures):
         return blended_bands(self.photo, self.spec, self.run, self.overlap)
 
     def only(self, found: Collection[str]) -> TiledSegmentation:
-        """As ``Segmentation.only``."""
-        ids, background = taken_out(self.spec, found)
+        """As ``Segmentation.only``. Where some classes are taken out, but not all, the model runs again."""
+        ids = taken_out(self, found)
         if not ids:
             return self
-        is_out = np.isin(self.mask, ids)
-        return replace(
-            self,
-            mask=np.where(is_out, np.uint8(background), self.mask),
-            opacity=np.where(is_out, np.uint8(0), self.opacity),
-            run=lambda images: masks.moved(self.run(images), ids, background),
-        )
+        rest = self.spec.roles("background")[0]
+
+        def run(images: npt.NDArray[np.uint8]) -> Floats:
+            return masks.without(self.run(images), ids, rest)
+
+        if set(self.spec.roles("foreground")) <= set(ids):
+            return replace(self, mask=np.full_like(self.mask, rest), opacity=np.zeros_like(self.opacity), run=run)
+        return replace(segment(self.photo, self.spec, run, self.overlap), scores=self.scores)
 
 
 def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVERLAP) -> TiledSegmentation:
