@@ -22,19 +22,23 @@ from unet_runtime.core.cells import Band, Cells, with_surround
 from unet_runtime.core.masks import CLEAR, SOLID, opacity_of
 
 _SIDE = 384
-"""Pixels of the small copy's longer side, at most; for opacity twice the model's grid where that is more."""
+"""Pixels of the small copy's longer side, at most, or twice the model's grid where that is more."""
 
-_RADIUS = 4.0
-"""Points of the model's grid that a window reaches to each side: what its edge may be off by."""
+_COLOUR_SIDE = 192
+"""The same for colours, which change slowly: a quarter of the time, and as good by a level or so of 255."""
 
-_EPSILON = 1e-3
-"""Variance of colours in 0..1 below which a window counts as of one colour. These two by benchmarks/cutouts.py, on
-validation photos."""
+_RADIUS = 3.0
+"""Points of the model's grid that a window reaches to each side: what the model's edge may be off by."""
+
+_EPSILON = 1e-2
+"""Variance of colours in 0..1 below which a window counts as of one colour. A tenth of it meets labelled edges a little
+better, but knit and fur behind a pet become specks of it. Both were chosen on validation photos, by
+benchmarks/cutouts.py and by eye."""
 
 _SURE = 0.15
 """Odds beyond ``CLEAR`` and ``SOLID`` from which no detail of the photo is looked for."""
 
-_REACHES = (2, 8, 24)
+_REACHES = (1, 4, 12)
 """Pixels of the small copy that the windows of mean colours reach to each side."""
 
 _PURE = 16  # power of the opacity that weighs a pixel in the first means
@@ -175,7 +179,7 @@ class EdgeColours:
     def __init__(self, photo: Image.Image, opacity: Pixels) -> None:
         self._photo = photo
         self._opacity = Image.fromarray(opacity)
-        self._cells = Cells(photo.size, _SIDE)
+        self._cells = Cells(photo.size, _COLOUR_SIDE)
         share = np.asarray(self._cells.reduced(self._opacity), np.float32) * _LEVEL
         colours = _planes(self._cells.reduced(photo)) * np.float32(255)
         self._points = with_surround(np.concatenate(_sides(colours, share)))  # (6, h + 2, w + 2)
