@@ -2,9 +2,9 @@
 
     python benchmarks/no_pet.py --data $PETS_DIR [--model FILE] [--part validation] [--count 200]
 
-Without a pet: scikit-image's pictures (those in its package, less the cat), and the largest rectangles of background, of
-72 squared pixels or more, cut out of photos by their trimaps. With one: the photos that ``unet-train --seed 2`` chooses by,
-or ``--part test``. The score is ``Segmentation.score``; a threshold is what ``--min-score`` would be.
+Without a pet: scikit-image's pictures (those in its package, less the cat), and the largest rectangles of background,
+of 72 squared pixels or more, cut out of photos by their trimaps. With one: the photos that ``unet-train --seed 2``
+chooses by, or ``--part test``. The score is ``Segmentation.score``; a threshold is what ``--min-score`` would be.
 """
 
 from __future__ import annotations
