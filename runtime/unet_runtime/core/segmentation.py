@@ -162,8 +162,9 @@ class Segmentation(Findings, Pictures):
         Example:
             >>> import numpy as np
             >>> from unet_runtime import Segmenter
-            >>> Segmenter()(np.zeros((40, 60, 3), np.uint8)).refined().cutout()
-            <PIL.Image.Image image mode=RGBA size=60x40>
+            >>> cutout = Segmenter()(np.zeros((40, 60, 3), np.uint8)).refined().cutout()
+            >>> cutout.mode, cutout.size
+            ('RGBA', (60, 40))
         """
         return replace(self, is_refined=True)
 
