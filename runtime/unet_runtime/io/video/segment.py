@@ -87,6 +87,8 @@ def segment_video(
     targets: Mapping[str, Path],
     progress: Callable[[int, int], None] | None = None,
     stamp: str = "",
+    *,
+    refine: bool = False,
 ) -> int:
     """Segment each frame of a video, once, into one video or several.
 
@@ -97,6 +99,7 @@ def segment_video(
             ``writer.CODECS``, chooses the container.
         progress: called after each frame with the frames done and the number promised (0: unknown).
         stamp: what the targets record of model and options, see ``io.stamps``.
+        refine: whether the edges of cut-outs follow the picture, see ``Segmentation.refined``.
 
     Returns:
         Frames segmented: as many as ``source`` has.
@@ -115,7 +118,8 @@ def segment_video(
             raise OutputError(f"{target}: would replace the video it is made of: name another file")
 
     def draw(result: Segmentation) -> list[Frame]:
-        return [VIDEO_KINDS[kind](result) for kind in targets]
+        shown = result.refined() if refine else result
+        return [VIDEO_KINDS[kind](shown) for kind in targets]
 
     program, why_not = h264.choose(targets.values())
     facts = ffmpeg.probe(program, source) if program else ffmpeg.Facts()
