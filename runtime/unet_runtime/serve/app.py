@@ -35,7 +35,7 @@ from unet_runtime.serve.work import Work
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _FORM = "multipart/form-data"
-_EXPOSED = ("X-Model", "X-Size", "X-Classes", HEADER, "Retry-After")
+_EXPOSED = ("X-Model", "X-Size", "X-Found", "X-Classes", HEADER, "Retry-After")
 _PAGE = Path(__file__).with_name("page.html")
 
 

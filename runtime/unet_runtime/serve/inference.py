@@ -107,6 +107,7 @@ def _of_photos(
             checkpoint()
             result = photographer.segment(photo, model, checkpoint)
             grids.append(result.probabilities)
+            shown = result.only(result.found()) if kinds else result
             for kind in kinds:
-                files[kind].append(photographer.encoded(result, kind, "", Metadata(engine=model.backend.engine)))
+                files[kind].append(photographer.encoded(shown, kind, "", Metadata(engine=model.backend.engine)))
     return {**_tensors(np.stack(grids)), **files}

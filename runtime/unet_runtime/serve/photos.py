@@ -12,7 +12,7 @@ from typing import NamedTuple
 from unet_runtime.core import decoders
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.photo import open_photo
-from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.core.segmentation import MIN_SCORE, Segmentation
 from unet_runtime.io.coco import areas_by_name
 from unet_runtime.io.jobs import PixelBudget
 from unet_runtime.io.kind import Checkpoint, Metadata
@@ -33,7 +33,7 @@ MEDIA_TYPES = {
 """Suffix of a result -> what it is called in HTTP."""
 
 _OTHER_NAMES = {"jpeg": "jpg", "tiff": "tif"}
-PARAMETERS = ("save", "format", "model", "version")
+PARAMETERS = ("save", "format", "model", "version", "refine", "min_score", "min_share")
 _NOT_OURS = ("token",)
 _LONGEST_HEADER = 4000  # characters; clients refuse heads that are too long, and a model may have 256 classes
 
@@ -46,6 +46,11 @@ class Wanted(NamedTuple):
     suffix: str
     model: str = ""
     version: str = ""
+    refine: bool = False
+    """Whether the edges of cut-outs follow the photo's own."""
+    min_score: float = MIN_SCORE
+    min_share: float = 0.0
+    """What counts as found, see ``Findings.found``."""
 
     @property
     def media_type(self) -> str:
@@ -57,7 +62,7 @@ def wanted(given: Mapping[str, str], accept: str) -> Wanted:
     """Read the parameters of a request.
 
     Args:
-        given: ``save`` (a kind of result), ``format`` (of its suffixes), ``model``, ``version``.
+        given: some of ``PARAMETERS``.
         accept: the header Accept, which decides what these leave open.
 
     Raises:
@@ -72,8 +77,32 @@ def wanted(given: Mapping[str, str], accept: str) -> Wanted:
         kind = "json" if accepted and accepted[0] == MEDIA_TYPES[".json"] else DEFAULT
     if kind not in KINDS:
         raise RefusalError(BAD_REQUEST, f"save={kind[:40]!r}, expected one of {', '.join(RESULTS)}")
-    suffix = _suffix(kind, given.get("format", "").lower(), accepted)
-    return Wanted(kind, suffix, given.get("model", ""), given.get("version", ""))
+    return Wanted(
+        kind,
+        _suffix(kind, given.get("format", "").lower(), accepted),
+        given.get("model", ""),
+        given.get("version", ""),
+        _switch("refine", given.get("refine", "")),
+        _share("min_score", given.get("min_score", ""), MIN_SCORE),
+        _share("min_share", given.get("min_share", ""), 0.0),
+    )
+
+
+def _switch(name: str, text: str) -> bool:
+    values = {"": False, "false": False, "0": False, "true": True, "1": True}
+    if text.lower() not in values:
+        raise RefusalError(BAD_REQUEST, f"{name}={text[:40]!r}, expected true or false")
+    return values[text.lower()]
+
+
+def _share(name: str, text: str, default: float) -> float:
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:  # NaN is in no range
+        raise RefusalError(BAD_REQUEST, f"{name}={text[:40]!r}, expected a number from 0 to 1")
+    return value
 
 
 def _suffix(kind: str, form: str, accepted: list[str]) -> str:
@@ -176,10 +205,14 @@ class Photographer:
         with self.budget.reserve(pixels(photo)):
             checkpoint()
             result = self.segment(photo, model, checkpoint)
+            found = result.found(asked.min_score, asked.min_share)
+            result = result.only(found)
+            result = result.refined() if asked.refine else result
             body = self.encoded(result, asked.kind, asked.suffix, metadata)
             headers = {
                 "X-Model": f"{model.name}/{model.version}",
                 "X-Size": f"{result.photo.width}x{result.photo.height}",
+                "X-Found": json.dumps(found),
             }
             areas = json.dumps(areas_by_name(result), separators=(",", ":"))  # ASCII, as a header must be
         if len(areas) <= _LONGEST_HEADER:

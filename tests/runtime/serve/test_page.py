@@ -43,6 +43,7 @@ def test_the_page_segments_photos(
     page.check("#compare")
     page.wait_for_selector("#wipe:not([hidden])")
     page.check("input[value=cutout]", force=True)
+    page.check("#fine")
     page.fill("#ground", "#102030")
     with page.expect_download() as download:
         page.click("#save")

@@ -76,6 +76,22 @@ def test_accept_and_format_choose(service: Running, photo: bytes, accept: str, q
     assert (answer.status, answer.headers["content-type"]) == (200, media_type)
 
 
+def test_nothing_found_is_a_result(service: Running, photo: bytes, stripes: np.ndarray) -> None:
+    answer = service.post("/segment?save=mask", photo)
+    assert answer.headers["x-found"] == '["red"]'
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(stripes[:, 20:40])).save(file, "PNG")
+    answer = service.post("/segment", file.getvalue())
+    assert (answer.status, answer.headers["x-found"]) == (200, "[]")
+    assert picture(answer.body).getextrema()[3] == (0, 0)
+
+
+def test_edges_may_follow_the_photo(service: Running, photo: bytes, colour_model: str) -> None:
+    answer = service.post("/segment?refine=true", photo)
+    expected = Segmenter(colour_model)(photo).refined().cutout()
+    assert np.array_equal(np.asarray(picture(answer.body)), np.asarray(expected))
+
+
 def test_a_turned_photo_is_upright(service: Running, stripes: np.ndarray) -> None:
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
@@ -101,6 +117,9 @@ def test_no_length_is_needed(service: Running, photo: bytes) -> None:
         ("?save=mesk", {}, 400, "expected one of mask, palette"),
         ("?format=bmp", {}, 400, "can be had as png, webp, tif"),
         ("?colour=red", {}, 400, "expected some of save, format"),
+        ("?refine=perhaps", {}, 400, "expected true or false"),
+        ("?min_score=2", {}, 400, "from 0 to 1"),
+        ("?min_share=nan", {}, 400, "from 0 to 1"),
         ("?model=dogs", {}, 404, "expected one of colours"),
         ("?model=../../etc/passwd", {}, 404, "expected one of colours"),
         ("?version=7", {}, 404, "expected one of 1"),
