@@ -2,12 +2,14 @@
 
     python benchmarks/serve.py [--photos 400] [--requests 20000] [--warm 1000] [--clients 8] PHOTO_FOLDER
 
-Three measurements, each on the bundled model and with its masks written, one after the other:
+Four measurements, each on the bundled model and with its masks written, one after the other:
 
     throughput  photos a second of a service with ``--clients`` clients, and of ``unet-run`` on the same folder,
                 both with as many threads as there are cores; in turns, the median of three; goal 90 %. The same in
                 processor time, which other work on the machine hardly changes
     latency     of single requests, in turns with Segmenter and the mask encoded; goals +3 ms at p50, +10 ms at p95
+    batches     processor time of the engine for a photo alone and in a batch of eight, one thread: why the service does
+                not batch on the CPU
     memory      resident size after ``--requests`` requests, one in five of them no photo, against ``--warm``; goal 5 MB
 
 Times by the clock mean nothing on a machine that is busy with other things: the load is printed.
@@ -40,6 +42,7 @@ from unet_runtime.core import cores
 from unet_runtime.io.sinks import encode
 
 ROUNDS = 3
+BATCH = 8
 PATH = "/segment?save=mask"
 _local = threading.local()
 
@@ -109,6 +112,23 @@ def latencies(service: Running, bodies: list[bytes]) -> tuple[list[float], list[
     return asked, own
 
 
+def batches() -> tuple[float, float]:
+    """(alone, in a batch): milliseconds of the processor for a photo, the median of some turns."""
+    alone, together = [], []
+    with Segmenter(threads=1) as segmenter:
+        size = segmenter.spec.input
+        images = np.random.default_rng(0).integers(0, 256, (BATCH, size.height, size.width, 3), np.uint8)
+        for _ in range(ROUNDS * 3):
+            start = time.process_time()
+            for index in range(BATCH):
+                segmenter.infer(images[index : index + 1])
+            middle = time.process_time()
+            segmenter.infer(images)
+            alone.append(middle - start)
+            together.append(time.process_time() - middle)
+    return 1000 * statistics.median(alone) / BATCH, 1000 * statistics.median(together) / BATCH
+
+
 def growth(service: Running, bodies: list[bytes], count: int, warm: int) -> float:
     """MB."""
     mixed = [*bodies[:40], *(body[: len(body) // 3] for body in bodies[:10])]
@@ -128,7 +148,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--warm", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--only", choices=["throughput", "latency", "memory"])
+    parser.add_argument("--only", choices=["throughput", "latency", "batches", "memory"])
     options = parser.parse_args()
     photos = sorted(options.folder.glob("*.jpg"))[: options.photos]
     bodies = [photo.read_bytes() for photo in photos]
@@ -151,6 +171,9 @@ def main() -> int:
             for name, seconds in (("request", asked), ("Segmenter", own_seconds), ("difference", added)):
                 p50, p95 = np.percentile(seconds, (50, 95)) * 1000
                 print(f"latency: {name} p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+        if options.only in (None, "batches"):
+            alone, together = batches()
+            print(f"batches: {alone:.1f} ms of processor a photo alone, {together:.1f} in a batch of {BATCH}")
         if options.only in (None, "memory"):
             print(f"growth {growth(service, bodies, options.requests, options.warm):+.1f} MB, goal below 5")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _START = "from unet_runtime.cli.serve import main; main()"
+_FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0})); "
 TIMEOUT = 60.0
 """Seconds after which a request counts as hanging, on a machine that is busy with other things."""
 
@@ -98,14 +98,25 @@ class Running:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str | Path, environment: dict[str, str] | None = None) -> Iterator[Running]:
-    """A service on a free port, whose log is kept in ``folder``; ended with the block."""
+def serving(folder: Path, *arguments: str | Path, files: int = 0) -> Iterator[Running]:
+    """A service on a free port, whose log is kept in ``folder``; ended with the block.
+
+    Args:
+        folder: of the log.
+        arguments: of the command.
+        files: how many the process may open; 0: as many as this one.
+    """
     log = folder / "serve.log"
-    command = [sys.executable, "-c", _START, "--port", "0", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-c",
+        (_FEW_FILES.format(files) if files else "") + _START,
+        "--port",
+        "0",
+        *map(str, arguments),
+    ]
     with log.open("w") as errors:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **(environment or {})}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         with process:
             try:

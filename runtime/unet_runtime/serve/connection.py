@@ -24,11 +24,33 @@ LINGER_SECONDS = 2.0
 
 _CHECK_SECONDS = 1.0
 
-_ERROR = b'{"error":"no HTTP/1.1 request that can be read, or one that is cut off or has too long a head"}'
-_BAD_REQUEST = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_ERROR), _ERROR)
+_SPARE_FILES = 48
+"""Descriptors that stay free of connections: for engines, decoders, and connections that are being refused."""
+_MOST_CONNECTIONS = 10_000
+
+
+def _response(status: bytes, error: bytes) -> bytes:
+    """A whole response, for what never reaches the application."""
+    body = b'{"error":"%b"}' % error
+    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, len(body)) + body
+
+
+_BAD_REQUEST = _response(
+    b"400 Bad Request", b"no HTTP/1.1 request that can be read, or one that is cut off or has too long a head"
 )
+_BUSY = _response(b"429 Too Many Requests\r\nRetry-After: 2", b"too many connections: try again later")
+
+
+def most_connections() -> int:
+    """Connections at a time, so that the process keeps some of the files that it may open."""
+    try:
+        import resource  # not on Windows
+
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except ImportError:
+        soft = 512
+    return max(1, min(_MOST_CONNECTIONS, soft - _SPARE_FILES)) if soft > 0 else _MOST_CONNECTIONS
 
 
 class Connection(H11Protocol):
@@ -42,6 +64,12 @@ class Connection(H11Protocol):
         self._is_lingering = False
         self._check = self.loop.call_later(_CHECK_SECONDS, self._look)
         self._leave: asyncio.TimerHandle | None = None
+        over = len(self.connections) - most_connections()
+        if over > 0:
+            transport.write(_BUSY)
+            self._linger()
+        if over > _SPARE_FILES // 2:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._check.cancel()

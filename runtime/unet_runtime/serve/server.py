@@ -21,6 +21,8 @@ from unet_runtime.serve.front import MAX_HEAD
 BACKLOG = 2048
 """Connections that the system keeps until they are accepted."""
 
+_ACCEPTED_AT_ONCE = 64
+"""asyncio accepts as many before it does anything else, and tries as often where no file can be opened."""
 _KEEP_ALIVE = 20  # seconds
 _SETTLE_SECONDS = 1.0
 _STEP_SECONDS = 0.05
@@ -58,6 +60,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
         self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -103,7 +107,7 @@ def serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=BACKLOG,
+        backlog=_ACCEPTED_AT_ONCE,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(grace)),
         h11_max_incomplete_event_size=MAX_HEAD,

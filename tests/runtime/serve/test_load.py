@@ -164,3 +164,19 @@ def test_a_client_that_takes_nothing_blocks_nobody(tmp_path: Path, colour_model:
                 assert answer.readline().startswith(b"HTTP/1.1 200 ")
         assert service.post("/segment", photo).status == 200
         assert "Traceback" not in service.log()
+
+
+def test_connections_leave_files_to_the_decoders(tmp_path: Path, colour_model: Path, photo: bytes) -> None:
+    """A process that may open few files: connections beyond are told to come again, the others are served."""
+    with serving(tmp_path, "--model", colour_model, "--timeout", "600", files=96) as service:
+        idle = []
+        for _ in range(60):
+            idle.append(socket.create_connection(("127.0.0.1", service.port), timeout=TIMEOUT))
+        found = set()
+        for client in idle:
+            with client, client.makefile("rb") as answer:
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                found.add(answer.readline().split()[1])
+        assert found == {b"200", b"429"}
+        assert service.post("/segment", photo).status == 200
+        assert "out of system resource" not in service.log()

@@ -69,7 +69,7 @@ def test_pictures_of_the_page(
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.set_default_timeout(SECONDS)
     with serving(tmp_path) as service:
-        take_picture(page, service, sample_photo, Path(SCREENSHOTS) / f"serve-{width}-{scheme}.png")
+        take_picture(page, service, sample_photo, Path(SCREENSHOTS) / f"serve-{width}-{scheme}.jpg")
 
 
 def take_picture(page: Any, service: Running, photo: Path, target: Path) -> None:
@@ -79,5 +79,5 @@ def take_picture(page: Any, service: Running, photo: Path, target: Path) -> None
     page.wait_for_selector("#view:not([hidden])")
     page.check("#compare")
     page.wait_for_function("!document.querySelector('#strip button.wait')")
-    page.screenshot(path=str(target), full_page=True)
+    page.screenshot(path=str(target), full_page=True, type="jpeg", quality=80)
     page.close()
