@@ -44,7 +44,7 @@ def in_process(script: str, environment: dict[str, str]) -> subprocess.Completed
 LOAD = """
 from unet_runtime import Segmenter
 try:
-    Segmenter()
+    Segmenter(backend='onnx')
 except Exception as error:
     print(type(error).__name__, error)
 """

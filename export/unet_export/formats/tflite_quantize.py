@@ -142,7 +142,7 @@ def measure(
     sums: dict[int, npt.NDArray[np.float64]] = {}
     samples: dict[int, list[npt.NDArray[np.float32]]] = defaultdict(list)
     for index, value in _activations(content, tensors, images):
-        if index in logits:
+        if index in logits and np.isfinite(value).all():
             value = decisive(value, decided)
         ends[index].append((float(value.min()), float(value.max())))
         sums[index] = sums.get(index, 0.0) + _channel_means(value)
