@@ -79,7 +79,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
         "--output",
         output,
         "--preset",
-        "edge",
+        "unet-small",
         "--epochs",
         2,
         "--precision",

@@ -38,7 +38,7 @@ Examples:
   unet-train --data synthetic -o demo             two minutes, offline: generated pictures
   unet-train --preset article --split official    another recipe, changed in one field
   unet-train --architecture attention --width 8   another network
-  unet-train --architecture lite --encoder-weights imagenet   an encoder that ImageNet trained
+  unet-train --preset accurate                    a larger encoder and 256 pixels
   unet-train --resume                             go on with the training that was killed in artifacts/
   unet-train --weights old.keras --epochs 5       train a model on
   unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
