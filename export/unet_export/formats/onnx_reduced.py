@@ -258,6 +258,8 @@ def _channel_means(
     probe = copy.deepcopy(proto)
     made = makers(probe.graph)
     names = list(filter(made.__contains__, tensors))
+    if not names:
+        return {}
     del probe.graph.output[:]
     for name in names:
         probe.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
