@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from unet_runtime.core.geometry import place
 from unet_runtime.core.masks import class_mask, photo_planes, shares
-from unet_runtime.core.metrics import IGNORED, confusion, iou
+from unet_runtime.core.metrics import IGNORED, confusion, iou, mean_iou
 from unet_runtime.core.spec import ModelSpec
 
 BINS = 15
@@ -140,11 +140,11 @@ def summarize(sums: Sums, spec: ModelSpec) -> SegmentationMetrics:
         photos=sums.photos,
         loss=_share(sums.loss, pixels),
         pixel_accuracy=_share(np.trace(sums.matrix), pixels),
-        mean_iou=_mean(scores),
+        mean_iou=mean_iou(scores),
         iou=dict(zip(spec.class_names, scores.tolist(), strict=True)),
         whole_pet_iou=binary_iou(sums.matrix, whole),
         boundary_f1=_share(sums.boundary_f1, sums.outlined),
-        own_size_mean_iou=_mean(own_scores),
+        own_size_mean_iou=mean_iou(own_scores),
         own_size_iou=dict(zip(spec.class_names, own_scores.tolist(), strict=True)),
     )
 
@@ -223,9 +223,3 @@ def _dilated(points: Region, distance: float) -> Region:
 
 def _share(part: Any, whole: Any) -> float:
     return float(part) / float(whole) if whole else math.nan
-
-
-def _mean(scores: npt.NDArray[np.float64]) -> float:
-    """Over what is not NaN; unlike nanmean without a warning where all is."""
-    known = scores[~np.isnan(scores)]
-    return _share(known.sum(), len(known))
