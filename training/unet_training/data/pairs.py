@@ -17,8 +17,12 @@ from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, open_trimap
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
-from unet_runtime.core.spec import InputSpec
+from unet_runtime.core.spec import ClassSpec, InputSpec
 from unet_training.errors import DatasetError, Fault, UnusableError
+
+
+_NO_TRUTH = (255, 255, 255)
+"""Colour of pixels without a class."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,13 @@ def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
     """Photos or masks (n, h, w, ...) -> (n, h', w', ...): without ``margin`` pixels on each side."""
     height, width = pictures.shape[1:3]
     return pictures[:, margin : height - margin, margin : width - margin]
+
+
+def class_colors(classes: Sequence[ClassSpec]) -> np.ndarray:
+    """uint8 (256, 3): RGB by class id; ``_NO_TRUTH`` for all that is no class, ``IGNORED`` included."""
+    colors = np.full((256, 3), _NO_TRUTH, np.uint8)
+    colors[: len(classes)] = [entry.color for entry in classes]
+    return colors
 
 
 def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:

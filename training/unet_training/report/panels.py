@@ -11,7 +11,7 @@ import numpy as np
 
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.spec import ModelSpec
-from unet_training.data.pairs import Labelled, without_margin
+from unet_training.data.pairs import Labelled, class_colors, without_margin
 from unet_training.evaluate import Model
 from unet_training.report.canvas import Picture, new_figure, plain, save
 from unet_training.segmentation_metrics import Labels
@@ -27,9 +27,6 @@ _NAME = 26
 
 _GAP = 0.04
 """Space between two photos, in widths of one."""
-
-_NO_TRUTH = (255, 255, 255)
-"""Colour of pixels outside a letterboxed photo."""
 
 
 def choose(scores: Sequence[float], seed: int, count: int = _PHOTOS) -> dict[str, list[int]]:
@@ -68,8 +65,7 @@ def draw(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequen
     images = photos.photos[list(chosen)]  # (n, h, w, 3)
     truths = photos.truths[list(chosen)]  # (n, h', w')
     predictions = model.backend.run(images).argmax(axis=-1).astype(np.uint8)  # (n, h', w')
-    colors = np.full((256, 3), _NO_TRUTH, np.uint8)  # by class id, IGNORED included
-    colors[: len(spec.classes)] = [entry.color for entry in spec.classes]
+    colors = class_colors(spec.classes)
     titles, notes, words = [], [], []
     for index, truth, prediction in zip(chosen, truths, predictions, strict=True):
         name = photos.names[index]
