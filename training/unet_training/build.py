@@ -118,15 +118,19 @@ def outline_weights(recipe: Recipe, classes: Sequence[ClassSpec] = PET_CLASSES) 
     return OutlineWeights(foreground, recipe.outline_weight, recipe.outline_sigma)
 
 
-def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:
-    """Set loss and metrics; without an optimizer for an evaluation alone."""
+def compile_model(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None
+) -> list[keras.metrics.Metric]:
+    """Set loss and metrics, which are returned; without an optimizer for an evaluation alone."""
+    counted = metrics(model.output_shape[-1])
     model.compile(
         optimizer=optimizer or keras.optimizers.SGD(),  # evaluation needs one that nothing uses
         loss=mean_cross_entropy,
-        metrics=metrics(model.output_shape[-1]),
+        metrics=counted,
         # XLA's CPU convolutions take twice oneDNN's time: https://github.com/openxla/xla/issues/18586
         jit_compile=False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto",
     )
+    return counted
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:

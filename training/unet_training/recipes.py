@@ -102,6 +102,20 @@ PRESETS = {
     "edge": _EDGE,
     # Half the time per photo, at a little of the accuracy: see models/edge_fast.py.
     "edge-fast": replace(_EDGE, name="pets-edge-fast", architecture="edge-fast", filters=24),
+    # Twenty to a few hundred photos of one's own: what ImageNet taught the encoder is most of what the model knows.
+    "few": replace(
+        _EDGE,
+        name="pets-few",
+        architecture="lite",
+        filters=24,
+        encoder_weights="imagenet",
+        encoder_rate=0.1,
+        size=128,
+        norm_momentum=0.9,
+        epochs=40,
+        batch_size=4,
+        region_loss="dice",
+    ),
     # To try it out, and for tests: small enough for two CPU cores and generated pictures.
     "demo": Recipe(
         name="demo",
