@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets import oxford_pets
 from unet_runtime.core.digest import weights_sha256
 from unet_runtime.core.spec import ClassSpec, InputSpec
 from unet_training.data.outlines import OutlineWeights
@@ -26,11 +27,7 @@ from unet_training.recipes import Precision, Recipe
 
 logger = logging.getLogger(__name__)
 
-PET_CLASSES = (
-    ClassSpec("pet", (230, 60, 90), "foreground"),
-    ClassSpec("background", (40, 60, 120), "background"),
-    ClassSpec("border", (250, 200, 60), "neutral"),
-)
+PET_CLASSES = oxford_pets.CLASSES
 
 
 @dataclass(frozen=True)
