@@ -76,7 +76,11 @@ def test_an_equal_artifact_passes(gate: Any) -> None:
     [
         (FLOAT, {"max_abs": 1.1e-5}, "max|dp| 1.1e-05, tolerance 1e-05 (would pass at 1.1e-05)"),
         (FLOAT, {"agreement": 0.9998}, "agreement 99.980%, at least 99.99% (would pass at 0.9998)"),
-        (replace(FLOAT, iou_drop=0.01), {"iou": {"pet": 0.9496}}, "mean IoU drops 0.013 points, tolerance 0.01 (would pass at 0.02)"),
+        (
+            replace(FLOAT, iou_drop=0.01),
+            {"iou": {"pet": 0.9496}},
+            "mean IoU drops 0.013 points, tolerance 0.01 (would pass at 0.02)",
+        ),
         (GATES["float16"], {"max_abs": 5.1e-3}, "max|dp| 0.0051, tolerance 0.005 (would pass at 0.0051)"),
         (GATES["float16"], {"agreement": 0.9989}, "agreement 99.890%, at least 99.90% (would pass at 0.9989)"),
         (INT8, {"agreement": 0.98991}, "agreement 98.991%, at least 99.00% (would pass at 0.98991)"),

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from unet_runtime import engines
+from unet_runtime.core import tiling
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets import Part, Sample, check_split, evenly, open_for_model, read_split
@@ -249,6 +251,8 @@ class _Measurable(NamedTuple):
     """Class ids (h', w') on the grid of the model's output."""
     own_truth: Labels | None
     """Class ids (H, W) at the photo's own size; None where that is not at hand."""
+    photo: Image.Image | None = None
+    """The whole photo, where ``image`` shows a part of it."""
 
 
 def _measured(
@@ -256,8 +260,9 @@ def _measured(
 ) -> Iterator[tuple[str, Sums]]:
     """Name and sums of each photo that ``read`` can read, in order."""
 
-    def measure_one(sample: _Measurable, probabilities: Probabilities) -> tuple[str, Sums]:
-        return sample.name, segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec)
+    def measure_one(sample: _Measurable, probabilities: Probabilities, own_mask: Labels | None) -> tuple[str, Sums]:
+        sums = segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec, own_mask)
+        return sample.name, sums
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(items), _BATCH):
@@ -266,7 +271,13 @@ def _measured(
             samples = list(filter(None, pool.map(read, items[start : start + _BATCH])))
             if samples:
                 outputs = model.predict(np.concatenate([sample.image for sample in samples]))
-                yield from pool.map(measure_one, samples, outputs)
+                own_masks = [_tiled(model, sample.photo) for sample in samples]
+                yield from pool.map(measure_one, samples, outputs, own_masks)
+
+
+def _tiled(model: Model, photo: Image.Image | None) -> Labels | None:
+    """Class ids (H, W) as the runtime finds them in a photo that it covers with tiles."""
+    return None if photo is None else tiling.segment(photo, model.spec, model.predict).mask
 
 
 def _read(spec: ModelSpec, problems: list[str], item: Sample) -> _Measurable | None:
@@ -277,7 +288,8 @@ def _read(spec: ModelSpec, problems: list[str], item: Sample) -> _Measurable | N
         problems.append(str(error))
         return None
     truth = model_labels(labels, spec.input)[spec.input.valid]
-    return _Measurable(item.name, model_input(photo, spec.input), truth, labels)
+    whole = photo if spec.input.fit == "crop" else None
+    return _Measurable(item.name, model_input(photo, spec.input), truth, labels, whole)
 
 
 def _read_resolutions(path: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a training minimises: cross-entropy, a region loss, the divergence from a teacher.
 
 All take class ids (n, h, w) or their one-hot form (n, h, w, classes), and float32 probabilities (n, h, w, classes); the
-cross-entropies are in nats. Probabilities of sigmoid heads are normalized to sum 1, as Keras does. Pixels whose class is
+cross-entropies are in nats. Probabilities of sigmoid heads are normalized to sum 1, as Keras does. Pixels that are
 ``IGNORED`` count in none of them: their one-hot form is all 0.
 """
 

@@ -1,4 +1,4 @@
-"""Keras metrics of a segmentation: pixel accuracy, mean IoU, cross-entropy. Pixels that are ``IGNORED`` do not count."""
+"""Keras metrics of a segmentation: pixel accuracy, mean IoU, cross-entropy. ``IGNORED`` pixels do not count."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class MeanIoU(keras.metrics.MeanIoU):
     @property
     def matrix(self) -> np.ndarray:
         """Pixel counts, int64 (classes, classes): row = truth, column = prediction."""
-        counts: np.ndarray = keras.ops.convert_to_numpy(self.total_cm)
-        return np.rint(counts).astype(np.int64)
+        counts: np.ndarray = np.rint(keras.ops.convert_to_numpy(self.total_cm)).astype(np.int64)
+        return counts
 
 
 def metrics(classes: int) -> list[keras.metrics.Metric]:

@@ -143,9 +143,7 @@ def train(
     if encoder is not None:
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
     dataset = data if isinstance(data, Dataset) else open_dataset(data)
-    identity = identify(
-        dataset, recipe, name=name, license=license, data_license=data_license, data_name=data_name
-    )
+    identity = identify(dataset, recipe, name=name, license=license, data_license=data_license, data_name=data_name)
     recipe = replace(recipe, name=identity.name)
     classes = dataset.classes
     if "teacher" in pretrained:

@@ -48,7 +48,7 @@ class Recipe:
     sizes: tuple[int, ...] = _option(
         (), "Network", "Progressive training: in equal shares of the epochs, ending with --size."
     )
-    fit: Fit = _option("stretch", "Network", "How photos are brought to --size; crop: parts of them, at their own scale.")  # noqa: RUF009
+    fit: Fit = _option("stretch", "Network", "How photos come to --size; crop: parts of them, at their own scale.")  # noqa: RUF009
     """As ``InputSpec.fit``. ``crop`` is for large photos of small things: parts of each photo train, at its own scale,
     and the runtime covers a photo with tiles."""
     crops: int = _option(8, "Network", "Parts of each photo, with --fit crop.")

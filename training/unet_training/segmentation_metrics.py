@@ -193,20 +193,21 @@ def calibration(bins: npt.NDArray[np.float64]) -> tuple[float, list[Bin]]:
     return _share(np.abs(right - confidence).sum(), pixels.sum()), rows
 
 
-def boundary_f1(truth: Region, prediction: Region, known: Region | None = None) -> float:
+def boundary_f1(truth: Region, prediction: Region, visible: Region | None = None) -> float:
     """How well the foreground's outline is met in one photo (Csurka et al. 2013): 0..1, NaN where neither has one.
 
     An outline is the pixels of the region that touch, by a side, a pixel of the picture outside it; where the picture's
-    edge cuts the animal there is none, nor where what lies beside it is not labelled. Precision is the share of the prediction's outline closer than
-    ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's (Euclidean), recall the reverse, F1 their
-    harmonic mean.
+    edge cuts the animal there is none, nor where what lies beside it is not labelled. Precision is the share of the
+    prediction's outline closer than ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's (Euclidean),
+    recall the reverse, F1 their harmonic mean.
 
     Args:
         truth, prediction: (h, w), True where the foreground is.
-        known: (h, w), True where the truth is known; None: everywhere. The picture is the rectangle around it.
+        visible: (h, w), True where the truth is known; None: everywhere. The picture is the rectangle around it.
     """
-    if known is None:
-        known = np.ones_like(truth)
+    known = np.ones_like(truth) if visible is None else visible
+    if not known.any():
+        return math.nan
     box = np.ix_(known.any(axis=1), known.any(axis=0))
     truth, prediction, known = truth[box], prediction[box], known[box]
     tolerance = BOUNDARY_TOLERANCE * math.hypot(*truth.shape)

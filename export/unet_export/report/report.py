@@ -15,7 +15,19 @@ from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
 
 _HEADER = (
-    *("artifact", "engine", "MB", "ms", "max|dp|", "99.9 %", "agreement %", "mean IoU", "change", "worst class", "change"),
+    *(
+        "artifact",
+        "engine",
+        "MB",
+        "ms",
+        "max|dp|",
+        "99.9 %",
+        "agreement %",
+        "mean IoU",
+        "change",
+        "worst class",
+        "change",
+    ),
     "verdict",
 )
 
@@ -156,4 +168,6 @@ def _figures(metrics: Metrics) -> dict[str, Any]:
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     """The same with None in place of NaN and infinity, which JSON has not."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -125,8 +125,8 @@ def mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
 def model_labels(labels: npt.NDArray[np.uint8], spec: InputSpec) -> npt.NDArray[np.uint8]:
     """Class ids (H, W) of a photo -> uint8 (spec.height, spec.width), fitted as ``model_input`` fits the photo.
 
-    Nearest neighbour: there is no class between two classes, nor between a class and ``IGNORED``. ``IGNORED`` outside a letterboxed photo; those of a
-    margin are mirrored as the photo is.
+    Nearest neighbour: there is no class between two classes, nor between a class and ``IGNORED``. ``IGNORED`` outside a
+    letterboxed photo; those of a margin are mirrored as the photo is.
     """
     part = middle((labels.shape[1], labels.shape[0]), spec)
     labels = labels[part.top : part.top + part.height, part.left : part.left + part.width]

@@ -73,7 +73,9 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         default=360,
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
-    click.option("--crop", is_flag=True, help="Short for --fit crop: large photos of small things, later run in tiles."),
+    click.option(
+        "--crop", is_flag=True, help="Short for --fit crop: large photos of small things, later run in tiles."
+    ),
     click.option(
         "--cache",
         type=options.FOLDER,
@@ -113,7 +115,9 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     ),
     click.option("--license", type=options.Words(), help="Licence of the model  [default: what the data's implies]"),
     click.option(
-        "--data-license", type=options.Words(), help="Licence of the data  [default: what a LICENSE or README in it says]"
+        "--data-license",
+        type=options.Words(),
+        help="Licence of the data  [default: what a LICENSE or README in it says]",
     ),
     click.option("--tensorboard", type=options.FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
     options.json_option,
@@ -151,7 +155,7 @@ def command(
         if settings["fit"] not in (None, "crop"):
             raise click.UsageError(f"--crop is --fit crop, and --fit is {settings['fit']}: expected one of them")
         settings["fit"] = "crop"
-    texts = {name: settings.pop(name) for name in _TEXTS}
+    texts: dict[str, Any] = {name: settings.pop(name) or "" for name in _TEXTS}
     recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
     import_keras()
     from unet_training.build import input_spec
@@ -169,7 +173,7 @@ def command(
             output,
             cache=None if no_cache else PhotoCache(cache or output / "cache"),
             data_name=SYNTHETIC if synthetic else "",
-            **{name: value or "" for name, value in texts.items()},
+            **texts,
             command=_recorded_command(context),
             terminal=sys.stderr if sys.stderr.isatty() else None,
             **others,

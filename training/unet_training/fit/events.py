@@ -99,9 +99,7 @@ class TensorBoard(keras.callbacks.Callback):
         OutputError: a file cannot be written.
     """
 
-    def __init__(
-        self, folder: EventFolder, photos: Labelled, progress: Progress, classes: Sequence[ClassSpec]
-    ) -> None:
+    def __init__(self, folder: EventFolder, photos: Labelled, progress: Progress, classes: Sequence[ClassSpec]) -> None:
         super().__init__()
         self._colors = class_colors(classes)
         self._folder = folder
