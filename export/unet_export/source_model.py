@@ -18,7 +18,7 @@ import numpy as np
 
 from unet_export.errors import ExportError
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import check_split
+from unet_runtime.core.datasets import check_split
 from unet_runtime.core.digest import weights_sha256
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import ROLES, ClassSpec, Fit, InputSpec, ModelSpec, OutputSpec, Provenance, Role

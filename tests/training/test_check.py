@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.trained import unet_train
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_runtime.core.text import printable
 from unet_training.data.check import check_dataset
@@ -109,7 +109,7 @@ def test_usable_is_what_training_loads(data: Path, spoil: Callable[[Path], objec
     spoil(data)
     usable = check_dataset(data).usable
     for label, count in usable.items():
-        photos = read_split(data, *label.split())
+        photos = read_split(open_dataset(data), *label.split())
         loaded = load(photos, InputSpec(16, 16))
         assert (len(loaded), len(loaded.problems)) == (count, len(photos) - count)
 

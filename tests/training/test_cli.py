@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.helpers.trained import TINY, Trained, unet_train
 from unet_runtime.core.artifact import Artifact, read_artifact
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.metrics import confusion, iou
 from unet_training.build import model_sha256
 from unet_training.data.dataset import load
@@ -77,7 +77,7 @@ def test_the_recorded_command_names_no_folder_of_this_machine(artifact: Artifact
 
 
 def test_the_metrics_are_those_of_the_written_model(pictures: Path, artifact: Artifact) -> None:
-    test = load(read_split(pictures, "official", "test"), artifact.spec.input)
+    test = load(read_split(open_dataset(pictures), "official", "test"), artifact.spec.input)
     model = keras.models.load_model(artifact.path)
     masks = model.predict(test.photos, verbose=0).argmax(axis=-1)
     scores = iou(confusion(test.masks, masks, 3))

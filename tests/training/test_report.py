@@ -18,7 +18,7 @@ from PIL import Image
 from tests.helpers.colours import colour_spec
 from tests.helpers.trained import Trained
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.metrics import confusion, iou
 from unet_training import report
@@ -86,7 +86,7 @@ Write = Callable[[Result], Written]
 def result(trained: Trained, pictures: Path) -> Result:
     """What the command's training made, its photos named as if of three breeds."""
     spec = read_artifact(trained.output / "model.keras").spec
-    photos = load(read_split(pictures, "official", "test"), spec.input)
+    photos = load(read_split(open_dataset(pictures), "official", "test"), spec.input)
     names = [
         f"{breed}_{index}" for index, breed in enumerate(["pug", "pug", "pug", "beagle", "beagle", "a_b", "a_b", "pug"])
     ]

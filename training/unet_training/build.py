@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets import oxford_pets
 from unet_runtime.core.digest import weights_sha256
-from unet_runtime.core.spec import ClassSpec, InputSpec
+from unet_runtime.core.spec import InputSpec
 from unet_training.data.outlines import OutlineWeights
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.keras_backend import accelerated, load_model
@@ -22,11 +23,7 @@ from unet_training.models import ENCODER_PREFIX, builder
 from unet_training.optimizers import PartwiseAdamW
 from unet_training.recipes import Precision, Recipe
 
-PET_CLASSES = (
-    ClassSpec("pet", (230, 60, 90), "foreground"),
-    ClassSpec("background", (40, 60, 120), "background"),
-    ClassSpec("border", (250, 200, 60), "neutral"),
-)
+PET_CLASSES = oxford_pets.CLASSES
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from unet_runtime import engines
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, check_split, evenly, read_split
+from unet_runtime.core.datasets import Part, Sample, check_split, evenly, open_for_model, read_split
 from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
@@ -157,17 +157,17 @@ def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None
 
     Args:
         model: as ``load_model`` opens it.
-        data: folder in Oxford-IIIT Pet's layout.
+        data: a dataset's folder, of any layout.
         part: ``test``, which training never saw, or ``trainval``.
         count: photos, spread evenly over the part; None: all.
 
     Raises:
-        SourceError: no such folder or list.
-        DatasetError: no photo can be used, other classes than the model's, or a malformed SOURCES.tsv.
+        SourceError: no such folder or list, or other classes than the model's.
+        DatasetError: no photo can be used, or a malformed SOURCES.tsv.
         BackendError: the engine fails, or its output is not what the spec says.
     """
     spec = model.spec
-    photos = read_split(data, spec.provenance.split, part)
+    photos = read_split(open_for_model(data, spec), spec.provenance.split, part)
     photos = photos if count is None else evenly(photos, count)
     resolutions = _read_resolutions(data / SOURCES)
     problems: list[str] = []
@@ -188,8 +188,8 @@ def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Eval
     """
     truths = photos.truths
 
-    def read(index: int) -> _Sample:
-        return _Sample(photos.names[index], photos.photos[index : index + 1], truths[index], None)
+    def read(index: int) -> _Measurable:
+        return _Measurable(photos.names[index], photos.photos[index : index + 1], truths[index], None)
 
     measured = list(_measured(model, range(len(photos)), read))
     scores = [segmentation_metrics.summarize(sums, model.spec).mean_iou for _, sums in measured]
@@ -233,7 +233,7 @@ def _evaluation(
     )
 
 
-class _Sample(NamedTuple):
+class _Measurable(NamedTuple):
     name: str
     image: Labels
     """uint8 (1, h, w, 3), as the model is fed."""
@@ -244,11 +244,11 @@ class _Sample(NamedTuple):
 
 
 def _measured(
-    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | None]
+    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Measurable | None]
 ) -> Iterator[tuple[str, Sums]]:
     """Name and sums of each photo that ``read`` can read, in order."""
 
-    def measure_one(sample: _Sample, probabilities: Probabilities) -> tuple[str, Sums]:
+    def measure_one(sample: _Measurable, probabilities: Probabilities) -> tuple[str, Sums]:
         return sample.name, segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -261,20 +261,15 @@ def _measured(
                 yield from pool.map(measure_one, samples, outputs)
 
 
-def _read(spec: ModelSpec, problems: list[str], item: LabelledPhoto) -> _Sample | None:
+def _read(spec: ModelSpec, problems: list[str], item: Sample) -> _Measurable | None:
     """A photo and its truth; None where it cannot be used, with the reason added to ``problems``."""
     try:
         photo, labels = open_pair(item)
     except UnusableError as error:
         problems.append(str(error))
         return None
-    if labels.max() >= len(spec.classes):
-        raise DatasetError(
-            f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
-            f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
-        )
     truth = model_labels(labels, spec.input)[spec.input.valid]
-    return _Sample(item.name, model_input(photo, spec.input), truth, labels)
+    return _Measurable(item.name, model_input(photo, spec.input), truth, labels)
 
 
 def _read_resolutions(path: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from unet_runtime.core.artifact import write_keras
+from unet_runtime.core.datasets import Dataset, open_dataset
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_training import build
@@ -129,7 +130,7 @@ def train(
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
     settings = _settings(recipe, pretrained)
     devices = choose_devices(distribute)
-    photos = _read_photos(recipe, data, seed, devices, cache)
+    photos = _read_photos(recipe, open_dataset(data), seed, devices, cache)
     with data_parallel(devices):
         model = _initial_model(recipe, pretrained, encoder, photos)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
@@ -190,7 +191,7 @@ class _Photos:
     read_test: Callable[[], Labelled]
 
 
-def _read_photos(recipe: Recipe, data: Path, seed: int, devices: Sequence[str], cache: PhotoCache | None) -> _Photos:
+def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str], cache: PhotoCache | None) -> _Photos:
     inputs = [build.input_spec(recipe, size) for size in recipe.sizes]
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading

@@ -44,7 +44,9 @@ photo_options = option_group(
         type=FOLDER,
         help="Dataset in Oxford-IIIT Pet's layout: its trainval part is for calibration, its test part for the proof.",
     ),
-    click.option("--split", help="Split of --data: official, article or random:SEED  [default: the model's own]"),
+    click.option(
+        "--split", help="Split of --data: official, random:SEED, fold:K/N or article  [default: the model's own]"
+    ),
     click.option("--calibration", type=FOLDER, help="Folder of calibration photos, instead of --data's."),
     click.option(
         "--parity",

@@ -52,8 +52,8 @@ class Report:
 
     @property
     def has_truth(self) -> bool:
-        """True if all held-out photos have trimaps."""
-        return bool(self.photos.parity) and all(map(attrgetter("trimap"), self.photos.parity))
+        """True if all held-out photos have labels."""
+        return bool(self.photos.parity) and all(map(attrgetter("labels"), self.photos.parity))
 
 
 def table(results: Sequence[ParityResult]) -> str:

@@ -11,7 +11,7 @@ import click
 
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, setup_logging, verbosity
-from unet_runtime.core.datasets.oxford_pets import PARTS, Part
+from unet_runtime.core.datasets import PARTS, Part
 from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from unet_runtime.cli.shared import PATH, PathName, Real, option_group
-from unet_runtime.core.datasets.oxford_pets import check_split
+from unet_runtime.core.datasets import check_split
 from unet_runtime.core.errors import SourceError
 from unet_training.encoder_weights import NONE, PUBLISHED
 from unet_training.models import ARCHITECTURES
@@ -87,7 +87,7 @@ class _Sizes(click.ParamType):  # type: ignore[type-arg]
 class _Split(click.ParamType):  # type: ignore[type-arg]
     """Name of a split."""
 
-    name = "official|article|random:SEED"
+    name = "official|random:SEED|fold:K/N|article"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:

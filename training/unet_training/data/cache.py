@@ -24,7 +24,7 @@ import numpy as np
 import PIL
 
 import unet_runtime
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto
+from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import replacing
 from unet_runtime.core.spec import InputSpec
@@ -32,7 +32,7 @@ from unet_training.data.pairs import Labelled, decode
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Version of the entries; a change of what they hold or of how photos are prepared counts it up."""
 
 _DAY = 24 * 3600
@@ -45,7 +45,7 @@ class PhotoCache:
 
     folder: Path
 
-    def load(self, photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
+    def load(self, photos: Sequence[Sample], spec: InputSpec) -> Labelled:
         """Decode as ``pairs.decode`` does, or map from the disk what an earlier call has kept there, undamaged.
 
         Where nothing can be written, as on a full disk, the photos stay in memory.
@@ -71,16 +71,21 @@ class PhotoCache:
         return _read(entry, spec) or data  # the owner may have removed it meanwhile
 
 
-def key(photos: Sequence[LabelledPhoto], spec: InputSpec) -> str:
+def key(photos: Sequence[Sample], spec: InputSpec) -> str:
     """32 hexadecimal digits: a digest of the files, by name, size and time of change, and of the settings."""
     content = {
         "format": FORMAT,
         "runtime": unet_runtime.__version__,
         "pillow": PIL.__version__,
         "input": asdict(spec),
-        "photos": [[item.name, *_file_state(item.photo), *_file_state(item.trimap)] for item in photos],
+        "photos": [_state(item) for item in photos],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _state(item: Sample) -> list[object]:
+    """Everything that a photo and its labels depend on."""
+    return [item.name, *_file_state(item.photo), *_file_state(item.labels.path), item.labels.coding]
 
 
 def _file_state(path: Path) -> tuple[int, int] | tuple[None, None]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import PARTS, SPLITS, LabelledPhoto, read_split
+from unet_runtime.core.datasets import PARTS, Dataset, Sample, open_dataset, read_split
 from unet_runtime.core.errors import SourceError
 from unet_training.data.pairs import open_pair
 from unet_training.errors import DatasetError, Fault, UnusableError
@@ -91,8 +91,8 @@ def check_dataset(root: Path) -> Report:
     found: dict[str, set[str]] = defaultdict(set)
     have_photo = _names_in(root / "images", ".jpg", found)
     have_trimap = _names_in(root / "annotations" / "trimaps", ".png", found)
-    parts = _read_parts(root, found)
-    photos: dict[str, LabelledPhoto] = {}
+    parts = _read_parts(open_dataset(root, layout="oxford"), found)
+    photos: dict[str, Sample] = {}
     for part in parts.values():
         photos |= part
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -146,14 +146,14 @@ def _names_in(folder: Path, suffix: str, found: dict[str, set[str]]) -> set[str]
     return names
 
 
-def _read_parts(root: Path, found: dict[str, set[str]]) -> dict[str, dict[str, LabelledPhoto]]:
+def _read_parts(dataset: Dataset, found: dict[str, set[str]]) -> dict[str, dict[str, Sample]]:
     """The photos of each part of each split, by name; official lists that name none are added to ``found``."""
     parts = {}
-    for split in SPLITS:
+    for split in ("official", "article"):
         for part in PARTS:
-            photos: list[LabelledPhoto] = []
+            photos: list[Sample] = []
             try:
-                photos = read_split(root, split, part)
+                photos = read_split(dataset, split, part)
             except SourceError:
                 if split == "official":
                     found["missing_lists"].add(f"{part}.txt")
@@ -161,7 +161,7 @@ def _read_parts(root: Path, found: dict[str, set[str]]) -> dict[str, dict[str, L
     return parts
 
 
-def _inspect(item: LabelledPhoto) -> _Pair:
+def _inspect(item: Sample) -> _Pair:
     try:
         _, labels = open_pair(item)
     except UnusableError as error:

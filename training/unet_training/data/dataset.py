@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet: download, split, load, feed.
+"""A dataset: download (Oxford-IIIT Pet), split, load, feed.
 
 O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 2012.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pooch
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
+from unet_runtime.core.datasets import Dataset, Sample, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
@@ -82,17 +82,17 @@ def ensure_dataset(root: Path) -> None:
 class Split:
     """Which photos train, which choose the checkpoint, which are measured once at the end."""
 
-    train: list[LabelledPhoto]
-    validation: list[LabelledPhoto]
-    test: list[LabelledPhoto]
+    train: list[Sample]
+    validation: list[Sample]
+    test: list[Sample]
 
 
-def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
+def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> Split:
     """The photos of each part of a split.
 
     Args:
-        root: folder in Oxford-IIIT Pet's layout.
-        split: as ``unet_runtime.core.datasets.oxford_pets.read_split``. Of ``article``, the 1,000 photos held out are
+        dataset: as ``open_dataset`` reads it.
+        split: as ``unet_runtime.core.datasets.read_split``. Of ``article``, the 1,000 photos held out are
             validation and test, as in the article.
         validation: photos to take from trainval, at most a quarter of it.
         seed: chooses them; whatever it is, the test photos are those of the split.
@@ -101,13 +101,14 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
         SourceError: no such split, a list is missing, or a part names no photo.
         DatasetError: photos are in both lists.
     """
-    trainval = read_split(root, split, "trainval")
-    test = read_split(root, split, "test")
+    trainval = read_split(dataset, split, "trainval")
+    test = read_split(dataset, split, "test")
     leaked = sorted({photo.name for photo in trainval} & {photo.name for photo in test})
     if leaked:
         raise DatasetError(
-            f"{root}: {len(leaked)} photos are in trainval.txt and in test.txt ({', '.join(leaked[:5])}), expected in "
-            "one of them: metrics on photos that were trained on say nothing. Restore the official lists"
+            f"{dataset.root}: {len(leaked)} photos are in the training part and in the test part "
+            f"({', '.join(leaked[:5])}), expected in one of them: metrics on photos that were trained on say nothing. "
+            "Restore the data's own lists, or draw the parts with --split random:1"
         )
     if split == "article":
         return Split(trainval, test, test)
@@ -119,7 +120,7 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
     return result
 
 
-def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
+def load(photos: Sequence[Sample], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
     """``pairs.decode``, but what an earlier call has left in ``cache`` is not decoded again."""
     return decode(photos, spec) if cache is None else cache.load(photos, spec)
 

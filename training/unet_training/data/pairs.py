@@ -1,4 +1,4 @@
-"""A photo with its trimap: read, verified, brought to the model's size. What cannot be used says why.
+"""A photo with its labels: read, verified, brought to the model's size. What cannot be used says why.
 
 Training, ``unet-train check`` and the cache read pairs through this one module, so they leave out the same ones.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, open_trimap
+from unet_runtime.core.datasets import Sample, open_labels
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
@@ -54,7 +54,7 @@ def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
     return pictures[:, margin : height - margin, margin : width - margin]
 
 
-def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:
+def open_pair(item: Sample) -> tuple[Image.Image, np.ndarray]:
     """RGB photo and uint8 class ids (H, W), both at the photo's own size.
 
     Raises:
@@ -65,14 +65,14 @@ def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:
     except ImageError as error:
         raise UnusableError(str(error), _fault(error, Fault.UNREADABLE)) from error
     try:
-        labels = open_trimap(item.trimap)
+        labels = open_labels(item)
     except ImageError as error:
-        # A trimap that was read whole and refused for its values has no cause.
+        # Labels that were read whole and refused for their values have no cause.
         fault = Fault.VALUES if error.__cause__ is None else Fault.UNREADABLE
         raise UnusableError(str(error), _fault(error, fault)) from error
     if photo.size != labels.shape[::-1]:
         raise UnusableError(
-            f"{item.name}: photo of {photo.size}, trimap of {labels.shape[::-1]} (width, height)", Fault.SIZES
+            f"{item.name}: photo of {photo.size}, labels of {labels.shape[::-1]} (width, height)", Fault.SIZES
         )
     return photo, labels
 
@@ -81,8 +81,8 @@ def _fault(error: ImageError, otherwise: Fault) -> Fault:
     return Fault.MISSING if isinstance(error.__cause__, FileNotFoundError) else otherwise
 
 
-def decode(photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
-    """Read photos and trimaps at the model's size into memory; what cannot be used is left out and named.
+def decode(photos: Sequence[Sample], spec: InputSpec) -> Labelled:
+    """Read photos and labels at the model's size into memory; what cannot be used is left out and named.
 
     Raises:
         DatasetError: nothing usable is left.
