@@ -45,7 +45,7 @@ def test_splits(tmp_path: Path) -> None:
     [
         ("official", "train", "part 'train'"),
         ("random", "test", "split 'random'"),
-        ("official", "test", "the test part is missing"),
+        ("official", "test", "test part is missing"),
     ],
 )
 def test_no_split(split: str, part: str, message: str, tmp_path: Path) -> None:

@@ -145,17 +145,10 @@ def predefined(dataset: Dataset, part: str) -> tuple[str, ...]:
 
     What is called ``val`` is the test part where there is no other; ``trainval`` is then what is left.
     """
-    parts = dataset.parts
-    has_test = bool(parts.get("test"))
-    if part == "test":
-        return parts["test"] if has_test else parts.get("val", ())
-    if part == "val":
-        return parts.get("val", ()) if has_test else ()
-    if part == "train":
-        return parts.get("train", ())
-    if parts.get("trainval") and has_test:
-        return parts["trainval"]
-    return parts.get("train", ()) + (parts.get("val", ()) if has_test else ())
+    train, val, trainval, test = (dataset.parts.get(name, ()) for name in ("train", "val", "trainval", "test"))
+    if val and not test:
+        val, trainval, test = (), train, val
+    return {"train": train, "val": val, "trainval": trainval or train + val, "test": test}[part]
 
 
 def _official(dataset: Dataset, part: Part) -> list[Sample]:
