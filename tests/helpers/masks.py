@@ -59,7 +59,8 @@ def blocks(
     for _ in range(count):
         labels = np.empty((size, size), np.uint8)
         labels[:, : size // 2], labels[:, size // 2 :] = rng.choice(classes, 2, replace=False)
-        photo = np.stack([(labels * 97 + shift) % 256 for shift in (20, 90, 160)], axis=-1).astype(np.uint8)
+        colors = np.array([(20, 90, 160), (220, 60, 40), (60, 220, 90), (240, 230, 40)], np.uint8)
+        photo = colors[labels]
         if ignored:
             labels[:, size // 2 - 1] = 255
         pairs.append((photo, labels))
