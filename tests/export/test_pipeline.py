@@ -111,7 +111,7 @@ def test_an_unknown_split_is_refused(
 ) -> None:
     path = write_model(model, replace(spec, provenance=replace(spec.provenance, split=split)))
     with pytest.raises(
-        ExportError, match=rf"its spec names split '{split}': expected official, article or random:SEED"
+        ExportError, match=rf"its spec names split '{split}': expected official, article, random:SEED or fold:K/N"
     ):
         export_model(path, PhotoSource(data), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -215,7 +215,7 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
         (("--sizes", "0,160"), "'0,160', expected sizes up to 16384 pixels with commas between"),
         (("--sizes", "96,128"), "--sizes ends with 128, expected the model's --size, 160"),
         (("--sizes", "96,128,160", "--epochs", 2), "names 3 sizes for 2 epochs"),
-        (("--split", "random:x"), "expected official, article or random:SEED"),
+        (("--split", "random:x"), "expected official, article, random:SEED or fold:K/N"),
         (("--region-loss", "focal"), "'none', 'dice', 'lovasz'"),
         (("--ema", 1), "--ema"),
         (("--fit", "squeeze"), "'stretch', 'letterbox', 'crop'"),

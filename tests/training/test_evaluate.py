@@ -293,7 +293,7 @@ def test_a_model_that_names_an_unknown_split_is_exit_3(colours: Path, tmp_path: 
     spec = replace(_spec(), provenance=Provenance(split="random:x"))
     ended = unet_train("evaluate", write_colour_model(tmp_path / "odd.onnx", spec), "--data", colours)
     assert ended.code == 3
-    assert "odd.onnx: its spec names split 'random:x': expected official, article or random:SEED" in ended.err
+    assert "odd.onnx: its spec names split 'random:x': expected official, article, random:SEED or fold:K/N" in ended.err
 
 
 def test_a_random_split_is_measured_on_its_own_photos(colours: Path, tmp_path: Path) -> None:

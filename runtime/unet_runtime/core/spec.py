@@ -152,7 +152,7 @@ class ModelSpec:
         _check_one_of("output.activation", self.output.activation, get_args(Activation))
         _check_one_of("precision", self.precision, get_args(Precision))
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
-        _check_classes(self.classes)
+        check_classes(self.classes)
         _check_provenance(self.provenance)
 
     def __repr__(self) -> str:
@@ -307,7 +307,7 @@ def _check_grids(source: InputSpec, result: OutputSpec, channels: int) -> None:
     _check("output, height x width,", actual, bool(ok), expected)
 
 
-def _check_classes(classes: tuple[ClassSpec, ...]) -> None:
+def check_classes(classes: tuple[ClassSpec, ...]) -> None:
     known: set[str] = set()
     for index, entry in enumerate(classes):
         _check_text(f"classes[{index}].name", entry.name, 100)

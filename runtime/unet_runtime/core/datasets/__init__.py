@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +19,10 @@ from unet_runtime.core.datasets.base import (
     Options,
     Problem,
     Sample,
+    Value,
     evenly,
 )
+from unet_runtime.core.datasets.classes import class_file, parse_classes, read_class_file
 from unet_runtime.core.datasets.splits import PARTS, Part, check_split, read_split
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import ClassSpec, ModelSpec
@@ -36,6 +39,7 @@ __all__ = [
     "Part",
     "Problem",
     "Sample",
+    "Value",
     "check_split",
     "detect_layout",
     "evenly",
@@ -46,7 +50,7 @@ __all__ = [
     "read_split",
 ]
 
-_MODULES = ("oxford_pets",)
+_MODULES = ("oxford_pets", "cityscapes", "voc", "coco", "roboflow", "labelme", "folders")
 """In the order in which they are looked for: the more particular first."""
 
 AUTO = "auto"
@@ -75,48 +79,77 @@ def open_dataset(
     root: str | os.PathLike[str],
     *,
     layout: str = AUTO,
-    classes: Iterable[ClassSpec] = (),
-    ignore: Iterable[int] = (),
+    classes: str | os.PathLike[str] | Iterable[ClassSpec] = (),
+    ignore: Iterable[Value] = (),
 ) -> Dataset:
-    """Read what a dataset's folder holds; no photo and no labels are decoded.
+    """Read what a dataset's folder holds: photos, labels, classes and parts.
+
+    No photo is decoded, and masks only where nothing else tells their classes.
 
     Args:
         root: its folder.
         layout: name of its layout; ``auto``: found by looking.
-        classes: by class id, where the layout has none of its own or others are wanted.
-        ignore: values in masks that are no class, beside 255.
+        classes: a list of words (see ``parse_classes``), a class file, or classes by id; of a layout that names
+            classes, those that are wanted. Nothing: the class file in the folder, or what the layout and its masks say.
+        ignore: values or colours in masks that are no class, beside 255.
 
     Raises:
         SourceError: no such folder or layout, or lists and tables that cannot be read.
         MissingDependencyError: the layout needs a package that is not installed.
     """
     root = Path(root)
-    options = Options(classes=tuple(classes), ignore=frozenset(ignore))
     if not root.is_dir():
         raise SourceError(f"{root}: {'a file' if root.exists() else 'no such folder'}, expected a dataset's folder")
+    options = _options(root, classes, ignore)
+    chosen, why = _layout(root, layout)
+    dataset = chosen.read(root, options, why)
+    if not dataset.samples:
+        raise SourceError(f"{root}: no photo has labels, expected {chosen.expected}{_first(dataset.problems)}")
+    if options.classes and dataset.classes != options.classes:
+        return dataset.chosen(options)
+    return dataset
+
+
+def _options(root: Path, classes: str | os.PathLike[str] | Iterable[ClassSpec], ignore: Iterable[Value]) -> Options:
+    """What the user says about the classes, here or in a class file."""
+    options = Options()
+    file = class_file(root)
+    if isinstance(classes, (str, os.PathLike)):
+        named = Path(classes)
+        options = read_class_file(named) if named.suffix in (".yaml", ".yml", ".json") else parse_classes(str(classes))
+    elif listed := tuple(classes):
+        options = Options(classes=listed)
+    elif file is not None:
+        options = read_class_file(file)
+    return replace(options, ignore=options.ignore | frozenset(ignore))
+
+
+def _layout(root: Path, layout: str) -> tuple[Layout, str]:
+    """The layout that is named, or found by looking, and what shows it."""
     if layout == AUTO:
         found = detect_layout(root)
         if found is None:
-            raise SourceError(f"{root}: {_contents(root)}, expected one of the layouts {_expected()}")
-        return _with_samples(found[0].read(root, options, found[1]))
+            raise SourceError(f"{root}: {_contents(root)}{_inside(root)}, expected one of the layouts {_expected()}")
+        return found
     if layout not in layouts():
         raise SourceError(f"layout {layout!r}: expected {', '.join((AUTO, *layouts()))}")
     chosen = layouts()[layout]
     why = chosen.detect(root)
     if not why:
         raise SourceError(f"{root}: {_contents(root)}, expected the layout {layout} ({chosen.expected})")
-    return _with_samples(chosen.read(root, options, why))
-
-
-def _with_samples(dataset: Dataset) -> Dataset:
-    if not dataset.samples:
-        expected = layouts()[dataset.layout].expected
-        raise SourceError(f"{dataset.root}: no photo has labels, expected {expected}{_first(dataset.problems)}")
-    return dataset
+    return chosen, why
 
 
 def _first(problems: Sequence[Problem]) -> str:
     return f" ({len(problems)} problems; the first: {problems[0].kind}: {problems[0].name})" if problems else ""
+
+
+def _inside(root: Path) -> str:
+    """A folder inside that has a layout, as unpacked archives have."""
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and detect_layout(path):
+            return f" (a dataset is in {path.name}/: name that folder)"
+    return ""
 
 
 def open_for_model(root: str | os.PathLike[str], spec: ModelSpec) -> Dataset:
@@ -126,7 +159,10 @@ def open_for_model(root: str | os.PathLike[str], spec: ModelSpec) -> Dataset:
         SourceError: as ``open_dataset``; or it has other classes than the model.
         MissingDependencyError: as ``open_dataset``.
     """
-    return open_dataset(root).in_order_of(spec.classes)
+    dataset = open_dataset(root)
+    if not dataset.named and not set(dataset.class_names) <= set(spec.class_names):
+        dataset = open_dataset(root, classes=spec.classes)  # a model whose classes were named: by id
+    return dataset.in_order_of(spec.classes)
 
 
 def open_labels(sample: Sample) -> ClassIds:

@@ -17,10 +17,14 @@ from unet_runtime.core.errors import SourceError
 from unet_runtime.core.metrics import IGNORED
 from unet_runtime.core.spec import ClassSpec
 
-__all__ = ["IGNORED", "ClassIds", "Dataset", "Labels", "Layout", "Options", "Problem", "Sample", "evenly"]
+__all__ = ["IGNORED", "ClassIds", "Dataset", "Labels", "Layout", "Options", "Problem", "Sample", "Value", "evenly"]
 
 ClassIds = npt.NDArray[np.uint8]
 """(H, W): 0 to 254 are class ids, ``IGNORED`` (255) pixels that say nothing."""
+
+
+Value = int | tuple[int, int, int]
+"""What a mask has for a class: a number, or an RGB colour."""
 
 
 class Labels(Protocol):
@@ -66,9 +70,9 @@ class Options:
 
     classes: tuple[ClassSpec, ...] = ()
     """By class id; empty: those that the layout names or that its masks show."""
-    values: Mapping[int | tuple[int, int, int], int] = field(default_factory=dict)
+    values: Mapping[Value, int] = field(default_factory=dict)
     """Value or RGB colour in masks -> class id, where that is not the position."""
-    ignore: frozenset[int | tuple[int, int, int]] = frozenset()
+    ignore: frozenset[Value] = frozenset()
     """Values or RGB colours in masks that are no class, beside the layout's own."""
     unlabelled: str = ""
     """Class of pixels that nothing was drawn on, where labels are shapes; ``ignore``: none; empty: the background."""
@@ -92,11 +96,38 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     named: bool = True
     """Whether data or user named the classes; False: names were made of the masks' values."""
+    values: Mapping[Value, int] = field(default_factory=dict)
+    """Value or colour in masks -> class id, where the layout has no rule of its own."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names by class id."""
         return tuple(entry.name for entry in self.classes)
+
+    def chosen(self, options: Options) -> Dataset:
+        """This dataset with the classes that the user named, of those that it names itself, in their order.
+
+        The pixels of the others are unlabelled. Colours and roles are the user's.
+
+        Raises:
+            SourceError: a class that the dataset does not have.
+        """
+        wanted = [entry.name for entry in options.classes]
+        unknown = [entry.name for entry in options.classes if not self._has(entry)]
+        if unknown:
+            raise SourceError(
+                f"{self.root}: has no class {', '.join(unknown)}, its own are {', '.join(self.class_names)}: name some "
+                "of these"
+            )
+        rest = _unlabelled_id(options)
+        table = bytearray([IGNORED]) * 256
+        for index, name in enumerate(self.class_names):
+            table[index] = wanted.index(name) if name in wanted else rest
+        return self._with_table(options.classes, bytes(table))
+
+    def _has(self, entry: ClassSpec) -> bool:
+        # A background may be named for what the others leave.
+        return entry.name in self.class_names or entry.role == "background"
 
     def in_order_of(self, classes: Sequence[ClassSpec]) -> Dataset:
         """This dataset with a model's class ids: classes are matched by name.
@@ -107,7 +138,9 @@ class Dataset:
         names = [entry.name for entry in classes]
         if tuple(names) == self.class_names:
             return self
-        if set(names) != set(self.class_names):
+        # Where names were made of the values that masks show, one that these masks lack may be among the model's.
+        missing = set() if not self.named else set(names) - set(self.class_names)
+        if missing or not set(self.class_names) <= set(names):
             raise SourceError(
                 f"{self.root}: has the classes {', '.join(self.class_names)}, the model has {', '.join(names)}: "
                 "expected the same names, in any order"
@@ -115,10 +148,21 @@ class Dataset:
         table = bytearray([IGNORED]) * 256
         for index, name in enumerate(self.class_names):
             table[index] = names.index(name)
+        return self._with_table(classes, bytes(table))
+
+    def _with_table(self, classes: Sequence[ClassSpec], table: bytes) -> Dataset:
         samples = []
         for sample in self.samples:
-            samples.append(sample._replace(labels=_Reordered(sample.labels, bytes(table))))
+            samples.append(sample._replace(labels=_Reordered(sample.labels, table)))
         return replace(self, classes=tuple(classes), samples=tuple(samples))
+
+
+def _unlabelled_id(options: Options) -> int:
+    """Class id of unlabelled pixels: the class named for them, or the first background; else they say nothing."""
+    for index, entry in enumerate(options.classes):
+        if entry.name == options.unlabelled or (not options.unlabelled and entry.role == "background"):
+            return index
+    return IGNORED
 
 
 @dataclass(frozen=True)

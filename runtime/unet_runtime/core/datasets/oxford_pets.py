@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unet_runtime.core.datasets.base import ClassIds, Dataset, Layout, Options, Sample
+from unet_runtime.core.datasets.base import ClassIds, Dataset, Layout, Options, Sample, evenly
 from unet_runtime.core.errors import ImageError, SourceError
 from unet_runtime.core.spec import ClassSpec
 
@@ -26,6 +26,8 @@ CLASSES = (
 )
 
 LISTS = ("trainval", "test")
+
+_LOOKED_AT = 5  # trimaps, to tell the layout
 
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG")  # any of Pillow's decoders would run otherwise
 
@@ -55,7 +57,29 @@ class Trimap:
 
 
 def _detect(root: Path) -> str:
-    return "images/ and annotations/trimaps/" if (root / "images").is_dir() and _trimaps(root).is_dir() else ""
+    if not (root / "images").is_dir() or not _trimaps(root).is_dir() or not _are_trimaps(_trimaps(root)):
+        return ""
+    return "images/ and annotations/trimaps/, whose values are 1 to 3"
+
+
+def _are_trimaps(folder: Path) -> bool:
+    """Whether most of a few masks have no other values than trimaps do; true where none can be read."""
+    paths = sorted(path for path in folder.glob("*.png") if not path.name.startswith("._"))
+    votes = []
+    for path in evenly(paths, _LOOKED_AT):
+        try:
+            with Image.open(path, formats=("PNG",)) as image:
+                votes.append(_is_trimap(image))
+        except Exception:  # decoders raise anything; reading the trimap says why
+            continue
+    return not votes or 2 * sum(votes) >= len(votes)
+
+
+def _is_trimap(image: Image.Image) -> bool:
+    if image.mode not in ("L", "P"):
+        return False
+    histogram = image.histogram()
+    return not histogram[0] and not any(histogram[len(CLASSES) + 1 :])
 
 
 def _read(root: Path, options: Options, why: str) -> Dataset:
