@@ -6,7 +6,6 @@ import json
 import logging
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from click.core import ParameterSource
 
 from unet_runtime.cli import exits
 from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, verbosity
-from unet_runtime.core.datasets import Dataset, Value, splits
 from unet_runtime.core.errors import OK
 from unet_runtime.core.text import table
 from unet_training import __version__
@@ -25,7 +23,7 @@ from unet_training.cli.dataset import check, download
 from unet_training.cli.evaluate import evaluate
 from unet_training.cli.start import import_keras, print_result
 from unet_training.errors import TrainingInterruptedError
-from unet_training.recipes import PRESETS, Recipe
+from unet_training.recipes import PRESETS
 
 if TYPE_CHECKING:
     from unet_training.pipeline import Result
@@ -47,7 +45,7 @@ Examples:
   unet-train --weights old.keras --epochs 5       train a model on
   unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
 
-_PATHS = ("data", "output", "weights", "teacher", "encoder_weights", "class_weights", "classes")
+_PATHS = ("data", "output", "weights", "teacher", "encoder_weights", "class_weights")
 _WITHOUT_EFFECT = ("cache", "no_cache", "resume", "overwrite", "tensorboard", "json_file", "verbosity")
 """Parameters that change nothing about the model."""
 
@@ -68,12 +66,6 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         type=options.DataName(),
         metavar=f"PATH|{SYNTHETIC}",
         default=options.DEFAULT_DATA,
-    ),
-    *options.DATASET_OPTIONS,
-    click.option(
-        "--group-by",
-        metavar="REGEX",
-        help="Photos whose names share what this finds stay in one part, as 'video[0-9]+' keeps the frames of a video.",
     ),
     click.option(
         "--synthetic-count",
@@ -142,10 +134,6 @@ def command(
     synthetic_count: int,
     cache: Path | None,
     no_cache: bool,
-    layout: str,
-    classes: str,
-    ignore: tuple[Value, ...],
-    group_by: str | None,
     json_file: Path | None,
     verbosity: int | None,
     **settings: Any,
@@ -168,7 +156,6 @@ def command(
             raise click.UsageError(f"--crop is --fit crop, and --fit is {settings['fit']}: expected one of them")
         settings["fit"] = "crop"
     texts: dict[str, Any] = {name: settings.pop(name) or "" for name in _TEXTS}
-    split_given = settings["split"] is not None
     recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
     import_keras()
     from unet_training.build import input_spec
@@ -180,12 +167,9 @@ def command(
     for size in recipe.sizes or (recipe.size,):  # before the data is downloaded
         input_spec(recipe, size)
     try:
-        folder = _dataset(data, output, synthetic_count, others["seed"])
-        dataset = options.open_data(folder, layout, classes, ignore)
-        recipe = replace(recipe, split=_split(recipe, dataset, split_given, group_by))
         result = train(
             recipe,
-            dataset,
+            _dataset(data, output, synthetic_count, others["seed"]),
             output,
             cache=None if no_cache else PhotoCache(cache or output / "cache"),
             data_name=SYNTHETIC if synthetic else "",
@@ -222,17 +206,6 @@ def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
     logger.info("%d generated pictures in %s, %d of them for the test", count, folder, test)
     synthetic.ensure_dataset(folder, train=count - test, test=test, seed=seed)
     return folder
-
-
-def _split(recipe: Recipe, dataset: Dataset, is_given: bool, group_by: str | None) -> str:
-    """The split that the options name; where they name none and the data has no parts of its own, one that is drawn."""
-    split = recipe.split
-    if not is_given and split == splits.OFFICIAL and (group_by or not splits.predefined(dataset, "test")):
-        split = splits.drawn(dataset, group_by)
-        why = "--group-by draws the parts" if splits.predefined(dataset, "test") else "the data names no test part"
-        logger.info("%s: --split %s", why, split)
-        return split
-    return splits.grouped(split, group_by) if group_by else split
 
 
 def _recorded_command(context: click.Context) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -12,7 +11,6 @@ import click
 from click.core import ParameterSource
 
 from unet_runtime.cli.shared import PATH, PathName, Real, option_group
-from unet_runtime.core import datasets
 from unet_runtime.core.datasets import check_split
 from unet_runtime.core.errors import SourceError
 from unet_training.encoder_weights import NONE, PUBLISHED
@@ -33,7 +31,6 @@ SEED = click.IntRange(0, 2**32 - 1)
 _MAX_SIZE = 16_384  # pixels
 _MAX_DIGITS = 10
 _MAX_WORDS = 500
-_COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 _MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
 """Largest values of whole numbers; of all others 1,000,000."""
 
@@ -59,6 +56,11 @@ def data_option(help_text: str, **settings: Any) -> Decorator[Any]:
     return click.option("--data", help=help_text, envvar="PETS_DIR", show_envvar=True, **settings)
 
 
+def output_option(default: str, content: str) -> Decorator[Any]:
+    """``--output``, a folder of ``content``."""
+    return click.option("-o", "--output", type=FOLDER, default=Path(default), help=f"Folder of {content}.")
+
+
 class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A folder's name, or a word; not the empty one."""
 
@@ -67,76 +69,6 @@ class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         PATH.convert(value, param, ctx)
         return str(value)
-
-
-class _Layout(click.ParamType):  # type: ignore[type-arg]
-    """Name of a layout."""
-
-    name = "layout"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "NAME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        known = (datasets.AUTO, *datasets.layouts())  # not at once: each is a module
-        if value not in known:
-            self.fail(f"{value!r}, expected {', '.join(known)}", param, ctx)
-        return str(value)
-
-
-class _Value(click.ParamType):  # type: ignore[type-arg]
-    """A value in masks, or an RGB colour."""
-
-    name = "value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datasets.Value:
-        found = _COLOUR.fullmatch(str(value))
-        if found:
-            return int(found[1], 16), int(found[2], 16), int(found[3], 16)
-        if not str(value).isdecimal() or len(str(value)) >= _MAX_DIGITS:
-            self.fail(f"{value!r}, expected a value as 255, or a colour as #e0e0c0", param, ctx)
-        return int(value)
-
-
-DATASET_OPTIONS: tuple[Decorator[Any], ...] = (
-    click.option(
-        "--layout",
-        type=_Layout(),
-        default=datasets.AUTO,
-        help="How the folder is laid out, where looking finds something else.",
-    ),
-    click.option(
-        "--classes",
-        type=DataName(),
-        metavar="LIST|FILE",
-        default="",
-        help="Classes by id, as background,cat,dog:foreground, or a file as classes.yaml  [default: the data's own]",
-    ),
-    click.option(
-        "--ignore",
-        type=_Value(),
-        multiple=True,
-        metavar="VALUE",
-        help="Value or colour in masks that is no class, beside 255; may be repeated.",
-    ),
-)
-"""What a user says of a dataset beside its folder, for ``open_data``."""
-
-
-def open_data(
-    data: Path, layout: str = datasets.AUTO, classes: str = "", ignore: Sequence[datasets.Value] = ()
-) -> datasets.Dataset:
-    """The dataset that the options name.
-
-    Raises:
-        SourceError, MissingDependencyError: as ``open_dataset``.
-    """
-    return datasets.open_dataset(data, layout=layout, classes=classes or (), ignore=ignore)
-
-
-def output_option(default: str, content: str) -> Decorator[Any]:
-    """``--output``, a folder of ``content``."""
-    return click.option("-o", "--output", type=FOLDER, default=Path(default), help=f"Folder of {content}.")
 
 
 class ModelName(click.ParamType):  # type: ignore[type-arg]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import pooch
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets import Dataset, Sample, read_split, splits
+from unet_runtime.core.datasets import Dataset, Sample, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
@@ -95,7 +95,7 @@ def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> S
         dataset: as ``open_dataset`` reads it.
         split: as ``unet_runtime.core.datasets.read_split``. Of ``article``, the 1,000 photos held out are
             validation and test, as in the article.
-        validation: photos to take from trainval, at most a quarter of it, where the data has no part for it.
+        validation: photos to take from trainval, at most a quarter of it.
         seed: chooses them; whatever it is, the test photos are those of the split.
 
     Raises:
@@ -113,39 +113,17 @@ def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> S
         )
     if split == "article":
         return Split(trainval, test, test)
-    chosen = _validation_names(dataset, split, trainval, validation, seed)
-    result = Split([], [], test)
-    for photo in trainval:
-        (result.validation if photo.name in chosen else result.train).append(photo)
-    if not result.train or not result.validation:
+    if len(trainval) < 2:
         raise DatasetError(
-            f"{dataset.root}: {len(result.train)} photos to train on and {len(result.validation)} to choose the best "
-            f"epoch, of {len(trainval)} in the training part of the {split} split, expected one of each at least: add "
-            "photos, or take another --split"
+            f"{dataset.root}: 1 photo in the training part of the {split} split, expected at least 2: one to train on, "
+            "one to choose the best epoch"
         )
-    return result
-
-
-def _validation_names(
-    dataset: Dataset, split: str, trainval: Sequence[Sample], validation: int, seed: int
-) -> Collection[str]:
-    """Names of the photos that choose the checkpoint: those that the data itself keeps for it, or else drawn ones, at
-    most a quarter; photos of one group stay together."""
-    parsed = splits.parse_split(split)
-    if parsed.base == splits.OFFICIAL and (own := splits.predefined(dataset, "val")):
-        return set(own)
     count = min(validation, max(1, len(trainval) // 4))
-    random = np.random.default_rng(seed)
-    if parsed.group_by is None:
-        return {trainval[index].name for index in random.choice(len(trainval), count, replace=False).tolist()}
-    groups: dict[str, list[str]] = {}
-    for photo in trainval:
-        groups.setdefault(splits.group_of(photo.name, parsed.group_by), []).append(photo.name)
-    chosen: list[str] = []
-    for index in random.permutation(len(groups))[:-1]:  # one group has to train
-        if len(chosen) < count:
-            chosen += list(groups.values())[index]
-    return chosen
+    chosen = set(np.random.default_rng(seed).choice(len(trainval), count, replace=False).tolist())
+    result = Split([], [], test)
+    for index, photo in enumerate(trainval):
+        (result.validation if index in chosen else result.train).append(photo)
+    return result
 
 
 def load(

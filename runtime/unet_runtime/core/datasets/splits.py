@@ -38,9 +38,6 @@ RANDOM_ONE_IN = 5
 
 _GROUP = " by "
 
-_LEAST, _MOST, _TRIES = 0.1, 0.4, 100
-"""Of ``drawn``: shares of the photos that may be its test part, and how many seeds are tried."""
-
 # One spelling for each seed and each fold: equal splits should have equal names.
 _RANDOM = re.compile(r"random:(0|[1-9][0-9]*)", re.ASCII)
 _FOLD = re.compile(r"fold:([1-9][0-9]{0,3})/([1-9][0-9]{0,3})", re.ASCII)
@@ -94,26 +91,6 @@ def grouped(split: str, pattern: str) -> str:
         SourceError: no such split, one whose parts are given, or no pattern of a group.
     """
     return check_split(f"{split}{_GROUP}{pattern}")
-
-
-def drawn(dataset: Dataset, pattern: str | None = None) -> str:
-    """Name of a split for a dataset that names no parts: the first ``random:SEED`` whose test part is neither tiny nor
-    most of it, as may happen to a few photos by chance.
-
-    Raises:
-        SourceError: as ``grouped``; or there is none.
-    """
-    for seed in range(1, _TRIES):
-        base = f"random:{seed}"
-        split = grouped(base, pattern) if pattern else base
-        group_by = parse_split(split).group_by
-        tested = [item for item in dataset.samples if _drawn_part(base, group_of(item.name, group_by)) == "test"]
-        if _LEAST <= len(tested) / max(1, len(dataset.samples)) <= _MOST:
-            return split
-    raise SourceError(
-        f"{dataset.root}: {len(dataset.samples)} photos with labels, expected enough for a training part and a test "
-        "part (of groups, where --group-by is given): add photos, or name the parts in train.txt and test.txt"
-    )
 
 
 def group_of(name: str, group_by: re.Pattern[str] | None) -> str:
