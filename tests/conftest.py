@@ -98,6 +98,12 @@ def _signals_as_before() -> Iterator[None]:
     exits._received.clear()
 
 
+@pytest.fixture(autouse=True)
+def _no_pets_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands' default must not depend on who runs the tests."""
+    monkeypatch.delenv("PETS_DIR", raising=False)
+
+
 @pytest.fixture(scope="session")
 def pets_dir() -> Path:
     """Oxford-IIIT Pet, as PETS_DIR names it."""

@@ -66,7 +66,7 @@ def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) ->
         listed = path / "assets.extra" / "SHA256SUMS" if path.is_dir() else path
         assert entry["sha256"] == hashlib.sha256(listed.read_bytes()).hexdigest()
         assert entry["failures"] == []
-        assert set(entry["tolerances"]) == {"max_abs", "agreement", "iou_drop", "border_drop"}
+        assert set(entry["tolerances"]) == {"max_abs", "agreement", "iou_drop", "class_drop"}
     graph = report["artifacts"][1]
     assert graph["tolerances"]["max_abs"] == 1e-5
     engines = {(entry["backend"], entry["device"]): entry for entry in graph["engines"]}

@@ -88,7 +88,8 @@ def result(trained: Trained, pictures: Path) -> Result:
     spec = read_artifact(trained.output / "model.keras").spec
     photos = load(read_split(open_dataset(pictures), "official", "test"), spec.input)
     names = [
-        f"{breed}_{index}" for index, breed in enumerate(["pug", "pug", "pug", "beagle", "beagle", "a_b", "a_b", "pug"])
+        f"{breed}_{index}"
+        for index, breed in enumerate(["pug", "pug", "pug", "beagle", "beagle", "shiba_inu", "shiba_inu", "pug"])
     ]
     history = {
         "loss": [5.0, 4.0],
@@ -331,7 +332,7 @@ def test_metrics_in_memory_are_those_from_files(result: Result, pictures: Path) 
     assert (memory.confusion, memory.calibration_error) == (files.confusion, files.calibration_error)
     assert memory.overall.boundary_f1 == files.overall.boundary_f1
     assert math.isnan(memory.overall.own_size_mean_iou)
-    assert {name: group.photos for name, group in memory.breeds.items()} == {"a_b": 2, "beagle": 2, "pug": 4}
+    assert {name: group.photos for name, group in memory.breeds.items()} == {"beagle": 2, "pug": 4, "shiba_inu": 2}
 
 
 # --- files and endings -----------------------------------------------------------------------------

@@ -42,6 +42,8 @@ photo_options = option_group(
     click.option(
         "--data",
         type=FOLDER,
+        envvar="PETS_DIR",
+        show_envvar=True,
         help="Dataset in Oxford-IIIT Pet's layout: its trainval part is for calibration, its test part for the proof.",
     ),
     click.option(

@@ -15,7 +15,19 @@ from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
 
 _HEADER = (
-    *("artifact", "engine", "MB", "ms", "max|dp|", "99.9 %", "agreement %", "mean IoU", "change", "border"),
+    *(
+        "artifact",
+        "engine",
+        "MB",
+        "ms",
+        "max|dp|",
+        "99.9 %",
+        "agreement %",
+        "mean IoU",
+        "change",
+        "worst class",
+        "change",
+    ),
     "verdict",
 )
 
@@ -51,6 +63,15 @@ class Report:
         return bool(self.results) and not self.failed
 
     @property
+    def absent(self) -> list[str]:
+        """Classes that no held-out photo's ground truth has; empty without ground truth."""
+        for result in self.results:
+            for entry in result.checked:
+                pixels = entry.metrics.pixels if entry.metrics else {}
+                return [name for name in self.spec.class_names if name not in pixels] if pixels else []
+        return []
+
+    @property
     def has_truth(self) -> bool:
         """True if all held-out photos have labels."""
         return bool(self.photos.parity) and all(map(attrgetter("labels"), self.photos.parity))
@@ -75,11 +96,11 @@ def _row(result: ParityResult, entry: EngineResult) -> tuple[str, ...]:
     cells = [result.path.name, entry.engine, f"{result.size / 1e6:.2f}", _number(entry.milliseconds, ".1f")]
     metrics = entry.metrics
     if metrics is None:
-        cells += [""] * 6
+        cells += [""] * 7
     else:
         cells += [f"{metrics.max_abs:.1e}", f"{metrics.p999_abs:.1e}", f"{metrics.agreement:.3%}".rstrip("%")]
         cells += [_number(metrics.mean_iou, ".4f"), _number(metrics.iou_change, "+.3f")]
-        cells.append(_number(metrics.border_change, "+.3f"))
+        cells += [metrics.worst_class, _number(metrics.worst_change, "+.3f")]
     return (*cells, entry.verdict)
 
 
@@ -118,11 +139,10 @@ def _artifact(result: ParityResult) -> dict[str, Any]:
 
 def _engine(entry: EngineResult) -> dict[str, Any]:
     metrics = entry.metrics
-    measured: dict[str, float | None] = {}
+    measured: dict[str, Any] = {}
     smallest = None
     if metrics is not None:
-        changes = {"iou_change": metrics.iou_change, "border_change": metrics.border_change}
-        measured = _finite({**metrics._asdict(), **changes})
+        measured = _figures(metrics)
         smallest = _finite(asdict(smallest_gate(metrics)))
     return {
         "backend": entry.backend,
@@ -137,5 +157,17 @@ def _engine(entry: EngineResult) -> dict[str, Any]:
     }
 
 
-def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+def _figures(metrics: Metrics) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name, value in metrics._asdict().items():
+        figures[name] = _finite(value) if isinstance(value, dict) else value
+    for name in ("keras_mean_iou", "reference_mean_iou", "mean_iou", "iou_change", "worst_change"):
+        figures[name] = getattr(metrics, name)
+    return _finite(figures) | {"worst_class": metrics.worst_class}
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None in place of NaN and infinity, which JSON has not."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -17,7 +17,7 @@ from unet_runtime.bench.plan import Combination, thread_count
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import BackendError
-from unet_runtime.core.metrics import iou
+from unet_runtime.core.metrics import iou, mean_iou
 
 logger = logging.getLogger(__name__)
 
@@ -181,10 +181,7 @@ def add_accuracy(row: Row, samples: Sequence[Sample]) -> Row:
     if not matrix.any():
         problem = f"accuracy: none of {len(samples)} photos can be used; the first: {problems[0]}"
         return replace(row, error=problem)
-    present = np.flatnonzero(matrix.sum(axis=1))
     values = iou(matrix)
     names = row.combination.model.spec.class_names
-    by_class = {names[index]: float(values[index]) for index in present}
-    return replace(
-        row, accuracy=Accuracy(len(samples) - len(problems), float(values[present].mean()), by_class, problems)
-    )
+    by_class = {names[index]: float(values[index]) for index in np.flatnonzero(~np.isnan(values))}
+    return replace(row, accuracy=Accuracy(len(samples) - len(problems), mean_iou(values), by_class, problems))

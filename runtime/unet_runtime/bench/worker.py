@@ -76,8 +76,9 @@ def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[
     Returns:
         Pixel counts (row: true class, column: predicted class), and a line for each photo that cannot be read.
     """
-    from unet_runtime.core.geometry import model_labels
+    from unet_runtime.core.geometry import model_input, model_labels
     from unet_runtime.core.metrics import confusion
+    from unet_runtime.core.photo import open_photo
 
     spec = segmenter.spec
     classes = len(spec.classes)
@@ -86,11 +87,11 @@ def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[
     for sample in samples:
         try:
             truth = model_labels(sample.labels.read(), spec.input)[spec.input.valid]
-            prepared = segmenter.prepare(sample.photo)
+            images = model_input(open_photo(sample.photo), spec.input)
         except ImageError as error:
             problems.append(str(error))
             continue
-        predicted = segmenter.infer(prepared.images)[0].argmax(axis=-1).astype(np.uint8)
+        predicted = segmenter.infer(images)[0].argmax(axis=-1).astype(np.uint8)
         total += confusion([truth], [predicted], classes)
     return total.tolist(), problems
 

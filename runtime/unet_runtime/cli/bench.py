@@ -113,6 +113,8 @@ def _number(text: str) -> int:
     click.option(
         "--data",
         type=PATH,
+        envvar="PETS_DIR",
+        show_envvar=True,
         help="Dataset in Oxford-IIIT Pet's layout: accuracy on the test part of each model's own split.",
     ),
     click.option(

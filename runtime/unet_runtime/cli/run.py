@@ -104,10 +104,14 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     @classmethod
     def of(cls, given: dict[str, Any], files: Sequence[PhotoFile], segmenter: Segmenter) -> Settings:
         """Read them from the command's parameters, and the photo from standard input where it is named."""
+        tile = given["tile"]
+        if tile is None and segmenter.spec.input.fit == "crop":
+            tile = options.OVERLAP
+            logger.info("%s saw parts of photos at their own scale: photos are covered with tiles", segmenter.spec.name)
         metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
-            stamp=stamp(segmenter.spec.to_json(), tile=given["tile"], contours=given["contours"]),
+            stamp=stamp(segmenter.spec.to_json(), tile=tile, contours=given["contours"]),
         )
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
@@ -116,7 +120,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
             given["output"],
             given["kinds"] or ("overlay",),
             given["max_pixels"] or None,
-            given["tile"],
+            tile,
             metadata,
             _places(given, files),
             stdin,

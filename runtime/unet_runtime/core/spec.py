@@ -33,7 +33,7 @@ MAX_VALUES = 1 << 28
 MAX_TEXT = 1000
 """Characters of a name, at most; twenty times as many of the command and the data that provenance records."""
 
-Fit = Literal["stretch", "letterbox"]
+Fit = Literal["stretch", "letterbox", "crop"]
 Resample = Literal["bilinear"]
 Activation = Literal["softmax", "sigmoid"]
 Role = Literal["foreground", "background", "neutral"]
@@ -53,7 +53,9 @@ class InputSpec:
     width: int
     """Pixels."""
     fit: Fit = "stretch"
-    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black."""
+    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black;
+    ``crop`` is for a model that saw parts of photos at their own scale, which belongs in tiles (``core/tiling.py``): a
+    photo that it sees whole is letterboxed, but not enlarged."""
     resample: Resample = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
     margin: int = 0

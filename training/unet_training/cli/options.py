@@ -14,6 +14,7 @@ from unet_runtime.cli.shared import PATH, PathName, Real, option_group
 from unet_runtime.core.datasets import check_split
 from unet_runtime.core.errors import SourceError
 from unet_training.encoder_weights import NONE, PUBLISHED
+from unet_training.identity import NAME
 from unet_training.models import ARCHITECTURES
 from unet_training.recipes import PRESETS, Recipe
 
@@ -29,6 +30,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 _MAX_SIZE = 16_384  # pixels
 _MAX_DIGITS = 10
+_MAX_WORDS = 500
 _MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
 """Largest values of whole numbers; of all others 1,000,000."""
 
@@ -67,6 +69,36 @@ class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         PATH.convert(value, param, ctx)
         return str(value)
+
+
+class ModelName(click.ParamType):  # type: ignore[type-arg]
+    """A model's name, which the names of exported files begin with."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not NAME.fullmatch(str(value)):
+            self.fail(f"{value!r}, expected up to 100 letters, digits and . + - _, as welds-edge", param, ctx)
+        return str(value)
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """A line of text."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip() or not text.isprintable() or len(text) > _MAX_WORDS:
+            self.fail(f"{text!r}, expected a line of up to {_MAX_WORDS} letters, as 'CC BY 4.0'", param, ctx)
+        return text
+
+
+class _ClassWeights(DataName):
+    """A file's name, or a word."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "none|balanced|FILE"
 
 
 class _Sizes(click.ParamType):  # type: ignore[type-arg]
@@ -108,6 +140,7 @@ _KINDS: dict[str, Any] = {
     "split": _Split(),
     "sizes": _Sizes(),
     "encoder_weights": _EncoderWeights(),
+    "class_weights": _ClassWeights(),
 }
 """Types of the fields whose annotation does not say which values there are."""
 

@@ -28,6 +28,7 @@ from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import replacing
 from unet_runtime.core.spec import InputSpec
+from unet_training.data.crops import Crops
 from unet_training.data.pairs import Labelled, decode
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class PhotoCache:
 
     folder: Path
 
-    def load(self, photos: Sequence[Sample], spec: InputSpec) -> Labelled:
+    def load(self, photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None) -> Labelled:
         """Decode as ``pairs.decode`` does, or map from the disk what an earlier call has kept there, undamaged.
 
         Where nothing can be written, as on a full disk, the photos stay in memory.
@@ -53,11 +54,11 @@ class PhotoCache:
         Raises:
             DatasetError: as ``pairs.decode``.
         """
-        entry = self.folder / f"{key(photos, spec)}.photos"
+        entry = self.folder / f"{key(photos, spec, crops)}.photos"
         found = _read(entry, spec)
         if found is not None:
             return found
-        data = decode(photos, spec)
+        data = decode(photos, spec, crops)
         try:
             _remove_leftovers(self.folder)
             _save(data, entry)
@@ -71,13 +72,14 @@ class PhotoCache:
         return _read(entry, spec) or data  # the owner may have removed it meanwhile
 
 
-def key(photos: Sequence[Sample], spec: InputSpec) -> str:
+def key(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None) -> str:
     """32 hexadecimal digits: a digest of the files, by name, size and time of change, and of the settings."""
     content = {
         "format": FORMAT,
         "runtime": unet_runtime.__version__,
         "pillow": PIL.__version__,
         "input": asdict(spec),
+        "crops": None if crops is None else asdict(crops),
         "photos": [_state(item) for item in photos],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

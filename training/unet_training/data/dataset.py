@@ -21,6 +21,7 @@ from unet_runtime.core.datasets import Dataset, Sample, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
+from unet_training.data.crops import Crops
 from unet_training.data.outlines import OutlineWeights
 from unet_training.data.pairs import Labelled, decode, without_margin
 from unet_training.errors import DatasetError
@@ -112,7 +113,12 @@ def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> S
         )
     if split == "article":
         return Split(trainval, test, test)
-    count = min(validation, len(trainval) // 4)
+    if len(trainval) < 2:
+        raise DatasetError(
+            f"{dataset.root}: 1 photo in the training part of the {split} split, expected at least 2: one to train on, "
+            "one to choose the best epoch"
+        )
+    count = min(validation, max(1, len(trainval) // 4))
     chosen = set(np.random.default_rng(seed).choice(len(trainval), count, replace=False).tolist())
     result = Split([], [], test)
     for index, photo in enumerate(trainval):
@@ -120,9 +126,11 @@ def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> S
     return result
 
 
-def load(photos: Sequence[Sample], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
+def load(
+    photos: Sequence[Sample], spec: InputSpec, cache: PhotoCache | None = None, crops: Crops | None = None
+) -> Labelled:
     """``pairs.decode``, but what an earlier call has left in ``cache`` is not decoded again."""
-    return decode(photos, spec) if cache is None else cache.load(photos, spec)
+    return decode(photos, spec, crops) if cache is None else cache.load(photos, spec, crops)
 
 
 class Batches(keras.utils.PyDataset):

@@ -17,8 +17,12 @@ from unet_runtime.core.datasets import Sample, open_labels
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
-from unet_runtime.core.spec import InputSpec
+from unet_runtime.core.spec import ClassSpec, InputSpec
+from unet_training.data.crops import Crops, cut
 from unet_training.errors import DatasetError, Fault, UnusableError
+
+_NO_TRUTH = (255, 255, 255)
+"""Colour of pixels without a class."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,13 @@ def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
     return pictures[:, margin : height - margin, margin : width - margin]
 
 
+def class_colors(classes: Sequence[ClassSpec]) -> np.ndarray:
+    """uint8 (256, 3): RGB by class id; ``_NO_TRUTH`` for all that is no class, ``IGNORED`` included."""
+    colors = np.full((256, 3), _NO_TRUTH, np.uint8)
+    colors[: len(classes)] = [entry.color for entry in classes]
+    return colors
+
+
 def open_pair(item: Sample) -> tuple[Image.Image, np.ndarray]:
     """RGB photo and uint8 class ids (H, W), both at the photo's own size.
 
@@ -81,30 +92,55 @@ def _fault(error: ImageError, otherwise: Fault) -> Fault:
     return Fault.MISSING if isinstance(error.__cause__, FileNotFoundError) else otherwise
 
 
-def decode(photos: Sequence[Sample], spec: InputSpec) -> Labelled:
+def decode(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None) -> Labelled:
     """Read photos and labels at the model's size into memory; what cannot be used is left out and named.
+
+    Args:
+        photos: samples of a dataset.
+        spec: of the model's input.
+        crops: which parts of each photo are taken, each named ``PHOTO@LEFT,TOP``; None: whole photos, fitted as
+            ``spec`` says.
 
     Raises:
         DatasetError: nothing usable is left.
     """
-    images = np.empty((len(photos), spec.height, spec.width, 3), np.uint8)
-    masks = np.empty((len(photos), spec.height, spec.width), np.uint8)
+    each = 1 if crops is None else crops.count
+    # Those of photos that give fewer, or none, stay untouched, and take no memory.
+    images = np.empty((len(photos) * each, spec.height, spec.width, 3), np.uint8)
+    masks = np.empty((len(photos) * each, spec.height, spec.width), np.uint8)
 
-    def decode_one(index: int) -> str:
+    def decode_one(index: int) -> tuple[list[str], str]:
+        """Names of the pictures made of a photo; why there are none."""
+        item = photos[index]
         try:
-            photo, labels = open_pair(photos[index])
+            photo, labels = open_pair(item)
         except UnusableError as error:
-            return str(error)
-        images[index] = model_input(photo, spec)[0]
-        masks[index] = model_labels(labels, spec)
-        return ""
+            return [], str(error)
+        parts = [(item.name, photo, labels)] if crops is None else _parts(item.name, photo, labels, crops, spec)
+        for place, (_, part, part_labels) in enumerate(parts, start=index * each):
+            images[place] = model_input(part, spec)[0]
+            masks[place] = model_labels(part_labels, spec)
+        return [name for name, _, _ in parts], ""
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         results = list(pool.map(decode_one, range(len(photos))))
-    problems = list(filter(None, results))
-    good = [index for index, problem in enumerate(results) if not problem]
+    problems = [problem for _, problem in results if problem]
+    names: list[str] = []
+    good: list[int] = []
+    for index, (found, _) in enumerate(results):
+        names += found
+        good += range(index * each, index * each + len(found))
     if not good:
         raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0] if problems else '-'}")
-    if problems:
+    if len(good) < len(images):
         images, masks = images[good], masks[good]
-    return Labelled([photos[index].name for index in good], images, masks, problems, spec.margin)
+    return Labelled(names, images, masks, problems, spec.margin)
+
+
+def _parts(
+    name: str, photo: Image.Image, labels: np.ndarray, crops: Crops, spec: InputSpec
+) -> list[tuple[str, Image.Image, np.ndarray]]:
+    parts = []
+    for box in crops.boxes(name, labels, spec):
+        parts.append((f"{name}@{box.left},{box.top}", *cut(photo, labels, box)))
+    return parts
