@@ -70,7 +70,7 @@ FLOORS = {
         ("build",),
         ("fit",),
         ("pipeline", "evaluate"),
-        ("report", "compare"),
+        ("report", "compare", "check"),
         ("cli",),
     ),
 }
