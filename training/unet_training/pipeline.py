@@ -18,7 +18,8 @@ import keras
 import numpy as np
 
 from unet_runtime.core.artifact import read_artifact, write_keras
-from unet_runtime.core.datasets import Dataset, open_dataset
+from unet_runtime.core.datasets import AUTO, RECORD, Dataset, automatic_split, open_dataset
+from unet_runtime.core.datasets.classes import as_content
 from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
@@ -144,14 +145,15 @@ def train(
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
     dataset = data if isinstance(data, Dataset) else open_dataset(data)
     identity = identify(dataset, recipe, name=name, license=license, data_license=data_license, data_name=data_name)
-    recipe = replace(recipe, name=identity.name)
+    split = automatic_split(dataset) if recipe.split == AUTO else recipe.split
+    recipe = replace(recipe, name=identity.name, split=split)
     classes = dataset.classes
     if "teacher" in pretrained:
         build.check_teacher(pretrained["teacher"], classes)
     devices = choose_devices(distribute)
     photos = _read_photos(recipe, dataset, seed, devices, cache)
     weights_of_classes = _class_weights(recipe, photos)
-    settings = _settings(recipe, pretrained, dict(zip(dataset.class_names, weights_of_classes, strict=True)))
+    settings = _settings(recipe, dataset, pretrained, dict(zip(dataset.class_names, weights_of_classes, strict=True)))
     with data_parallel(devices):
         model = _initial_model(recipe, pretrained, encoder, photos, weights_of_classes)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
@@ -227,10 +229,12 @@ def _class_weights(recipe: Recipe, photos: _Photos) -> tuple[float, ...]:
 
 
 def _settings(
-    recipe: Recipe, models: Mapping[str, build.Pretrained], class_weights: Mapping[str, float]
+    recipe: Recipe, dataset: Dataset, models: Mapping[str, build.Pretrained], class_weights: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The recipe and the pretrained models, by name and digest."""
+    """The recipe, what was said about the labels, and the pretrained models, by name and digest."""
     settings = asdict(recipe)
+    if dataset.options.classes or dataset.options.ignore:
+        settings[RECORD] = as_content(dataset.options)
     if recipe.class_weights != EQUAL:
         settings["class_weights"] = dict(class_weights)
     for use, pretrained in models.items():
@@ -254,6 +258,8 @@ class _Photos:
 
 def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str], cache: PhotoCache | None) -> _Photos:
     inputs = [build.input_spec(recipe, size) for size in recipe.sizes]
+    for line in data.problem_lines():
+        logger.warning(line)
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
     _warn_of_few(len(split.train), len(split.validation), len(split.test))

@@ -52,6 +52,9 @@ _WITHOUT_EFFECT = ("cache", "no_cache", "resume", "overwrite", "tensorboard", "j
 _OTHERS = ("weights", "teacher", "seed", "resume", "overwrite", "distribute", "tensorboard")
 """Parameters that go to the training as they are."""
 
+_LABELS = ("layout", "classes", "ignore")
+"""Parameters that say how the data is read."""
+
 _TEXTS = ("name", "license", "data_license")
 
 _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
@@ -74,6 +77,13 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
     click.option(
+        "--group-by",
+        type=options.DataName(),
+        metavar="REGEX",
+        help="Keep photos together in which this finds the same part of the name: frames of a video, a patient's "
+        "slices. With --split random:SEED or fold:K/N.",
+    ),
+    click.option(
         "--crop", is_flag=True, help="Short for --fit crop: large photos of small things, later run in tiles."
     ),
     click.option(
@@ -83,6 +93,7 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     ),
     click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none."),
 )
+@options.dataset_options
 @option_group(
     "Training",
     click.option(
@@ -156,7 +167,10 @@ def command(
             raise click.UsageError(f"--crop is --fit crop, and --fit is {settings['fit']}: expected one of them")
         settings["fit"] = "crop"
     texts: dict[str, Any] = {name: settings.pop(name) or "" for name in _TEXTS}
+    labels: dict[str, Any] = {name: settings.pop(name) for name in _LABELS}
+    group_by = settings.pop("group_by")
     recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
+    recipe = options.with_groups(recipe, group_by)
     import_keras()
     from unet_training.build import input_spec
     from unet_training.data.cache import PhotoCache
@@ -169,7 +183,7 @@ def command(
     try:
         result = train(
             recipe,
-            _dataset(data, output, synthetic_count, others["seed"]),
+            options.read_dataset(_folder(data, output, synthetic_count, others["seed"]), **labels),
             output,
             cache=None if no_cache else PhotoCache(cache or output / "cache"),
             data_name=SYNTHETIC if synthetic else "",
@@ -192,7 +206,7 @@ for subcommand in (download, check, evaluate, compare):
     command.add_command(subcommand)
 
 
-def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
+def _folder(data: str, output: Path, count: int, seed: int) -> Path:
     """The folder of photos, drawn where that has not been done yet; the default one is downloaded, and no other: its
     name may be a slip of the fingers."""
     from unet_training.data import dataset, synthetic

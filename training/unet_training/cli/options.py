@@ -11,7 +11,9 @@ import click
 from click.core import ParameterSource
 
 from unet_runtime.cli.shared import PATH, PathName, Real, option_group
-from unet_runtime.core.datasets import check_split
+from unet_runtime.core.datasets import AUTO, Dataset, check_split, grouped, layouts, open_dataset
+from unet_runtime.core.datasets.classes import parse_values
+from unet_runtime.core.datasets.splits import AUTOMATIC
 from unet_runtime.core.errors import SourceError
 from unet_training.encoder_weights import NONE, PUBLISHED
 from unet_training.identity import NAME
@@ -51,7 +53,7 @@ json_option: Decorator[Any] = click.option(
 
 
 def data_option(help_text: str, **settings: Any) -> Decorator[Any]:
-    """``--data``, a folder in Oxford-IIIT Pet's layout."""
+    """``--data``, a dataset's folder."""
     settings.setdefault("type", FOLDER)
     return click.option("--data", help=help_text, envvar="PETS_DIR", show_envvar=True, **settings)
 
@@ -101,6 +103,40 @@ class _ClassWeights(DataName):
         return "none|balanced|FILE"
 
 
+class _MaskValues(click.ParamType):  # type: ignore[type-arg]
+    """Values or colours in masks: ``0,254`` or ``#ffffff``."""
+
+    name = "V,V,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_values(str(value))
+        except SourceError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+dataset_options: Decorator[Any] = option_group(
+    "Labels",
+    click.option(
+        "--layout", type=click.Choice((AUTO, *layouts())), default=AUTO, help="How the data lies on disk; auto: looks."
+    ),
+    click.option(
+        "--classes",
+        type=DataName(),
+        metavar="NAME,NAME,...|FILE",
+        help="Classes by id, where need be with value or colour in masks, as cat:3 or cat:#800000, and role; or a "
+        "file  [default: classes.yaml in the data, or what the data says]",
+    ),
+    click.option("--ignore", type=_MaskValues(), help="Values or colours in masks that are no class, beside 255."),
+)
+
+
+def read_dataset(folder: Path, layout: str, classes: str | None, ignore: str | None) -> Dataset:
+    """The dataset as the values of ``dataset_options`` describe it."""
+    return open_dataset(folder, layout=layout, classes=classes or (), ignore=parse_values(ignore or ""))
+
+
 class _Sizes(click.ParamType):  # type: ignore[type-arg]
     """Sizes in pixels: ``96,128,160``."""
 
@@ -119,11 +155,11 @@ class _Sizes(click.ParamType):  # type: ignore[type-arg]
 class _Split(click.ParamType):  # type: ignore[type-arg]
     """Name of a split."""
 
-    name = "official|random:SEED|fold:K/N|article"
+    name = "auto|official|random:SEED|fold:K/N|article"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return check_split(value)
+            return AUTO if value == AUTO else check_split(value)
         except SourceError as error:
             self.fail(str(error), param, ctx)
 
@@ -240,6 +276,21 @@ def make_recipe(preset: str, changes: dict[str, Any]) -> Recipe:
     if len(recipe.sizes) > recipe.epochs:
         raise click.UsageError(f"--sizes names {len(recipe.sizes)} sizes for {recipe.epochs} epochs, expected no more")
     return recipe
+
+
+def with_groups(recipe: Recipe, group_by: str | None) -> Recipe:
+    """The recipe with a split that keeps photos of one group together.
+
+    Raises:
+        click.UsageError: a split whose parts are given, or no pattern.
+    """
+    if group_by is None:
+        return recipe
+    split = AUTOMATIC if recipe.split == AUTO else recipe.split
+    try:
+        return replace(recipe, split=grouped(split, group_by))
+    except SourceError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _check_encoder(recipe: Recipe) -> None:

@@ -18,6 +18,7 @@ import pooch
 
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets import Dataset, Sample, read_split
+from unet_runtime.core.datasets.splits import OFFICIAL, group_of, parse_split, predefined
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
@@ -118,12 +119,38 @@ def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> S
             f"{dataset.root}: 1 photo in the training part of the {split} split, expected at least 2: one to train on, "
             "one to choose the best epoch"
         )
-    count = min(validation, max(1, len(trainval) // 4))
-    chosen = set(np.random.default_rng(seed).choice(len(trainval), count, replace=False).tolist())
+    chosen = set(_validation(dataset, split, trainval, validation, seed))
     result = Split([], [], test)
-    for index, photo in enumerate(trainval):
-        (result.validation if index in chosen else result.train).append(photo)
+    for photo in trainval:
+        (result.validation if photo.name in chosen else result.train).append(photo)
+    if not result.train:
+        raise DatasetError(
+            f"{dataset.root}: the {len(trainval)} photos of the training part of the {split} split are one group, "
+            "expected at least 2 groups: one to train on, one to choose the best epoch"
+        )
     return result
+
+
+def _validation(dataset: Dataset, split: str, trainval: Sequence[Sample], most: int, seed: int) -> list[str]:
+    """Names of the photos that choose the checkpoint: the data's own part, or some that are drawn, whole groups."""
+    names = [photo.name for photo in trainval]
+    base, group_by = parse_split(split)
+    own = set(predefined(dataset, "val")) if base == OFFICIAL else set()
+    if own and not own.issuperset(names):
+        return [name for name in names if name in own]
+    most = min(most, max(1, len(names) // 4))
+    random = np.random.default_rng(seed)
+    if group_by is None:
+        return [names[index] for index in random.choice(len(names), most, replace=False).tolist()]
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(group_of(name, group_by), []).append(name)
+    members = list(groups.values())
+    chosen: list[str] = []
+    for index in random.permutation(len(members)).tolist():
+        if not chosen or len(chosen) + len(members[index]) <= most:
+            chosen += members[index]
+    return chosen
 
 
 def load(

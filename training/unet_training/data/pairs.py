@@ -5,6 +5,7 @@ Training, ``unet-train check`` and the cache read pairs through this one module,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets import Sample, open_labels
+from unet_runtime.core.datasets import Sample, Value, open_labels
+from unet_runtime.core.datasets.masks import UnknownClassError, describe, shown
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
@@ -102,12 +104,14 @@ def decode(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None
             ``spec`` says.
 
     Raises:
-        DatasetError: nothing usable is left.
+        DatasetError: nothing usable is left, or masks have values that no class has.
     """
     each = 1 if crops is None else crops.count
     # Those of photos that give fewer, or none, stay untouched, and take no memory.
     images = np.empty((len(photos) * each, spec.height, spec.width, 3), np.uint8)
     masks = np.empty((len(photos) * each, spec.height, spec.width), np.uint8)
+
+    unknown: list[UnknownClassError] = []
 
     def decode_one(index: int) -> tuple[list[str], str]:
         """Names of the pictures made of a photo; why there are none."""
@@ -115,6 +119,8 @@ def decode(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None
         try:
             photo, labels = open_pair(item)
         except UnusableError as error:
+            if isinstance(error.__cause__, UnknownClassError):
+                unknown.append(error.__cause__)
             return [], str(error)
         parts = [(item.name, photo, labels)] if crops is None else _parts(item.name, photo, labels, crops, spec)
         for place, (_, part, part_labels) in enumerate(parts, start=index * each):
@@ -124,6 +130,8 @@ def decode(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         results = list(pool.map(decode_one, range(len(photos))))
+    if unknown:
+        raise DatasetError(describe_unknown(unknown, len(photos)))
     problems = [problem for _, problem in results if problem]
     names: list[str] = []
     good: list[int] = []
@@ -135,6 +143,22 @@ def decode(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None
     if len(good) < len(images):
         images, masks = images[good], masks[good]
     return Labelled(names, images, masks, problems, spec.margin)
+
+
+def describe_unknown(errors: Sequence[UnknownClassError], count: int) -> str:
+    """What masks have that no class has, over ``count`` of them, and what to do."""
+    pixels: Counter[Value] = Counter()
+    masks: Counter[Value] = Counter()
+    for error in errors:
+        pixels.update(error.counts)
+        masks.update(error.counts.keys())
+    first = min(errors, key=lambda error: error.path)
+    value, most = masks.most_common(1)[0]
+    return (
+        f"{len(errors)} of {count} label masks have values that no class has, the first {first.path}: "
+        f"{describe(pixels)}, {shown(value)} in {most} masks: name their classes (--classes, classes.yaml), leave them "
+        f"out (--ignore {shown(value)}), or repair the masks"
+    )
 
 
 def _parts(

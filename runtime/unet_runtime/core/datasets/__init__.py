@@ -22,8 +22,8 @@ from unet_runtime.core.datasets.base import (
     Value,
     evenly,
 )
-from unet_runtime.core.datasets.classes import class_file, parse_classes, read_class_file
-from unet_runtime.core.datasets.splits import PARTS, Part, check_split, read_split
+from unet_runtime.core.datasets.classes import class_file, from_content, parse_classes, read_class_file
+from unet_runtime.core.datasets.splits import PARTS, Part, automatic_split, check_split, grouped, read_split
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import ClassSpec, ModelSpec
 
@@ -31,6 +31,7 @@ __all__ = [
     "AUTO",
     "IGNORED",
     "PARTS",
+    "RECORD",
     "ClassIds",
     "Dataset",
     "Labels",
@@ -40,9 +41,11 @@ __all__ = [
     "Problem",
     "Sample",
     "Value",
+    "automatic_split",
     "check_split",
     "detect_layout",
     "evenly",
+    "grouped",
     "layouts",
     "open_dataset",
     "open_for_model",
@@ -52,6 +55,9 @@ __all__ = [
 
 _MODULES = ("oxford_pets", "cityscapes", "voc", "coco", "roboflow", "labelme", "folders")
 """In the order in which they are looked for: the more particular first."""
+
+RECORD = "labels"
+"""Key, in the recipe that a model's provenance holds, of what was said about the labels: as a class file has it."""
 
 AUTO = "auto"
 """Name of no layout: the first one that is found."""
@@ -100,9 +106,12 @@ def open_dataset(
     root = Path(root)
     if not root.is_dir():
         raise SourceError(f"{root}: {'a file' if root.exists() else 'no such folder'}, expected a dataset's folder")
-    options = _options(root, classes, ignore)
+    return _open(root, layout, _options(root, classes, ignore))
+
+
+def _open(root: Path, layout: str, options: Options) -> Dataset:
     chosen, why = _layout(root, layout)
-    dataset = chosen.read(root, options, why)
+    dataset = replace(chosen.read(root, options, why), options=options)
     if not dataset.samples:
         raise SourceError(f"{root}: no photo has labels, expected {chosen.expected}{_first(dataset.problems)}")
     if options.classes and dataset.classes != options.classes:
@@ -155,14 +164,17 @@ def _inside(root: Path) -> str:
 def open_for_model(root: str | os.PathLike[str], spec: ModelSpec) -> Dataset:
     """A dataset with the class ids of a model.
 
+    What was said about the labels when the model was trained holds here too, unless the folder has a class file.
+
     Raises:
         SourceError: as ``open_dataset``; or it has other classes than the model.
         MissingDependencyError: as ``open_dataset``.
     """
-    dataset = open_dataset(root)
-    if not dataset.named and not set(dataset.class_names) <= set(spec.class_names):
-        dataset = open_dataset(root, classes=spec.classes)  # a model whose classes were named: by id
-    return dataset.in_order_of(spec.classes)
+    root = Path(root)
+    record = spec.provenance.recipe.get(RECORD)
+    if record and root.is_dir() and class_file(root) is None:
+        return _open(root, AUTO, from_content(record, f"the spec of {spec.name}")).in_order_of(spec.classes)
+    return open_dataset(root).in_order_of(spec.classes)
 
 
 def open_labels(sample: Sample) -> ClassIds:

@@ -19,6 +19,9 @@ from unet_runtime.core.spec import ClassSpec
 
 __all__ = ["IGNORED", "ClassIds", "Dataset", "Labels", "Layout", "Options", "Problem", "Sample", "Value", "evenly"]
 
+_SHOWN = 5
+"""Names of a problem that are listed."""
+
 ClassIds = npt.NDArray[np.uint8]
 """(H, W): 0 to 254 are class ids, ``IGNORED`` (255) pixels that say nothing."""
 
@@ -98,11 +101,24 @@ class Dataset:
     """Whether data or user named the classes; False: names were made of the masks' values."""
     values: Mapping[Value, int] = field(default_factory=dict)
     """Value or colour in masks -> class id, where the layout has no rule of its own."""
+    options: Options = field(default_factory=Options)
+    """What the user said about it, here or in a class file."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names by class id."""
         return tuple(entry.name for entry in self.classes)
+
+    def problem_lines(self) -> list[str]:
+        """A line for each kind of problem, with its number and a few names."""
+        kinds: dict[str, list[str]] = {}
+        for problem in self.problems:
+            kinds.setdefault(problem.kind, []).append(problem.name)
+        lines = []
+        for kind, names in kinds.items():
+            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            lines.append(f"{self.root}: {len(names)} {kind}: {shown}")
+        return lines
 
     def chosen(self, options: Options) -> Dataset:
         """This dataset with the classes that the user named, of those that it names itself, in their order.

@@ -127,24 +127,43 @@ def class_file(root: Path) -> Path | None:
     return None
 
 
+def as_content(options: Options) -> dict[str, Any]:
+    """What a class file that reads as ``options`` holds."""
+    values: dict[int, list[int | str]] = {}
+    for value, index in options.values.items():
+        values.setdefault(index, []).append(value if isinstance(value, int) else hexadecimal(value))
+    classes: list[dict[str, Any]] = []
+    for index, entry in enumerate(options.classes):
+        described: dict[str, Any] = {"name": entry.name}
+        if index in values:
+            described["value"] = values[index][0] if len(values[index]) == 1 else values[index]
+        classes.append({**described, "color": hexadecimal(entry.color), "role": entry.role})
+    ignored = [value if isinstance(value, int) else hexadecimal(value) for value in sorted(options.ignore, key=str)]
+    content: dict[str, Any] = {"classes": classes, "ignore": ignored}
+    return content | ({"unlabelled": options.unlabelled} if options.unlabelled else {})
+
+
+def from_content(content: Any, where: str) -> Options:
+    """Options of what a class file holds.
+
+    Raises:
+        SourceError: it is not as the module describes it; the message begins with ``where``.
+    """
+    return _options(content, where)
+
+
 def as_yaml(options: Options) -> str:
     """A class file that reads as ``options``; plain enough to be written without PyYAML."""
-    values: dict[int, list[str]] = {}
-    for value, index in options.values.items():
-        values.setdefault(index, []).append(_value_text(value))
+    content = as_content(options)
     lines = [
         "# The classes of this dataset, by id. Give them names; roles are foreground, background or neutral.",
         "classes:",
     ]
-    for index, entry in enumerate(options.classes):
-        lines.append(f"  - name: {json.dumps(entry.name, ensure_ascii=False)}")
-        if index in values:
-            found = values[index]
-            lines.append(f"    value: {found[0] if len(found) == 1 else '[' + ', '.join(found) + ']'}")
-        lines.append(f'    color: "{hexadecimal(entry.color)}"')
-        lines.append(f"    role: {entry.role}")
+    for entry in content["classes"]:
+        words = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()]
+        lines.append("  - " + "\n    ".join(words))
     lines.append("# Values or colours in masks that are no class, beside 255.")
-    lines.append(f"ignore: [{', '.join(map(_value_text, sorted(options.ignore, key=str)))}]")
+    lines.append(f"ignore: {json.dumps(content['ignore'])}")
     if options.unlabelled:
         lines.append(f"unlabelled: {json.dumps(options.unlabelled, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
@@ -232,6 +251,16 @@ def _class(entry: Any, index: int, count: int, where: str) -> tuple[ClassSpec, l
     given = entry.get("value")
     values = [] if given is None else [_value(value, where) for value in _as_list(given)]
     return ClassSpec(name, colour, cast(Role, role)), values
+
+
+def parse_values(text: str) -> frozenset[Value]:
+    """``0,254`` or ``#ffffff`` -> values or colours; none of an empty text.
+
+    Raises:
+        SourceError: something that is neither.
+    """
+    words = filter(None, map(str.strip, text.split(",")))
+    return frozenset(_value(int(word) if word.isdecimal() else word, f"values {text!r}") for word in words)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -26,6 +26,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 OFFICIAL, ARTICLE = "official", "article"
 
+AUTOMATIC = "random:1"
+"""Split of data that names no parts."""
+
 FORMS = "official, article, random:SEED or fold:K/N"
 """Of a split's name, for messages."""
 
@@ -72,6 +75,12 @@ def parse_split(split: str) -> Split:
     if not drawn:
         raise SourceError(f"split {split!r}: photos are grouped in random:SEED and fold:K/N alone, {base} is given")
     return Split(base, _group_pattern(pattern))
+
+
+def automatic_split(dataset: Dataset) -> str:
+    """``official`` where the data names both parts, else a random split."""
+    has_both = all(predefined(dataset, part) for part in PARTS)
+    return OFFICIAL if has_both else AUTOMATIC
 
 
 def check_split(split: str) -> str:
