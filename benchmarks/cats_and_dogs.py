@@ -1,10 +1,11 @@
 """Write Oxford-IIIT Pet as a data set of three classes: cat, dog, background, with the border ignored.
 
     python benchmarks/cats_and_dogs.py --data $PETS_DIR --output data/cats-and-dogs
-    python benchmarks/cats_and_dogs.py --data $PETS_DIR --output data/pets-40 --binary --count 40
+    python benchmarks/cats_and_dogs.py --data $PETS_DIR --output data/pets-40 --binary --count 40 --parts train
 
-The result is two folders, images/ and masks/, with classes.json, the official parts in train.txt and test.txt, and the
-licence. ``--binary`` writes masks of 0 and 255, the animal with its border, as simple label tools do, and no classes.
+The result is two folders, images/ and masks/, with classes.json, the official parts in train.txt and test.txt (of a
+single part none), and the licence. ``--binary`` writes masks of 0 and 255, the animal with its border, as simple label
+tools do, and no classes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,17 @@ def species_of(root: Path) -> dict[str, int]:
     return species
 
 
-def write(root: Path, output: Path, count: int | None, *, binary: bool) -> dict[str, int]:
+def write(
+    root: Path, output: Path, count: int | None, *, binary: bool, parts: Sequence[str] = ("train", "test")
+) -> dict[str, int]:
     """Write the data set.
 
     Args:
         root: Oxford-IIIT Pet.
         output: a new folder.
-        count: photos for training, and half as many for the test, evenly spread; None: all.
+        count: photos of each part, evenly spread; None: all.
         binary: whether masks are 0 and 255.
+        parts: which are written; one alone gets no list, and is data that names no parts.
 
     Returns:
         Number of photos of each part.
@@ -55,12 +59,13 @@ def write(root: Path, output: Path, count: int | None, *, binary: bool) -> dict[
     for name in ("images", "masks"):
         (output / name).mkdir(parents=True)
     written = {}
-    for part, listed, share in (("trainval", "train", count), ("test", "test", count and (count + 1) // 2)):
-        samples = read_split(open_dataset(root), "official", "trainval" if part == "trainval" else "test")
-        chosen = samples if share is None else evenly(samples, share)
+    for part in parts:
+        samples = read_split(open_dataset(root), "official", "trainval" if part == "train" else "test")
+        chosen = samples if count is None else evenly(samples, count)
         names = [sample.name for sample in chosen if _write_one(sample, output, species, binary=binary)]
-        (output / f"{listed}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-        written[listed] = len(names)
+        if len(parts) > 1:
+            (output / f"{part}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+        written[part] = len(names)
     if not binary:
         (output / "classes.json").write_text(json.dumps(CLASSES), encoding="utf-8")
     (output / "LICENSE").write_text(LICENSE + "\n", encoding="utf-8")
@@ -84,13 +89,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("PETS_DIR"), help="default: PETS_DIR")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--binary", action="store_true", help="masks of 0 and 255")
-    parser.add_argument("--count", type=int, help="photos for training; half as many for the test (default: all)")
+    parser.add_argument("--count", type=int, help="photos of each part (default: all)")
+    parser.add_argument("--parts", nargs="+", choices=("train", "test"), default=("train", "test"))
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data or PETS_DIR: Oxford-IIIT Pet's folder")
     if options.output.exists():
         parser.error(f"--output {options.output} exists, expected a new folder")
-    for part, count in write(options.data, options.output, options.count, binary=options.binary).items():
+    for part, count in write(
+        options.data, options.output, options.count, binary=options.binary, parts=options.parts
+    ).items():
         print(f"{part}: {count} photos")
 
 

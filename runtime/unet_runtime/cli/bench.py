@@ -108,14 +108,14 @@ def _number(text: str) -> int:
     click.option(
         "--photos",
         type=PATH,
-        help="Folder of photos to time; with images/ and annotations/trimaps/ in it, accuracy on all of them.",
+        help="Folder of photos to time; of a dataset, accuracy on all of them.",
     ),
     click.option(
         "--data",
         type=PATH,
         envvar="PETS_DIR",
         show_envvar=True,
-        help="Dataset in Oxford-IIIT Pet's layout: accuracy on the test part of each model's own split.",
+        help="Dataset of the models' classes: accuracy on the test part of each model's own split.",
     ),
     click.option(
         "--count", type=COUNT, default=200, help="Number of photos that accuracy is measured on, spread evenly."
