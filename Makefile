@@ -23,7 +23,7 @@ STAMP := $(VENV)/.unet-edge-installed
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  Variables: PETS_DIR=$(PETS_DIR) PRESET=$(PRESET) (edge, article) ARTIFACTS=$(ARTIFACTS)"
+	@echo "  Variables: PETS_DIR=$(PETS_DIR) PRESET=$(PRESET) (edge, accurate, article, unet-small) ARTIFACTS=$(ARTIFACTS)"
 
 setup: $(STAMP) ## Create .venv and install the three packages into it
 

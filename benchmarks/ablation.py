@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, data: Path, name: str, seed: int) -> dict[s
     changes = dict(parts(options.size)[name])
     teacher = options.teacher if changes.pop("teacher", False) else None
     base = {"filters": options.filters, "size": options.size, "epochs": options.epochs, "augment": False}
-    recipe = replace(PRESETS["edge"], name="ablation", batch_size=options.batch_size, **(base | changes))
+    recipe = replace(PRESETS["unet-small"], name="ablation", batch_size=options.batch_size, **(base | changes))
     keras.utils.clear_session()
     wall, cpu = time.perf_counter(), time.process_time()
     output = options.output / f"training-{list(parts(options.size)).index(name)}-{seed}"

@@ -133,9 +133,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("PETS_DIR"), help="default: PETS_DIR")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help="of a block")
-    parser.add_argument("--size", type=int, default=PRESETS["edge"].size)
-    parser.add_argument("--filters", type=int, default=PRESETS["edge"].filters)
-    parser.add_argument("--batch-size", type=int, default=PRESETS["edge"].batch_size)
+    parser.add_argument("--size", type=int, default=PRESETS["unet-small"].size)
+    parser.add_argument("--filters", type=int, default=PRESETS["unet-small"].filters)
+    parser.add_argument("--batch-size", type=int, default=PRESETS["unet-small"].batch_size)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.data is None:
@@ -157,7 +157,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     recipe = replace(
-        PRESETS["edge"],
+        PRESETS["unet-small"],
         size=options.size,
         filters=options.filters,
         batch_size=options.batch_size,

@@ -201,11 +201,11 @@ def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None
             "export",
             f"PETS_DIR={pets_dir}",
             f"ARTIFACTS={tmp_path}",
-            "TRAIN_ARGS=--epochs 2 --width 4 --depth 2 --size 64",
+            "TRAIN_ARGS=--preset unet-small --epochs 2 --width 4 --depth 2 --size 64",
             "EXPORT_ARGS=--parity-count 64 --formats saved-model,onnx,tflite-int8",
         ]
     )
-    assert (tmp_path / "export" / "pets-edge-64.float32.onnx").is_file()
+    assert (tmp_path / "export" / "pets-unet-small-64.float32.onnx").is_file()
 
 
 def test_dist(tmp_path: Path) -> None:

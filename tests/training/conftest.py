@@ -73,7 +73,7 @@ def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
         "--output",
         output,
         "--preset",
-        "edge",
+        "unet-small",
         "--epochs",
         2,
         "--precision",

@@ -60,13 +60,17 @@ def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artif
 
 def test_the_spec_describes_the_training(artifact: Artifact) -> None:
     spec = artifact.spec
-    assert (spec.name, spec.architecture, spec.class_names) == ("drawn-edge", "unet", ("pet", "background", "border"))
+    assert (spec.name, spec.architecture, spec.class_names) == (
+        "drawn-unet-small",
+        "unet",
+        ("pet", "background", "border"),
+    )
     assert (spec.input.height, spec.input.width, spec.output.height, spec.output.width) == (32, 32, 32, 32)
     provenance = spec.provenance
     assert provenance.data == "drawn, official split, 18 photos"
     assert (provenance.split, provenance.seed) == ("official", 1)
     changed = {
-        "name": "drawn-edge",
+        "name": "drawn-unet-small",
         "split": "official",
         "filters": 2,
         "depth": 1,
@@ -75,12 +79,12 @@ def test_the_spec_describes_the_training(artifact: Artifact) -> None:
         "batch_size": 4,
         "epochs": 2,
     }
-    assert provenance.recipe == asdict(PRESETS["edge"]) | changed | {"precision": "mixed_bfloat16"}
+    assert provenance.recipe == asdict(PRESETS["unet-small"]) | changed | {"precision": "mixed_bfloat16"}
 
 
 def test_the_recorded_command_names_no_folder_of_this_machine(artifact: Artifact) -> None:
     assert artifact.spec.provenance.command == (
-        "unet-train --data drawn --preset edge --width 2 --depth 1 --size 32 --epochs 2 --batch-size 4 "
+        "unet-train --data drawn --preset unet-small --width 2 --depth 1 --size 32 --epochs 2 --batch-size 4 "
         "--precision mixed_bfloat16 --output output"
     )
 
@@ -99,7 +103,7 @@ def test_the_metrics_are_those_of_the_written_model(pictures: Path, artifact: Ar
 
 def test_the_metrics_are_printed(trained: Trained, artifact: Artifact) -> None:
     metrics = artifact.spec.provenance.metrics
-    assert f"drawn-edge, epoch {metrics['epoch']}, on 8 test photos" in trained.ended.out
+    assert f"drawn-unet-small, epoch {metrics['epoch']}, on 8 test photos" in trained.ended.out
     for label, value in (("mean IoU", metrics["mean_iou"]), ("border IoU", metrics["iou"]["border"])):
         assert any(line.split() == [*label.split(), f"{value:.4f}"] for line in trained.ended.out.splitlines())
     assert str(artifact.path) in trained.ended.out
@@ -210,11 +214,17 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
         (("--architecture", "unet2015"), "input size 160x160, expected 184 + 4 + a multiple of 16: 204, 220, ..."),
         (("--architecture", "canet", "--depth", 5), "architecture canet: depth 5, expected 2 to 4 stages"),
         (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
-        (("--encoder-weights", "imagenet"), "go with the architectures lite, lite1, lite2, here it is unet"),
-        (("--encoder-rate", 0.1), "go with the architectures lite, lite1, lite2, here it is unet"),
+        (
+            ("--preset", "unet-small", "--encoder-weights", "imagenet"),
+            "go with the architectures lite, lite1, lite2, here it is unet",
+        ),
+        (
+            ("--preset", "unet-small", "--encoder-rate", 0.1),
+            "go with the architectures lite, lite1, lite2, here it is unet",
+        ),
         (("--preset", "article", "--architecture", "lite", "--encoder-rate", 0.1), "here the optimizer is rmsprop"),
         (("--width", 0), "--width"),
-        (("--preset", "best"), "'article', 'edge', 'edge-fast', 'few', 'demo'"),
+        (("--preset", "best"), "'article', 'edge', 'accurate', 'unet-small', 'edge-fast', 'few', 'demo'"),
         (("--precision", "int8"), "mixed_bfloat16"),
         (("--epochs", 0), "--epochs"),
         (("--learning-rate", 0), "--learning-rate"),
@@ -284,7 +294,9 @@ def test_help_has_groups_and_the_presets_defaults() -> None:
     sections = ("Data:", "Training:", "Network:", "Loss:", "Results:", "Other options:", "Commands:", "Examples:")
     places = [help_text.index(f"\n{title}\n") if title != "Examples:" else help_text.index(title) for title in sections]
     assert places == sorted(places)
-    assert "[default: 16; article: 64; edge-fast: 24; few: 24; demo: 8]" in " ".join(help_text.split())
+    assert "[default: 24; article: 64; unet-small: 16; demo: 8]" in " ".join(help_text.split()).replace(
+        "unet- ", "unet-"
+    )
 
 
 @pytest.mark.usefixtures("small_network")

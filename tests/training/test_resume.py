@@ -26,7 +26,7 @@ from unet_training.recipes import PRESETS, Recipe
 
 # All that a checkpoint must carry: a schedule, averages, accumulated gradients, two sizes, augmentation.
 EVERYTHING = replace(
-    PRESETS["edge"],
+    PRESETS["unet-small"],
     filters=2,
     depth=1,
     size=32,

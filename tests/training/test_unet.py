@@ -26,7 +26,7 @@ def _parameters(filters: int, classes: int = 3, depth: int = 4) -> int:
     return encoder + decoder + filters * classes + classes
 
 
-@pytest.mark.parametrize(("preset", "parameters"), [("article", 31_055_427), ("edge", 1_947_027)])
+@pytest.mark.parametrize(("preset", "parameters"), [("article", 31_055_427), ("unet-small", 1_947_027)])
 def test_parameters_are_the_article_s(preset: str, parameters: int) -> None:
     model = build_model(PRESETS[preset])
     assert model.count_params() == parameters == _parameters(PRESETS[preset].filters)

@@ -268,7 +268,11 @@ def make_recipe(preset: str, changes: dict[str, Any]) -> Recipe:
     recipe = PRESETS[preset]
     changes = {name: value for name, value in changes.items() if value is not None}
     if changes.get("architecture", recipe.architecture) != recipe.architecture:
-        changes["name"] = f"{recipe.name.partition('-')[0]}-{changes['architecture']}"  # pets-edge is a U-Net's name
+        changes["name"] = (
+            f"{recipe.name.partition('-')[0]}-{changes['architecture']}"  # pets-edge names another network
+        )
+        if changes["architecture"] not in PUBLISHED:  # what the preset sets for its own encoder
+            recipe = replace(recipe, encoder_weights=NONE, encoder_rate=1.0)
     recipe = replace(recipe, **changes)
     _check_encoder(recipe)
     if recipe.sizes and recipe.sizes[-1] != recipe.size:

@@ -1,0 +1,68 @@
+"""unet-run of another checkout of this repository against today's: a cold start with each engine, and a folder.
+
+    git worktree add ../before COMMIT
+    python benchmarks/versions.py ../before [--runs 41] [--photos 300] [--rounds 5]
+
+Whole processes in turn, in this Python environment, each with the sources of its checkout; ratios turn by turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from cold_start import PHOTO, REPOSITORY, environment, run
+from folder import chosen
+from turns import median_ratio, take_turns
+
+CHECKOUTS = ("before", "today")
+
+
+def unet_run(arguments: list[str], output: Path, variables: dict[str, str]) -> None:
+    """One run into a folder that was not there before."""
+    shutil.rmtree(output, ignore_errors=True)
+    script = str(Path(sys.executable).with_name("unet-run"))
+    run([script, *arguments, "--output-dir", str(output), "--save", "overlay,mask"], variables)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("before", type=Path, help="folder of the other checkout")
+    parser.add_argument("--runs", type=int, default=41, help="of each cold start")
+    parser.add_argument("--photos", type=int, default=300, help="in the folder, of PETS_DIR; 0: no folder")
+    parser.add_argument("--rounds", type=int, default=5, help="of the folder")
+    options = parser.parse_args()
+    sources = {"before": options.before / "runtime", "today": REPOSITORY / "runtime"}
+    for source in sources.values():
+        if not (source / "unet_runtime").is_dir():
+            parser.error(f"{source}: has no unet_runtime, expected a checkout of this repository")
+    with tempfile.TemporaryDirectory() as place:
+        variables = environment(place)
+        rows: dict[str, tuple[list[str], int]] = {}
+        for engine in ("onnx", "tflite"):
+            rows[f"{engine}, one photo"] = ([str(PHOTO), "--backend", engine], options.runs)
+        if options.photos:
+            photos = Path(place, "photos")
+            photos.mkdir()
+            for path in chosen(Path(os.environ["PETS_DIR"], "images"), options.photos):
+                shutil.copy(path, photos)
+            rows[f"onnx, {options.photos} photos"] = ([str(photos), "--backend", "onnx"], options.rounds)
+        for name, (arguments, runs) in rows.items():
+            calls = {}
+            for checkout in CHECKOUTS:
+                own = {**variables, "PYTHONPATH": str(sources[checkout].resolve())}
+                calls[checkout] = partial(unet_run, arguments, Path(place, "out"), own)
+            seconds = take_turns(calls, runs)
+            medians = [f"{checkout} {statistics.median(seconds[checkout]):7.3f} s" for checkout in CHECKOUTS]
+            ratio = median_ratio(seconds["today"], seconds["before"])
+            print(f"{name:20} {'   '.join(medians)}   {ratio:.2f} x before", flush=True)
+
+
+if __name__ == "__main__":
+    main()
