@@ -44,7 +44,7 @@ photo_options = option_group(
         type=FOLDER,
         envvar="PETS_DIR",
         show_envvar=True,
-        help="Dataset in Oxford-IIIT Pet's layout: its trainval part is for calibration, its test part for the proof.",
+        help="Dataset's folder, of any layout: its trainval part is for calibration, its test part for the proof.",
     ),
     click.option(
         "--split", help="Split of --data: official, random:SEED, fold:K/N or article  [default: the model's own]"
@@ -53,7 +53,7 @@ photo_options = option_group(
     click.option(
         "--parity",
         type=FOLDER,
-        help="Folder of photos for the proof, instead of --data's; their trimaps too if it has that layout.",
+        help="Folder of photos for the proof, instead of --data's; their labels too if it is a dataset.",
     ),
     click.option(
         "--calibration-count",
