@@ -66,6 +66,8 @@ FLOORS = {
             "metrics",
             "segmentation_metrics",
             "keras_backend",
+            "class_weights",
+            "identity",
         ),
         ("build",),
         ("fit",),

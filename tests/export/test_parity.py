@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from tests.helpers.exported import ONNX, Export
 from tests.helpers.onnx_file import export_onnx
+from tests.helpers.results import artifact, engine, metrics
 from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
@@ -137,14 +138,21 @@ def test_a_class_may_lose_what_one_pixel_makes_and_no_more() -> None:
     assert len(judge(changed(iou={"border": 0.492}, **small), INT8)) == 1
 
 
+def test_a_class_that_no_photo_shows_is_said_to_be_unknown() -> None:
+    unseen = metrics(0)._replace(pixels={"red": 5, "green": 5})
+    text = table([artifact("onnx", 4000, engine("onnx", 20.0, unseen))])
+    assert text.splitlines()[-1] == "in no label mask of these photos, so nothing is known of it: blue"
+    assert "in no label mask" not in table([artifact("onnx", 4000, engine("onnx", 20.0, metrics(0)))])
+
+
 def test_a_class_that_the_truth_lacks_is_not_judged() -> None:
     """The trained model never predicts it, the artifact does in one pixel: its IoU is 0 after nothing."""
     absent = {"pixels": {"pet": 100_000, "background": 200_000}}
-    metrics = changed(reference_iou=PERFECT.iou | {"border": math.nan}, iou={"border": 0.0}, **absent)
-    assert judge(metrics, FLOAT) == ()
-    assert (metrics.iou_change, metrics.worst_change) == (0, 0)
-    assert metrics.mean_iou == pytest.approx(1.9 / 3)  # it counts there, as in every other command
-    assert metrics.reference_mean_iou == pytest.approx(0.95)
+    found = changed(reference_iou=PERFECT.iou | {"border": math.nan}, iou={"border": 0.0}, **absent)
+    assert judge(found, FLOAT) == ()
+    assert (found.iou_change, found.worst_change) == (0, 0)
+    assert found.mean_iou == pytest.approx(1.9 / 3)  # it counts there, as in every other command
+    assert found.reference_mean_iou == pytest.approx(0.95)
 
 
 def test_every_failed_criterion_is_named() -> None:

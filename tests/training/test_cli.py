@@ -65,7 +65,16 @@ def test_the_spec_describes_the_training(artifact: Artifact) -> None:
     provenance = spec.provenance
     assert provenance.data == "drawn, official split, 18 photos"
     assert (provenance.split, provenance.seed) == ("official", 1)
-    changed = {"name": "drawn-edge", "filters": 2, "depth": 1, "size": 32, "sizes": [32], "batch_size": 4, "epochs": 2}
+    changed = {
+        "name": "drawn-edge",
+        "split": "official",
+        "filters": 2,
+        "depth": 1,
+        "size": 32,
+        "sizes": [32],
+        "batch_size": 4,
+        "epochs": 2,
+    }
     assert provenance.recipe == asdict(PRESETS["edge"]) | changed | {"precision": "mixed_bfloat16"}
 
 

@@ -113,7 +113,7 @@ PRESETS = {
         encoder_rate=0.1,
         size=128,
         norm_momentum=0.9,
-        epochs=40,
+        epochs=30,
         batch_size=4,
         region_loss="dice",
     ),

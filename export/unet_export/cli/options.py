@@ -44,7 +44,7 @@ photo_options = option_group(
         type=FOLDER,
         envvar="PETS_DIR",
         show_envvar=True,
-        help="Dataset's folder, of any layout: its trainval part is for calibration, its test part for the proof.",
+        help="Dataset of the model's classes: its training part is for calibration, its test part for the proof.",
     ),
     click.option(
         "--split", help="Split of --data: official, random:SEED, fold:K/N or article  [default: the model's own]"

@@ -66,9 +66,8 @@ class Report:
     def absent(self) -> list[str]:
         """Classes that no held-out photo's ground truth has; empty without ground truth."""
         for result in self.results:
-            for entry in result.checked:
-                pixels = entry.metrics.pixels if entry.metrics else {}
-                return [name for name in self.spec.class_names if name not in pixels] if pixels else []
+            for entry in result.checked:  # on the same photos
+                return _unseen(entry)
         return []
 
     @property
@@ -82,14 +81,26 @@ def table(results: Sequence[ParityResult]) -> str:
     rows: list[tuple[str, ...]] = [_HEADER]
     absent: dict[str, None] = {}
     reasons: list[str] = []
+    unseen: dict[str, None] = {}
     for result in results:
         for entry in result.engines:
             if entry.not_checked:  # said once, below, not in a row per artifact
                 absent[f"not checked: {entry.engine}: {entry.not_checked}"] = None
             else:
                 rows.append(_row(result, entry))
+                unseen |= dict.fromkeys(_unseen(entry))
         reasons += map(f"{result.path.name}: {{}}".format, result.failures)
+    if unseen:
+        absent[f"in no label mask of these photos, so nothing is known of it: {', '.join(unseen)}"] = None
     return "\n".join([text.table(rows), *absent, *reasons])
+
+
+def _unseen(entry: EngineResult) -> list[str]:
+    """Classes that the photos' ground truth lacks; none where there is no ground truth."""
+    metrics = entry.metrics
+    if metrics is None or not metrics.pixels:
+        return []
+    return [name for name in metrics.iou if name not in metrics.pixels]
 
 
 def _row(result: ParityResult, entry: EngineResult) -> tuple[str, ...]:

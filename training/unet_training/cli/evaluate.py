@@ -35,7 +35,7 @@ _MATRIX = 12
 
 @click.command(cls=GroupedCommand)
 @click.argument("model", type=PATH)
-@data_option("Dataset's folder, of any layout.", default=DEFAULT_DATA)
+@data_option("Folder of photos and labels of the model's classes.", default=DEFAULT_DATA)
 @click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split.")
 @click.option("--count", type=COUNT, help="Photos, spread evenly over the part (default: all).")
 @click.option(
