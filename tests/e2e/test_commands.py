@@ -25,7 +25,7 @@ from unet_training.cli.command import command as training
 from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent
-PAGES = ("README.md", "docs/training.md", "docs/export.md")
+PAGES = ("README.md", "docs/training.md", "docs/export.md", "docs/own-data.md")
 TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 DEMO_STEPS = 600
 """Most training steps of ``make demo``, the budget of a command that people wait for."""

@@ -25,7 +25,7 @@ from unet_runtime.core.datasets import (
     open_labels,
     read_split,
 )
-from unet_runtime.core.datasets.masks import UnknownClassError, shown
+from unet_runtime.core.datasets.masks import LOSSY_SUFFIXES, UnknownClassError, shown
 from unet_runtime.core.errors import ImageError, SourceError
 from unet_runtime.core.photo import open_photo
 from unet_training.check.report import KINDS, ClassShare, Report, Unknown
@@ -35,7 +35,6 @@ _TURNED = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 _ORIENTATION = 0x0112
-_LOSSY = (".jpg", ".jpeg")
 _SUFFIXES = {known.name: known.suffixes for known in decoders.FORMATS} | {"MPO": (".jpg", ".jpeg", ".mpo")}
 
 
@@ -74,7 +73,7 @@ def check_dataset(dataset: Dataset, split: str = "") -> Report:
         if result.fault:
             oddities[result.fault].add(sample.name)
     for sample in dataset.samples:
-        if sample.labels.path.suffix.lower() in _LOSSY:
+        if sample.labels.path.suffix.lower() in LOSSY_SUFFIXES:
             oddities["lossy"].add(sample.name)
     _find_formats(dataset, good, oddities)
     _find_parts(dataset, parts, good, oddities)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets import Sample, Value, open_labels
-from unet_runtime.core.datasets.masks import UnknownClassError, describe, shown
+from unet_runtime.core.datasets.masks import LOSSY_SUFFIXES, UnknownClassError, describe, shown
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
@@ -153,11 +153,12 @@ def describe_unknown(errors: Sequence[UnknownClassError], count: int) -> str:
         pixels.update(error.counts)
         masks.update(error.counts.keys())
     first = min(errors, key=lambda error: error.path)
+    lossy = " (JPEG blurs values: export PNG)" if first.path.suffix.lower() in LOSSY_SUFFIXES else ""
     value, most = masks.most_common(1)[0]
     return (
         f"{len(errors)} of {count} label masks have values that no class has, the first {first.path}: "
-        f"{describe(pixels)}, {shown(value)} in {most} masks: name their classes (--classes, classes.yaml), leave them "
-        f"out (--ignore {shown(value)}), or repair the masks"
+        f"{describe(pixels)}, {shown(value)} in {most} masks{lossy}: name their classes (--classes, classes.yaml), "
+        f"leave them out (--ignore {shown(value)}), or repair the masks"
     )
 
 

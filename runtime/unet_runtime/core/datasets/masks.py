@@ -36,6 +36,7 @@ MAX_COLOURS = 4096
 """More colours in one image are those of a photo."""
 
 _LOSSY = ("JPEG",)
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 def shown(value: Value) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from unet_runtime.core.datasets import classes as class_lists
 from unet_runtime.core.datasets.base import IGNORED, Options, Problem, Sample, Value
 from unet_runtime.core.datasets.classes import BACKGROUND, FOREGROUND
-from unet_runtime.core.datasets.masks import Coding, Found, MaskFile, look_at, shown
+from unet_runtime.core.datasets.masks import LOSSY_SUFFIXES, Coding, Found, MaskFile, look_at, shown
 from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import ClassSpec
@@ -25,8 +26,8 @@ SAME_NAME = "files that share a name with another, which is taken"
 MAX_UNNAMED = 64
 """More values or colours are no classes that someone drew."""
 
-_BLURRED_VALUES = 16
-"""More values in JPEG masks without named classes are blurred ones."""
+_EXACT_VALUES = 2
+"""More values in JPEG masks are blurred ones, whether there is a class of that value or not."""
 
 
 class Files(NamedTuple):
@@ -128,10 +129,14 @@ def coded_by_masks(masks: Sequence[Path], options: Options, root: Path) -> Coded
         SourceError: masks that are none, that show one class, or values that nobody can name; the message says what to
             do.
     """
-    if options.classes and options.values:
+    as_told = bool(options.classes and options.values)
+    if as_told and not any(path.suffix.lower() in LOSSY_SUFFIXES for path in masks):
         return Coded(options.classes, coding_of(options.values, options.ignore), dict(options.values), True)
     found = look_at(masks)
     _refuse_photos(found, len(masks), root)
+    _refuse_lossy(found, root)
+    if as_told:
+        return Coded(options.classes, coding_of(options.values, options.ignore), dict(options.values), True)
     shown_values = _values_that_count(found, options)
     if options.classes:
         values = _values_of_named(options, shown_values, root)
@@ -193,19 +198,30 @@ def _refuse_photos(found: Found, count: int, root: Path) -> None:
         )
 
 
+def _refuse_lossy(found: Found, root: Path) -> None:
+    values = len(found.colours) or len(found.values)
+    if found.lossy and values > _EXACT_VALUES:
+        raise SourceError(
+            f"{root}: {len(found.lossy)} label masks are JPEG files, which blur values, the first {found.lossy[0]}: "
+            f"{values} values are found, some of them between two classes: export the masks as PNG"
+        )
+
+
 def _refuse_too_many(found: Found, values: Sequence[Value], root: Path) -> None:
-    limit = _BLURRED_VALUES if found.lossy else MAX_UNNAMED
-    if len(values) <= limit:
+    if len(values) <= MAX_UNNAMED:
         return
-    pixels = found.colours or found.values
-    common = ", ".join(shown(value) for value, _ in pixels.most_common(2))
-    share = sum(count for _, count in pixels.most_common(2)) / max(1, pixels.total())
-    reason = (
-        f"{len(found.lossy)} are JPEG files, which blur values" if found.lossy else "edges were blurred, or classes"
-    )
-    example = f", the first {found.lossy[0]}" if found.lossy else ""
+    common, share = _most_common(found)
     raise SourceError(
-        f"{root}: {found.read} label masks show {len(values)} values ({common} on {share:.1%} of the pixels); "
-        f"{reason}{example}: export the masks again as PNG without smoothing"
-        + ("" if found.lossy else " or resizing, or name the classes in a classes.yaml")
+        f"{root}: {found.read} label masks show {len(values)} values ({common} on {share:.1%} of the pixels), as "
+        "blurred edges do: export the masks again as PNG without smoothing or resizing; or, if there are so many "
+        "classes, name them in a classes.yaml"
     )
+
+
+def _most_common(found: Found) -> tuple[str, float]:
+    """The two most frequent values, and their share of the pixels."""
+    pixels: Counter[Value] = Counter()
+    for value, count in (found.colours or found.values).items():
+        pixels[value] = count
+    two = pixels.most_common(2)
+    return ", ".join(shown(value) for value, _ in two), sum(count for _, count in two) / max(1, pixels.total())
