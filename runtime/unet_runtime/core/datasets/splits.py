@@ -29,6 +29,8 @@ OFFICIAL, ARTICLE = "official", "article"
 AUTOMATIC = "random:1"
 """Split of data that names no parts."""
 
+_LEAST, _MOST, _TRIES = 0.1, 0.4, 100
+
 FORMS = "official, article, random:SEED or fold:K/N"
 """Of a split's name, for messages."""
 
@@ -78,9 +80,16 @@ def parse_split(split: str) -> Split:
 
 
 def automatic_split(dataset: Dataset) -> str:
-    """``official`` where the data names both parts, else a random split."""
-    has_both = all(predefined(dataset, part) for part in PARTS)
-    return OFFICIAL if has_both else AUTOMATIC
+    """``official`` where the data names both parts, else a random split: the first of ``random:1``, ``random:2``, ...
+    whose test part has between a tenth and four tenths of the photos, which a few photos may miss by chance."""
+    if all(predefined(dataset, part) for part in PARTS):
+        return OFFICIAL
+    for seed in range(1, _TRIES):
+        split = f"random:{seed}"
+        tested = sum(_drawn_part(split, sample.name) == "test" for sample in dataset.samples)
+        if _LEAST <= tested / max(1, len(dataset.samples)) <= _MOST:
+            return split
+    return AUTOMATIC
 
 
 def check_split(split: str) -> str:
