@@ -147,3 +147,11 @@ def test_a_sample_is_small_and_comparable(tmp_path: Path) -> None:
     one, other = (Sample("a", tmp_path, Trimap(tmp_path / "a.png")) for _ in range(2))
     assert one == other
     assert len({one, other}) == 1
+
+
+def test_few_photos_have_both_parts() -> None:
+    for count in range(2, 12):
+        data = dataset([f"animal{index:02}" for index in range(count)])
+        split = automatic_split(data)
+        assert names(data, split, "test")
+        assert names(data, split, "trainval")

@@ -26,6 +26,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 OFFICIAL, ARTICLE = "official", "article"
 
+_SEEDS = 100
+
 AUTOMATIC = "random:1"
 """Split of data that names no parts."""
 
@@ -78,9 +80,15 @@ def parse_split(split: str) -> Split:
 
 
 def automatic_split(dataset: Dataset) -> str:
-    """``official`` where the data names both parts, else a random split."""
-    has_both = all(predefined(dataset, part) for part in PARTS)
-    return OFFICIAL if has_both else AUTOMATIC
+    """``official`` where the data names both parts, else ``random:1``; of few photos, the first random split that
+    leaves no part empty."""
+    if all(predefined(dataset, part) for part in PARTS):
+        return OFFICIAL
+    for seed in range(1, _SEEDS):
+        split = f"random:{seed}"
+        if len({_drawn_part(split, sample.name) for sample in dataset.samples}) == len(PARTS):
+            return split
+    return AUTOMATIC
 
 
 def check_split(split: str) -> str:
