@@ -16,7 +16,7 @@ from PIL import Image
 from tests.helpers.layouts import WRITERS, Animal, coco_polygons, drawn_animals, ids, labelme, rgb, roboflow, voc
 from tests.helpers.trained import unet_train
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets import IGNORED, open_dataset, open_for_model, open_labels
+from unet_runtime.core.datasets import IGNORED, automatic_split, open_dataset, open_for_model, open_labels
 from unet_runtime.core.errors import UnetRuntimeError
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.dataset import load, split_dataset
@@ -27,7 +27,7 @@ INPUT = InputSpec(16, 16)
 def read_as_training(root: Path) -> None:
     """All that training does with a dataset before its first step, with a default command."""
     dataset = open_dataset(root)
-    split = split_dataset(dataset, "random:1", 200, 1)
+    split = split_dataset(dataset, automatic_split(dataset), 200, 1)
     for photos in (split.train, split.validation, split.test):
         data = load(photos, INPUT)
         assert set(np.unique(data.masks)) <= {*range(len(dataset.classes)), IGNORED}

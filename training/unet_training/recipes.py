@@ -35,7 +35,7 @@ class Recipe:
     name: str = "pets-unet-small"
     """Name of the model it makes."""
     split: str = _option("auto", "Data", "Which photos train and which are kept for the test.")
-    """As ``unet_runtime.core.datasets.splits`` has it; ``auto``: the data's own parts, or else random:1."""
+    """As ``unet_runtime.core.datasets.splits`` has it; ``auto``: the data's own parts, or else a random split."""
     validation: int = 200
     """Photos of trainval that choose the checkpoint (the article's split has none to spare and ignores it)."""
     architecture: str = _option("unet", "Network", "Architecture of the network.")

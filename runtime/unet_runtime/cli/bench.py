@@ -163,7 +163,7 @@ def command(
     """Measure MODELs (files, or folders of them; default: the bundled ones) on this machine.
 
     Every model in every engine with each number of threads: milliseconds per photo from file to PNG by stage, photos
-    per second, cold start, memory, and accuracy where there are trimaps.
+    per second, cold start, memory, and accuracy where there are labels.
     """
     setup_logging(verbosity)
     to_stdout = json_path == _STDOUT

@@ -207,7 +207,7 @@ def _samples(
             if document.panoptic:
                 labels: Any = _panoptic(document, annotations, index, class_of)
             else:
-                labels = _drawn(document, image, annotations, class_of, ground, problems)
+                labels = _drawn(document, image, photo, annotations, class_of, ground, problems)
         except ValueError as error:
             problems.append(Problem(BROKEN, f"{where}: {written}: {error}"))
             continue
@@ -220,13 +220,14 @@ def _samples(
 def _drawn(
     document: _Document,
     image: Mapping[str, Any],
+    photo: Path,
     annotations: Sequence[Mapping[str, Any]],
     class_of: Mapping[int, int],
     ground: int,
     problems: list[Problem],
 ) -> ShapeLabels:
     """Labels of a photo from its annotations. Raises ValueError where one cannot be drawn."""
-    size = checked_size(image.get("height"), image.get("width"))
+    size = checked_size(image.get("height"), image.get("width"), photo)
     shapes = []
     for annotation in annotations:
         number = annotation.get("id")

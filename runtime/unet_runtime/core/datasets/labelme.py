@@ -164,7 +164,7 @@ def _size(content: Mapping[str, Any], photo: Path) -> tuple[int, int]:
         if found is None:
             raise ValueError("no imageHeight and imageWidth, and no readable photo")
         width, height = found
-    return checked_size(height, width)
+    return checked_size(height, width, photo)
 
 
 def _shape(entry: Mapping[str, Any]) -> Shape | None:

@@ -15,6 +15,7 @@ from unet_runtime.core.datasets.base import IGNORED, ClassIds, Options
 from unet_runtime.core.datasets.classes import BACKGROUND, IGNORE
 from unet_runtime.core.errors import ImageError, SourceError
 from unet_runtime.core.install import missing
+from unet_runtime.core.photo import photo_size
 from unet_runtime.core.spec import ClassSpec
 
 Inside = npt.NDArray[np.bool_]
@@ -178,15 +179,18 @@ def checked_ring(values: Any) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def checked_size(height: Any, width: Any) -> tuple[int, int]:
+def checked_size(height: Any, width: Any, photo: Path) -> tuple[int, int]:
     """Height and width of a photo, as its labels state them.
 
     Raises:
-        ValueError: no whole numbers, or too many pixels.
+        ValueError: no whole numbers, too many pixels, or another size than the photo's file has.
     """
     ok = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (height, width))
     if not ok or height * width > MAX_PIXELS:
         raise ValueError(f"height {height!r} and width {width!r}, expected whole numbers above 0")
+    found = photo_size(photo)  # of its header; None: reading the photo says what is wrong with it
+    if found is not None and (height, width) not in (found, found[::-1]):  # either way: EXIF may turn it
+        raise ValueError(f"labels of {width}x{height}, the photo has {found[0]}x{found[1]}")
     return height, width
 
 

@@ -26,10 +26,10 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 OFFICIAL, ARTICLE = "official", "article"
 
+_SEEDS = 100
+
 AUTOMATIC = "random:1"
 """Split of data that names no parts."""
-
-_LEAST, _MOST, _TRIES = 0.1, 0.4, 100
 
 FORMS = "official, article, random:SEED or fold:K/N"
 """Of a split's name, for messages."""
@@ -80,14 +80,13 @@ def parse_split(split: str) -> Split:
 
 
 def automatic_split(dataset: Dataset) -> str:
-    """``official`` where the data names both parts, else a random split: the first of ``random:1``, ``random:2``, ...
-    whose test part has between a tenth and four tenths of the photos, which a few photos may miss by chance."""
+    """``official`` where the data names both parts, else ``random:1``; of few photos, the first random split that
+    leaves no part empty."""
     if all(predefined(dataset, part) for part in PARTS):
         return OFFICIAL
-    for seed in range(1, _TRIES):
+    for seed in range(1, _SEEDS):
         split = f"random:{seed}"
-        tested = sum(_drawn_part(split, sample.name) == "test" for sample in dataset.samples)
-        if _LEAST <= tested / max(1, len(dataset.samples)) <= _MOST:
+        if len({_drawn_part(split, sample.name) for sample in dataset.samples}) == len(PARTS):
             return split
     return AUTOMATIC
 
