@@ -72,11 +72,13 @@ def test_make_commands_exist(line: str) -> None:
 
 @pytest.fixture
 def things(sample_photo: Path, tmp_path: Path) -> Path:
-    """A folder with what the README's commands name."""
-    (tmp_path / "holiday").mkdir()
-    for name in ("photo.jpg", "a.jpg", "b.jpg", "holiday/cat.jpg"):
+    """A folder with what the pages' commands name."""
+    for name in ("photo.jpg", "a.jpg", "b.jpg", "holiday/cat.jpg", "welds/images/seam.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(sample_photo, tmp_path / name)
-    shutil.copy(DEFAULT_MODEL, tmp_path / "model.onnx")
+    (tmp_path / "weld-export").mkdir()
+    for name in ("model.onnx", "weld-export/welds-few-128.float32.onnx"):
+        shutil.copy(DEFAULT_MODEL, tmp_path / name)
     with Image.open(sample_photo) as photo:
         photo.save(tmp_path / "large.tif")
         frames = [np.asarray(photo.resize((320, 240)).rotate(angle)) for angle in range(20)]
@@ -99,7 +101,7 @@ def test_run_commands(line: str, things: Path) -> None:
 
 @pytest.mark.parametrize("line", lines_of("unet-info"))
 def test_info_commands(line: str, things: Path) -> None:
-    assert "ONNX Runtime" in run(shlex.split(line), cwd=things)
+    assert "ONNX Runtime" in run(["bash", "-c", line], cwd=things)
 
 
 @pytest.mark.parametrize("line", lines_of("unet-bench"))

@@ -275,8 +275,8 @@ def test_the_command_keeps_photos_where_it_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("--data", pictures, "--output", "output", "--preset", "demo", "--epochs", 1, *TINY, *options)
-    for _ in range(2):
-        assert unet_train(*arguments).code == 0
+    for again in ((), ("--overwrite",)):
+        assert unet_train(*arguments, *again).code == 0
     found = [
         str(path.relative_to(tmp_path)) for path in (tmp_path / "kept", tmp_path / "output" / "cache") if path.exists()
     ]
