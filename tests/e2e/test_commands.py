@@ -158,6 +158,8 @@ def made_by_the_demo(line: str, folder: Path) -> list[str]:
     """A ``unet-train`` line of the README, on the demo's data and model instead of the real ones."""
     real = {
         "data/oxford-iiit-pet": folder / "synthetic",
+        "welds": folder / "synthetic",
+        "weld-model/model.keras": folder / "model.keras",
         "artifacts/export/pets-edge-160.int8.tflite": folder / "export" / "demo-96.int8.tflite",
     }
     words = [str(real.get(word, word)) for word in shlex.split(line)]
@@ -191,7 +193,7 @@ def test_demo(tmp_path: Path) -> None:
                 assert (picture.mode, picture.size) == (mode, (451, 300))
     for line in shell_lines():
         if line.startswith(("unet-train check", "unet-train evaluate")):
-            run(made_by_the_demo(line, tmp_path))
+            run(made_by_the_demo(line, tmp_path), cwd=tmp_path)
 
 
 def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:
