@@ -65,6 +65,7 @@ MARKED = {
         "training/test_evaluate.py",
         "training/test_lite.py",
         "training/test_models.py",
+        "training/test_own_data.py",
         "training/test_new_architecture.py",
         "training/test_progress.py",
         "training/test_report.py",

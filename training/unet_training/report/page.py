@@ -53,7 +53,7 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name} {_setting(entry)}" for name, entry in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
+        return ", ".join(map(_setting, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -41,6 +41,8 @@ class Files(NamedTuple):
 def files_below(folder: Path, suffixes: Iterable[str]) -> Files:
     """The files of a folder and its subfolders with one of ``suffixes``, hidden ones apart; sorted by name.
 
+    Links to folders are followed, each folder once.
+
     Raises:
         SourceError: the folder cannot be listed.
     """
@@ -51,7 +53,13 @@ def files_below(folder: Path, suffixes: Iterable[str]) -> Files:
     def refuse(error: OSError) -> None:
         raise SourceError(f"{error.filename}: cannot be listed ({error.strerror}), expected a folder of images")
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
+    visited = set()
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place).stat()
+        if (here.st_dev, here.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((here.st_dev, here.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(place) / name
