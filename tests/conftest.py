@@ -42,9 +42,10 @@ MARKED = {
         "runtime/live/test_command.py",
         "runtime/live/test_loop.py",
         "runtime/test_annotations.py",
+        "robustness/test_kills.py",
         "runtime/test_bench.py",
+        "runtime/test_cases.py",
         "runtime/test_coco_set.py",
-        "runtime/test_damaged.py",
         "runtime/test_info.py",
         "runtime/test_large.py",
         "runtime/test_many.py",
@@ -74,7 +75,7 @@ MARKED = {
         "training/test_unet.py",
     ),
     "e2e": ("e2e",),
-    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py"),
+    "window": ("runtime/live/test_window.py", "runtime/live/test_web_page.py", "runtime/live/test_playback.py"),
     "network": ("export/test_bundle.py", "export/test_wheels.py", "e2e/test_device.py"),
 }
 """Marker -> test modules and folders, below tests/, that have it; ``make test-fast`` leaves all of them out."""

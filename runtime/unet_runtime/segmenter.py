@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime import engines
@@ -16,11 +15,14 @@ from unet_runtime.core.arrays import Channels
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.core.geometry import Placement, fill_input, place
-from unet_runtime.core.photo import Photo, any_photo
+from unet_runtime.core.photo import any_photo
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.engines.base import Backend, Device
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from unet_runtime.core.photo import Photo
     from unet_runtime.core.stream import Stream
     from unet_runtime.core.tiling import TiledSegmentation
 

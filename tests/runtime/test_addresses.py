@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from unet_runtime.core.errors import SourceError
-from unet_runtime.io.addresses import parse_address, shown_address
+from unet_runtime.io.addresses import named_file, parse_address, shown_address
+from unet_runtime.io.sources import find_photos
 from unet_runtime.live.source import parse_source
 
 
@@ -84,8 +85,63 @@ def test_an_address_that_can_be_read_in_two_ways_is_refused_without_its_password
     assert "\x1b" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["admin:secret@host/s", "rtsp:/admin:secret@host/s", "admin:secret\0@host"])
+@pytest.mark.parametrize("text", ["admin:secret@host/s", "admin:secret\0@host"])
 def test_what_has_no_scheme_is_no_file_and_hides_its_password_too(text: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="expected a camera's number") as caught:
         parse_source(text)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("https:/host/x.jpg", "https://host/x.jpg"),
+        ("http:/host/x.jpg", "http://host/x.jpg"),
+        ("http:host/x.jpg", "http://host/x.jpg"),
+        ("http//host/x.jpg", "http://host/x.jpg"),
+        ("htttp://host/x.jpg", "http://host/x.jpg"),
+        ("HTPS:/host/x.jpg", "https://host/x.jpg"),
+        ("rtsp:/admin:secret@host/s", "rtsp://admin:***@host/s"),
+        ("rstp://admin:secret@host/s", "rtsp://admin:***@host/s"),
+    ],
+)
+def test_an_address_with_a_typing_error_is_shown_corrected(text: str, meant: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        parse_source(text)
+    assert f"no address, expected one such as {meant}: is it that?" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["rtspt://host/s", "udp://@:1234", "hls://host/s", "srt://host:9000"])
+def test_a_scheme_that_is_rare_is_left_to_the_decoder(text: str) -> None:
+    assert parse_source(text).target == text
+
+
+def test_a_scheme_in_capital_letters_is_sent_in_small_ones() -> None:
+    assert parse_source("HTTPS://Host/Snap.JPG").target == "https://Host/Snap.JPG"
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("file:///a/b%20c.mp4", "/a/b c.mp4"), ("file://c.mp4", "c.mp4"), ("FILE:/a.mp4", "/a.mp4"), ("a.mp4", "")],
+)
+def test_the_address_of_a_file_names_its_path(text: str, path: str) -> None:
+    assert named_file(text) == path
+    if path:
+        with pytest.raises(SourceError, match=f"expected a path.*: {path}$"):
+            parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("https://host/x.jpg", "https://host/x.jpg: no such file or folder; download it first"),
+        ("http:/host/x.jpg", "http://host/x.jpg: no such file or folder; download it first"),
+        ("htttps://host/x.jpg", "https://host/x.jpg: no such file or folder; download it first"),
+        ("rtsp://a:secret@host/s", "rtsp://a:***@host/s: no such file or folder; download it first"),
+        ("file:///no/x.jpg", "file:/no/x.jpg: no such file or folder; name the file itself: /no/x.jpg"),
+    ],
+)
+def test_an_address_among_photos_says_what_to_do(name: str, expected: str) -> None:
+    (photo,) = find_photos([Path(name)], None, strict=False)
+    assert photo.problem.startswith(expected)

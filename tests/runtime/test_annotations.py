@@ -125,9 +125,9 @@ def test_areas_are_of_all_classes_and_annotations_of_those_there() -> None:
     mask[0, :5] = 2
     document = coco_document(segmentation(mask), Metadata("a.png", contours="none"))
     assert document["areas"] == {
-        "red": {"pixels": 0, "share": 0.0},
-        "green": {"pixels": 75, "share": 0.9375},
-        "blue": {"pixels": 5, "share": 0.0625},
+        "red": {"pixels": 0, "share": 0.0, "score": 0.0},
+        "green": {"pixels": 75, "share": 0.9375, "score": 1.0},
+        "blue": {"pixels": 5, "share": 0.0625, "score": 1.0},
     }
     (only,) = document["annotations"]
     assert only["category_id"] == 3

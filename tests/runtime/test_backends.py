@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +198,7 @@ def test_what_an_uninstalled_wheel_leaves_behind_is_no_engine(tmp_path: Path, mo
     """A folder without code; Python would import it as a namespace."""
     (tmp_path / "leftover").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(ENGINES, "tflite", replace(ENGINES["tflite"], package="leftover"))
+    monkeypatch.setitem(ENGINES, "tflite", ENGINES["tflite"]._replace(package="leftover"))
     assert not installed("tflite")
     with pytest.raises(MissingDependencyError, match=f"LiteRT, which is not installed: {pip_command('tflite')}"):
         import_engine("tflite")

@@ -52,6 +52,11 @@ def test_panel(sample_photo: Path, tmp_path: Path) -> None:
     assert size_of(tmp_path / "panel.jpg") == (3 * 451 + 2 * 12, 300)
 
 
+def test_cutout_sheet(photos: list[Path], tmp_path: Path) -> None:
+    run("cutout_sheet.py", tmp_path / "sheet.jpg", *photos)
+    assert size_of(tmp_path / "sheet.jpg") == (2 * 4 * (361 + 6), 240 + 6)
+
+
 def test_two_engines(sample_photo: Path, tmp_path: Path) -> None:
     output = run("two_engines.py", sample_photo, tmp_path / "results")
     assert len(list((tmp_path / "results").glob("chelsea.*.png"))) == 6

@@ -6,12 +6,21 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from unet_runtime.core.errors import OutputError
-from unet_runtime.core.files import is_stream, publish, replacing, temporary_sibling, write_bytes, write_text
+from unet_runtime.core.files import (
+    is_stream,
+    publish,
+    remove_leftovers,
+    replacing,
+    temporary_sibling,
+    write_bytes,
+    write_text,
+)
 
 
 def test_a_file_takes_its_place_and_nothing_else_stays(tmp_path: Path) -> None:
@@ -156,3 +165,20 @@ def test_what_a_user_names_like_a_temporary_file_is_not_touched(tmp_path: Path) 
         **{name: name for name in kept},
         "a.txt": "x",
     }
+
+
+def test_what_killed_processes_left_goes_after_a_day_and_nothing_else(tmp_path: Path) -> None:
+    old = time.time() - 25 * 60 * 60
+    left = [".unet-edge.0123456789abcdef.part", ".unet-edge.0123456789abcdef.part.mp4"]
+    kept = [".unet-edge.notes.part", ".unet-edge.0123456789abcdef", "a.part", "a.txt"]
+    for name in (*left, *kept):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (old, old))
+    in_work = tmp_path / ".unet-edge.aaaaaaaaaaaaaaaa.part"
+    in_work.write_text("of another process")
+    (tmp_path / ".unet-edge.bbbbbbbbbbbbbbbb.part").mkdir()
+    os.utime(tmp_path / ".unet-edge.bbbbbbbbbbbbbbbb.part", (old, old))
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "absent")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {*kept, in_work.name, ".unet-edge.bbbbbbbbbbbbbbbb.part"}

@@ -11,7 +11,6 @@ import stat
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,7 +209,7 @@ def test_a_warm_up_that_fails_is_found_at_loading(
 def test_a_model_that_no_device_takes_is_the_models_fault(machine: Machine, artifact: Artifact) -> None:
     for device in ("auto", "cpu", "cuda", "tensorrt"):
         with pytest.raises(ModelFileError, match="refuses it"):
-            load("onnx", replace(artifact, content=append_to_onnx(b"", artifact.spec)), device=device)
+            load("onnx", artifact._replace(content=append_to_onnx(b"", artifact.spec)), device=device)
 
 
 def test_auto_takes_cuda_and_never_builds_an_engine(machine: Machine, artifact: Artifact, tmp_path: Path) -> None:

@@ -26,9 +26,10 @@ def test_an_overlay_tints_every_class_but_the_background_by_half() -> None:
     assert (overlay[MASK == 1] == 100).all()
 
 
-def test_a_cutout_keeps_the_photo_and_takes_the_opacity() -> None:
+def test_a_cutout_takes_the_opacity_and_keeps_the_photo_where_there_is_any() -> None:
     alpha = np.arange(6, dtype=np.uint8).reshape(2, 3) * 50
     cutout = np.asarray(render.cutout(PHOTO, alpha))
     assert np.array_equal(cutout[..., 3], alpha)
-    assert (cutout[..., :3] == 100).all()
+    assert (cutout[alpha > 0, :3] == 100).all()
+    assert not cutout[alpha == 0].any()
     assert PHOTO.mode == "RGB"  # not changed in place

@@ -171,7 +171,9 @@ def test_pictures(colour_model: Path, stripes: np.ndarray) -> None:
     assert np.array_equal(overlay[:, 25:35], stripes[:, 25:35])  # background keeps the photo's pixels
     cutout = np.asarray(result.cutout())
     assert (cutout[20, 5, 3], cutout[20, 30, 3]) == (255, 0)
-    assert np.array_equal(cutout[..., :3], stripes)
+    is_red = np.asarray(result.opacity) == 255
+    assert np.array_equal(cutout[is_red, :3], stripes[is_red])
+    assert not cutout[20, 30].any()  # nothing of the photo is left in the background
 
 
 def test_letterboxed_model(tmp_path: Path, stripes: np.ndarray) -> None:

@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.helpers.colours import colour_spec, write_colour_model
-from tests.helpers.video import frames_of, numbers, write_video
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.video import frames_of, make, needs_ffmpeg, numbers, shown, times, write_video
 from unet_runtime import Segmenter
 from unet_runtime.io.video import ffmpeg
+from unet_runtime.io.video.reader import Reader
 from unet_runtime.io.video.segment import segment_video
-
-needs_ffmpeg = pytest.mark.skipif(
-    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="no ffmpeg: apt-get install ffmpeg"
-)
 
 
 @pytest.fixture
 def colours(tmp_path: Path) -> Segmenter:
     return Segmenter(write_colour_model(tmp_path / "colours.onnx", colour_spec()), backend="onnx")
-
-
-def make(path: Path, *options: str, source: str = "testsrc=size=320x240:rate=15:duration=2") -> Path:
-    command = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", source, *options, f"file:{path}"]
-    subprocess.run(command, check=True, timeout=60)
-    return path
-
-
-def shown(path: Path, entries: str, stream: str = "v:0") -> list[str]:
-    command = ["ffprobe", "-v", "error", "-select_streams", stream, "-show_entries", entries, "-of", "csv=p=0"]
-    done = subprocess.run([*command, f"file:{path}"], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.replace("\n", ",").strip(",").split(",")
-
-
-def times(path: Path) -> list[float]:
-    found = []
-    for value in shown(path, "frame=best_effort_timestamp_time"):
-        if value:
-            found.append(float(value))
-    return found
 
 
 @needs_ffmpeg
@@ -65,8 +42,9 @@ def test_sound_is_copied_and_browsers_can_play_it(tmp_path: Path, colours: Segme
         ("-vf", "fps=600", "-t", "0.2"),
     ],
 )
-def test_each_frame_keeps_its_time(options: tuple[str, ...], tmp_path: Path, colours: Segmenter) -> None:
-    source, target = make(tmp_path / "clip.mp4", *options), tmp_path / "out.mp4"
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_each_frame_keeps_its_time(suffix: str, options: tuple[str, ...], tmp_path: Path, colours: Segmenter) -> None:
+    source, target = make(tmp_path / "clip.mp4", *options), tmp_path / f"out{suffix}"
     segment_video(colours, source, {"overlay": target})
     before, after = times(source), times(target)
     assert len(before) == len(after)
@@ -102,4 +80,65 @@ def test_without_ffmpeg_the_loss_is_said(
     assert [record.getMessage() for record in caplog.records] == [
         f"{source}: no program ffmpeg with an H.264 encoder: the result does not play in browsers, has no sound and a "
         "constant frame rate: install it (apt-get install ffmpeg)"
+    ]
+
+
+CODECS = {
+    "av1.mp4": ("libsvtav1", "libaom-av1", "librav1e"),
+    "av1.mkv": ("libsvtav1", "libaom-av1", "librav1e"),
+    "av1.webm": ("libsvtav1", "libaom-av1", "librav1e"),
+    "hevc.mp4": ("libx265",),
+    "vp9.webm": ("libvpx-vp9",),
+    "prores.mov": ("prores_ks",),
+    "mpeg2.ts": ("mpeg2video",),
+    "mjpeg.mov": ("mjpeg",),
+}
+"""What cameras and programs write -> encoders of ffmpeg that make it, of which one suffices."""
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", CODECS)
+def test_codecs_that_opencv_decodes_and_those_that_ffmpeg_does(name: str, tmp_path: Path) -> None:
+    """OpenCV has no decoder for AV1."""
+    listed = ffmpeg._ask(["ffmpeg", "-hide_banner", "-encoders"]).split()
+    encoder = next((encoder for encoder in CODECS[name] if encoder in listed), None)
+    if encoder is None:
+        pytest.skip(f"this ffmpeg has no encoder {CODECS[name]}")
+    options = ("-c:v", encoder, "-pix_fmt", "yuvj420p" if encoder == "mjpeg" else "yuv420p")
+    source = "color=red:size=96x64:rate=10:duration=1,drawbox=x=48:color=blue:t=fill"
+    reader = Reader(make(tmp_path / name, *(options if encoder != "prores_ks" else options[:2]), source=source))
+    frames = list(reader)
+    reader.check_complete([])
+    assert len(frames) == 10
+    assert list(reader.times) == pytest.approx([reader.times[0] + step / 10 for step in range(10)], abs=0.002)
+    assert np.abs(frames[-1][32, 24].astype(int) - (254, 0, 0)).max() < 12
+    assert np.abs(frames[-1][32, 72].astype(int) - (0, 0, 254)).max() < 12
+
+
+@needs_ffmpeg
+def test_an_av1_video_becomes_a_video(tmp_path: Path, colours: Segmenter) -> None:
+    source = REPOSITORY / "tests" / "data" / "cases" / "videos" / "av1.mp4"
+    target = tmp_path / "out.mp4"
+    assert segment_video(colours, source, {"overlay": target}) == 30
+    assert times(target) == pytest.approx(times(source), abs=0.002)
+
+
+def test_without_ffmpeg_the_codec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "find", lambda: None)
+    reader = Reader(REPOSITORY / "tests" / "data" / "cases" / "videos" / "av1.mp4")
+    assert list(reader) == []
+    assert str(reader.no_frame()).endswith(
+        "av1.mp4: this OpenCV has no decoder for AV1, the program ffmpeg has one: install it (apt-get install ffmpeg)"
+    )
+
+
+@needs_ffmpeg
+def test_an_avi_as_target_says_what_it_costs(
+    tmp_path: Path, colours: Segmenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = make(tmp_path / "clip.mp4", source="testsrc=size=96x64:rate=5:duration=1")
+    segment_video(colours, source, {"overlay": tmp_path / "out.avi"})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{source}: files of this suffix are written by OpenCV: the result does not play in browsers, has no sound and "
+        "a constant frame rate: name an .mp4"
     ]

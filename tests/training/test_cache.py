@@ -248,7 +248,11 @@ def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_photos(
 
 @pytest.mark.parametrize(
     ("name", "hours", "kept"),
-    [(".unet-edge.0123.part", 0, True), (".unet-edge.0123.part", 25, False), ("mine.part", 25, True)],
+    [
+        (".unet-edge.0123456789abcdef.part", 0, True),
+        (".unet-edge.0123456789abcdef.part", 25, False),
+        ("mine.part", 25, True),
+    ],
 )
 def test_unfinished_entries_are_removed_after_a_day(
     photos: list[Sample], cache: PhotoCache, name: str, hours: int, kept: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import io
 import socket
 import tarfile
 import threading
@@ -21,7 +22,11 @@ from unet_training.errors import DatasetError
 def _pack(source: Path, folder: str, target: Path) -> str:
     with tarfile.open(target, "w:gz") as archive:
         archive.add(source / folder, arcname=folder)
-    return "md5:" + hashlib.md5(target.read_bytes()).hexdigest()
+    return _checksum(target)
+
+
+def _checksum(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
@@ -84,6 +89,41 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_unpacked(served: Path, tmp_p
     with pytest.raises(DatasetError, match=r"(?s)annotations\.tar\.gz.*hash.*PETS_DIR"):
         dataset.ensure_dataset(root)
     assert not root.exists()
+
+
+def _member(kind: str, outside: Path) -> tarfile.TarInfo:
+    names = {"parent": "../escaped.txt", "deep": "annotations/../../../escaped.txt", "absolute": str(outside)}
+    member = tarfile.TarInfo(names.get(kind, "annotations/escaped.txt"))
+    member.size = 2 if kind in names else 0
+    if kind in ("symbolic", "symbolic inside"):
+        member.type, member.linkname = tarfile.SYMTYPE, str(outside) if kind == "symbolic" else "list.txt"
+    elif kind == "hard":
+        member.type, member.linkname = tarfile.LNKTYPE, "../../escaped.txt"
+    elif kind == "pipe":
+        member.type = tarfile.FIFOTYPE
+    return member
+
+
+@pytest.mark.parametrize("kind", ["parent", "deep", "absolute", "symbolic", "symbolic inside", "hard", "pipe"])
+def test_an_archive_that_leads_elsewhere_is_refused(served: Path, tmp_path: Path, kind: str) -> None:
+    outside = tmp_path / "escaped.txt"
+    archive = served / "annotations.tar.gz"
+    with tarfile.open(archive, "w:gz") as written:
+        member = _member(kind, outside)
+        written.addfile(member, io.BytesIO(b"x" * member.size))
+    dataset.ARCHIVES["annotations.tar.gz"] = _checksum(archive)
+    with pytest.raises(DatasetError, match=r"archive's member '.*escaped\.txt' .*not unpacked"):
+        dataset.ensure_dataset(tmp_path / "deep" / "pets")
+    assert not outside.exists()
+    assert not list(tmp_path.rglob("escaped.txt"))
+    assert not (tmp_path / "deep" / "pets").exists()
+
+
+def test_an_archive_that_is_none_is_an_error_of_the_dataset(served: Path, tmp_path: Path) -> None:
+    (served / "annotations.tar.gz").write_bytes(b"no archive")
+    dataset.ARCHIVES["annotations.tar.gz"] = _checksum(served / "annotations.tar.gz")
+    with pytest.raises(DatasetError, match="cannot download Oxford-IIIT Pet"):
+        dataset.ensure_dataset(tmp_path / "pets")
 
 
 def test_after_a_failure_the_next_call_goes_on(served: Path, pictures: Path, tmp_path: Path) -> None:

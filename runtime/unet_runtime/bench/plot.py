@@ -12,12 +12,16 @@ from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.report import Report, label
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.engines import ENGINES
+from unet_runtime.io.kind import STAMP_KEY
 
 # Okabe and Ito's palette: colour-blind readers can tell its colours apart too.
 _COLOURS = dict(zip(STAGES, ("#56B4E9", "#009E73", "#D55E00", "#F0E442", "#999999"), strict=True))
 
 _WIDTH = 11  # inches
 _BAR_HEIGHT = 0.42  # inches per bar
+MARK = {STAMP_KEY: "unet-bench"}
+"""Text of the PNG, by which it is known as ours."""
+
 _POINTS_HEIGHT = 4  # inches of the panel of points
 _LEAST_IOU_RANGE = 0.02  # a smaller one would show rounding as if it were a gap
 
@@ -49,7 +53,7 @@ def draw(report: Report, file: BinaryIO) -> None:
         _points(parts[1].subplots(), scored)
     machine = report.machine
     parts[0].suptitle(f"{machine.cpu or machine.architecture}, {machine.cores} cores", fontsize=11)
-    figure.savefig(file, dpi=120, format="png")
+    figure.savefig(file, dpi=120, format="png", metadata=MARK)
 
 
 def _bars(axes: Any, rows: list[Row]) -> None:

@@ -14,6 +14,7 @@ from unet_runtime.bench.measure import TOTAL, Row, Settings
 from unet_runtime.bench.plan import Refusal, thread_count
 from unet_runtime.bench.worker import STAGES
 from unet_runtime.core.text import table
+from unet_runtime.io.kind import STAMP_KEY
 
 SCHEMA = 1
 
@@ -41,6 +42,7 @@ class Report:
 def to_json(report: Report) -> str:
     """One line of JSON in ASCII (a file name need not be Unicode text), as docs/commands.md says."""
     content = {
+        STAMP_KEY: "unet-bench",
         "schema": SCHEMA,
         "version": __version__,
         "machine": asdict(report.machine) | {"busy": report.machine.busy},

@@ -28,15 +28,17 @@ from unet_runtime.cli.shared import (
     PathName,
     echo,
     option_group,
+    overwrite_option,
     refuse_model,
     setup_logging,
     verbosity,
 )
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.errors import INPUTS_FAILED, MODEL, OK, OutputError
-from unet_runtime.core.files import replacing, write_text
+from unet_runtime.core.files import is_stream, replacing, write_text
 from unet_runtime.core.install import pip_command
 from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +144,7 @@ def _number(text: str) -> int:
         metavar="[PATH]",
         help="Print one JSON object instead of text; with PATH, write it there instead of into the folder.",
     ),
+    overwrite_option,
 )
 @verbosity
 @click.version_option(__version__)
@@ -158,6 +161,7 @@ def command(
     picture: str,
     output: Path,
     json_path: Path | None,
+    overwrite: bool,
     verbosity: int | None,
 ) -> int:
     """Measure MODELs (files, or folders of them; default: the bundled ones) on this machine.
@@ -172,6 +176,11 @@ def command(
         _check_writable(folder)  # now, not after minutes of measuring
     files = model_files(models, backends)
     refuse_model("--json", path, files)
+    plot_path = output / "bench.png"
+    places = Places(files, overwrite=overwrite, command="unet-bench", option="--output or --json")
+    for place in (path, plot_path):
+        if not is_stream(place):
+            places.check(place)
     combinations, refusals = plan(files, backends, devices, threads)
     timed, problems = photo_files.timed_photos(photos or data, rounds * photos_a_round)
     for problem in problems:
@@ -180,7 +189,7 @@ def command(
     labelled = partial(photo_files.labelled_photos, photos=photos, data=data, count=count)
     report = bench(combinations, refusals, settings, labelled)
     echo(to_json(report) if to_stdout else to_text(report))
-    _write(report, path, output / "bench.png")
+    _write(report, path, plot_path)
     if not report.measured:
         return MODEL
     return INPUTS_FAILED if report.failed or problems else OK

@@ -18,17 +18,20 @@ from unet_runtime.cli.shared import (
     PathName,
     echo,
     option_group,
+    overwrite_option,
     refuse_model,
     setup_logging,
     verbosity,
 )
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import MODEL, OK, ModelFileError
-from unet_runtime.core.files import write_text
+from unet_runtime.core.files import is_stream, write_text
 from unet_runtime.core.install import pip_command
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.core.text import to_json
 from unet_runtime.engines import ENGINES, MODELS, readers
+from unet_runtime.io.kind import STAMP_KEY
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +54,13 @@ Examples:
     "Results",
     click.option("-o", "--output", type=PathName(dir_okay=False), help="Write to this file instead."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+    overwrite_option,
 )
 @verbosity
 @click.version_option(__version__)
-def command(models: tuple[Path, ...], output: Path | None, as_json: bool, verbosity: int | None) -> int:
+def command(
+    models: tuple[Path, ...], output: Path | None, as_json: bool, overwrite: bool, verbosity: int | None
+) -> int:
     """Describe MODELs (default: the bundled ones), and what this machine can run.
 
     Each engine that is installed is tried: where the text says that it runs, it has just run.
@@ -62,6 +68,8 @@ def command(models: tuple[Path, ...], output: Path | None, as_json: bool, verbos
     setup_logging(verbosity)
     if output is not None:
         refuse_model("--output", output, models)
+        if not is_stream(output):
+            Places(models, overwrite=overwrite, command="unet-info").check(output)
     described = list(map(_describe, models or sorted(MODELS.glob("*.*"))))
     engines = machine.engine_states()
     report = _report(described, engines) if as_json else None
@@ -97,6 +105,7 @@ def _report(described: list[dict[str, Any]], engines: list[machine.EngineState])
     """What --json prints; its dataclasses become objects."""
     default = _default(engines)
     return {
+        STAMP_KEY: "unet-info",
         "version": __version__,
         "machine": machine.description(),
         "models": described,

@@ -17,7 +17,7 @@ import click
 from unet_runtime.cli.shared import echo
 from unet_runtime.core.errors import OK
 from unet_runtime.core.files import replacing
-from unet_runtime.core.segmentation import Segmentation
+from unet_runtime.core.segmentation import MIN_SCORE, Segmentation
 from unet_runtime.core.text import printable, table
 from unet_runtime.io.places import Places
 from unet_runtime.io.sinks import save
@@ -51,6 +51,10 @@ class LiveOptions:
     """Address of the web page."""
     port: int = 8080
     """Port of the web page."""
+    min_score: float = MIN_SCORE
+    """Of a class that counts as found, see ``Segmentation.found``."""
+    min_share: float = 0.0
+    """The same for its share of the picture."""
     places: Places = field(default_factory=Places)
     """Which files the recording may replace."""
 
@@ -74,6 +78,9 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
     from unet_runtime.live.smooth import Smoother
     from unet_runtime.live.views import open_view
 
+    def is_found(result: Segmentation) -> bool:
+        return bool(result.found(options.min_score, options.min_share))
+
     timings = Timings()
     camera = Camera(options.source, timings=timings)
     smoother = Smoother(options.smooth, segmenter.spec) if options.smooth else None
@@ -96,6 +103,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
             smoother=smoother,
             recorder=recorder,
             background=options.background,
+            is_found=is_found if segmenter.spec.role_names("foreground") else None,
             save=lambda result: _save_frame(result, options.output_dir or Path()),
         )
         session = live.run(stop, options.max_seconds)
@@ -157,7 +165,9 @@ def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
     return [photo, *save(result, ("mask", "overlay", "cutout"), folder, stem)]
 
 
-def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path], stamp: str = "") -> None:
+def run_video(
+    segmenter: Segmenter, path: Path, targets: Mapping[str, Path], stamp: str = "", *, refine: bool = False
+) -> None:
     """Segment a video into others, with a progress bar where standard error is a terminal.
 
     Args:
@@ -165,6 +175,7 @@ def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path], sta
         path: the video.
         targets: kind -> the video to write; see ``segment_video``.
         stamp: what the videos record of model and options.
+        refine: see ``Segmentation.refined``.
 
     Raises:
         UnetRuntimeError: as ``segment_video``.
@@ -178,7 +189,7 @@ def run_video(segmenter: Segmenter, path: Path, targets: Mapping[str, Path], sta
                 bar.length = max(promised, done)
                 bar.update(done - bar.pos)
 
-        segment_video(segmenter, path, targets, progress, stamp)
+        segment_video(segmenter, path, targets, progress, stamp, refine=refine)
 
 
 def _bar(path: Path) -> Any:

@@ -12,6 +12,7 @@ import click
 from unet_runtime.cli.shared import PATH, THREADS, NameList, PathName, Real, option_group
 from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.files import is_stream
+from unet_runtime.core.segmentation import MIN_SCORE
 from unet_runtime.engines import DEVICES, ENGINES
 from unet_runtime.io.coco import CONTOURS
 from unet_runtime.io.sinks import KINDS, RESULTS
@@ -100,6 +101,24 @@ result_options = option_group(
         type=click.Choice(CONTOURS),
         default=CONTOURS[0],
         help="Outlines in PHOTO.json and --coco; rle needs the package pycocotools.",
+    ),
+    click.option(
+        "--refine",
+        is_flag=True,
+        help="Move the edges of cut-outs to those of the photo at its own size; masks stay as they are.",
+    ),
+    click.option(
+        "--min-score",
+        type=Real(0, 1),
+        default=MIN_SCORE,
+        help="Mean probability that a foreground class must have in its region, or it counts as not found, and is "
+        "taken out of all results. 0: every region counts.",
+    ),
+    click.option(
+        "--min-share",
+        type=Real(0, 1),
+        default=0.0,
+        help="Share of the photo that a foreground class must have, or it counts as not found.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per photo instead of text."),
 )
@@ -210,6 +229,8 @@ def check(given: dict[str, Any]) -> None:
         _check_webcam(given)
         return
     live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
+    if given["refine"] and given["tile"] is not None:
+        raise click.UsageError("--refine and --tile: tiles have the photo's own size already: give one of them.")
     if live:
         raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
     if not photos:
@@ -229,6 +250,8 @@ def _check_webcam(given: dict[str, Any]) -> None:
         raise click.UsageError(f"--webcam together with {given['photos'][0]}: a camera, or photos, not both.")
     if given["output"] is not None:
         raise click.UsageError(f"--output {given['output']} is a file, --webcam saves in a folder: name a folder.")
+    if given["refine"]:
+        raise click.UsageError("--refine is for photos and videos: it has no meaning with --webcam.")
     if given["coco"] is not None:
         raise click.UsageError("--coco is a data set of photos: it has no meaning with --webcam.")
 

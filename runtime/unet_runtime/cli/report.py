@@ -36,6 +36,8 @@ class Done(NamedTuple):  # not a dataclass: half a millisecond of a cold start
     """A result for standard output, or for the pipe or device in ``written``."""
     entry: Entry | None = None
     """The photo in a data set, see ``io.coco_set``."""
+    is_empty: bool = False
+    """Nothing that the model looks for is in the photo."""
     was_done: bool = False
     """Its results were there already."""
 
@@ -77,7 +79,7 @@ class Report:
         self._start = clock()
         self._shows_progress = progress and total > 1 and sys.stderr.isatty()
         self._has_failed = False
-        self.done = self.failed = self.skipped = 0
+        self.done = self.failed = self.skipped = self.empty = 0
 
     def begin(self) -> None:
         """Say what runs."""
@@ -90,6 +92,7 @@ class Report:
             self.skip(path, done.written)
         elif done is not None:
             self.done += 1
+            self.empty += done.is_empty
             self._print_done(path, done)
         else:
             self.failed += 1
@@ -129,6 +132,9 @@ class Report:
         self._erase()
         if self.skipped:
             logger.info("%d photos were done before", self.skipped)
+        if self.empty and self._total > 1:
+            wanted = ", ".join(self._segmenter.spec.role_names("foreground"))
+            logger.info("%d of %d photos: no %s found", self.empty, self.done, wanted)
         if not self.failed:
             return INPUTS_FAILED if self._has_failed else OK
         total = self._total - self.skipped

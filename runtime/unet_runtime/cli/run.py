@@ -6,9 +6,8 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,9 +20,10 @@ from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
 from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
-from unet_runtime.core.files import is_stream, replacing
+from unet_runtime.core.files import is_stream, remove_leftovers, replacing
 from unet_runtime.core.photo import open_photo, photo_size
-from unet_runtime.core.segmentation import Result
+from unet_runtime.core.segmentation import Result, Segmentation
+from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.coco import areas_by_name, require_contours
 from unet_runtime.io.jobs import (
     Outcome,
@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 _SWITCH_SECONDS = 0.0005
 """Python's default is ten times as long: an inference that is ready to begin would wait for a quarter of its time."""
+
+_STAMPED = ("tile", "contours", "refine", "min_score", "min_share")
+"""Options that decide what is in the results."""
 
 _QUIET, _VERBOSE = -1, 1  # of ``verbosity``
 
@@ -94,6 +97,9 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     video_kinds: tuple[str, ...]
     max_pixels: int | None
     tile: float | None
+    refine: bool
+    min_score: float
+    min_share: float
     metadata: Metadata
     places: Places
     stdin: bytes = b""
@@ -111,7 +117,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
         metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
-            stamp=stamp(segmenter.spec.to_json(), tile=tile, contours=given["contours"]),
+            stamp=stamp(segmenter.spec.to_json(), **{name: given[name] for name in _STAMPED} | {"tile": tile}),
         )
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
@@ -121,6 +127,9 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
             given["kinds"] or ("overlay",),
             given["max_pixels"] or None,
             tile,
+            given["refine"],
+            given["min_score"],
+            given["min_share"],
             metadata,
             _places(given, files),
             stdin,
@@ -156,6 +165,7 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
     settings = settings._replace(data_set=data_set)
     if settings.output is not None and not _is_piped(settings.output):
         settings.places.check(settings.output)
+    _clean(files)
     done = dict.fromkeys(file for file in files if given["resume"] and settings.is_done(file))  # in their order
     report = Report(
         len(files),
@@ -191,6 +201,13 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
         if data_set is not None:
             data_set.discard()
     return report.end()
+
+
+def _clean(files: Sequence[PhotoFile]) -> None:
+    """Remove what killed runs left in the folders of the results."""
+    if len(files) > 1:  # a single photo takes less time than looking through a large folder
+        for folder in {file.output_dir for file in files if not file.problem}:
+            remove_leftovers(folder)
 
 
 def _announce(report: Report, left_out: Sequence[LeftOut], skipped: Sequence[PhotoFile], settings: Settings) -> None:
@@ -313,7 +330,11 @@ def segment(
             with engines.borrow() as segmenter:
                 result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
             checkpoint()
-            return _save_results(result, file, settings, checkpoint)
+            found = result.found(settings.min_score, settings.min_share)
+            result = result.only(found)
+            if settings.refine and isinstance(result, Segmentation):  # tiles have the photo's own size
+                result = result.refined()
+            return _save_results(result, found, file, settings, checkpoint)
     except MemoryError as error:
         raise ImageError(f"{file.path}: too large for this machine's memory") from error
 
@@ -326,10 +347,12 @@ def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextMan
     return nullcontext() if size is None else budget.reserve(size[0] * size[1])
 
 
-def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoint: Checkpoint) -> Done:
+def _save_results(
+    result: Result, found: Sequence[str], file: PhotoFile, settings: Settings, checkpoint: Checkpoint
+) -> Done:
     written: list[Path] = []
     piped = b""
-    metadata = replace(settings.metadata, photo=file.path.name)
+    metadata = settings.metadata._replace(photo=file.path.name)
     if settings.output is None:
         written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint, settings.places)
     else:
@@ -342,13 +365,25 @@ def _save_results(result: Result, file: PhotoFile, settings: Settings, checkpoin
                 target.write(content)
         written = [] if settings.output == options.STDOUT else [settings.output]
     areas = areas_by_name(result)
-    shares = []
-    for known in result.spec.classes:
-        if known.role != "background":
-            shares.append(f"{known.name} {areas[known.name]['share']:.0%}")
-    described = {"width": result.photo.width, "height": result.photo.height, "classes": areas}
+    is_empty = not found and bool(result.spec.role_names("foreground"))
+    described = {"width": result.photo.width, "height": result.photo.height, "found": not is_empty, "classes": areas}
     entry = None if settings.data_set is None else settings.data_set.entry(result.mask)
-    return Done(written, described, ", ".join(shares), piped, entry)
+    return Done(written, described, _summary(result.spec, areas, found), piped, entry, is_empty=is_empty)
+
+
+def _summary(spec: ModelSpec, areas: Mapping[str, Mapping[str, float]], found: Sequence[str]) -> str:
+    """``pet 35% (score 0.95), border 8%``, or ``no pet found (score 0.41)``: what a photo's line says of it."""
+    foreground = spec.role_names("foreground")
+    if foreground and not found:
+        best = max(areas[name]["score"] for name in foreground)
+        return f"no {', '.join(foreground)} found" + (f" (score {best:.2f})" if best else "")
+    parts = []
+    for entry in spec.classes:
+        if entry.role == "foreground":
+            parts.append(f"{entry.name} {areas[entry.name]['share']:.0%} (score {areas[entry.name]['score']:.2f})")
+        elif entry.role == "neutral":
+            parts.append(f"{entry.name} {areas[entry.name]['share']:.0%}")
+    return ", ".join(parts)
 
 
 def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:
@@ -358,7 +393,8 @@ def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Re
         paths = settings.paths(file)
         for path in paths:
             settings.places.check(path)
-        run_video(segmenter, file.path, dict(zip(settings.video_kinds, paths, strict=True)), settings.metadata.stamp)
+        targets = dict(zip(settings.video_kinds, paths, strict=True))
+        run_video(segmenter, file.path, targets, settings.metadata.stamp, refine=settings.refine)
         report.add(file.path, Done(paths))
     except (SourceError, OutputError) as error:
         report.add(file.path, None, error)
@@ -368,6 +404,7 @@ def _webcam(given: dict[str, Any]) -> int:
     from unet_runtime.cli.live import LiveOptions, run_webcam  # photos need nothing of it
 
     chosen = {name: given[name] for name in options.LIVE_OPTIONS if given[name] is not None}
+    chosen |= {"min_score": given["min_score"], "min_share": given["min_share"]}
     chosen["places"] = Places(_read_live(given), overwrite=given["overwrite"])
     segmenter = _load(given, given["threads"])
     logger.info("%s", describe(segmenter))

@@ -173,6 +173,11 @@ def refuse_model(option: str, path: Path, models: Sequence[Path]) -> None:
         raise click.UsageError(f"{option} {path} would replace a model: name models before {option}, or another file")
 
 
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace also a file that this command did not make (its own is always replaced)."
+)
+
+
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(

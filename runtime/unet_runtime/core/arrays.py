@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Channels = Literal["rgb", "bgr"]
 """Order of an array's colours: ``bgr`` is OpenCV's."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ _STREAM_FLAGS = os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY
 _MODE = 0o666
 """As ``open`` creates files: the umask takes from it."""
 
+_DAY = 24 * 60 * 60.0
+_RANDOM_DIGITS = 16  # of a temporary name
 _MAX_LINKS = 40  # as Linux allows
 
 
@@ -124,7 +127,20 @@ def temporary_sibling(path: Path, suffix: str = ".part") -> Path:
     Short and independent of the target's name, which may have all the 255 bytes that a name can have. ``publish`` moves
     the file into place.
     """
-    return path.with_name(f".unet-edge.{os.urandom(8).hex()}{suffix}")
+    return path.with_name(f".unet-edge.{os.urandom(_RANDOM_DIGITS // 2).hex()}{suffix}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of unfinished files: temporary names that nobody has written to for a day.
+
+    A file in work is written to all the time; whether its process still lives cannot be asked, on another machine
+    that shares the folder or in another container.
+    """
+    with suppress(OSError):
+        for path in folder.glob(f".unet-edge.{'[0-9a-f]' * _RANDOM_DIGITS}.part*"):
+            with suppress(OSError):  # removed by another process meanwhile, or a folder
+                if time.time() - path.lstat().st_mtime > _DAY:
+                    path.unlink()
 
 
 def publish(temporary: Path, path: Path, hint: str = "") -> None:

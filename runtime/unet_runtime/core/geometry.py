@@ -8,14 +8,16 @@ Pillow's BILINEAR antialiases when it reduces; OpenCV's INTER_LINEAR and tf.imag
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core.metrics import IGNORED
 from unet_runtime.core.spec import InputSpec, ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR}
 

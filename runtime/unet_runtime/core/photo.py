@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from unet_runtime.core import decoders
 from unet_runtime.core.arrays import EXPECTED, Channels, array_image, check_channels
 from unet_runtime.core.errors import ImageError
+from unet_runtime.core.text import one_line
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from PIL import ImageFile
 
-logger = logging.getLogger(__name__)
+    Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
+    """A path, a file's content, a binary file, a Pillow image of any mode, or an array: see ``core.arrays``."""
 
-Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
-"""A path, a file's content, a binary file, a Pillow image of any mode, or an array: see ``core.arrays``."""
+logger = logging.getLogger(__name__)
 
 # Alpha has no meaning for the model: transparent pixels hold arbitrary colours, so they become white paper.
 _BACKDROP = (255, 255, 255)
@@ -175,7 +176,7 @@ def _image_errors(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"{name}too large for this machine's memory") from error
     except Exception as error:  # on damaged files decoders raise what they stumble over: struct.error, RuntimeError...
-        raise ImageError(f"{name}damaged or truncated image ({error})") from error
+        raise ImageError(f"{name}damaged or truncated image ({one_line(error)})") from error
 
 
 def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:

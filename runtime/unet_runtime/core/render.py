@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 OVERLAY_STRENGTH = 0.5
 """Share of the class colour in an overlay's pixel."""
@@ -40,7 +45,21 @@ def overlay(photo: Image.Image, mask: npt.NDArray[np.uint8], spec: ModelSpec) ->
 
 
 def cutout(photo: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image:
-    """RGB photo and opacity uint8 (H, W) -> RGBA."""
-    result = photo.copy()
-    result.putalpha(Image.fromarray(alpha))
-    return result
+    """RGB photo and opacity uint8 (H, W) -> RGBA.
+
+    Where the opacity is 0 the colour is 0, too: nothing of the photo is left there. Colours of translucent pixels are
+    those of the foreground alone.
+    """
+    pixels = np.empty((*alpha.shape, 4), np.uint8)
+    top = 0
+    for band in cutout_bands(photo, alpha):
+        pixels[top : top + len(band)] = band
+        top += len(band)
+    return Image.fromarray(pixels)
+
+
+def cutout_bands(photo: Image.Image, alpha: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    """As ``cutout``, a band of rows at a time, from the top down: uint8 (rows, W, 4)."""
+    from unet_runtime.core.matting import EdgeColours  # what masks and overlays do not need
+
+    return EdgeColours(photo, alpha).bands()

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Planes = npt.NDArray[np.float32]
-"""float32 (C, ...), one plane a channel."""
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-Label = Callable[[Planes], npt.NDArray[np.uint8]]
-"""Planes -> label of each pixel, uint8 (...)."""
+    Planes = npt.NDArray[np.float32]
+    """float32 (C, ...), one plane a channel."""
 
-CertainLabel = Callable[[Planes], tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]
-"""Planes -> labels uint8 (...), and bool (...): whether a label is far enough from any other for all pixels between
-four such corners of the same label to have it too."""
+    Label = Callable[[Planes], npt.NDArray[np.uint8]]
+    """Planes -> label of each pixel, uint8 (...)."""
 
-_Indices = npt.NDArray[np.intp]
+    CertainLabel = Callable[[Planes], tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]]
+    """Planes -> labels uint8 (...), and bool (...): whether a label is far enough from any other for all pixels
+    between four such corners of the same label to have it too."""
+
+    _Indices = npt.NDArray[np.intp]
 
 _BAND_PIXELS = 1 << 18
 """Pixels at a time: some megabytes of float32, so they stay in the processor's cache."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import Placement
 from unet_runtime.core.photo import limit_opacity
 from unet_runtime.core.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+T = TypeVar("T")
 
 
 class Result(Protocol):
@@ -31,7 +35,62 @@ class Result(Protocol):
     @property
     def opacity(self) -> npt.NDArray[np.uint8]: ...
 
+    @property
+    def scores(self) -> tuple[float, ...]: ...
+
     def probability_bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]: ...
+
+
+MIN_SCORE = 0.5
+"""Score from which a class counts as found: below, something else is likelier in its own region."""
+
+
+class Findings:
+    """What every result can say of the classes in the photo."""
+
+    def score(self: Result, name: str) -> float:
+        """Mean probability of a class in its region, the part of the photo where it is the most probable one.
+
+        Args:
+            name: of a class.
+
+        Returns:
+            0..1; 0 where the class has no region.
+
+        Raises:
+            ValueError: the model has no such class.
+        """
+        if name not in self.spec.class_names:
+            raise ValueError(f"class {name!r}, expected one of {', '.join(self.spec.class_names)}")
+        return self.scores[self.spec.class_names.index(name)]
+
+    def found(self: Result, min_score: float = MIN_SCORE, min_share: float = 0.0) -> tuple[str, ...]:
+        """Foreground classes that are in the photo.
+
+        Args:
+            min_score: of a class, at least; see ``score``.
+            min_share: of the photo's pixels, 0..1, that a class has, at least.
+
+        Returns:
+            Their names; none where the photo shows nothing that the model looks for.
+        """
+        names = []
+        for index in self.spec.roles("foreground"):
+            has_score = self.scores[index] >= min_score and self.scores[index] > 0
+            if has_score and (not min_share or np.mean(self.mask == index) >= min_share):
+                names.append(self.spec.class_names[index])
+        return tuple(names)
+
+
+def taken_out(result: Result, found: Collection[str]) -> tuple[int, ...]:
+    """Ids of the classes that ``only`` takes out of a result; none where there is no background to take their place."""
+    spec = result.spec
+    foreground = spec.roles("foreground")
+    if not foreground or not spec.roles("background"):
+        return ()
+    if not set(spec.role_names("foreground")) & set(found):
+        return foreground + spec.roles("neutral")  # the border of nothing
+    return tuple(index for index in foreground if spec.class_names[index] not in found and result.scores[index])
 
 
 class Pictures:
@@ -50,7 +109,7 @@ class Pictures:
         return render.overlay(self.photo, self.mask, self.spec)
 
     def cutout(self: Result) -> Image.Image:
-        """RGBA: the foreground alone, with a soft edge."""
+        """RGBA: the foreground alone, with a soft edge; nothing of the photo is left where it is transparent."""
         return render.cutout(self.photo, self.opacity)
 
     def __repr__(self: Result) -> str:
@@ -59,7 +118,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Segmentation(Pictures):
+class Segmentation(Findings, Pictures):
     """What a model says of one photo; pictures of it are made when asked for.
 
     ``mask`` and ``opacity`` are made once and kept. Any thread may ask for them.
@@ -72,7 +131,9 @@ class Segmentation(Pictures):
     spec: ModelSpec
     placement: Placement
     """Where the photo lies in the grid."""
-    _made: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict, init=False)
+    is_refined: bool = False
+    """Whether the opacity follows the photo's own edges: see ``refined``."""
+    _made: dict[str, Any] = field(default_factory=dict, init=False)
 
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
@@ -85,7 +146,43 @@ class Segmentation(Pictures):
         return self._once("opacity", self._opacity)
 
     def _opacity(self) -> npt.NDArray[np.uint8]:
-        return limit_opacity(masks.opacity(self._planes, self.photo.size, self.spec), self.photo)
+        if not self.is_refined:
+            return limit_opacity(masks.opacity(self._planes, self.photo.size, self.spec), self.photo)
+        from unet_runtime.core import matting  # what few need
+
+        share = masks.foreground_share(self._planes, self.spec)
+        return limit_opacity(matting.refined(share, self.photo), self.photo)
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Mean probability of each class in its region, by class id, see ``score``; as the model gave it."""
+        return self._once("scores", lambda: masks.scores(masks.region_sums(self._planes)))
+
+    def refined(self) -> Segmentation:
+        """This result with cut-outs whose edges follow the photo at its own size; its mask is the same.
+
+        Example:
+            >>> import numpy as np
+            >>> from unet_runtime import Segmenter
+            >>> cutout = Segmenter()(np.zeros((40, 60, 3), np.uint8)).refined().cutout()
+            >>> cutout.mode, cutout.size
+            ('RGBA', (60, 40))
+        """
+        return replace(self, is_refined=True)
+
+    def only(self, found: Collection[str]) -> Segmentation:
+        """This result without the foreground classes that are not among ``found``, a list of names.
+
+        Their part of the photo goes to what is likelier there of the others, in mask, pictures and probabilities;
+        without any foreground all is background. ``scores`` stay as they are.
+        """
+        ids = taken_out(self, found)
+        if not ids:
+            return self
+        rest = self.spec.roles("background")[0]
+        result = replace(self, probabilities=masks.without(self.probabilities, ids, rest))
+        result._made["scores"] = self.scores
+        return result
 
     def probability_bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Probabilities at the photo's own size, a band of rows at a time: memory stays bounded whatever the size.
@@ -99,9 +196,10 @@ class Segmentation(Pictures):
     def _planes(self) -> npt.NDArray[np.float32]:
         return masks.photo_planes(self.probabilities, self.placement, self.spec)
 
-    def _once(self, name: str, make: Callable[[], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    def _once(self, name: str, make: Callable[[], T]) -> T:
         # Not functools.cached_property: before Python 3.12 it makes the threads of all photos take turns
         # (https://github.com/python/cpython/issues/87634).
         if name not in self._made:
             self._made[name] = make()
-        return self._made[name]
+        made: T = self._made[name]
+        return made

@@ -168,6 +168,10 @@ class ModelSpec:
         """Ids of the classes with ``role``."""
         return tuple(index for index, entry in enumerate(self.classes) if entry.role == role)
 
+    def role_names(self, role: Role) -> tuple[str, ...]:
+        """Names of the classes with ``role``."""
+        return tuple(entry.name for entry in self.classes if entry.role == role)
+
     def with_precision(self, precision: Precision, **provenance: Any) -> ModelSpec:
         """This spec for another precision, with ``provenance`` fields replaced."""
         return replace(self, precision=precision, provenance=replace(self.provenance, **provenance))

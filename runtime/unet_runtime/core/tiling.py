@@ -13,8 +13,8 @@ One row of tiles at a time is in memory, beside the photo, its mask and its opac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from unet_runtime.core import masks
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.geometry import mirrored
 from unet_runtime.core.photo import limit_opacity
-from unet_runtime.core.segmentation import Pictures
+from unet_runtime.core.segmentation import Findings, Pictures, taken_out
 from unet_runtime.core.spec import ModelSpec
 
 OVERLAP = 0.25
@@ -57,7 +57,7 @@ class Tile(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TiledSegmentation(Pictures):
+class TiledSegmentation(Findings, Pictures):
     """As ``Segmentation``, for a photo that the model saw in tiles."""
 
     photo: Image.Image
@@ -69,12 +69,28 @@ class TiledSegmentation(Pictures):
     spec: ModelSpec
     tiles: int
     """How many the model saw."""
+    scores: tuple[float, ...]
+    """Mean probability of each class in its region, by class id, see ``score``."""
     run: Run
     overlap: float
 
     def probability_bands(self) -> Iterator[tuple[int, Floats]]:
         """As ``Segmentation.probability_bands``. They have not been kept: the model runs again, band by band."""
         return blended_bands(self.photo, self.spec, self.run, self.overlap)
+
+    def only(self, found: Collection[str]) -> TiledSegmentation:
+        """As ``Segmentation.only``. Where some classes are taken out, but not all, the model runs again."""
+        ids = taken_out(self, found)
+        if not ids:
+            return self
+        rest = self.spec.roles("background")[0]
+
+        def run(images: npt.NDArray[np.uint8]) -> Floats:
+            return masks.without(self.run(images), ids, rest)
+
+        if set(self.spec.roles("foreground")) <= set(ids):
+            return replace(self, mask=np.full_like(self.mask, rest), opacity=np.zeros_like(self.opacity), run=run)
+        return replace(segment(self.photo, self.spec, run, self.overlap), scores=self.scores)
 
 
 def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVERLAP) -> TiledSegmentation:
@@ -93,13 +109,15 @@ def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVER
     width, height = photo.size
     mask = np.empty((height, width), np.uint8)
     opacity = np.empty((height, width), np.uint8)
+    sums = np.zeros((2, len(spec.classes)))
     for top, band in blended_bands(photo, spec, run, overlap):  # (rows, W, C)
         planes = np.ascontiguousarray(band.transpose(2, 0, 1))
         mask[top : top + len(band)] = masks.first_of_the_largest(planes)
-        share = masks.foreground_share(planes, spec)
-        opacity[top : top + len(band)] = np.rint(share * np.float32(255))
+        sums += masks.region_sums(planes)
+        opacity[top : top + len(band)] = masks.opacity_of(masks.foreground_share(planes, spec))
     tiles = len(axis_tiles(height, spec.output.height, overlap)) * len(axis_tiles(width, spec.output.width, overlap))
-    return TiledSegmentation(photo, mask, limit_opacity(opacity, photo), spec, tiles, run, overlap)
+    opacity = limit_opacity(opacity, photo)
+    return TiledSegmentation(photo, mask, opacity, spec, tiles, masks.scores(sums), run, overlap)
 
 
 def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float) -> Iterator[tuple[int, Floats]]:

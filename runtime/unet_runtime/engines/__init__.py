@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import cast, get_args
+from weakref import WeakSet
 
 from unet_runtime.core import install
 from unet_runtime.core.artifact import Artifact
@@ -120,7 +122,35 @@ def load(name: str, artifact: Artifact, *, device: Device = "auto", threads: int
             f"take a .onnx model with --backend {' or '.join(able)}"
         )
     import_engine(name)
-    return engine.load(artifact, device, threads)
+    backend = engine.load(artifact, device, threads)
+    _loaded.add(backend)
+    return backend
+
+
+_loaded: WeakSet[Backend] = WeakSet()
+
+
+def _keep_for_ever() -> None:
+    """In a forked child: never free the parent's engines, not even when the child ends.
+
+    Their threads are not here. OpenVINO and ONNX Runtime wait for them for ever where a model, or what all models have
+    in common, is freed, or they abort the process.
+    """
+    if not _loaded:
+        return
+    import ctypes
+
+    for backend in _loaded:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))  # a list would be emptied when the interpreter ends
+    _loaded.clear()
+    system = ctypes.CDLL(None)
+    if hasattr(system, "on_exit"):  # glibc
+        # Python has ended by then, and written what it had to write; the engines' own endings are left out.
+        system.on_exit(system._exit, None)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_keep_for_ever)
 
 
 def import_engine(name: str) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import ModelFileError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 """``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes."""
@@ -90,8 +92,7 @@ model.
 """
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """All that the rest of the project asks about an engine; each engine's module has one, named ``ENGINE``."""
 
     name: str
@@ -116,6 +117,6 @@ class Engine:
     """Whether one loaded model runs several photos at a time on the CPU, each in its caller's thread."""
     rival_wheels: tuple[str, ...] = ()
     """Distributions that install the same package: only one may be installed."""
-    slow_start: Mapping[Device, Callable[[], str]] = field(default_factory=dict)
+    slow_start: Mapping[Device, Callable[[], str]] = MappingProxyType({})
     """Devices that prepare a model for minutes, so that ``unet-info`` does not try them. It calls the function: what
     is missing for the device, with the remedy; empty if its libraries load."""

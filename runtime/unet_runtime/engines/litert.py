@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines.base import MODELS, Backend, Device, Engine, check_graph
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class LiteRTBackend:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from unet_runtime.core import cores
@@ -14,6 +13,9 @@ from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines import wheels
 from unet_runtime.engines.base import Tensor, check_graph
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines.base import MODELS, Backend, Device, Engine, Tensor, check_graph
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _OUTPUT = "probabilities"
 
@@ -52,7 +54,7 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
     try:
         core = openvino.Core()
         model: Any = core.compile_model(core.read_model(model=artifact.content), "CPU", config)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # its message may quote bytes of the file
         raise ModelFileError(f"{artifact.path}: OpenVINO refuses it: {error}") from error
     if len(model.inputs) != 1 or not model.outputs:  # it accepts an empty graph
         raise ModelFileError(

@@ -6,6 +6,7 @@ with all its ``@``, ``/`` and ``?``. It is shown nowhere, and it goes to its own
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -37,6 +38,46 @@ def shown_address(text: str) -> str:
     if at and ":" in login:
         rest = f"{login.partition(':')[0]}:***@{host}"
     return scheme + separator + rest
+
+
+def meant_address(text: str) -> str:
+    """The address that a text with a typing error is likely meant as; any other text as it is.
+
+    Example:
+        >>> meant_address("rtsp:/10.0.0.7/stream"), meant_address("htttp//host/x.jpg"), meant_address("photo.jpg")
+        ('rtsp://10.0.0.7/stream', 'http://host/x.jpg', 'photo.jpg')
+    """
+    found = _SCHEME.match(text)
+    if found is None:
+        return text
+    scheme, separator = found.group(1).lower(), found.group(2)
+    rest = text[found.end() :].lstrip("/")
+    if scheme not in _KNOWN:
+        near = difflib.get_close_matches(scheme, _USUAL, 1, _ALIKE)
+        if not near:
+            return text
+        scheme = near[0]
+    elif separator == ":" and rest[:1].isdecimal() and "/" not in rest:  # a host "rtsp" and its port
+        return text
+    return f"{scheme}://{rest}"
+
+
+def named_file(text: str) -> str:
+    """The path that a ``file:`` address names; empty for any other text."""
+    if not text.lower().startswith("file:/"):
+        return ""
+    rest = text[len("file:") :]
+    path = unquote(rest.lstrip("/"))
+    return path if len(rest) - len(rest.lstrip("/")) == _SLASHES else f"/{path}"
+
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)(://|:/|//|:)", re.IGNORECASE)
+_USUAL = ("rtsp", "rtsps", "http", "https", "rtmp")
+_KNOWN = frozenset(
+    {*_USUAL, "rtspt", "rtspu", "rtmps", "rtmpe", "rtmpt", "rtp", "srtp", "udp", "tcp", "srt", "mms", "ftp"}
+)
+_ALIKE = 0.75  # of 1: "htttp" and "rstp" are, "c" and "photo" are not
+_SLASHES = 2  # file://name: what others take for a host
 
 
 class Address(NamedTuple):
@@ -77,6 +118,7 @@ def parse_address(text: str) -> Address:
         raise _refused(text, problem)
     encoded = login.replace("@", "%40")
     url = parts._replace(netloc=f"{encoded}@{host}" if login else host).geturl() if "@" in login else text
+    url = parts.scheme + url[len(parts.scheme) :]  # FFmpeg knows lower case alone
     return Address(url, parts._replace(netloc=host), unquote(login))
 
 

@@ -5,20 +5,22 @@ images        the photo: file name, width, height
 categories    the model's classes; a category's id is its pixel value in masks and 1: importers take 0 for "no class"
 annotations   one for each class that is there, except the background: area (pixels), share of the photo,
               bbox [x, y, width, height] and segmentation: polygons, or run lengths compressed as pycocotools does
-areas         pixels and share of every class, the background too
+areas         pixels, share and score (mean probability in its region) of every class, the background too
 """
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from unet_runtime.core.install import missing
 from unet_runtime.core.segmentation import Result
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 CONTOURS = ("polygons", "rle", "none")
 """Forms of an annotation's ``segmentation``; see contours.py for how polygons show holes."""
@@ -43,8 +45,11 @@ def class_areas(mask: npt.NDArray[np.uint8], count: int) -> list[int]:
 
 
 def areas_by_name(result: Result) -> dict[str, dict[str, float]]:
-    """``{"pet": {"pixels": 5432, "share": 0.4}}``, of every class."""
-    return _areas(result.mask, result.spec)
+    """``{"pet": {"pixels": 5432, "share": 0.4, "score": 0.93}}``, of every class."""
+    areas = _areas(result.mask, result.spec)
+    for name, score in zip(result.spec.class_names, result.scores, strict=True):
+        areas[name]["score"] = round(score, 4)
+    return areas
 
 
 def _areas(mask: npt.NDArray[np.uint8], spec: ModelSpec) -> dict[str, dict[str, float]]:

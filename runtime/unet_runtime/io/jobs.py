@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
@@ -109,8 +108,7 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[T, R]):
+class Outcome(NamedTuple, Generic[T, R]):
     item: T
     result: R | None
     error: UnetRuntimeError | None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core.segmentation import Result
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 STAMP_KEY = "unet-edge"
 """Names the stamp in a file's own metadata, and shows that the file is one of ours."""
@@ -19,8 +20,7 @@ Checkpoint = Callable[[], None]
 """Called between two steps; raises to stop."""
 
 
-@dataclass(frozen=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What a result file records about its origin, and how it shows it."""
 
     photo: str = ""
@@ -33,8 +33,7 @@ class Metadata:
     """Changes with the model and with every option that decides the result, see ``stamps.stamp``."""
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):  # not dataclasses: half a millisecond of a cold start each
     """One kind of result file."""
 
     suffix: str

@@ -7,29 +7,31 @@ readers give the colours. A video has no exact values, so its masks are coloured
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core import render
+from unet_runtime.core.resample import bands
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.formats import JPEG, TIFF, WEBP
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 from unet_runtime.io.png import write_png
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
+    """(rows, W, channels)."""
+
 GREEN = (0, 177, 64)
 """RGB behind the cut-outs of a video, which has no transparency: the studio screen that editing programs remove."""
 
-_BAND_PIXELS = 1 << 18
 
-Pixels = npt.NDArray[np.uint8]
-"""(rows, W, channels)."""
-
-
-def _mask_rows(result: Result, top: int, bottom: int) -> Pixels:
-    return result.mask[top:bottom, :, np.newaxis]
+def _mask_bands(result: Result) -> Iterator[Pixels]:
+    for top, bottom in bands(result.photo.size):
+        yield result.mask[top:bottom, :, np.newaxis]
 
 
 def _mask_picture(result: Result) -> Image.Image:
@@ -40,9 +42,10 @@ def _mask_frame(result: Result) -> Pixels:
     return np.asarray(render.palette_image(result.mask, result.spec).convert("RGB"))
 
 
-def _overlay_rows(result: Result, top: int, bottom: int) -> Pixels:
-    rows = result.photo.crop((0, top, result.photo.width, bottom))
-    return np.asarray(render.overlay(rows, result.mask[top:bottom], result.spec))
+def _overlay_bands(result: Result) -> Iterator[Pixels]:
+    for top, bottom in bands(result.photo.size):
+        rows = result.photo.crop((0, top, result.photo.width, bottom))
+        yield np.asarray(render.overlay(rows, result.mask[top:bottom], result.spec))
 
 
 def _overlay_picture(result: Result) -> Image.Image:
@@ -50,12 +53,11 @@ def _overlay_picture(result: Result) -> Image.Image:
 
 
 def _overlay_frame(result: Result) -> Pixels:
-    return _overlay_rows(result, 0, result.photo.height)
+    return np.asarray(_overlay_picture(result))
 
 
-def _cutout_rows(result: Result, top: int, bottom: int) -> Pixels:
-    rows = result.photo.crop((0, top, result.photo.width, bottom))
-    return np.asarray(render.cutout(rows, result.opacity[top:bottom]))
+def _cutout_bands(result: Result) -> Iterator[Pixels]:
+    return render.cutout_bands(result.photo, result.opacity)
 
 
 def _cutout_picture(result: Result) -> Image.Image:
@@ -64,12 +66,14 @@ def _cutout_picture(result: Result) -> Image.Image:
 
 def _cutout_frame(result: Result) -> Pixels:
     screen = Image.new("RGB", result.photo.size, GREEN)
-    return np.asarray(Image.composite(result.photo, screen, Image.fromarray(result.opacity)))
+    cutout = _cutout_picture(result)
+    screen.paste(cutout, mask=cutout)
+    return np.asarray(screen)
 
 
 def _picture(
     suffix: str,
-    rows_of: Callable[[Result, int, int], Pixels],
+    bands_of: Callable[[Result], Iterator[Pixels]],
     frame: Callable[[Result], Pixels],
     picture: Callable[[Result], Image.Image] | None = None,
     other_suffixes: tuple[str, ...] = (),
@@ -80,7 +84,7 @@ def _picture(
 
     Args:
         suffix: of the file.
-        rows_of: (result, first row, row behind the last) -> pixels: RGB, RGBA or class ids.
+        bands_of: gives the pixels, a band of rows at a time, from the top down: RGB, RGBA or class ids.
         frame: as ``Kind.frame``.
         picture: as ``Kind.picture``.
         other_suffixes: as ``Kind.other_suffixes``.
@@ -88,21 +92,18 @@ def _picture(
     """
 
     def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
-        width, height = result.photo.size
-        band_rows = max(1, _BAND_PIXELS // width)
-
-        def bands() -> Iterator[Pixels]:
-            for top in range(0, height, band_rows):
+        def checked() -> Iterator[Pixels]:
+            for band in bands_of(result):
                 checkpoint()
-                yield rows_of(result, top, min(top + band_rows, height))
+                yield band
 
         palette = render.palette(result.spec) if has_palette else b""
-        write_png(file, (width, height), bands(), palette=palette, text={STAMP_KEY: metadata.stamp})
+        write_png(file, result.photo.size, checked(), palette=palette, text={STAMP_KEY: metadata.stamp})
 
     return Kind(suffix, write, frame, picture, other_suffixes)
 
 
-MASK = _picture(".mask.png", _mask_rows, _mask_frame, _mask_picture, TIFF)
-PALETTE = _picture(".palette.png", _mask_rows, _mask_frame, has_palette=True)
-OVERLAY = _picture(".overlay.png", _overlay_rows, _overlay_frame, _overlay_picture, (*JPEG, *WEBP, *TIFF))
-CUTOUT = _picture(".cutout.png", _cutout_rows, _cutout_frame, _cutout_picture, (*WEBP, *TIFF))
+MASK = _picture(".mask.png", _mask_bands, _mask_frame, _mask_picture, TIFF)
+PALETTE = _picture(".palette.png", _mask_bands, _mask_frame, has_palette=True)
+OVERLAY = _picture(".overlay.png", _overlay_bands, _overlay_frame, _overlay_picture, (*JPEG, *WEBP, *TIFF))
+CUTOUT = _picture(".cutout.png", _cutout_bands, _cutout_frame, _cutout_picture, (*WEBP, *TIFF))

@@ -21,11 +21,25 @@ class Places:
     Args:
         read: paths of what the run reads, such as its photos and its model: they are never replaced.
         overwrite: whether files without our stamp may be.
+        command: that made what may go, for people.
+        option: that names a place, for people.
+        insist: whether the command has ``--overwrite``.
     """
 
-    def __init__(self, read: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        read: Iterable[Path] = (),
+        *,
+        overwrite: bool = False,
+        command: str = "unet-run",
+        option: str = "--output",
+        insist: bool = True,
+    ) -> None:
         self._read = tuple(read)
         self._overwrite = overwrite
+        self._command = command
+        self._option = option
+        self._insist = ", or insist with --overwrite" if insist else ""
         self._identities: frozenset[_Identity] | None = None
 
     def check(self, path: Path) -> None:
@@ -41,13 +55,17 @@ class Places:
         if stat.S_ISDIR(there.st_mode):
             return
         if not stat.S_ISREG(there.st_mode) and is_stream(path):
-            raise OutputError(f"{path}: is a device, a pipe or an open file: name it with --output, or another place")
+            raise OutputError(
+                f"{path}: is a device, a pipe or an open file: name it with {self._option}, or another place"
+            )
         if self._is_read(path):
-            raise OutputError(f"{path}: is read in this run, and would be replaced: name another place with --output")
+            raise OutputError(
+                f"{path}: is read in this run, and would be replaced: name another place with {self._option}"
+            )
         if not self._overwrite and not _may_go(path):
             raise OutputError(
-                f"{path}: exists, and was not made by unet-run: move it away, name another place with --output, or "
-                "insist with --overwrite"
+                f"{path}: exists, and was not made by {self._command}: move it away, or name another place with "
+                f"{self._option}{self._insist}"
             )
 
     def _is_read(self, path: Path) -> bool:

@@ -8,13 +8,11 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from unet_runtime.core.decoders import PHOTO_SUFFIXES, left_out
 from unet_runtime.core.errors import SourceError
-from unet_runtime.io.patterns import MAGIC, expand, fixed_parts, walk
 from unet_runtime.io.sinks import RESULT_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -45,8 +43,7 @@ _DIGEST_CHARACTERS = 8
 _OPEN_HERE = ("/dev/fd/", "/proc/self/fd/")
 
 
-@dataclass(frozen=True)
-class PhotoFile:
+class PhotoFile(NamedTuple):
     path: Path
     """``STDIN`` for standard input."""
     output_dir: Path
@@ -156,6 +153,8 @@ def _photos(item: Path, output_dir: Path | None, others: _Others) -> list[PhotoF
         return _folder_photos(item, output_dir, others)
     if os.path.lexists(item):
         return [_named_photo(item, output_dir or item.parent)]
+    from unet_runtime.io.patterns import MAGIC  # no photo that is there needs it
+
     if MAGIC & set(str(item)):
         return _matching_photos(item, output_dir, others)
     return [_problem(item, _why_absent(item))]
@@ -175,9 +174,12 @@ def _why_absent(path: Path) -> str:
 def _problem(path: Path, text: str) -> PhotoFile:
     shown = str(path)
     if _ADDRESS.match(shown):
-        from unet_runtime.io.addresses import shown_address  # and urllib, which no photo needs
+        from unet_runtime.io.addresses import meant_address, named_file, shown_address  # which no photo needs
 
-        shown, text = shown_address(shown), f"{text}; a camera's address goes with --webcam"
+        advice = "download it first, photos are read from files; a camera's address goes with --webcam"
+        if named_file(shown):
+            advice = f"name the file itself: {named_file(shown)}"
+        shown, text = shown_address(meant_address(shown)), f"{text}; {advice}"
     return PhotoFile(path, path.parent, path.name, problem=f"{shown}: {text}")
 
 
@@ -191,6 +193,8 @@ def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
 
 def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
     """As a shell would have expanded it; into an output folder, the tree below the pattern's fixed part is mirrored."""
+    from unet_runtime.io.patterns import expand, fixed_parts
+
     fixed = fixed_parts(pattern)
     photos: list[PhotoFile] = []
     for path in expand(pattern):
@@ -203,6 +207,8 @@ def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) ->
 
 
 def _folder_photos(folder: Path, output_dir: Path | None, others: _Others) -> list[PhotoFile]:
+    from unet_runtime.io.patterns import walk
+
     named = folder if folder.name not in ("", "..") else Path(os.path.realpath(folder))  # "." has no name to add to
     if output_dir is None and not named.name:
         return [_problem(folder, "is the whole disk: say where the results go, with --output")]
@@ -240,13 +246,13 @@ def _with_own_names(photos: list[PhotoFile]) -> list[PhotoFile]:
     Names that differ in case only, or in the form of Unicode, count as one, as they do on the disks of macOS, Windows
     and cameras. Where the whole names are one as well, all but the first take a digest of theirs.
     """
-    photos = [replace(photo, stem=_short(photo.stem)) for photo in photos]
+    photos = [photo._replace(stem=_short(photo.stem)) for photo in photos]
     while True:
         taken = Counter(map(_place, photos))
         renamed = []
         for photo in photos:
             stem = _short(photo.path.name)
-            renamed.append(replace(photo, stem=stem) if taken[_place(photo)] > 1 and photo.stem != stem else photo)
+            renamed.append(photo._replace(stem=stem) if taken[_place(photo)] > 1 and photo.stem != stem else photo)
         if renamed == photos:
             return _with_digests(photos)
         photos = renamed
@@ -268,7 +274,7 @@ def _with_digests(photos: list[PhotoFile]) -> list[PhotoFile]:
     for photo in photos:
         other = first.setdefault(_place(photo), photo)
         is_alike = (other.output_dir, other.stem) != (photo.output_dir, photo.stem)
-        result.append(replace(photo, stem=f"{photo.stem}~{_digest(str(photo.path))}") if is_alike else photo)
+        result.append(photo._replace(stem=f"{photo.stem}~{_digest(str(photo.path))}") if is_alike else photo)
     return result
 
 

@@ -16,11 +16,13 @@ from unet_runtime.io.kind import STAMP_KEY
 STAMP_REACH = 512
 """Bytes at a file's beginning and at its end among which its stamp is."""
 
-_RESULTS_VERSION = 2
-"""Changes when the same model and options give other files: 2 has greyscale masks and COCO ids from 1."""
+_RESULTS_VERSION = 3
+"""Changes when the same model and options give other files: 2 has greyscale masks and COCO ids from 1, 3 cut-outs
+without veil and photo behind them."""
 
 _MARK = STAMP_KEY.encode() + b"\0"  # no text file has a NUL: a label tool's may well name a folder "unet-edge"
-_JSON_MARK = f'{{"{STAMP_KEY}":'.encode()
+_JSON_MARKS = (f'{{"{STAMP_KEY}":'.encode(), f'{{\n "{STAMP_KEY}":'.encode())  # of one line, and indented
+_TEXT_MARK = b"unet-edge-runtime "  # with which unet-info's text begins
 _ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}  # a power failure may leave the beginning of a file alone
 _BLOCK = 1 << 20
 
@@ -69,7 +71,7 @@ def is_ours(path: Path) -> bool:
         OSError: it cannot be read.
     """
     ends = _ends(path)
-    return _MARK in ends or ends.startswith(_JSON_MARK) or (not ends.strip(b"\0\n") and _is_blank(path))
+    return _MARK in ends or ends.startswith((*_JSON_MARKS, _TEXT_MARK)) or (not ends.strip(b"\0\n") and _is_blank(path))
 
 
 def is_current(photo: Path, paths: Sequence[Path], stamp: str) -> bool:

@@ -142,6 +142,7 @@ class Live:
         smoother: None leaves the probabilities as they are.
         recorder: takes every picture that is shown, without its status.
         background: what is shown first, of ``picture.BACKGROUNDS``.
+        is_found: says of a result whether it shows what the model looks for; None: not asked.
         save: called with the result of the frame on show when key s is pressed; returns the paths written.
     """
 
@@ -155,6 +156,7 @@ class Live:
         smoother: Smoother | None = None,
         recorder: Recorder | None = None,
         background: str = "overlay",
+        is_found: Callable[[Segmentation], bool] | None = None,
         save: Callable[[Segmentation], list[Path]] | None = None,
     ) -> None:
         self._camera = camera
@@ -162,6 +164,7 @@ class Live:
         self._timings = timings
         self._recorder = recorder
         self._background = background
+        self._is_found = is_found
         self._save = save
         self._saved: list[Path] = []
         self._inference = Inference(segmenter, camera, smoother, timings)
@@ -170,6 +173,7 @@ class Live:
         self._shown = 0
         self._times: deque[float] = deque(maxlen=_RATE_OVER)  # at which new frames were shown
         self._last_show = 0.0
+        self._missing = ""  # what the model looks for and the frame on show does not have
         self._notice = ""
         self._notice_until = 0.0
 
@@ -211,6 +215,8 @@ class Live:
         with self._timings.measure("compose"):
             picture = compose(segmented.frame.picture, result.probabilities, result.spec, self._background)
         self._on_show = segmented
+        found = self._is_found is None or self._is_found(result)
+        self._missing = "" if found else f"no {', '.join(result.spec.role_names('foreground'))} found"
         self._picture = picture
         self._shown += 1
         with self._timings.measure("display"):
@@ -233,7 +239,7 @@ class Live:
         now = time.perf_counter()
         age = now - self._on_show.frame.captured if self._on_show else 0.0
         rate = len(self._times) / (now - self._times[0]) if self._times else 0.0
-        message = self._camera.message or (self._notice if now < self._notice_until else "")
+        message = self._camera.message or (self._notice if now < self._notice_until else "") or self._missing
         return Status(rate, age * 1000, self._dropped, message)
 
     def _handle(self, keys: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unet_runtime.core.errors import SourceError
-from unet_runtime.io.addresses import ENCODE, parse_address, shown_address
+from unet_runtime.io.addresses import ENCODE, meant_address, named_file, parse_address, shown_address
 from unet_runtime.io.video.opencv import load_opencv, plain_path
 
 
@@ -53,7 +53,12 @@ def parse_source(text: str) -> Source:
     """
     if text.isdecimal() and len(text) <= _CAMERA_DIGITS:
         return Source("camera", int(text), f"camera {int(text)}")
+    if named_file(text):
+        raise SourceError(f"{text}: expected a path, not an address of a file: {named_file(text)}")
+    meant = meant_address(text)
     if "://" in text:
+        if meant.partition("://")[0] != text.partition("://")[0].lower():
+            raise _mistyped(text, meant)
         return Source("stream", parse_address(text).url, shown_address(text))
     path = Path(text)
     try:
@@ -61,12 +66,18 @@ def parse_source(text: str) -> Source:
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
             raise OSError(errno.EINVAL, "a folder or a pipe")
     except (OSError, ValueError) as error:
+        if meant != text:
+            raise _mistyped(text, meant) from error
         reason = getattr(error, "strerror", None) or "no name of a file"
         raise SourceError(
             f"{shown_address(text)}: {reason}: expected a camera's number, a device, a video file or an address such "
             f"as rtsp://10.0.0.7/stream; {cameras_here()}"
         ) from error
     return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
+
+
+def _mistyped(text: str, meant: str) -> SourceError:
+    return SourceError(f"{shown_address(text)}: no address, expected one such as {shown_address(meant)}: is it that?")
 
 
 def resolved(source: Source, patience: Patience) -> Source:
@@ -139,12 +150,18 @@ def _open_stream(cv2: Any, address: str, patience: Patience) -> Any:
 # --- what to do when it does not open ---------------------------------------------------------------
 
 
+_NO_DECODER = (
+    "opened, but gave no picture: damaged, or of a codec for which OpenCV has no decoder (AV1): without --webcam, "
+    "unet-run reads it through ffmpeg"
+)
+
+
 def explain(source: Source, opened: bool, patience: Patience) -> str:
     """Why a source gives no picture, as far as can be found out from here, and what to do."""
     if source.kind == "camera":
         reason = f"opened, but gave no picture: {_OTHER}. Now {cameras_here()}." if opened else _camera_problem(source)
     elif source.kind == "file":
-        reason = "not a video that OpenCV can read"
+        reason = _NO_DECODER if opened else "not a video that OpenCV can read"
     elif opened:
         reason = f"opened, but gave no picture within {patience.read:g} s: {_OTHER}"
     else:

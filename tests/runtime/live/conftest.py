@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,20 @@ def chromium() -> Path:
     if program is None:
         pytest.skip("no Chromium: apt install chromium")
     return Path(program)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its event loop leaves some behind
+        with api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=str(chromium),
+                args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--allow-file-access-from-files"],
+            )
+            yield browser
+            browser.close()
 
 
 @pytest.fixture

@@ -128,6 +128,25 @@ def test_every_stage_is_timed_and_every_frame_counted(
     assert session.seconds >= 1
 
 
+def test_what_is_not_found_is_said(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
+    """Of red and green pictures, the green ones lack what the model looks for."""
+    from unet_runtime.io.video.opencv import load_opencv
+
+    cv2 = load_opencv("a test")
+    path = tmp_path / "halves.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, SIZE)
+    for number in range(20):
+        color = (0, 0, 255) if number < 10 else (0, 255, 0)  # BGR
+        writer.write(np.full((SIZE[1], SIZE[0], 3), color, np.uint8))
+    writer.release()
+    run(Camera(str(path)), colours, view, None, is_found=lambda result: bool(result.found()))
+    told = {"red" if picture[50, 50, 0] > 127 else "green": set() for picture in view.pictures}
+    for picture, status in zip(view.pictures, view.statuses, strict=True):
+        told["red" if picture[50, 50, 0] > 127 else "green"].add(status.message)
+    assert "no red found" in told["green"]
+    assert "no red found" not in told.get("red", set())
+
+
 def test_each_picture_is_shown_with_its_own_mask(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
     """Of red and green pictures in turn, a cut-out keeps the red ones; another frame's mask would keep a green one."""
     from unet_runtime.io.video.opencv import load_opencv

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -46,17 +45,6 @@ class Page:
                 return
             self.page.wait_for_timeout(50)
         raise AssertionError("not within 5 s")
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its event loop leaves some behind
-        with api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(chromium), args=["--no-sandbox"])
-            yield browser
-            browser.close()
 
 
 @contextmanager

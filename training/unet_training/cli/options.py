@@ -15,6 +15,8 @@ from unet_runtime.core.datasets import AUTO, Dataset, check_split, grouped, layo
 from unet_runtime.core.datasets.classes import parse_values
 from unet_runtime.core.datasets.splits import AUTOMATIC
 from unet_runtime.core.errors import SourceError
+from unet_runtime.core.files import is_stream
+from unet_runtime.io.places import Places
 from unet_training.encoder_weights import NONE, PUBLISHED
 from unet_training.identity import NAME
 from unet_training.models import ARCHITECTURES
@@ -41,12 +43,21 @@ _FIELDS = {entry.name for entry in fields(Recipe)}
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
+
+def _check_json(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that others made: now, not after hours of training."""
+    if path is not None and path != Path("-") and not is_stream(path):
+        Places(command="unet-train", option="--json", insist=False).check(path)
+    return path
+
+
 json_option: Decorator[Any] = click.option(
     "--json",
     "json_file",
     is_flag=False,
     flag_value="-",
     type=JSON_FILE,
+    callback=_check_json,
     metavar="[FILE]",
     help="Print the result as JSON; with FILE, write it there and print the text as usual.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from unet_runtime.cli.shared import echo
 from unet_runtime.core import files
 from unet_runtime.core.errors import MissingDependencyError
 from unet_runtime.core.install import pip_command
+from unet_runtime.io.kind import STAMP_KEY
 
 STDOUT = Path("-")
 
@@ -48,4 +50,5 @@ def print_result(text: str, json_text: str, json_file: Path | None) -> None:
     """
     echo(json_text if json_file == STDOUT else text)
     if json_file not in (None, STDOUT):
-        files.write_text(json_file, json_text + "\n")
+        content = {STAMP_KEY: "unet-train"} | json.loads(json_text)  # by which it is known when the command is repeated
+        files.write_text(json_file, json.dumps(content, indent=1) + "\n")

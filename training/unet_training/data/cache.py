@@ -14,9 +14,7 @@ import hashlib
 import json
 import logging
 import math
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +24,7 @@ import PIL
 import unet_runtime
 from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import OutputError
-from unet_runtime.core.files import replacing
+from unet_runtime.core.files import remove_leftovers, replacing
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.crops import Crops
 from unet_training.data.pairs import Labelled, decode
@@ -36,7 +34,6 @@ logger = logging.getLogger(__name__)
 FORMAT = 3
 """Version of the entries; a change of what they hold or of how photos are prepared counts it up."""
 
-_DAY = 24 * 3600
 """Seconds: no entry takes that long to write, so an older unfinished one is a killed process's."""
 
 
@@ -60,7 +57,7 @@ class PhotoCache:
             return found
         data = decode(photos, spec, crops)
         try:
-            _remove_leftovers(self.folder)
+            remove_leftovers(self.folder)
             _save(data, entry)
         except OutputError as error:
             logger.warning(
@@ -125,11 +122,3 @@ def _read(entry: Path, spec: InputSpec) -> Labelled | None:
     except OSError:
         return None
     return Labelled(index["names"], photos, masks, index["problems"], spec.margin)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of their unfinished entries."""
-    for path in folder.glob(".unet-edge.*.part"):  # as core.files names them
-        with suppress(OSError):  # removed by another process meanwhile
-            if time.time() - path.stat().st_mtime > _DAY:
-                path.unlink()

@@ -22,11 +22,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ON_WINDOWS = os.name == "nt"
 
+_DIGITS = 64  # of a SHA-256
+
 
 def main() -> None:
     options = _options()
-    _check_files()
+    listed = _check_files()
     about = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    _check_listed([about["pip"], *about["models"]], listed)
     _check_device(about)
     try:
         scripts = _install(about, options)
@@ -69,12 +72,21 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _check_files() -> None:
-    """Check that every file is as it was bundled."""
-    if not (HERE / "SHA256SUMS").is_file():
-        sys.exit("error: SHA256SUMS is missing: unpack the whole bundle again")
-    for line in (HERE / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
-        expected, name = line.split("  ", 1)
+def _check_files() -> dict[str, str]:
+    """Check that every file is as it was bundled, and that none is used here which was not.
+
+    It finds damage and what does not belong here. Who can change the bundle can change SHA256SUMS, too.
+
+    Returns:
+        name -> SHA-256 of each file of the bundle.
+    """
+    listed = _read_sums()
+    used = ["bundle.json", "install.py", "requirements.txt"]
+    for path in sorted((HERE / "wheels").rglob("*")):
+        if not path.is_dir():
+            used.append(path.relative_to(HERE).as_posix())
+    _check_listed(used, listed)
+    for name, expected in listed.items():
         path = HERE / name
         if not path.is_file():
             sys.exit(f"error: {name} is missing: unpack the whole bundle again")
@@ -84,6 +96,29 @@ def _check_files() -> None:
                 digest.update(block)
         if digest.hexdigest() != expected:
             sys.exit(f"error: {name} is damaged: its SHA-256 is not the one of SHA256SUMS: copy the bundle again")
+    return listed
+
+
+def _read_sums() -> dict[str, str]:
+    try:
+        lines = (HERE / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        sys.exit("error: SHA256SUMS is missing: unpack the whole bundle again")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: SHA256SUMS cannot be read ({error}): unpack the whole bundle again")
+    listed = {}
+    for line in lines:
+        expected, _, name = line.partition("  ")
+        if len(expected) != _DIGITS or not name:
+            sys.exit(f"error: SHA256SUMS is damaged at {line[:80]!r}: unpack the whole bundle again")
+        listed[name] = expected
+    return listed
+
+
+def _check_listed(names: list[str], listed: dict[str, str]) -> None:
+    for name in names:
+        if name not in listed:
+            sys.exit(f"error: {name} is not in SHA256SUMS: unpack the whole bundle again, into an empty folder")
 
 
 def _check_device(about: dict[str, Any]) -> None:

@@ -9,6 +9,11 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +21,13 @@ from typing import Any
 
 _ENCODERS = ("libx264", "h264_videotoolbox", "libopenh264", "h264_mf")
 _SECONDS = 30.0  # for a question
+
+PATIENCE = 300.0
+"""Seconds without any progress, after which the program counts as stalled; a slow machine needs some for a picture."""
+
+_LOOK_SECONDS = 1.0
+
+STALLED = "it has stalled"
 
 _COLOUR_OPTIONS = {"-colorspace": "color_space", "-color_trc": "color_transfer", "-color_primaries": "color_primaries"}
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"})
@@ -108,15 +120,75 @@ def as_input(path: Path) -> str:
     return "file:" + os.path.abspath(path)  # noqa: PTH100  # keeps links as they are
 
 
-def run(arguments: list[str]) -> str:
-    """Run a command to its end; returns why it failed, in one line, or nothing."""
+def run(arguments: list[str], output: Path) -> str:
+    """Run a command to its end; returns why it failed, in one line, or nothing.
+
+    Args:
+        arguments: of the command.
+        output: file that it writes, by which its progress is seen.
+    """
+    with tempfile.TemporaryFile() as messages:
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+                start_new_session=os.name == "posix",
+            )
+        except OSError as error:
+            return str(error.strerror or error)
+        try:
+            if not ended(process, output):
+                return STALLED
+        finally:
+            process.kill()  # where Ctrl-C came
+        messages.seek(0)
+        return last_line(messages.read()) or f"exit code {process.returncode}" if process.returncode else ""
+
+
+def ended(process: subprocess.Popen[bytes], output: Path) -> bool:
+    """Wait until a process ends; False where its output has not changed for ``PATIENCE``: it is killed then."""
+    seen, since = _state(output), time.monotonic()
+    while True:
+        try:
+            process.wait(_LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            state, now = _state(output), time.monotonic()
+            if state != seen:
+                seen, since = state, now
+            elif now - since > PATIENCE:
+                process.kill()
+                process.wait()
+                return False
+        else:
+            return True
+
+
+def _state(path: Path) -> tuple[int, int] | None:
     try:
-        done = subprocess.run(
-            arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False, start_new_session=os.name == "posix"
-        )
-    except OSError as error:
-        return str(error.strerror or error)
-    return last_line(done.stderr) or f"exit code {done.returncode}" if done.returncode else ""
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def patience(process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """Kill a process where the block takes longer than ``PATIENCE``; gives an event that is set then."""
+    stalled = threading.Event()
+
+    def stop() -> None:
+        stalled.set()
+        process.kill()
+
+    timer = threading.Timer(PATIENCE, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield stalled
+    finally:
+        timer.cancel()
 
 
 def last_line(text: bytes) -> str:

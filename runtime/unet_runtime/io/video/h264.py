@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +24,21 @@ from unet_runtime.io.video.writer import frames_in
 logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv"})
+
+WITHOUT_PROGRAM = ("no program ffmpeg with an H.264 encoder", "install it (apt-get install ffmpeg)")
+"""(why a file is not H.264, what to do)"""
+WITHOUT_SUFFIX = ("files of this suffix are written by OpenCV", "name an .mp4")
+
 _CLOCK = "90000"  # ticks a second
+_NO_FACTS = ffmpeg.Facts()
 _END_SECONDS = 10.0  # for the program to end after its input has been closed
+
+
+def choose(paths: Iterable[Path]) -> tuple[ffmpeg.Program | None, tuple[str, str]]:
+    """The program that writes these files, or None; and why it does not, and what to do."""
+    if not all(path.suffix.lower() in SUFFIXES for path in paths):
+        return None, WITHOUT_SUFFIX
+    return ffmpeg.find(), WITHOUT_PROGRAM
 
 
 class H264File:
@@ -32,7 +47,7 @@ class H264File:
     Args:
         path: its suffix, of ``SUFFIXES``, chooses the container.
         program: what encodes.
-        source: the video whose sound is taken.
+        source: the video whose sound is taken; None where there is none.
         facts: of ``source``.
         rate: pictures a second, about.
         aspect: width of a pixel by its height, as two integers.
@@ -46,8 +61,8 @@ class H264File:
         self,
         path: Path,
         program: ffmpeg.Program,
-        source: Path,
-        facts: ffmpeg.Facts,
+        source: Path | None = None,
+        facts: ffmpeg.Facts = _NO_FACTS,
         *,
         rate: float,
         aspect: tuple[int, int] = (1, 1),
@@ -63,6 +78,7 @@ class H264File:
         self._aspect = aspect
         self._stamp = stamp
         self._process: subprocess.Popen[bytes] | None = None
+        self._stalled = threading.Event()
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         self._size = (0, 0)
         suffix = f".part{path.suffix.lower()}"
@@ -95,8 +111,9 @@ class H264File:
         elif size != self._size:
             cv2 = load_opencv("a video file")
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        self._send(matroska.picture_head(seconds, picture.nbytes))
-        self._send(np.ascontiguousarray(picture).data)
+        with ffmpeg.patience(self._process) as self._stalled:
+            self._send(matroska.picture_head(seconds, picture.nbytes))
+            self._send(np.ascontiguousarray(picture).data)
         self.count += 1
 
     def close(self) -> None:
@@ -113,10 +130,13 @@ class H264File:
             with suppress(OSError):
                 assert process.stdin is not None
                 process.stdin.close()
-            if process.wait():
+            if not ffmpeg.ended(process, self._silent):
+                raise self._error(ffmpeg.STALLED)
+            if process.returncode:
                 raise self._error()
             found = frames_in(self._silent)
-            if found != self.count:
+            is_estimate = self.path.suffix.lower() == ".mkv"  # from its duration and rate
+            if found != self.count and not (is_estimate and found):
                 raise OutputError(
                     f"{self.path}: {self.count} frames were written, the file holds {found}: is the disk full?"
                 )
@@ -191,28 +211,28 @@ class H264File:
             self._process.stdin.write(content)
         except OSError:
             self._process.wait()
-            raise self._error() from None
+            raise self._error(ffmpeg.STALLED if self._stalled.is_set() else "") from None
 
-    def _error(self) -> OutputError:
+    def _error(self, reason: str = "") -> OutputError:
         self._messages.seek(0)
-        reason = ffmpeg.last_line(self._messages.read()) or "ended early"
+        reason = reason or ffmpeg.last_line(self._messages.read()) or "ended early: is the disk full?"
         return OutputError(f"{self.path}: cannot be written (ffmpeg: {reason})")
 
     def _with_sound(self) -> Path:
         """The finished file, with the sound where there is any."""
-        if not self._facts.sound:
+        if self._source is None or not self._facts.sound:
             return self._silent
         copied = ffmpeg.COPIED_SOUND.issuperset(self._facts.sound) or self.path.suffix.lower() == ".mkv"
         problem = ""
         for codec in ("copy", "aac") if copied else ("aac",):
-            problem = ffmpeg.run(self._sound_arguments(codec))
+            problem = ffmpeg.run(self._sound_arguments(self._source, codec), self._sounding)
             if not problem:
                 return self._sounding
         logger.warning("%s: without sound: ffmpeg cannot add that of %s (%s)", self.path, self._source, problem)
         return self._silent
 
-    def _sound_arguments(self, codec: str) -> list[str]:
+    def _sound_arguments(self, source: Path, codec: str) -> list[str]:
         arguments = [self._program.ffmpeg, "-v", "error", "-y"]
         arguments += ["-itsoffset", f"{self._facts.offset:.6f}", "-i", ffmpeg.as_input(self._silent)]
-        arguments += ["-i", ffmpeg.as_input(self._source), "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", codec]
+        arguments += ["-i", ffmpeg.as_input(source), "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", codec]
         return [*arguments, *self._container_options(), ffmpeg.as_input(self._sounding)]

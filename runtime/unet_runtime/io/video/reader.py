@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_runtime.core.errors import SourceError
+from unet_runtime.io.video import ffmpeg
 from unet_runtime.io.video.opencv import load_opencv, plain_path
 
 _DEFAULT_RATE = 30.0  # frames a second
@@ -18,6 +20,9 @@ _MAX_RATE = 240.0  # some files give their clock's rate, 1000 or 90000
 
 _MAX_ASPECT = 10.0  # of a pixel: more is a damaged header
 _QUARTER = 90  # degrees
+
+_CODECS = {"AV01": "AV1"}
+"""Codecs that OpenCV's wheels open and do not decode, by their code in a file."""
 
 # Containers that list their frames; others promise as many as fit into their duration.
 _COUNTED = frozenset({".mp4", ".m4v", ".mov", ".3gp", ".avi"})
@@ -64,16 +69,29 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         """uint8 (H, W, 3) RGB, one after the other."""
         try:
-            while True:
-                there, frame = self._capture.read()
-                if not there:
-                    return
+            for seconds, frame in itertools.chain(self._by_opencv(), self._by_ffmpeg()):
                 self.count += 1
-                self.times.append(self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000)
-                self._last = self.times[-1]
-                yield self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)
+                self.times.append(seconds)
+                self._last = seconds
+                yield frame
         finally:
             self._capture.release()
+
+    def _by_opencv(self) -> Iterator[tuple[float, Frame]]:
+        while True:
+            there, frame = self._capture.read()
+            if not there:
+                return
+            seconds = self._capture.get(self._cv2.CAP_PROP_POS_MSEC) / 1000
+            yield seconds, self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)
+
+    def _by_ffmpeg(self) -> Iterator[tuple[float, Frame]]:
+        """Every frame of a video of which OpenCV has read none: it may have no decoder for it."""
+        program = None if self.count else ffmpeg.find()
+        if program is not None:
+            from unet_runtime.io.video import pipe
+
+            yield from pipe.decode(program, self.path)
 
     def _pixel_aspect(self) -> tuple[int, int]:
         cv2 = self._cv2
@@ -87,12 +105,13 @@ class Reader:
         """Why not one frame could be read."""
         code = _whole(self._capture_code)
         name = code.to_bytes(8, "little")[:4].decode("latin-1").upper()
-        if name == "AV01":
+        codec = _CODECS.get(name, name) if name.isascii() and name.isalnum() else "unknown"
+        if name in _CODECS and ffmpeg.find() is None:
             return SourceError(
-                f"{self.path}: this OpenCV has no AV1 decoder: convert it first, "
-                "ffmpeg -i FILE -c:v libx264 -c:a copy NEW.mp4"
+                f"{self.path}: this OpenCV has no decoder for {codec}, the program ffmpeg has one: install it "
+                "(apt-get install ffmpeg)"
             )
-        return SourceError(f"{self.path}: damaged: not one frame could be read")
+        return SourceError(f"{self.path}: damaged: not one frame could be read (codec {codec})")
 
     def check_complete(self, targets: Iterable[Path]) -> None:
         """After the last frame, which is in ``targets``.

@@ -31,10 +31,7 @@ _MAX_STILL = 60.0  # seconds. A longer gap is a broken clock
 _LEAST_STEP = 1e-4  # seconds
 _LEAST_RATE = 25.0  # frames a second, for sources of less than half of it: else frames could not keep to their time
 
-_WITHOUT_FFMPEG = (
-    "%s: no program ffmpeg with an H.264 encoder: the result %shas no sound and a constant frame rate: install it "
-    "(apt-get install ffmpeg)"
-)
+_LOSS = "%s: %s: the result %shas no sound and a constant frame rate: %s"
 
 Write = Callable[[list[Frame], float], None]
 """Takes one picture for each target, and its time in seconds."""
@@ -90,6 +87,8 @@ def segment_video(
     targets: Mapping[str, Path],
     progress: Callable[[int, int], None] | None = None,
     stamp: str = "",
+    *,
+    refine: bool = False,
 ) -> int:
     """Segment each frame of a video, once, into one video or several.
 
@@ -100,6 +99,7 @@ def segment_video(
             ``writer.CODECS``, chooses the container.
         progress: called after each frame with the frames done and the number promised (0: unknown).
         stamp: what the targets record of model and options, see ``io.stamps``.
+        refine: whether the edges of cut-outs follow the picture, see ``Segmentation.refined``.
 
     Returns:
         Frames segmented: as many as ``source`` has.
@@ -118,9 +118,10 @@ def segment_video(
             raise OutputError(f"{target}: would replace the video it is made of: name another file")
 
     def draw(result: Segmentation) -> list[Frame]:
-        return [VIDEO_KINDS[kind](result) for kind in targets]
+        shown = result.refined() if refine else result
+        return [VIDEO_KINDS[kind](shown) for kind in targets]
 
-    program = ffmpeg.find() if all(path.suffix.lower() in h264.SUFFIXES for path in targets.values()) else None
+    program, why_not = h264.choose(targets.values())
     facts = ffmpeg.probe(program, source) if program else ffmpeg.Facts()
     rate = plausible_rate(facts.rate or reader.rate)
     times = _Times(rate)
@@ -128,7 +129,7 @@ def segment_video(
         if program is not None:
             write = _timed(reader, targets.values(), program, facts, rate, stamp, opened)
         else:
-            write = _constant(reader, targets.values(), stamp, opened)
+            write = _constant(reader, targets.values(), why_not, stamp, opened)
         results = opened.enter_context(segmenter.stream(reader, ahead=_AHEAD))  # decodes in one thread
         pictures = opened.enter_context(Stream(results, _unchanged, draw, _AHEAD))  # infers in another
         count = 0
@@ -165,12 +166,15 @@ def _timed(
     return write
 
 
-def _constant(reader: Reader, targets: Iterable[Path], stamp: str, opened: ExitStack) -> Write:
+def _constant(
+    reader: Reader, targets: Iterable[Path], why_not: tuple[str, str], stamp: str, opened: ExitStack
+) -> Write:
     """Files of OpenCV, of constant rate and square pixels."""
     rate = reader.rate * max(1, math.ceil(_LEAST_RATE / reader.rate)) if reader.rate < _LEAST_RATE / 2 else reader.rate
     files = [opened.enter_context(VideoFile(path, rate, stamp)) for path in targets]
     lost = "" if all(file.plays_in_browsers for file in files) else "does not play in browsers, "
-    logger.warning(_WITHOUT_FFMPEG, reader.path, lost)
+    reason, advice = why_not
+    logger.warning(_LOSS, reader.path, reason, lost, advice)
     clock = _Clock(rate)
     last: list[Frame] = []
 

@@ -1,0 +1,79 @@
+"""Reports of unet-info and unet-bench replace their own, and nothing of others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from unet_runtime.bench import plot
+from unet_runtime.cli import bench, info, machine
+from unet_runtime.cli.exits import INPUTS_FAILED, OK
+from unet_runtime.core.errors import OutputError
+from unet_runtime.io.stamps import is_ours
+
+FOREIGN = {
+    "notes.txt": b"my notes on unet-edge-runtime 0.1.0",
+    "data.json": b'{"version": "0.1.0"}\n',
+    "label.json": b'{"shapes": [], "unet-edge": "unet-info"}\n',
+    "photo.jpg": b"\xff\xd8\xff\xe0 photo",
+    "bench.png": b"\x89PNG\r\n\x1a\n drawn by hand",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are not tried: that takes seconds."""
+    monkeypatch.setattr(machine, "engine_states", list)
+
+
+def _info(*words: object) -> Result:
+    return CliRunner().invoke(info.command, list(map(str, words)), standalone_mode=False)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_report_is_written_again(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = tmp_path / "machine.txt"
+    for _ in range(2):
+        result = _info("-o", path, *words)
+        assert (result.exception, result.return_value) == (None, OK)
+    assert is_ours(path)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_others_made_stays(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(FOREIGN[name])
+    for result in (
+        _info("-o", path),
+        CliRunner().invoke(bench.command, ["-o", str(tmp_path / "out"), "--json", str(path)], standalone_mode=False),
+    ):
+        assert isinstance(result.exception, OutputError)
+        assert result.exception.exit_code == INPUTS_FAILED
+        assert "exists, and was not made by unet-" in str(result.exception)
+        assert "--overwrite" in str(result.exception)
+    assert path.read_bytes() == FOREIGN[name]
+    assert _info("-o", path, "--overwrite").return_value == OK
+    assert is_ours(path)
+
+
+def test_a_plot_of_others_stays(tmp_path: Path) -> None:
+    (tmp_path / "bench.png").write_bytes(FOREIGN["bench.png"])
+    result = CliRunner().invoke(bench.command, ["-o", str(tmp_path)], standalone_mode=False)
+    assert "bench.png: exists, and was not made by unet-bench" in str(result.exception)
+
+
+@pytest.mark.skipif(not plot.available(), reason="needs matplotlib")
+def test_the_plots_mark_is_found(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    Figure().savefig(tmp_path / "bench.png", format="png", metadata=plot.MARK)
+    assert is_ours(tmp_path / "bench.png")
+
+
+def test_an_indented_report_is_ours(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"unet-edge": "unet-train", "overall": {}}, indent=1))
+    assert is_ours(path)
