@@ -23,7 +23,7 @@ from unet_runtime.core.artifact import read_artifact
 INTEGERS = ("onnx-int8", "tflite-int8")
 
 # 16 pictures do not tell 0.3 point of IoU from chance; the agreement stays at its 99 %.
-GATES = changed_gates(["int8.iou_drop=1", "int8.border_drop=2"])
+GATES = changed_gates(["int8.iou_drop=1", "int8.class_drop=2"])
 
 
 @pytest.fixture(scope="module")

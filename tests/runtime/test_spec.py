@@ -57,7 +57,7 @@ def changed(path: str, value: object) -> str:
         ("schema", "one", "schema 'one'"),
         ("input.height", 0, "input.height is 0"),
         ("input.width", "160", "input.width is '160'"),
-        ("input.fit", "crop", "input.fit is 'crop'"),
+        ("input.fit", "squeeze", "input.fit is 'squeeze'"),
         ("input.margin", -1, "input.margin is -1"),
         ("input.margin", 16, "input.margin is 16, expected 0 or more pixels, and less than half of 32"),
         ("output.margin", 0, "output has unknown fields"),

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
     "letterbox": "a photo of any size is fitted into it, its aspect ratio kept, the rest black",
+    "crop": "a photo of any size is covered with tiles of it, at its own scale",
 }
 
 _EXAMPLES = """\b

@@ -35,7 +35,7 @@ MAX_VALUES = 1 << 28
 MAX_TEXT = 1000
 """Characters of a name, at most; twenty times as many of the command and the data that provenance records."""
 
-Fit = Literal["stretch", "letterbox"]
+Fit = Literal["stretch", "letterbox", "crop"]
 Resample = Literal["bilinear"]
 Activation = Literal["softmax", "sigmoid"]
 Role = Literal["foreground", "background", "neutral"]
@@ -55,7 +55,9 @@ class InputSpec:
     width: int
     """Pixels."""
     fit: Fit = "stretch"
-    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black."""
+    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black;
+    ``crop`` is for a model that saw parts of photos at their own scale, which belongs in tiles (``core/tiling.py``): a
+    photo that it sees whole is letterboxed, but not enlarged."""
     resample: Resample = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
     margin: int = 0
@@ -156,7 +158,7 @@ class ModelSpec:
         _check("output.logits", self.output.logits, isinstance(self.output.logits, bool), "true or false")
         _check_one_of("precision", self.precision, get_args(Precision))
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
-        _check_classes(self.classes)
+        check_classes(self.classes)
         _check_provenance(self.provenance)
 
     def __repr__(self) -> str:
@@ -317,7 +319,7 @@ def _check_grids(source: InputSpec, result: OutputSpec, channels: int) -> None:
     _check("output, height x width,", actual, bool(ok), expected)
 
 
-def _check_classes(classes: tuple[ClassSpec, ...]) -> None:
+def check_classes(classes: tuple[ClassSpec, ...]) -> None:
     known: set[str] = set()
     for index, entry in enumerate(classes):
         _check_text(f"classes[{index}].name", entry.name, 100)
