@@ -47,7 +47,7 @@ run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
 	$(BIN)/unet-run $(RUN_ARGS) --output-dir $(ARTIFACTS)/run $(or $(PHOTO),$(SAMPLE))
 
 demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures, export, prove, segment a cat
-	$(BIN)/unet-train --data synthetic --output $(DEMO)
+	$(BIN)/unet-train --data synthetic --overwrite --output $(DEMO)
 	$(BIN)/unet-export $(DEMO)/model.keras --data $(DEMO)/synthetic --output $(DEMO)/export \
 	    --formats saved-model,onnx,tflite-int8
 	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from turns import median_ratio, take_turns
 
 from unet_runtime import Segmenter
-from unet_runtime.core.datasets.oxford_pets import evenly
+from unet_runtime.core.datasets import evenly
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
 from unet_runtime.io.jobs import models_to_load, plan

@@ -27,7 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from unet_runtime.core.datasets.oxford_pets import evenly
+from unet_runtime.core.datasets import evenly
 from unet_runtime.core.spec import InputSpec
 from unet_training.build import build_training_model, compile_model, make_objective, make_optimizer, resolve_precision
 from unet_training.data.augment import Augmenter

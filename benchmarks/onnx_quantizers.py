@@ -28,7 +28,7 @@ from unet_export.formats.onnx_reduced import quantize, to_float16
 from unet_export.quantization import METHODS, Quantization
 from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
+from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.photo import open_photo
@@ -43,7 +43,7 @@ def files(model: Path, data: Path, methods: list[str], count: int) -> dict[str, 
     artifact = read_artifact(model)
     plain = build_onnx(load_model(model)[0], artifact.spec.name)
     made = {"float32": plain, "float16": to_float16(plain)}
-    photos = evenly(read_split(data, artifact.spec.provenance.split, "trainval"), count)
+    photos = evenly(read_split(open_dataset(data), artifact.spec.provenance.split, "trainval"), count)
     images = np.concatenate([model_input(open_photo(photo.photo), artifact.spec.input) for photo in photos])
     for method in methods:
         start = time.perf_counter()
@@ -55,7 +55,7 @@ def files(model: Path, data: Path, methods: list[str], count: int) -> dict[str, 
 
 
 def measure(
-    sessions: dict[str, Any], photos: list[LabelledPhoto], model: Path
+    sessions: dict[str, Any], photos: list[Sample], model: Path
 ) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, float], dict[str, list[float]]]:
     """Confusion matrix, share of pixels that agree with float32, and seconds of each file."""
     spec = read_artifact(model).spec
@@ -64,7 +64,7 @@ def measure(
     agreeing, seconds = dict.fromkeys(sessions, 0.0), {name: [] for name in sessions}
     for photo in photos:
         image = model_input(open_photo(photo.photo), spec.input)
-        truth = model_labels(open_trimap(photo.trimap), spec.input)
+        truth = model_labels(open_labels(photo), spec.input)
         masks = {}
         for name, session in sessions.items():
             start = time.perf_counter()
@@ -90,7 +90,7 @@ def main() -> None:
         name: onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         for name, proto in made.items()
     }
-    test = read_split(options.data, spec.provenance.split, "test")
+    test = read_split(open_dataset(options.data), spec.provenance.split, "test")
     photos = evenly(test, options.photos) if options.photos else test
     matrices, agreeing, seconds = measure(sessions, photos, options.model)
     neutral = list(spec.roles("neutral"))

@@ -35,7 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly
+from unet_runtime.core.datasets import Sample, evenly
 from unet_runtime.core.spec import InputSpec
 from unet_training.build import build_training_model, compile_model, make_objective, make_optimizer, resolve_precision
 from unet_training.data.dataset import TrainingBatches, load, split_dataset
@@ -51,7 +51,7 @@ PLAIN, OURS = "plain fit, article's loader", "this trainer"
 class ArticleSequence(keras.utils.PyDataset):
     """The loader of the Keras example that the article follows: photos float32 in 0..255, masks from 0."""
 
-    def __init__(self, photos: Sequence[LabelledPhoto], size: int, batch_size: int) -> None:
+    def __init__(self, photos: Sequence[Sample], size: int, batch_size: int) -> None:
         super().__init__()
         self._photos, self._size, self._batch_size = photos, (size, size), batch_size
 
@@ -64,7 +64,7 @@ class ArticleSequence(keras.utils.PyDataset):
         y = np.zeros((len(chosen), *self._size, 1), "uint8")
         for row, item in enumerate(chosen):
             x[row] = keras.utils.img_to_array(keras.utils.load_img(item.photo, target_size=self._size))
-            mask = keras.utils.load_img(item.trimap, target_size=self._size, color_mode="grayscale")
+            mask = keras.utils.load_img(item.labels.path, target_size=self._size, color_mode="grayscale")
             y[row] = keras.utils.img_to_array(mask) - 1
         return x, y
 
@@ -106,7 +106,7 @@ def without_metrics(recipe: Recipe) -> keras.Model:
     return model
 
 
-def contestants(recipe: Recipe, photos: list[LabelledPhoto], only: str) -> dict[str, Callable[[], float]]:
+def contestants(recipe: Recipe, photos: list[Sample], only: str) -> dict[str, Callable[[], float]]:
     """What is timed, by name; each call fits one block and gives the mean seconds of a step. ``only``: one of them."""
     files = ArticleSequence(photos, recipe.size, recipe.batch_size)
     memory = TrainingBatches(load(photos, InputSpec(recipe.size, recipe.size)), recipe.batch_size, SEED)

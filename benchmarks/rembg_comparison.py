@@ -37,7 +37,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import evenly
+from unet_runtime.core.datasets import evenly
 from unet_runtime.core.spec import ModelSpec
 
 REPOSITORY = Path(__file__).parents[1]

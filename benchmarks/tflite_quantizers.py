@@ -31,7 +31,7 @@ from unet_export.photos import calibration_images
 from unet_export.quantization import Quantization
 from unet_export.source_model import INPUT_NAME, copy_with_input, load_model
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
+from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.photo import open_photo
@@ -134,10 +134,10 @@ class Row:
         return f"| {self.name} | {' | '.join(metrics)} |"
 
 
-def measure(rows: list[Row], photos: list[LabelledPhoto], spec: Any) -> None:
+def measure(rows: list[Row], photos: list[Sample], spec: Any) -> None:
     for entry in photos:
         image = model_input(open_photo(entry.photo), spec.input)
-        labels = model_labels(open_trimap(entry.trimap), spec.input)[np.newaxis]
+        labels = model_labels(open_labels(entry), spec.input)[np.newaxis]
         masks = [row.mask(image) for row in rows]
         for row, mask in zip(rows, masks, strict=True):
             row.confusion += confusion(labels, mask, len(spec.classes))
@@ -155,12 +155,12 @@ def main() -> None:
     options = parser.parse_args()
     artifact = read_artifact(options.model)
     spec, split = artifact.spec, artifact.spec.provenance.split
-    calibration = evenly(read_split(options.data, split, "trainval"), options.calibration)
+    calibration = evenly(read_split(open_dataset(options.data), split, "trainval"), options.calibration)
     images = calibration_images(np.concatenate([model_input(open_photo(e.photo), spec.input) for e in calibration]))
     with tempfile.TemporaryDirectory() as work:
         files = contenders(load_model(options.model)[0], spec, images, Path(work), options.chosen)
     rows = [Row(name, content, len(spec.classes)) for name, content in files.items()]
-    photos = evenly(read_split(options.data, split, "test"), options.photos)
+    photos = evenly(read_split(open_dataset(options.data), split, "test"), options.photos)
     measure(rows, photos, spec)
     print(f"{len(photos)} test photos of {options.model.name}, calibrated on {len(images)}\n")
     print("| file | MB | median ms | mean IoU | drop | border IoU | drop | agreement |")

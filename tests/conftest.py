@@ -70,6 +70,7 @@ MARKED = {
         "training/test_evaluate.py",
         "training/test_lite.py",
         "training/test_models.py",
+        "training/test_own_data.py",
         "training/test_new_architecture.py",
         "training/test_progress.py",
         "training/test_report.py",
@@ -107,6 +108,12 @@ def _signals_as_before() -> Iterator[None]:
     for number, handler in handlers.items():
         signal.signal(number, handler)
     exits._received.clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_pets_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands' default must not depend on who runs the tests."""
+    monkeypatch.delenv("PETS_DIR", raising=False)
 
 
 @pytest.fixture(scope="session")

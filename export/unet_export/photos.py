@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.errors import ExportError
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, evenly, paired_photos, read_split
+from unet_runtime.core.datasets import Labels, Part, Sample, detect_layout, evenly, open_for_model, read_split
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
-from unet_runtime.core.spec import InputSpec
+from unet_runtime.core.spec import InputSpec, ModelSpec
 from unet_runtime.io.sources import find_photos
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Photo:
 
     name: str
     path: Path
-    trimap: Path | None
+    labels: Labels | None
     """None in a folder of photos without truth."""
     pixels: npt.NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
     """The model's input, uint8 (h, w, 3), where ``choose_photos`` kept it."""
@@ -64,23 +64,24 @@ class PhotoSource:
     """Where the user says that photos are."""
 
     data: Path | None = None
-    """Dataset in Oxford-IIIT Pet's layout: its trainval part calibrates, its test part proves."""
+    """A dataset's folder: its trainval part calibrates, its test part proves."""
     split: str = ""
     """Split of ``data``; empty: the model's own."""
     calibration: Path | None = None
     """A folder in place of ``data``'s trainval part."""
     parity: Path | None = None
-    """A folder in place of ``data``'s test part; its trimaps are used where it has the same layout."""
+    """A folder in place of ``data``'s test part; its labels are used where it is a dataset."""
     calibration_count: int = MIN_CALIBRATION
     reserve: int = 0
     """Further calibration photos, where there are any."""
     parity_count: int = 128
 
 
-def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets:
+def choose_photos(source: PhotoSource, spec: ModelSpec) -> PhotoSets:
     """The photos of both sets, evenly chosen, none in both; each is decoded once.
 
-    Two are the same photo when the model sees the same pixels. ``split``: of the model's own training, or empty.
+    Two are the same photo when the model sees the same pixels. ``spec``: of the model; it names the split that it was
+    trained on, and the order of the classes.
 
     Raises:
         SourceError: a folder, list or part that is missing or has no photo.
@@ -88,17 +89,17 @@ def choose_photos(source: PhotoSource, split: str, spec: InputSpec) -> PhotoSets
         ExportError: nothing says which photos to take; folders that share photos; calibration photos without content.
         ValueError: a count below its minimum.
     """
-    split = source.split or split
-    pool = _part(source, source.calibration, split, "trainval", "calibration")
-    proof = _part(source, source.parity, split, "test", "parity")
+    split = source.split or spec.provenance.split
+    pool = _part(source, source.calibration, spec, "trainval", "calibration")
+    proof = _part(source, source.parity, spec, "test", "parity")
     proof = _spread(proof, source.parity_count, MIN_PARITY, "proving")
     chosen = _spread(pool, source.calibration_count, MIN_CALIBRATION, "calibrating")
     rest = list(filterfalse(set(chosen).__contains__, pool))
     digests: dict[Photo, bytes] = {}
-    parity = _decoded(proof, spec, digests)
+    parity = _decoded(proof, spec.input, digests)
     proven = set(digests.values())
-    calibration = _decoded(chosen, spec, digests)
-    reserve = _decoded(evenly(rest, source.reserve), spec, digests)
+    calibration = _decoded(chosen, spec.input, digests)
+    reserve = _decoded(evenly(rest, source.reserve), spec.input, digests)
     shared = {photo for photo in (*calibration, *reserve) if digests[photo] in proven}
     if shared:
         names = sorted(photo.name for photo in shared)
@@ -135,33 +136,31 @@ def _decoded(photos: Sequence[Photo], spec: InputSpec, digests: dict[Photo, byte
     return decoded
 
 
-def _part(source: PhotoSource, folder: Path | None, split: str, part: Part, purpose: str) -> list[Photo]:
+def _part(source: PhotoSource, folder: Path | None, spec: ModelSpec, part: Part, purpose: str) -> list[Photo]:
     if folder is not None:
-        return _folder_photos(folder)
+        return _folder_photos(folder, spec)
     if source.data is None:
         raise ExportError(f"no photos for {purpose}: name a dataset with --data, or a folder with --{purpose}")
+    split = source.split or spec.provenance.split
     if not split:
         raise ExportError(
             f"the model does not say which photos of {source.data} it was trained on: name the --split, or train it "
             "with unet-train, which records it"
         )
-    return labelled(read_split(source.data, split, part))
+    return labelled(read_split(open_for_model(source.data, spec), split, part))
 
 
-def labelled(entries: Sequence[LabelledPhoto]) -> list[Photo]:
+def labelled(entries: Sequence[Sample]) -> list[Photo]:
     """Photos of a dataset, with their truth."""
     return [Photo(*entry) for entry in entries]
 
 
-def _folder_photos(folder: Path) -> list[Photo]:
-    """All photos of a folder; with their truth where it has a dataset's layout."""
-    if (folder / "annotations" / "trimaps").is_dir():
-        photos = labelled(paired_photos(folder))
-        if not photos:
-            raise SourceError(f"{folder}: no photo in images/ has a trimap in annotations/trimaps/")
-        return photos
+def _folder_photos(folder: Path, spec: ModelSpec) -> list[Photo]:
+    """All photos of a folder; with their truth where it is a dataset."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder, expected one with photos")
+    if detect_layout(folder):
+        return labelled(open_for_model(folder, spec).samples)
     return [Photo(entry.path.relative_to(folder).as_posix(), entry.path, None) for entry in find_photos([folder], None)]
 
 

@@ -84,7 +84,7 @@ def export_model(
     keras, spec = load_model(model, options.description)
     if options.repair:
         source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
-    photos = choose_photos(source, spec.provenance.split, spec.input)
+    photos = choose_photos(source, spec)
     reference = keras_runner(keras)
     with staging_folder(output) as folder:
         builder = Builder(keras, spec, photos, folder / "work", dynamic=options.dynamic, labels=options.labels)

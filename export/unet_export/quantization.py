@@ -26,8 +26,11 @@ class Quantization:
     equalized: bool = False
     """Whether channels were brought to equal ranges first (see ``equalize.py``): the same function in float32."""
     precise: tuple[str, ...] = ()
-    """Keras layers, by name, besides the head: kept in float32 (ONNX) or given 16-bit activations (TFLite, where no
+    """Keras layers, by name: kept in float32 (ONNX, whose head always is) or given 16-bit activations (TFLite, where no
     float may be)."""
+    finer_head: bool = False
+    """Whether an int8 ``.tflite`` gives 16-bit probabilities. Without it the file is int8 from end to end and gives
+    logits, which every interpreter, compiler and accelerator of such files takes."""
     finetune_steps: int = 0
     """Steps of quantisation-aware training before the export (see ``finetune.py``); 0: the weights as trained."""
 

@@ -66,7 +66,8 @@ def _contributors(form: Format, path: Path, builder: Builder, made: Quantization
 
 
 def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]) -> Iterator[tuple[str, Quantization]]:
-    """Remedies in order of cost: (description, settings). Those that are free on the device are kept for the rest.
+    """Remedies in order of cost: (description, settings). Those that are free on the device come first,
+    and are kept for the rest.
 
     ``contributors``, called when needed, returns the layers of a file made with these settings that add most noise.
     """
@@ -77,8 +78,9 @@ def remedies(form: Format, contributors: Callable[[Quantization], Sequence[str]]
     yield f"{MORE_PHOTOS} times the calibration photos", replace(start, photos=start.photos * MORE_PHOTOS)
     equalized = replace(start, equalized=True)
     yield "channels of equal range", equalized
-    names = contributors(equalized)
+    tuned = replace(equalized, finetune_steps=_FINETUNE_STEPS)
+    yield f"{_FINETUNE_STEPS} steps of fine-tuning", tuned
+    names = contributors(tuned)
     for count in _PRECISE_LAYERS:
         if precise := tuple(names[:count]):
-            yield f"{', '.join(precise)} more precise", replace(equalized, precise=precise)
-    yield f"{_FINETUNE_STEPS} steps of fine-tuning", replace(equalized, finetune_steps=_FINETUNE_STEPS)
+            yield f"{', '.join(precise)} more precise", replace(tuned, precise=precise)

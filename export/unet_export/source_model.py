@@ -5,7 +5,6 @@ A ``.keras`` file of unet-train carries its spec. For any other segmentation mod
 
 from __future__ import annotations
 
-import colorsys
 import json
 import os
 import zipfile
@@ -18,10 +17,11 @@ import numpy as np
 
 from unet_export.errors import ExportError
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import check_split
+from unet_runtime.core.datasets import check_split
+from unet_runtime.core.datasets import classes as class_lists
 from unet_runtime.core.digest import weights_sha256
 from unet_runtime.core.errors import SourceError
-from unet_runtime.core.spec import ROLES, ClassSpec, Fit, InputSpec, ModelSpec, OutputSpec, Provenance, Role
+from unet_runtime.core.spec import ClassSpec, Fit, InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_runtime.core.text import one_line
 
 INPUT_NAME = "image"
@@ -60,29 +60,13 @@ class Description:
 def parse_classes(text: str) -> tuple[ClassSpec, ...]:
     """``pet:foreground,background,border:neutral`` -> classes by id, each with a colour of its own.
 
-    The default role of ``background`` is background, of every other name foreground.
-
     Raises:
         ExportError: fewer than two names, a name twice, or an unknown role.
     """
-    known: dict[str, Role] = {role: role for role in ROLES}
-    roles: dict[str, Role] = {}
-    parts = text.split(",")
-    for part in parts:
-        name, _, role = part.strip().partition(":")
-        role = role or ("background" if name == "background" else "foreground")
-        if name and role in known:
-            roles[name] = known[role]
-    if len(roles) < max(2, len(parts)):
-        raise ExportError(
-            f"classes {text!r}: expected two or more different names by class id, each with an optional role of "
-            f"{', '.join(ROLES)}: pet:foreground,background,border:neutral"
-        )
-    classes = []
-    for index, name in enumerate(roles):
-        red, green, blue = colorsys.hsv_to_rgb(index / len(roles), 0.75, 0.9)
-        classes.append(ClassSpec(name, (round(255 * red), round(255 * green), round(255 * blue)), roles[name]))
-    return tuple(classes)
+    try:
+        return class_lists.parse_classes(text).classes
+    except SourceError as error:
+        raise ExportError(str(error)) from error
 
 
 def load_model(path: Path, description: Description | None = None) -> tuple[Any, ModelSpec]:

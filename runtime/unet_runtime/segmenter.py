@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime import engines
+from unet_runtime.core import masks
 from unet_runtime.core.arrays import Channels
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
@@ -61,7 +62,7 @@ class Segmenter:
     Args:
         model: a ``.onnx`` or ``.tflite`` file made by unet-export; None takes the bundled pets model.
         backend: an engine (a name in ``engines.ENGINES``: ``onnx``, ``tflite``, ``openvino``), or ``auto``: by the
-            file's suffix and what is installed.
+            file's suffix and what is installed, and for the bundled model by the machine (docs/devices.md).
         device: ``auto`` takes the fastest that really runs, but never ``tensorrt``.
         threads: CPU threads of the engine; None lets the engine choose.
 
@@ -89,7 +90,7 @@ class Segmenter:
         device: Device = "auto",
         threads: int | None = None,
     ) -> None:
-        name, path = _choose(model, backend)
+        name, path = _choose(model, backend, device)
         artifact = read_artifact(path)
         self.spec = artifact.spec
         self._origin = _Origin(path.absolute(), name, device, threads)
@@ -208,10 +209,11 @@ class Segmenter:
                 f"{self.spec.precision} does not work on {backend.engine}, {backend.device}: take another precision, "
                 "engine or device"
             )
+        probabilities = masks.activated(outputs, self.spec)
         if not self._is_checked:
-            self._check_probabilities(outputs)
+            self._check_probabilities(probabilities)
             self._is_checked = True
-        return outputs
+        return probabilities
 
     def _check_probabilities(self, outputs: npt.NDArray[np.float32]) -> None:
         """Once, with the first output: a model of logits, or of another activation than its spec says, is wrong.
@@ -340,10 +342,10 @@ def _load_again(kind: type[Segmenter], origin: _Origin, spec: str) -> Segmenter:
     return segmenter
 
 
-def _choose(model: str | os.PathLike[str] | None, backend: str) -> tuple[str, Path]:
+def _choose(model: str | os.PathLike[str] | None, backend: str, device: Device) -> tuple[str, Path]:
     """(engine, model file) for what the user named."""
     if model is not None:
         path = Path(model)
         return (engines.engine_for(path.suffix) if backend == "auto" else backend), path
-    name = engines.default_engine() if backend == "auto" else backend
-    return name, engines.find(name).default_model
+    choice = engines.default_choice(backend, device)
+    return choice.engine, choice.model

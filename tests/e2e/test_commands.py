@@ -25,7 +25,7 @@ from unet_training.cli.command import command as training
 from unet_training.compare.points import parse
 
 BIN = Path(sys.executable).parent
-PAGES = ("README.md", "docs/training.md", "docs/export.md")
+PAGES = ("README.md", "docs/training.md", "docs/export.md", "docs/own-data.md")
 TEXT = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
 DEMO_STEPS = 600
 """Most training steps of ``make demo``, the budget of a command that people wait for."""
@@ -72,11 +72,13 @@ def test_make_commands_exist(line: str) -> None:
 
 @pytest.fixture
 def things(sample_photo: Path, tmp_path: Path) -> Path:
-    """A folder with what the README's commands name."""
-    (tmp_path / "holiday").mkdir()
-    for name in ("photo.jpg", "a.jpg", "b.jpg", "holiday/cat.jpg"):
+    """A folder with what the pages' commands name."""
+    for name in ("photo.jpg", "a.jpg", "b.jpg", "holiday/cat.jpg", "welds/images/seam.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(sample_photo, tmp_path / name)
-    shutil.copy(DEFAULT_MODEL, tmp_path / "model.onnx")
+    (tmp_path / "weld-export").mkdir()
+    for name in ("model.onnx", "weld-export/welds-few-128.float32.onnx"):
+        shutil.copy(DEFAULT_MODEL, tmp_path / name)
     with Image.open(sample_photo) as photo:
         photo.save(tmp_path / "large.tif")
         frames = [np.asarray(photo.resize((320, 240)).rotate(angle)) for angle in range(20)]
@@ -99,7 +101,7 @@ def test_run_commands(line: str, things: Path) -> None:
 
 @pytest.mark.parametrize("line", lines_of("unet-info"))
 def test_info_commands(line: str, things: Path) -> None:
-    assert "ONNX Runtime" in run(shlex.split(line), cwd=things)
+    assert "ONNX Runtime" in run(["bash", "-c", line], cwd=things)
 
 
 @pytest.mark.parametrize("line", lines_of("unet-bench"))
@@ -156,6 +158,8 @@ def made_by_the_demo(line: str, folder: Path) -> list[str]:
     """A ``unet-train`` line of the README, on the demo's data and model instead of the real ones."""
     real = {
         "data/oxford-iiit-pet": folder / "synthetic",
+        "welds": folder / "synthetic",
+        "weld-model/model.keras": folder / "model.keras",
         "artifacts/export/pets-edge-160.int8.tflite": folder / "export" / "demo-96.int8.tflite",
     }
     words = [str(real.get(word, word)) for word in shlex.split(line)]
@@ -189,7 +193,7 @@ def test_demo(tmp_path: Path) -> None:
                 assert (picture.mode, picture.size) == (mode, (451, 300))
     for line in shell_lines():
         if line.startswith(("unet-train check", "unet-train evaluate")):
-            run(made_by_the_demo(line, tmp_path))
+            run(made_by_the_demo(line, tmp_path), cwd=tmp_path)
 
 
 def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every architecture the whole way: an epoch of training; three formats, their gates, masks from the runtime."""
+"""Every architecture the whole way: an epoch of training; four formats, their gates, masks from the runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.datasets import open_dataset, open_labels, read_split
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
 from unet_training.build import PET_CLASSES
@@ -50,7 +50,7 @@ def test_it_trains_into_a_file_of_its_spec(name: str, discs: Path, tmp_path: Pat
 def test_it_is_exported_proven_and_run(name: str, discs: Path, tmp_path: Path) -> None:
     """From committed weights: the gate's margins were measured, see ``tests/helpers/family.py``."""
     model = family.write_model(name, tmp_path / "model.keras")
-    formats = ("saved-model", "onnx", "tflite-int8")
+    formats = ("saved-model", "onnx", "tflite-float16", "tflite-int8")
     results = export_model(model, PhotoSource(discs), tmp_path / "export", ExportOptions(formats))
     assert tuple(entry.format for entry in results) == formats
     for entry in results:
@@ -59,11 +59,11 @@ def test_it_is_exported_proven_and_run(name: str, discs: Path, tmp_path: Path) -
     nodes = onnx.load(results[1].path).graph.node
     assert all(layer_of_node(node.name) for node in nodes if node.op_type in ("Conv", "ConvTranspose"))
 
-    truth = read_split(discs, "official", "test")
+    truth = read_split(open_dataset(discs), "official", "test")
     for entry in results[1:]:
         segmenter = Segmenter(entry.path)
         masks = [segmenter(photo.photo).mask for photo in truth]
-        matrix = confusion([open_trimap(photo.trimap) for photo in truth], masks, 3)
+        matrix = confusion([open_labels(photo) for photo in truth], masks, 3)
         assert iou(matrix).mean() > 0.75, entry.format
 
 

@@ -18,7 +18,7 @@ from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.source_model import load_model
 from unet_runtime.core.artifact import write_keras
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.spec import ModelSpec
@@ -35,7 +35,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def images(data: Path) -> npt.NDArray[np.uint8]:
     """The test part as the model is fed: uint8 (n, SIZE, SIZE, 3)."""
-    return np.concatenate([model_input(open_photo(e.photo), SPEC.input) for e in read_split(data, "official", "test")])
+    return np.concatenate(
+        [model_input(open_photo(e.photo), SPEC.input) for e in read_split(open_dataset(data), "official", "test")]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE, TRAIN
 from unet_export.formats.saved_model import write_graph
 from unet_export.photos import calibration_images, inputs, labelled, sha256
+from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines import load
@@ -74,7 +75,8 @@ def test_saved_model_equals_the_model(exported: Export, images: Any, expected: A
 
 @pytest.mark.parametrize(("backend", "name"), [("tflite", TFLITE), ("onnx", INT8_ONNX), ("openvino", INT8_ONNX)])
 def test_int8_agrees_with_the_model(exported: Export, images: Any, expected: Any, backend: str, name: str) -> None:
-    actual = load(backend, read_artifact(exported.folder / name), device="cpu").run(images)
+    with Segmenter(exported.folder / name, backend=backend, device="cpu") as segmenter:
+        actual = segmenter.infer(images)
     assert (actual.argmax(-1) == expected.argmax(-1)).mean() > 0.98
     assert np.abs(actual - expected).mean() < 0.02
 
@@ -101,7 +103,7 @@ def test_every_format_carries_the_spec(exported: Export, spec: ModelSpec, data: 
         assert found.provenance.tools["tensorflow"] == tf.__version__
     assert specs[ONNX].provenance.tools["onnx"] == onnx.__version__
     assert "tf2onnx" in specs[ONNX].provenance.tools
-    photos = labelled(read_split(data, "official", "trainval"))
+    photos = labelled(read_split(open_dataset(data), "official", "trainval"))
     fed = calibration_images(inputs(photos, spec.input))
     assert len(fed) == TRAIN
     assert specs[TFLITE].provenance.calibration_sha256 == specs[INT8_ONNX].provenance.calibration_sha256 == sha256(fed)

@@ -118,7 +118,7 @@ def test_the_table_has_a_line_a_layer(files: Files, images: Any, layers: list[st
     assert lines[0].split()[0] == "layer"
     assert lines[1].split()[0] == CONTRIBUTOR
     assert lines[4] == f"... and {len(found) - 3} layers that add less"
-    assert len({len(line) for line in lines[:2]}) == 1  # columns are aligned
+    assert len({len(line) for line in table(found, rows=1).splitlines()[:2]}) == 1  # columns are aligned
     assert "float" in table([replace(found[0], represented=None)])
 
 

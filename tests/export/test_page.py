@@ -104,7 +104,7 @@ def test_a_rejected_export_names_every_failure_with_its_numbers() -> None:
     page = Page(render(report(FLOAT, WORSE)))
     assert "✗ Rejected. 1 of 2 artifacts failed. Nothing was accepted, not even what passed." in page.text
     assert "mean IoU drops 0.400 points, tolerance 0.3 (would pass at 0.4" in page.text
-    assert "border IoU drops 0.800 points, tolerance 0.5 (would pass at 0.8" in page.text
+    assert "blue IoU drops 0.800 points, tolerance 0.5 (would pass at 0.8" in page.text
     assert "none was put in place" in page.text
     assert page.marked["failed"][:2] == ["✗ Rejected.", "✗ failed"]
     assert len(page.marked["failed"]) == 4  # and both drops in the table of tolerances
@@ -160,9 +160,9 @@ def test_names_are_text_whatever_they_hold() -> None:
 
 def test_the_table_holds_sizes_times_ratios_and_changes() -> None:
     text = Page(render(report(FLOAT, INT8))).text
-    assert "LiteRT 1.0 ✓ passed int8 1,000 8.00 2.50 99.500 0.7490 -0.100 0.4980 -0.200" in text
-    assert "OpenVINO 1.0 ✓ passed 16.0 1.25 99.995 0.7500 0.000 0.5000 0.000" in text
-    assert "onnxruntime CUDA not checked - - - - - - -" in text
+    assert "LiteRT 1.0 ✓ passed int8 1,000 8.00 2.50 99.500 0.7490 -0.100 blue 0.4980 -0.200" in text
+    assert "OpenVINO 1.0 ✓ passed 16.0 1.25 99.995 0.7500 0.000 red 0.9000 0.000" in text
+    assert "onnxruntime CUDA not checked - - - - - - - -" in text
     assert "LiteRT 1.0 1.00e-1 3.33e-2 3.33e-3 99.500 0.9900 0.9700" in text
 
 
@@ -177,14 +177,12 @@ def test_without_float32_in_onnx_runtime_there_is_no_column_of_ratios() -> None:
 
 
 def test_without_trimaps_nothing_is_said_of_the_truth() -> None:
-    blind = metrics()._replace(
-        mean_iou=None, border_iou=None, reference_mean_iou=None, reference_border_iou=None, keras_border_iou=None
-    )
+    blind = metrics()._replace(reference_iou={}, iou={}, pixels={})
     bare = PhotoSets([], [], [Photo("a.jpg", Path("a.jpg"), None)] * 64, "")
     page = Page(render(report(artifact("onnx", 4000, engine("onnx", 20.0, blind)), photos=bare)))
-    assert "There are no trimaps for these photos" in page.text
-    assert "64, without trimaps" in page.text
-    assert "ONNX Runtime 1.0 ✓ passed float32 4,000 20.0 1.00 99.995 - - - -" in page.text
+    assert "There are no label masks for these photos" in page.text
+    assert "64, without label masks" in page.text
+    assert "ONNX Runtime 1.0 ✓ passed float32 4,000 20.0 1.00 99.995 - - - - -" in page.text
     assert "1e-5 1e-6 99.99 99.995 0.05 - 0.05 -" in page.text
 
 
@@ -233,15 +231,15 @@ def test_a_large_photo_is_reduced_and_a_single_pixel_still_seen() -> None:
 
 def test_the_calibration_study_is_drawn_and_listed() -> None:
     study = {
-        1: metrics(-2.0, agreement=0.97)._replace(border_iou=None),
-        200: metrics(0.125, agreement=0.9941)._replace(border_iou=None),
+        1: metrics(-2.0, agreement=0.97),
+        200: metrics(0.125, agreement=0.9941),
     }
     page = Page(render(report(INT8, calibration_study=study)))
-    assert "1 -2.000 - 97.000 200 +0.125 - 99.410" in page.text
+    assert "1 -2.000 -4.000 97.000 200 +0.125 +0.062 99.410" in page.text
     bars = [entry for entry in page.all("span") if entry.get("class", "").startswith("bar")][-6:]
-    assert [entry["class"] for entry in bars] == ["bar bad", "bar", "bar", "bar", "bar", "bar"]
+    assert [entry["class"] for entry in bars] == ["bar bad", "bar bad", "bar", "bar", "bar", "bar"]
     assert [entry["style"] for entry in bars] == [
-        f"width: {length}%" for length in ("100.0", "0.0", "100.0", "6.2", "0.0", "19.7")
+        f"width: {length}%" for length in ("100.0", "100.0", "100.0", "6.2", "1.6", "19.7")
     ]
     assert "Accuracy against calibration size" not in Page(render(report(INT8))).text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from unet_export.errors import ExportError
 from unet_export.photos import Photo, PhotoSets, PhotoSource, calibration_images, choose_photos, inputs
 from unet_runtime.core.errors import ImageError, SourceError
 from unet_runtime.core.photo import open_photo
+from unet_runtime.core.spec import Provenance
 
 
 def choose(source: PhotoSource, split: str = "official") -> PhotoSets:
-    return choose_photos(source, split, SPEC.input)
+    return choose_photos(source, replace(SPEC, provenance=Provenance(split=split)))
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_a_dataset_gives_both_parts_with_truth(data: Path, caplog: pytest.LogCap
     photos = choose(PhotoSource(data))
     assert (len(photos.calibration), len(photos.parity), photos.split) == (TRAIN, TEST, "official")
     assert photos.reserve == []
-    assert all(photo.trimap is not None and photo.trimap.exists() for photo in photos.parity)
+    assert all(photo.labels is not None and photo.labels.path.exists() for photo in photos.parity)
     assert caplog.messages == [
         f"proving on all {TEST} photos of the part: 128 were asked for",
         f"calibrating on all {TRAIN} photos of the part: 200 were asked for",
@@ -48,7 +50,7 @@ def test_folders_of_bare_photos_are_searched(folders: tuple[Path, Path]) -> None
     calibration, parity = folders
     photos = choose(PhotoSource(calibration=calibration, parity=parity), "")
     assert (len(photos.calibration), len(photos.parity), photos.split) == (TRAIN, TEST, "")
-    assert all(photo.trimap is None for photo in photos.parity)
+    assert all(photo.labels is None for photo in photos.parity)
     assert "deeper/test_007.jpg" in [photo.name for photo in photos.parity]
 
 
@@ -61,7 +63,7 @@ def test_a_folder_in_the_dataset_s_layout_has_truth(folders: tuple[Path, Path], 
         shutil.copy(data / "images" / f"{name}.jpg", extra / "images")
         shutil.copy(data / "annotations" / "trimaps" / f"{name}.png", extra / "annotations" / "trimaps")
     photos = choose(PhotoSource(calibration=calibration, parity=extra), "")
-    assert [(photo.name, photo.trimap is not None) for photo in photos.parity] == [
+    assert [(photo.name, photo.labels is not None) for photo in photos.parity] == [
         ("test_000", True),
         ("test_001", True),
     ]

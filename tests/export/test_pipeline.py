@@ -66,7 +66,7 @@ def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) ->
         listed = path / "assets.extra" / "SHA256SUMS" if path.is_dir() else path
         assert entry["sha256"] == hashlib.sha256(listed.read_bytes()).hexdigest()
         assert entry["failures"] == []
-        assert set(entry["tolerances"]) == {"max_abs", "agreement", "iou_drop", "border_drop"}
+        assert set(entry["tolerances"]) == {"max_abs", "agreement", "iou_drop", "class_drop"}
     graph = report["artifacts"][1]
     assert graph["tolerances"]["max_abs"] == 1e-5
     engines = {(entry["backend"], entry["device"]): entry for entry in graph["engines"]}
@@ -111,7 +111,7 @@ def test_an_unknown_split_is_refused(
 ) -> None:
     path = write_model(model, replace(spec, provenance=replace(spec.provenance, split=split)))
     with pytest.raises(
-        ExportError, match=rf"its spec names split '{split}': expected official, article or random:SEED"
+        ExportError, match=rf"its spec names split '{split}': expected official, article, random:SEED or fold:K/N"
     ):
         export_model(path, PhotoSource(data), tmp_path / "out")
     assert not (tmp_path / "out").exists()

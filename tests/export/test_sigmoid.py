@@ -18,7 +18,7 @@ from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.datasets import open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.spec import ModelSpec
@@ -34,8 +34,8 @@ def trained() -> Any:
 
 @pytest.fixture(scope="module")
 def truth(data: Path) -> Any:
-    photos = read_split(data, "official", "test")
-    return np.stack([model_labels(open_trimap(entry.trimap), SPEC.input) for entry in photos])
+    photos = read_split(open_dataset(data), "official", "test")
+    return np.stack([model_labels(open_labels(entry), SPEC.input) for entry in photos])
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_every_engine_measures_what_training_minimised(
 def test_masks_and_cut_outs(export: Export, data: Path, trained: Any, name: str) -> None:
     segmenter = Segmenter(export.folder / name, device="cpu")
     assert read_artifact(export.folder / name).spec.output.activation == "sigmoid"
-    entry = read_split(data, "official", "test")[0]
+    entry = read_split(open_dataset(data), "official", "test")[0]
     photo = open_photo(entry.photo).resize((SIZE, SIZE))  # as large as the grid: nothing is resampled
     result = segmenter(photo)
     expected = trained(model_input(photo, SIGMOID_SPEC.input), training=False).numpy()[0]  # (h, w, classes)

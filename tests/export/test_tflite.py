@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.compiled_model import CompiledModel
 from ai_edge_litert.interpreter import Interpreter
 
 from tests.helpers.tiny import SIZE
@@ -17,12 +18,13 @@ from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTED, Flatbuffer
 from unet_export.formats.tflite_check import check
 from unet_export.formats.tflite_convert import export_tflite
+from unet_export.formats.tflite_head import decisive
 from unet_export.formats.tflite_quantize import sample
 from unet_export.photos import sha256
 from unet_export.quantization import Quantization
+from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
-from unet_runtime.engines.litert import load
 
 Export = Callable[..., bytes]
 
@@ -61,36 +63,110 @@ def activation_types(content: bytes) -> dict[str, str]:
     return {flatbuffer.name(index): flatbuffer.type(index) for index in weighted}
 
 
-def test_the_input_is_the_photo_and_probabilities_have_16_bits(int8: bytes) -> None:
+@pytest.fixture(scope="module")
+def finer(export: Export) -> bytes:
+    """The same with 16-bit probabilities."""
+    return export(finer_head=True)
+
+
+def probabilities(content: bytes, images: Any, folder: Path) -> Any:
+    """What the runtime makes of a file's output, one photo at a time."""
+    path = folder / "file.tflite"
+    path.write_bytes(content)
+    with Segmenter(path) as segmenter:
+        return np.concatenate([segmenter.infer(image[np.newaxis]) for image in images])
+
+
+def test_the_input_is_the_photo_and_the_output_are_logits_in_8_bits(int8: bytes, tmp_path: Path) -> None:
     interpreter = Interpreter(model_content=int8)
     (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert source["dtype"] is np.uint8
     assert source["shape"].tolist() == [1, SIZE, SIZE, 3]
     assert source["quantization"] == (1.0, 0)
-    assert result["dtype"] is np.int16
-    assert result["quantization"] == (1 / 32768, 0)
+    assert result["dtype"] is np.int8
+    scale, zero_point = result["quantization"]
+    assert scale * (-128 - zero_point) > -6  # what decides a pixel, and no more
+    (tmp_path / "tiny.int8.tflite").write_bytes(int8)
+    assert read_artifact(tmp_path / "tiny.int8.tflite").spec.output.logits
 
 
-def test_no_tensor_is_float(int8: bytes) -> None:
-    interpreter = Interpreter(model_content=int8)
-    assert {np.dtype(tensor["dtype"]).kind for tensor in interpreter.get_tensor_details()} == {"i", "u"}
+def test_no_tensor_has_more_than_8_bits_but_biases_and_sizes(int8: bytes) -> None:
+    flatbuffer = Flatbuffer(int8)
+    types = {flatbuffer.type(index) for index in range(len(flatbuffer.graph.tensors))}
+    assert types <= {"UINT8", "INT8", "INT32"}
+    for entry in flatbuffer.operators:
+        assert {flatbuffer.type(index) for index in entry.outputs} == {"INT8"}
 
 
-def test_only_the_head_works_on_int16(int8: bytes) -> None:
-    types = activation_types(int8)
+def test_the_compiled_model_api_gives_what_the_interpreter_gives(int8: bytes, images: Any) -> None:
+    interpreter: Any = Interpreter(model_content=int8)
+    interpreter.allocate_tensors()
+    compiled: Any = CompiledModel.from_buffer(int8)
+    (source,), (result,) = compiled.create_input_buffers(0), compiled.create_output_buffers(0)
+    for image in images[:4]:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])
+        interpreter.invoke()
+        expected = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        source.write(image.ravel())
+        compiled.run_by_index(0, [source], [result])
+        output = result.read(expected.size, np.int8).reshape(expected.shape)
+        assert (output.argmax(-1) == expected.argmax(-1)).mean() > 0.999
+
+
+def test_only_a_finer_head_works_on_int16(finer: bytes) -> None:
+    types = activation_types(finer)
     wide = [name for name, kind in types.items() if kind == "INT16"]
     assert len(wide) == 1
     assert "logits" in wide[0]
     assert set(types.values()) == {"INT8", "INT16"}
+    (result,) = Interpreter(model_content=finer).get_output_details()
+    assert result["dtype"] is np.int16
+    assert result["quantization"] == (1 / 32768, 0)
+    check(finer, "int8", wide=True)
+    with pytest.raises(ExportError, match=r"not int8: .* are not 8-bit integers"):
+        check(finer, "int8")
 
 
-def test_masks_are_those_of_the_trained_model(int8: bytes, model: Any, images: Any, tmp_path: Path) -> None:
-    path = tmp_path / "tiny.int8.tflite"
-    path.write_bytes(int8)
-    prediction = load(read_artifact(path), "cpu", None).run(images)
+def test_masks_are_those_of_the_trained_model(
+    int8: bytes, finer: bytes, model: Any, images: Any, tmp_path: Path
+) -> None:
     expected = model(images, training=False).numpy()
-    assert (prediction.argmax(-1) == expected.argmax(-1)).mean() > 0.99
-    assert len(np.unique(prediction)) > 256  # more levels than 8 bits have
+    for content in (int8, finer):
+        prediction = probabilities(content, images, tmp_path)
+        assert (prediction.argmax(-1) == expected.argmax(-1)).mean() > 0.99
+        assert len(np.unique(prediction)) > 256  # more levels than 8 bits have
+        np.testing.assert_allclose(prediction.sum(axis=-1), 1, atol=1e-3)
+
+
+def test_odds_survive_where_a_third_class_takes_nearly_all(
+    int8: bytes, model: Any, images: Any, tmp_path: Path
+) -> None:
+    """An opacity is made of them; probabilities in 8 bits would be 0 to 0 there."""
+    expected = model(images, training=False).numpy()
+    prediction = probabilities(int8, images, tmp_path)
+    rest = np.sort(expected, axis=-1)[..., :2].sum(axis=-1)
+    hidden = (rest < 1 / 256) & (rest > 1e-3)
+    assert hidden.any()
+    assert np.unique(prediction[hidden].min(axis=-1)).size > 10
+
+
+def test_logits_of_second_classes_are_never_clipped() -> None:
+    logits = np.array([[9.0, 8.0, -17.0], [20.0, -10.0, -10.0]], np.float32)
+    assert decisive(logits, 5).tolist() == [[8.0, 8.0, -5.0], [8.0, -5.0, -5.0]]
+    assert decisive(logits[:, :1], 5).max() == 5
+
+
+def test_biases_take_up_what_rounding_the_weights_moves(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
+    """Of weights that all round up by a quarter of a step, behind a ReLU, the errors add up."""
+    layer = keras.layers.Conv2D(3, 1, name="mixed")
+    network = small_model(keras.layers.ReLU(), layer, size=SIZE)
+    kernel, bias = layer.get_weights()
+    kernel[:] = np.float32(3.75 / 127)
+    kernel[:, :, 0] = 1.0
+    layer.set_weights([kernel, bias])
+    content = export_tflite(network, "int8", spec, images, Quantization(photos=len(images)), tmp_path)
+    expected = network(images[:8], training=False).numpy()
+    assert np.abs(probabilities(content, images[:8], tmp_path) - expected).mean() < 0.004
 
 
 def test_the_spec_says_how_it_was_quantised(int8: bytes, images: Any, tmp_path: Path) -> None:
@@ -117,7 +193,7 @@ def test_photos_without_black_and_white_give_the_same_input(export: Export, imag
 
 
 def test_a_precise_layer_gets_int16_activations(export: Export) -> None:
-    types = activation_types(export(precise=("bridge_conv_a", "probabilities")))
+    types = activation_types(export(precise=("bridge_conv_a", "probabilities")))  # the last layer: a finer head
     wide = [name for name, kind in types.items() if kind == "INT16"]
     assert len(wide) == 2
     assert any("bridge_conv_a" in name for name in wide)
@@ -176,7 +252,7 @@ def test_a_layer_that_litert_lacks_is_named(spec: ModelSpec, tmp_path: Path) -> 
 
 def test_a_layer_that_stays_float_is_named(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
     network = small_model(keras.layers.Activation("elu", name="bend"))
-    with pytest.raises(ExportError, match=r"not int8: .* are not integer, the first: .*bend.*ELU"):
+    with pytest.raises(ExportError, match=r"not int8: .* are not 8-bit integers, the first: .*bend.*ELU"):
         check(export_tflite(network, "int8", spec, images[:2, :32, :32], Quantization(), tmp_path), "int8")
 
 
@@ -194,9 +270,7 @@ def test_an_activation_that_is_dead_on_every_calibration_photo_has_a_range_all_t
     network = small_model(dead_beside, size=SIZE)
     norm.beta.assign(np.full(8, -50.0))
     content = export_tflite(network, "int8", spec, images, Quantization(photos=len(images)), tmp_path)
-    path = tmp_path / "dead.tflite"
-    path.write_bytes(content)
-    prediction = load(read_artifact(path), "cpu", None).run(images[:8])
+    prediction = probabilities(content, images[:8], tmp_path)
     expected = network(images[:8], training=False).numpy()
     assert np.abs(prediction - expected).max() < 0.05
 
@@ -221,8 +295,6 @@ def test_a_channel_that_training_left_only_a_bias_keeps_it(
     bias[0] = 5.0
     faded.set_weights([kernel, bias])
     content = export_tflite(network, precision, spec, images, Quantization(photos=len(images)), tmp_path)
-    path = tmp_path / "faded.tflite"
-    path.write_bytes(content)
-    prediction = load(read_artifact(path), "cpu", None).run(images[:8])
+    prediction = probabilities(content, images[:8], tmp_path)
     expected = network(images[:8], training=False).numpy()
     assert np.abs(prediction - expected).max() < 0.05

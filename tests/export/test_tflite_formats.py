@@ -16,9 +16,9 @@ from unet_export.formats.saved_model import layer_names, write_graph
 from unet_export.formats.tflite_check import check
 from unet_export.formats.tflite_convert import export_tflite
 from unet_export.quantization import Quantization
+from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
-from unet_runtime.engines.litert import load
 
 # Largest difference of one probability; of integers the decisions count, and the tiny model's are steep.
 TOLERANCES = {"float32": 1e-5, "float16": 5e-3, "dynamic-range": 0.1, "int8": 0.3, "int16x8": 0.1}
@@ -46,10 +46,11 @@ def test_the_runtime_predicts_what_the_trained_model_does(
 ) -> None:
     path = tmp_path / f"tiny.{precision}.tflite"
     path.write_bytes(files[precision])
-    artifact = read_artifact(path)
-    prediction = load(artifact, "cpu", None).run(images)
+    with Segmenter(path) as segmenter:
+        prediction = segmenter.infer(images)
+        assert segmenter.spec.precision == precision
+        assert segmenter.spec.output.logits == (precision == "int8")
     expected = model(images, training=False).numpy()
-    assert artifact.spec.precision == precision
     assert prediction.dtype == np.float32
     assert np.abs(prediction - expected).max() < TOLERANCES[precision]
     assert (prediction.argmax(-1) == expected.argmax(-1)).mean() > 0.99
@@ -71,8 +72,21 @@ def test_the_photo_itself_goes_in(precision: str, files: dict[str, bytes]) -> No
     assert flatbuffer.type(source) == "UINT8"
     assert [(entry.name, entry.tensorIndex) for entry in signature.inputs] == [(b"image", source)]
     assert [(entry.name, entry.tensorIndex) for entry in signature.outputs] == [
-        (b"probabilities", flatbuffer.graph.outputs[0])
+        (b"logits" if precision == "int8" else b"probabilities", flatbuffer.graph.outputs[0])
     ]
+
+
+def test_a_float16_file_keeps_biases_and_the_smallest_kernels_in_float32(files: dict[str, bytes]) -> None:
+    flatbuffer = Flatbuffer(files["float16"])
+    half = exact = 0
+    for entry in flatbuffer.weighted():
+        kernel = flatbuffer.source(entry.inputs[1])
+        if flatbuffer.type(kernel) == "FLOAT16":
+            half += flatbuffer.size(kernel)
+        else:
+            exact += flatbuffer.size(kernel)
+        assert all(flatbuffer.type(index) == "FLOAT32" for index in entry.inputs[2:])
+    assert 0 < exact <= 0.05 * (half + exact)
 
 
 def test_smaller_weights_make_smaller_files(files: dict[str, bytes]) -> None:
@@ -100,14 +114,14 @@ def test_nothing_tells_where_a_file_was_made(files: dict[str, bytes]) -> None:
 
 def test_a_float_file_named_int8_is_refused_at_its_ends_too(saved_model: str) -> None:
     content = tf.lite.TFLiteConverter.from_saved_model(saved_model).convert()
-    with pytest.raises(ExportError, match=r"tensors are not integer.*input is FLOAT32.*output is FLOAT32"):
+    with pytest.raises(ExportError, match=r"tensors are not 8-bit integers.*input is FLOAT32.*output is FLOAT32"):
         check(content, "int8")
 
 
 def test_int8_weights_alone_are_not_int8(saved_model: str) -> None:
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with pytest.raises(ExportError, match=r"not integer, the first: \S+ \(FLOAT32"):
+    with pytest.raises(ExportError, match=r"not 8-bit integers, the first: \S+ \(FLOAT32"):
         check(converter.convert(), "int8")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
 from unet_runtime.core.artifact import append_to_onnx
+from unet_runtime.core.datasets.oxford_pets import CLASSES
 from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
 
 
@@ -25,6 +27,11 @@ def colour_spec(size: int = 32, fit: str = "stretch", width: int | None = None) 
             ClassSpec("blue", (0, 0, 255), "neutral"),
         ),
     )
+
+
+def pet_colour_spec(size: int = 32, fit: str = "stretch") -> ModelSpec:
+    """As ``colour_spec``, with Oxford-IIIT Pet's classes: red is pet, green background, blue border."""
+    return replace(colour_spec(size, fit), classes=CLASSES)
 
 
 def write_colour_model(path: Path, spec: ModelSpec) -> Path:

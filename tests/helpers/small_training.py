@@ -19,6 +19,7 @@ from unittest import mock
 import keras
 import numpy as np
 
+from unet_runtime.core.datasets import open_dataset
 from unet_runtime.core.spec import InputSpec
 from unet_training.build import (
     build_training_model,
@@ -72,7 +73,7 @@ def main(
     settings = replace(settings, sizes=settings.sizes or (settings.size,))
     keras.utils.set_random_seed(1)
     others = {name: load_pretrained(Path(path)) for name, path in (("weights", weights), ("teacher", teacher)) if path}
-    photos = split_dataset(Path(data), "official", settings.validation, 1)
+    photos = split_dataset(open_dataset(Path(data)), "official", settings.validation, 1)
     stages = [load(photos.train, InputSpec(size, size)) for size in settings.sizes]
     devices = distribution.choose_devices(distribute)
     distribution.check_batch(min(settings.batch_size, len(stages[-1])), devices)

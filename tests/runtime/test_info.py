@@ -16,7 +16,8 @@ from tests.helpers.colours import colour_spec
 from unet_runtime.cli import info, machine
 from unet_runtime.core.artifact import write_keras, write_saved_model_spec
 from unet_runtime.core.install import pip_command
-from unet_runtime.engines import ENGINES, MODELS
+from unet_runtime.engines import ENGINES, MODELS, choose
+from unet_runtime.engines.base import FLOAT32_ONNX
 
 MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
 
@@ -62,7 +63,9 @@ def test_this_machine_for_programs() -> None:
     cuda = engines["onnx"]["devices"][1]
     assert (cuda["device"], cuda["runs"]) == ("cuda", False)
     assert pip_command("cuda") in cuda["reason"]
-    assert report["default_engine"] == "onnx"
+    default = choose(list(ENGINES))
+    assert (report["default_engine"], Path(report["default_model"])) == (default.engine, default.model)
+    assert report["default_reason"] == default.why
     assert 1 <= report["machine"]["usable_cores"] <= report["machine"]["logical_cores"]
 
 
@@ -160,6 +163,7 @@ def test_devices_are_listed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         machine.EngineState("tflite", (".tflite",), True, "", 4, (machine.DeviceState("cpu", False, "it crashes"),)),
     ]
     monkeypatch.setattr(machine, "engine_states", lambda: engines)
+    monkeypatch.setattr("unet_runtime.engines.choice.has_gpu_wheel", lambda package: True)
     code, text, _ = invoke()
     assert code == 0
     lines = [line.strip() for line in text.splitlines()]
@@ -171,9 +175,9 @@ def test_devices_are_listed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         "runs on    onnx (cpu, cuda)",
         "tflite    installed, but broken, reads .tflite, 4 threads",
         "cpu      does not run: it crashes",
-        "unet-run takes onnx on cuda if no option says otherwise",
     ):
         assert expected in lines, text
+    assert f"unet-run takes onnx on cuda with {FLOAT32_ONNX.name} if no option says otherwise: " in text
     monkeypatch.setattr(machine, "engine_states", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.colours import colour_spec, write_colour_model
 from unet_runtime.cli import exits
 from unet_runtime.cli.run import command
 
@@ -275,6 +276,19 @@ def test_every_kind_of_result(photos: Path) -> None:
     assert document["annotations"][0]["segmentation"]
     with np.load(photos / "a.probabilities.npz") as data:
         assert data["probabilities"].shape == (300, 451, 3)
+
+
+def test_a_model_of_parts_of_photos_gets_tiles_without_being_asked(photos: Path, tmp_path: Path) -> None:
+    model = write_colour_model(tmp_path / "parts.onnx", colour_spec(32, "crop"))
+    asked = run("a.jpg", "--tile", "--model", model, "--save", "mask", "--output-dir", tmp_path / "asked", cwd=photos)
+    plain = run("a.jpg", "--model", model, "--save", "mask", "--output-dir", tmp_path / "plain", cwd=photos)
+    assert (asked.returncode, plain.returncode) == (0, 0), plain.stderr
+    assert "colours saw parts of photos at their own scale: photos are covered with tiles" in plain.stderr
+    masks = []
+    for folder in ("asked", "plain"):
+        with Image.open(tmp_path / folder / "a.mask.png") as image:
+            masks.append(np.asarray(image))
+    np.testing.assert_array_equal(*masks)
 
 
 def test_tiles(photos: Path, colour_model: Path) -> None:

@@ -19,9 +19,9 @@ def test_json_round_trip() -> None:
 
 
 def test_a_file_of_schema_1_is_read() -> None:
-    """What later schemas added has defaults; what is written is of schema 3."""
+    """What later schemas added has defaults; what is written is of schema 4."""
     data = json.loads(colour_spec().to_json())
-    assert data["schema"] == 3
+    assert data["schema"] == 4
     data["schema"] = 1
     del data["provenance"]["quantization"]
     assert ModelSpec.from_json(json.dumps(data)) == colour_spec()
@@ -53,11 +53,11 @@ def changed(path: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("schema", 4, "schema 4, this version reads 1, 2 and 3"),
+        ("schema", 5, "schema 5, this version reads 1, 2, 3 and 4"),
         ("schema", "one", "schema 'one'"),
         ("input.height", 0, "input.height is 0"),
         ("input.width", "160", "input.width is '160'"),
-        ("input.fit", "crop", "input.fit is 'crop'"),
+        ("input.fit", "squeeze", "input.fit is 'squeeze'"),
         ("input.margin", -1, "input.margin is -1"),
         ("input.margin", 16, "input.margin is 16, expected 0 or more pixels, and less than half of 32"),
         ("output.margin", 0, "output has unknown fields"),

@@ -14,12 +14,6 @@ from unet_training.data import synthetic
 from unet_training.models import unet
 
 
-@pytest.fixture(autouse=True)
-def _no_pets_dir(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's default must not depend on who runs the tests."""
-    monkeypatch.delenv("PETS_DIR", raising=False)
-
-
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """What training logs while the test runs, one message per entry."""

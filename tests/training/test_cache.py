@@ -16,7 +16,7 @@ import pytest
 
 from tests.helpers.full_disk import disk_full_after
 from tests.helpers.trained import TINY, unet_train
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
+from unet_runtime.core.datasets import Sample, open_dataset, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data import cache as caching
 from unet_training.data import pairs
@@ -36,8 +36,8 @@ def data(pictures: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def photos(data: Path) -> list[LabelledPhoto]:
-    return read_split(data, "official", "trainval")
+def photos(data: Path) -> list[Sample]:
+    return read_split(open_dataset(data), "official", "trainval")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = pairs.open_pair
 
-    def counted(item: LabelledPhoto) -> object:
+    def counted(item: Sample) -> object:
         names.append(item.name)
         return original(item)
 
@@ -70,7 +70,7 @@ def _entries(cache: PhotoCache) -> list[Path]:
 
 
 def test_the_second_time_nothing_is_decoded(
-    photos: list[LabelledPhoto], cache: PhotoCache, opened: list[str], logged: list[str]
+    photos: list[Sample], cache: PhotoCache, opened: list[str], logged: list[str]
 ) -> None:
     first = load(photos, SPEC, cache)
     assert len(opened) == 24
@@ -84,7 +84,7 @@ def test_the_second_time_nothing_is_decoded(
     assert logged == [f"23 prepared photos are kept in {cache.folder}, which may be deleted at any time"]
 
 
-def test_batches_are_taken_as_from_memory(photos: list[LabelledPhoto], cache: PhotoCache) -> None:
+def test_batches_are_taken_as_from_memory(photos: list[Sample], cache: PhotoCache) -> None:
     chosen = np.array([5, 1, 1, 20])
     batch = load(photos, SPEC, cache).photos[chosen]
     assert type(batch) is np.ndarray
@@ -100,23 +100,21 @@ def _touch(path: Path) -> None:
     "change",
     [
         lambda photos: _touch(photos[3].photo),
-        lambda photos: _touch(photos[3].trimap),
+        lambda photos: _touch(photos[3].labels.path),
         lambda photos: photos[3].photo.write_bytes(photos[4].photo.read_bytes()),
-        lambda photos: photos[3].trimap.unlink(),
+        lambda photos: photos[3].labels.path.unlink(),
         lambda photos: photos.pop(),
         lambda photos: photos.reverse(),
     ],
 )
-def test_other_files_have_another_key(
-    photos: list[LabelledPhoto], change: Callable[[list[LabelledPhoto]], object]
-) -> None:
+def test_other_files_have_another_key(photos: list[Sample], change: Callable[[list[Sample]], object]) -> None:
     before = key(photos, SPEC)
     assert key(photos, SPEC) == before
     change(photos)
     assert key(photos, SPEC) != before
 
 
-def test_other_settings_have_another_key(photos: list[LabelledPhoto], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_have_another_key(photos: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [SPEC, InputSpec(48, 32), InputSpec(64, 64), InputSpec(32, 48, fit="letterbox")]
     keys = {key(photos, spec) for spec in specs}
     monkeypatch.setattr(caching, "FORMAT", caching.FORMAT + 1)
@@ -126,7 +124,7 @@ def test_other_settings_have_another_key(photos: list[LabelledPhoto], monkeypatc
     assert len(keys) == len(specs) + 2
 
 
-def test_a_changed_photo_is_seen(photos: list[LabelledPhoto], cache: PhotoCache) -> None:
+def test_a_changed_photo_is_seen(photos: list[Sample], cache: PhotoCache) -> None:
     load(photos, SPEC, cache)
     photos[3].photo.write_bytes(b"no picture any more")
     _same(load(photos, SPEC, cache), load(photos, SPEC))
@@ -147,7 +145,7 @@ def _cut(content: bytes) -> bytes:
     ],
 )
 def test_a_damaged_entry_is_made_anew(
-    photos: list[LabelledPhoto], cache: PhotoCache, opened: list[str], damage: Callable[[bytes], bytes]
+    photos: list[Sample], cache: PhotoCache, opened: list[str], damage: Callable[[bytes], bytes]
 ) -> None:
     load(photos, SPEC, cache)
     (entry,) = _entries(cache)
@@ -161,7 +159,7 @@ def test_a_damaged_entry_is_made_anew(
 
 
 def test_on_a_full_disk_training_goes_on_in_memory(
-    photos: list[LabelledPhoto], cache: PhotoCache, opened: list[str], logged: list[str]
+    photos: list[Sample], cache: PhotoCache, opened: list[str], logged: list[str]
 ) -> None:
     with disk_full_after(5000):
         data = load(photos, SPEC, cache)
@@ -173,7 +171,7 @@ def test_on_a_full_disk_training_goes_on_in_memory(
     _same(data, load(photos, SPEC))
 
 
-def test_a_folder_that_cannot_be_is_a_warning(photos: list[LabelledPhoto], tmp_path: Path, logged: list[str]) -> None:
+def test_a_folder_that_cannot_be_is_a_warning(photos: list[Sample], tmp_path: Path, logged: list[str]) -> None:
     (tmp_path / "file").touch()
     assert len(load(photos, SPEC, PhotoCache(tmp_path / "file" / "cache"))) == 23
     assert "(Not a directory)" in logged[0]
@@ -182,7 +180,7 @@ def test_a_folder_that_cannot_be_is_a_warning(photos: list[LabelledPhoto], tmp_p
 LOAD = """
 import os, sys, time
 from pathlib import Path
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.cache import PhotoCache
 replace = os.replace
@@ -194,7 +192,8 @@ def wait(temporary, entry):  # until the other one has written too
     sys.stdin.readline()
     replace(temporary, entry)
 os.replace = hang if sys.argv[3] == "hang" else wait
-data = PhotoCache(Path(sys.argv[2])).load(read_split(sys.argv[1], "official", "trainval"), InputSpec(32, 48))
+photos = read_split(open_dataset(sys.argv[1]), "official", "trainval")
+data = PhotoCache(Path(sys.argv[2])).load(photos, InputSpec(32, 48))
 print(len(data), int(data.photos.sum()), int(data.masks.sum()), type(data.photos).__name__)
 """
 
@@ -210,7 +209,7 @@ def _until_written(process: subprocess.Popen[str]) -> None:
 
 
 def test_two_processes_at_once_make_one_good_entry(
-    data: Path, photos: list[LabelledPhoto], cache: PhotoCache, opened: list[str]
+    data: Path, photos: list[Sample], cache: PhotoCache, opened: list[str]
 ) -> None:
     with _process(data, cache.folder, "race") as one, _process(data, cache.folder, "race") as other:
         for process in (one, other):
@@ -232,7 +231,7 @@ def _age(path: Path, hours: float) -> None:
 
 
 def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_photos(
-    data: Path, photos: list[LabelledPhoto], cache: PhotoCache
+    data: Path, photos: list[Sample], cache: PhotoCache
 ) -> None:
     entry = cache.folder / f"{key(photos, SPEC)}.photos"
     with _process(data, cache.folder, "hang") as process:
@@ -256,7 +255,7 @@ def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_photos(
     ],
 )
 def test_unfinished_entries_are_removed_after_a_day(
-    photos: list[LabelledPhoto], cache: PhotoCache, name: str, hours: int, kept: bool
+    photos: list[Sample], cache: PhotoCache, name: str, hours: int, kept: bool
 ) -> None:
     cache.folder.mkdir(parents=True)
     path = cache.folder / name
@@ -280,8 +279,8 @@ def test_the_command_keeps_photos_where_it_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("--data", pictures, "--output", "output", "--preset", "demo", "--epochs", 1, *TINY, *options)
-    for _ in range(2):
-        assert unet_train(*arguments).code == 0
+    for again in ((), ("--overwrite",)):
+        assert unet_train(*arguments, *again).code == 0
     found = [
         str(path.relative_to(tmp_path)) for path in (tmp_path / "kept", tmp_path / "output" / "cache") if path.exists()
     ]

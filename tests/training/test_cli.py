@@ -20,7 +20,7 @@ from PIL import Image
 
 from tests.helpers.trained import TINY, Trained, unet_train
 from unet_runtime.core.artifact import Artifact, read_artifact
-from unet_runtime.core.datasets.oxford_pets import read_split
+from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.metrics import confusion, iou
 from unet_training.build import model_sha256
 from unet_training.data.dataset import load
@@ -61,15 +61,24 @@ def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artif
 def test_the_spec_describes_the_training(artifact: Artifact) -> None:
     spec = artifact.spec
     assert (spec.name, spec.architecture, spec.class_names) == (
-        "pets-unet-small",
+        "drawn-unet-small",
         "unet",
         ("pet", "background", "border"),
     )
     assert (spec.input.height, spec.input.width, spec.output.height, spec.output.width) == (32, 32, 32, 32)
     provenance = spec.provenance
-    assert provenance.data == "Oxford-IIIT Pet, official split, 18 photos"
+    assert provenance.data == "drawn, official split, 18 photos"
     assert (provenance.split, provenance.seed) == ("official", 1)
-    changed = {"filters": 2, "depth": 1, "size": 32, "sizes": [32], "batch_size": 4, "epochs": 2}
+    changed = {
+        "name": "drawn-unet-small",
+        "split": "official",
+        "filters": 2,
+        "depth": 1,
+        "size": 32,
+        "sizes": [32],
+        "batch_size": 4,
+        "epochs": 2,
+    }
     assert provenance.recipe == asdict(PRESETS["unet-small"]) | changed | {"precision": "mixed_bfloat16"}
 
 
@@ -81,7 +90,7 @@ def test_the_recorded_command_names_no_folder_of_this_machine(artifact: Artifact
 
 
 def test_the_metrics_are_those_of_the_written_model(pictures: Path, artifact: Artifact) -> None:
-    test = load(read_split(pictures, "official", "test"), artifact.spec.input)
+    test = load(read_split(open_dataset(pictures), "official", "test"), artifact.spec.input)
     model = keras.models.load_model(artifact.path)
     masks = model.predict(test.photos, verbose=0).argmax(axis=-1)
     scores = iou(confusion(test.masks, masks, 3))
@@ -94,7 +103,7 @@ def test_the_metrics_are_those_of_the_written_model(pictures: Path, artifact: Ar
 
 def test_the_metrics_are_printed(trained: Trained, artifact: Artifact) -> None:
     metrics = artifact.spec.provenance.metrics
-    assert f"pets-unet-small, epoch {metrics['epoch']}, on 8 test photos" in trained.ended.out
+    assert f"drawn-unet-small, epoch {metrics['epoch']}, on 8 test photos" in trained.ended.out
     for label, value in (("mean IoU", metrics["mean_iou"]), ("border IoU", metrics["iou"]["border"])):
         assert any(line.split() == [*label.split(), f"{value:.4f}"] for line in trained.ended.out.splitlines())
     assert str(artifact.path) in trained.ended.out
@@ -164,7 +173,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "distillation_weight": 3.0,
     }
     assert {name: recipe[name] for name in chosen} == chosen
-    origin = f"demo {read_artifact(first).spec.provenance.weights_sha256}"
+    origin = f"drawn-demo {read_artifact(first).spec.provenance.weights_sha256}"
     assert (recipe["weights"], recipe["teacher"]) == (origin, origin)
     assert "--sizes 16,32" in spec.provenance.command
     assert "--teacher model.keras" in spec.provenance.command
@@ -181,7 +190,11 @@ def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_pa
     assert spec.provenance.data == "synthetic, official split, 9 photos"
     assert spec.provenance.metrics["photos"] == 4
     drawn = (tmp_path / "synthetic" / "synthetic.json").stat().st_mtime_ns
-    assert unet_train(*arguments).code == 0
+    refused = unet_train(*arguments)
+    assert refused.code == 1
+    assert "model.keras: is there already (demo, mean IoU " in refused.err
+    assert "insist with --overwrite" in refused.err
+    assert unet_train(*arguments, "--overwrite").code == 0
     assert (tmp_path / "synthetic" / "synthetic.json").stat().st_mtime_ns == drawn
 
 
@@ -211,7 +224,7 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
         ),
         (("--preset", "article", "--architecture", "lite", "--encoder-rate", 0.1), "here the optimizer is rmsprop"),
         (("--width", 0), "--width"),
-        (("--preset", "best"), "'article', 'edge', 'accurate', 'unet-small', 'edge-fast', 'demo'"),
+        (("--preset", "best"), "'article', 'edge', 'accurate', 'unet-small', 'edge-fast', 'few', 'demo'"),
         (("--precision", "int8"), "mixed_bfloat16"),
         (("--epochs", 0), "--epochs"),
         (("--learning-rate", 0), "--learning-rate"),
@@ -221,9 +234,14 @@ def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: py
         (("--sizes", "0,160"), "'0,160', expected sizes up to 16384 pixels with commas between"),
         (("--sizes", "96,128"), "--sizes ends with 128, expected the model's --size, 160"),
         (("--sizes", "96,128,160", "--epochs", 2), "names 3 sizes for 2 epochs"),
-        (("--split", "random:x"), "expected official, article or random:SEED"),
+        (("--split", "random:x"), "expected official, article, random:SEED or fold:K/N"),
         (("--region-loss", "focal"), "'none', 'dice', 'lovasz'"),
         (("--ema", 1), "--ema"),
+        (("--fit", "squeeze"), "'stretch', 'letterbox', 'crop'"),
+        (("--crop", "--fit", "letterbox"), "--crop is --fit crop, and --fit is letterbox: expected one of them"),
+        (("--name", "a/b"), "'a/b', expected up to 100 letters, digits and . + - _"),
+        (("--license", " "), "expected a line of up to 500 letters"),
+        (("--data-license", "a\nb"), "expected a line of up to 500 letters"),
         (("--synthetic-count", 16), "goes with --data synthetic, here --data is data/oxford-iiit-pet"),
         (("evaluat",), "Did you mean 'evaluate'"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, read_split
+from unet_runtime.core.datasets import Sample, evenly, open_dataset, read_split
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
@@ -24,12 +24,12 @@ from unet_training.errors import DatasetError
 SPEC = InputSpec(32, 48)
 
 
-def _names(photos: list[LabelledPhoto]) -> list[str]:
+def _names(photos: list[Sample]) -> list[str]:
     return [photo.name for photo in photos]
 
 
 def test_the_official_split_takes_validation_from_trainval_and_leaves_test_alone(pictures: Path) -> None:
-    split = split_dataset(pictures, "official", validation=5, seed=1)
+    split = split_dataset(open_dataset(pictures), "official", validation=5, seed=1)
     train, validation, test = map(_names, (split.train, split.validation, split.test))
     assert sorted(train + validation) == [f"synthetic_{index:04}" for index in range(1, 25)]
     assert test == [f"synthetic_{index:04}" for index in range(25, 33)]
@@ -38,12 +38,12 @@ def test_the_official_split_takes_validation_from_trainval_and_leaves_test_alone
 
 
 def test_the_validation_photos_depend_on_the_seed_alone(pictures: Path) -> None:
-    chosen = [_names(split_dataset(pictures, "official", 5, seed).validation) for seed in (1, 1, 2)]
+    chosen = [_names(split_dataset(open_dataset(pictures), "official", 5, seed).validation) for seed in (1, 1, 2)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_validation_takes_no_more_than_a_quarter(pictures: Path) -> None:
-    assert len(split_dataset(pictures, "official", validation=200, seed=1).validation) == 6
+    assert len(split_dataset(open_dataset(pictures), "official", validation=200, seed=1).validation) == 6
 
 
 def test_the_article_split_holds_a_thousand_of_all_kinds_out(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_article_split_holds_a_thousand_of_all_kinds_out(tmp_path: Path) -> 
     for index in range(2100):  # the split looks at names only
         (tmp_path / "images" / f"p{index:04}.jpg").touch()
         (tmp_path / "annotations" / "trimaps" / f"p{index:04}.png").touch()
-    split = split_dataset(tmp_path, "article", validation=1000, seed=1)
+    split = split_dataset(open_dataset(tmp_path), "article", validation=1000, seed=1)
     train, test = _names(split.train), _names(split.test)
     assert sorted(train + test) == [f"p{index:04}" for index in range(2100)]
     assert (len(train), len(test)) == (1100, 1000)
@@ -62,24 +62,27 @@ def test_the_article_split_holds_a_thousand_of_all_kinds_out(tmp_path: Path) -> 
 
 
 def test_a_random_split_takes_validation_from_its_trainval_and_leaves_test_alone(pictures: Path) -> None:
-    first, second = (split_dataset(pictures, "random:7", validation=5, seed=seed) for seed in (1, 2))
-    assert first.test == second.test == read_split(pictures, "random:7", "test")
+    first, second = (split_dataset(open_dataset(pictures), "random:7", validation=5, seed=seed) for seed in (1, 2))
+    assert first.test == second.test == read_split(open_dataset(pictures), "random:7", "test")
     train, validation, test = map(_names, (first.train, first.validation, first.test))
     assert sorted(train + validation + test) == [f"synthetic_{index:04}" for index in range(1, 33)]
     assert len(validation) == 5
     assert validation != _names(second.validation)
-    assert _names(split_dataset(pictures, "random:8", validation=5, seed=1).test) != test
+    assert _names(split_dataset(open_dataset(pictures), "random:8", validation=5, seed=1).test) != test
 
 
 @pytest.mark.parametrize("split", ["random:", "random:x", "random:-1"])
 def test_a_split_without_a_seed_is_refused(split: str, pictures: Path) -> None:
-    with pytest.raises(SourceError, match=rf"split '{split}': expected official, article or random:SEED"):
-        split_dataset(pictures, split, validation=5, seed=1)
+    with pytest.raises(SourceError, match=rf"split '{split}': expected official, article, random:SEED or fold:K/N"):
+        split_dataset(open_dataset(pictures), split, validation=5, seed=1)
 
 
 def test_a_missing_list_is_named(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"trainval\.txt"):
-        split_dataset(tmp_path, "official", 5, seed=1)
+    root = tmp_path / "unlisted"
+    shutil.copytree(pictures, root)
+    (root / "annotations" / "trainval.txt").unlink()
+    with pytest.raises(SourceError, match=r"the trainval part is missing, found: test \(8\)"):
+        split_dataset(open_dataset(root), "official", 5, seed=1)
 
 
 def test_a_photo_in_both_lists_is_refused(pictures: Path, tmp_path: Path) -> None:
@@ -87,12 +90,12 @@ def test_a_photo_in_both_lists_is_refused(pictures: Path, tmp_path: Path) -> Non
     shutil.copytree(pictures, root)
     with (root / "annotations" / "test.txt").open("a") as lines:
         lines.write("synthetic_0003 1 1 1\n")
-    with pytest.raises(DatasetError, match=r"1 photos are in trainval\.txt and in test\.txt \(synthetic_0003\)"):
-        split_dataset(root, "official", 5, seed=1)
+    with pytest.raises(DatasetError, match=r"1 photos are in the training part and in the test .*\(synthetic_0003\)"):
+        split_dataset(open_dataset(root), "official", 5, seed=1)
 
 
 def test_photos_are_fitted_to_the_model(pictures: Path) -> None:
-    photos = split_dataset(pictures, "official", 5, seed=1).test
+    photos = split_dataset(open_dataset(pictures), "official", 5, seed=1).test
     data = load(photos, SPEC)
     assert (data.photos.shape, data.photos.dtype) == ((8, 32, 48, 3), np.uint8)
     assert (data.masks.shape, data.masks.dtype) == ((8, 32, 48), np.uint8)
@@ -117,18 +120,18 @@ def damaged(pictures: Path, tmp_path: Path) -> Path:
 
 
 def test_what_cannot_be_used_is_left_out_named_and_told_why(damaged: Path) -> None:
-    split = split_dataset(damaged, "official", 0, seed=1)
+    split = split_dataset(open_dataset(damaged), "official", 0, seed=1)
     data = load(split.train, SPEC)
     assert len(data) == len(data.photos) == len(data.masks) == 19
-    expected = ["no such file", "trimap of (20, 10)", "trimap values 2..6, expected 1..3", "truncated", "not an image"]
+    expected = ["no such file", "labels of (20, 10)", "trimap values 2..6, expected 1..3", "truncated", "not an image"]
     for index, (problem, words) in enumerate(zip(data.problems, expected, strict=True), start=1):
         assert f"synthetic_{index:04}" in problem
         assert words in problem
 
 
 def test_the_rest_is_the_same_as_without_the_damage(damaged: Path, pictures: Path) -> None:
-    whole = load(split_dataset(pictures, "official", 0, seed=1).train, SPEC)
-    rest = load(split_dataset(damaged, "official", 0, seed=1).train, SPEC)
+    whole = load(split_dataset(open_dataset(pictures), "official", 0, seed=1).train, SPEC)
+    rest = load(split_dataset(open_dataset(damaged), "official", 0, seed=1).train, SPEC)
     assert rest.names == whole.names[5:]
     np.testing.assert_array_equal(rest.photos, whole.photos[5:])
     np.testing.assert_array_equal(rest.masks, whole.masks[5:])
@@ -136,7 +139,7 @@ def test_the_rest_is_the_same_as_without_the_damage(damaged: Path, pictures: Pat
 
 def test_nothing_usable_is_an_error(damaged: Path) -> None:
     with pytest.raises(DatasetError, match=r"none of 2 photos can be used; the first: .*synthetic_0001"):
-        load(split_dataset(damaged, "official", 0, seed=1).train[:2], SPEC)
+        load(split_dataset(open_dataset(damaged), "official", 0, seed=1).train[:2], SPEC)
 
 
 @pytest.fixture
@@ -223,7 +226,7 @@ def test_masks_stay_with_their_photos(numbered: Labelled, of: Callable[..., Batc
 
 
 def test_augmented_batches_keep_shapes_and_types_and_are_the_same_again(pictures: Path) -> None:
-    data = load(split_dataset(pictures, "official", 5, seed=1).test, SPEC)
+    data = load(split_dataset(open_dataset(pictures), "official", 5, seed=1).test, SPEC)
     runs = [TrainingBatches(data, 4, seed=1, augment=Augmenter(1)) for _ in range(2)]
     photos, masks = runs[0][1]
     assert (photos.shape, photos.dtype) == ((4, 32, 48, 3), np.uint8)
@@ -235,7 +238,7 @@ def test_augmented_batches_keep_shapes_and_types_and_are_the_same_again(pictures
 
 @pytest.mark.parametrize("split", ["official", "article", "random:7"])
 def test_real_splits_are_disjoint(pets_dir: Path, split: str) -> None:
-    photos = split_dataset(pets_dir, split, validation=200, seed=1)
+    photos = split_dataset(open_dataset(pets_dir), split, validation=200, seed=1)
     train, validation, test = (set(_names(part)) for part in (photos.train, photos.validation, photos.test))
     assert not train & test
     assert not train & validation
@@ -245,7 +248,7 @@ def test_real_splits_are_disjoint(pets_dir: Path, split: str) -> None:
 
 
 def test_real_photos_load(pets_dir: Path) -> None:
-    photos = evenly(split_dataset(pets_dir, "official", 200, seed=1).test, 48)
+    photos = evenly(split_dataset(open_dataset(pets_dir), "official", 200, seed=1).test, 48)
     data = load(photos, InputSpec(96, 96))
     assert (data.problems, len(data)) == ([], 48)
     share = np.bincount(data.masks.ravel(), minlength=3) / data.masks.size

@@ -141,12 +141,15 @@ def test_after_a_failure_the_next_call_goes_on(served: Path, pictures: Path, tmp
     assert _files(tmp_path / "pets")[name] == _files(pictures)[name]
 
 
-def test_without_network_the_error_says_what_to_do(dead_server: None, tmp_path: Path) -> None:
-    ended = unet_train("--data", tmp_path / "pets", "--output", tmp_path / "output")
+def test_without_network_the_error_says_what_to_do(
+    dead_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the default folder, which alone is downloaded, is below the current one
+    ended = unet_train("--output", tmp_path / "output", "--preset", "unet-small")
     assert ended.code == 1
     assert ended.err.startswith("error: cannot download Oxford-IIIT Pet from http://127.0.0.1:")
     assert "--data or the environment variable PETS_DIR" in ended.err
-    assert not (tmp_path / "pets").exists()
+    assert not (tmp_path / "data" / "oxford-iiit-pet").exists()
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from unet_runtime.core.metrics import IGNORED
 from unet_training import losses
 from unet_training.losses import Objective
 
@@ -108,3 +109,32 @@ def test_the_objective_is_the_weighted_sum_of_its_terms(region: str, taught: boo
     if taught:
         expected += 0.25 * _number(losses.divergence(teacher(TRUTH, False), PROBABILITIES))
     assert _number(objective(TRUTH, TRUTH, PROBABILITIES)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("region", "taught"), list(itertools.product(["none", "dice", "lovasz"], [False, True])))
+def test_ignored_pixels_count_in_no_term(region: str, taught: bool) -> None:
+    """The loss is that of a picture without them, whatever is predicted there."""
+
+    def teacher(photos: np.ndarray, training: bool) -> np.ndarray:
+        return np.broadcast_to(np.array((0.2, 0.3, 0.5), np.float32), (*photos.shape[:3], 3))
+
+    objective = Objective((1, 2, 3), region, 0.5, teacher if taught else None, 0.25)
+    truth = TRUTH.copy()
+    truth[:, :, 3:] = IGNORED
+    weights = RANDOM.random(TRUTH.shape).astype(np.float32)
+    photos = np.zeros((*TRUTH.shape, 3), np.uint8)
+    for kept in (slice(0, 3), slice(0, 0)):  # some pixels, and none
+        truth[:, :, kept.stop :] = IGNORED
+        found = _number(objective(photos, truth, PROBABILITIES, weights))
+        part = [array[:, :, kept] for array in (photos, truth, PROBABILITIES, weights)]
+        expected = _number(objective(*part)) if kept.stop else _number(objective(photos, truth, CHOSEN, weights))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert np.isfinite(found)
+
+
+def test_the_validation_loss_is_the_mean_over_labelled_pixels() -> None:
+    truth = TRUTH.copy()
+    truth[:, 2:] = IGNORED
+    expected = _number(ops.mean(losses.cross_entropy(TRUTH[:, :2], PROBABILITIES[:, :2])))
+    assert _number(losses.mean_cross_entropy(truth, PROBABILITIES)) == pytest.approx(expected, rel=1e-5)
+    assert _number(losses.mean_cross_entropy(np.full_like(truth, IGNORED), PROBABILITIES)) == 0

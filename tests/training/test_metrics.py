@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from unet_runtime.core.metrics import confusion, iou
-from unet_training.metrics import as_recorded, metrics
+from unet_runtime.core.metrics import IGNORED, confusion, iou, mean_iou
+from unet_training.metrics import MeanIoU, as_recorded, metrics
 
 
 @pytest.fixture(scope="module")
@@ -21,32 +23,53 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
     return result
 
 
-def test_keras_and_the_runtime_agree(batches: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    measures = metrics(3, per_class=True)
+def ignoring(truth: np.ndarray) -> np.ndarray:
+    """The truth, of which every third column says nothing."""
+    part = truth.copy()
+    part[:, :, ::3] = IGNORED
+    return part
+
+
+@pytest.mark.parametrize("part", [np.copy, ignoring])
+def test_keras_and_the_runtime_agree(batches: list[tuple[np.ndarray, np.ndarray]], part: Any) -> None:
+    measures = metrics(3)
+    losses = []
     for truth, probabilities in batches:
         for measure in measures:
-            measure.update_state(truth, probabilities)
+            measure.update_state(part(truth), probabilities)
+        each = -np.log(np.take_along_axis(probabilities, truth[..., None].astype(int), -1)[..., 0])
+        losses.append(each[part(truth) != IGNORED])
     got = {measure.name: float(measure.result()) for measure in measures}
 
-    matrix = confusion(
-        (truth for truth, _ in batches), (probabilities.argmax(axis=-1) for _, probabilities in batches), 3
-    )
+    truths = [part(truth) for truth, _ in batches]
+    matrix = confusion(truths, (probabilities.argmax(axis=-1) for _, probabilities in batches), 3)
     scores = iou(matrix)
     assert 0.2 < scores.mean() < 0.8
-    assert [got[f"iou_{index}"] for index in range(3)] == pytest.approx(scores.tolist(), abs=1e-6)
-    assert got["mean_iou"] == pytest.approx(scores.mean(), abs=1e-6)
+    assert got["mean_iou"] == pytest.approx(mean_iou(scores), abs=1e-6)
     assert got["pixel_accuracy"] == pytest.approx(np.trace(matrix) / matrix.sum(), abs=1e-6)
+    assert got["cross_entropy"] == pytest.approx(np.concatenate(losses).mean(), abs=1e-5)
+    (found,) = (measure for measure in measures if isinstance(measure, MeanIoU))
+    np.testing.assert_array_equal(found.matrix, matrix)
 
 
-def test_training_leaves_expensive_ones_out() -> None:
-    assert [measure.name for measure in metrics(3, per_class=False)] == ["pixel_accuracy", "mean_iou", "cross_entropy"]
+def test_a_class_in_neither_does_not_count_and_one_that_is_predicted_does() -> None:
+    """Of Keras, of the runtime and of what a model records alike."""
+    truth = np.array([[[0, 0, 1, 1]]], np.uint8)
+    guess = np.array([[[0, 1, 1, 1]]])
+    for classes, predicted in ((4, guess), (4, np.array([[[0, 3, 1, 1]]]))):
+        measure = MeanIoU(classes, "mean_iou")
+        measure.update_state(truth, np.eye(classes, dtype=np.float32)[predicted])
+        expected = mean_iou(iou(confusion(truth, predicted, classes)))
+        assert float(measure.result()) == pytest.approx(expected, abs=1e-6)
+        assert as_recorded(0.0, measure.matrix, "abcd")["mean_iou"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_results_get_their_class_names() -> None:
-    flat = {"loss": 0.1234567, "pixel_accuracy": 0.9, "mean_iou": 0.7, "iou_0": 0.8, "iou_1": 0.6}
-    assert as_recorded(flat, ("pet", "ground")) == {
+    matrix = np.array([[80, 10, 0], [10, 100, 0], [0, 0, 0]])
+    assert as_recorded(0.1234567, matrix, ("pet", "ground", "sky")) == {
         "loss": 0.12346,
         "pixel_accuracy": 0.9,
-        "mean_iou": 0.7,
-        "iou": {"pet": 0.8, "ground": 0.6},
+        "mean_iou": 0.81667,
+        "iou": {"pet": 0.8, "ground": 0.83333},
+        "absent": ["sky"],
     }

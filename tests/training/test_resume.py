@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from unet_runtime.core.artifact import read_artifact
-from unet_training.errors import TrainingError
+from unet_training.errors import RecipeError, TrainingError
 from unet_training.fit import loop
 from unet_training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint
 from unet_training.pipeline import Result, train
@@ -89,11 +89,35 @@ def test_a_finished_training_has_nothing_left_to_train(
     assert read_artifact(again.model).spec == before
 
 
+def test_a_finished_training_is_prolonged(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
+    """The epochs that were trained stay; the rate of those that follow is that of the longer training, down to 0."""
+    shutil.copy(unbroken.model.parent / CHECKPOINT, tmp_path / CHECKPOINT)
+    rates: list[float] = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+            rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+    longer = replace(EVERYTHING, epochs=8, name="longer")
+    prolonged = train(
+        longer, pictures, tmp_path, data_name="synthetic", command="test", resume=True, callbacks=[Rates()]
+    )
+    for name, values in unbroken.history.items():
+        assert prolonged.history[name][:4] == values
+        assert len(prolonged.history[name]) == 8
+    assert len(rates) == 4
+    assert 0.002 > rates[0] > rates[1] > rates[2] > rates[3]
+    assert rates[3] == pytest.approx(0, abs=1e-6)
+    assert prolonged.spec.provenance.recipe["epochs"] == 8
+    with pytest.raises(RecipeError, match=r"checkpoint\.npz has 8 epochs, --epochs is 4: expected 8 to keep its best"):
+        _train(pictures, tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({"learning_rate": 1e-4}, r"learning_rate 0.002 there, 0.0001 here"),
-        ({"epochs": 9}, r"epochs 4 there, 9 here"),
+        ({"batch_size": 2}, r"batch_size 4 there, 2 here"),
         ({"seed": 2}, r"seed 1 there, 2 here"),
     ],
 )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from tests.helpers.colours import colour_spec
 from unet_runtime.core.spec import OutputSpec
@@ -21,6 +22,34 @@ from unet_training.segmentation_metrics import (
     measure,
     summarize,
 )
+
+
+def test_boundary_f1_beside_what_is_not_labelled() -> None:
+    """An outline is where both sides are labelled; what was predicted where nothing is known is no fault."""
+    truth = _square(40)
+    known = np.ones_like(truth)
+    band = np.zeros_like(truth)
+    band[:, 80:] = True
+    known &= ~band
+    assert boundary_f1(truth, truth | band, known) == 1
+    assert boundary_f1(truth, truth & ~band, known) == 1
+    assert boundary_f1(truth, np.zeros_like(truth), known) == 0
+    ring = ndimage.binary_dilation(truth, iterations=3) & ~ndimage.binary_erosion(truth, iterations=3)
+    assert math.isnan(boundary_f1(truth, truth, ~ring))  # a border that is ignored: nothing is known of the outline
+
+
+def test_ignored_pixels_are_not_measured() -> None:
+    spec = colour_spec(4)
+    truth = np.full((4, 4), 255, np.uint8)
+    truth[:2] = 1
+    answer = np.zeros((4, 4, 3), np.float32)
+    answer[:2, :, 1] = answer[2:, :, 0] = 1
+    result = summarize(measure(answer, truth, truth, spec), spec)
+    assert (result.pixel_accuracy, result.mean_iou, result.own_size_mean_iou) == (1, 1, 1)
+    assert result.loss == pytest.approx(0, abs=1e-5)
+    nothing = summarize(measure(answer, np.full((4, 4), 255, np.uint8), None, spec), spec)
+    assert math.isnan(nothing.mean_iou)
+    assert math.isnan(nothing.loss)
 
 
 def test_binary_iou_takes_classes_together() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_runtime.core.datasets.oxford_pets import open_trimap, read_split
+from unet_runtime.core.datasets import open_dataset, open_labels, read_split
 from unet_runtime.core.errors import OutputError
 from unet_training.data.synthetic import ensure_dataset
 
@@ -18,8 +18,8 @@ def _files(root: Path) -> dict[str, bytes]:
 
 
 def test_the_layout_is_the_official_one(pictures: Path) -> None:
-    assert len(read_split(pictures, "official", "trainval")) == 24
-    assert len(read_split(pictures, "official", "test")) == 8
+    assert len(read_split(open_dataset(pictures), "official", "trainval")) == 24
+    assert len(read_split(open_dataset(pictures), "official", "test")) == 8
     listed = [line for line in (pictures / "annotations" / "list.txt").read_text().splitlines() if line[0] != "#"]
     assert len(listed) == 32
     assert {len(line.split()) for line in listed} == {4}
@@ -27,23 +27,23 @@ def test_the_layout_is_the_official_one(pictures: Path) -> None:
 
 
 def test_trimaps_have_all_classes_and_their_photo_s_size(pictures: Path) -> None:
-    for item in read_split(pictures, "official", "trainval"):
-        labels = open_trimap(item.trimap)
+    for item in read_split(open_dataset(pictures), "official", "trainval"):
+        labels = open_labels(item)
         with Image.open(item.photo) as photo:
             assert (photo.mode, photo.size) == ("RGB", labels.shape[::-1])
         assert set(np.unique(labels)) == {0, 1, 2}
 
 
 def test_a_border_lies_between_every_pet_and_its_background(pictures: Path) -> None:
-    for item in read_split(pictures, "official", "test"):
-        labels = open_trimap(item.trimap).astype(int)
+    for item in read_split(open_dataset(pictures), "official", "test"):
+        labels = open_labels(item).astype(int)
         for axis in (0, 1):
             pairs = np.stack([np.delete(labels, -1, axis), np.delete(labels, 0, axis)])
             assert not ((pairs.min(axis=0) == 0) & (pairs.max(axis=0) == 1)).any()
 
 
 def test_sizes_and_proportions_vary(pictures: Path) -> None:
-    sizes = {open_trimap(item.trimap).shape for item in read_split(pictures, "official", "trainval")}
+    sizes = {open_labels(item).shape for item in read_split(open_dataset(pictures), "official", "trainval")}
     assert len(sizes) > 10
     assert all(38 <= side <= 58 for size in sizes for side in size)
 

@@ -245,3 +245,22 @@ def test_bilinear_upsampling_trains_at_a_second_size(
     recipe = replace(TINY, sizes=(16, 32), optimizer="rmsprop")
     result = train(recipe, pictures, tmp_path, data_name="synthetic", seed=1, command="test")
     assert np.isfinite(result.history["loss"]).all()
+
+
+def test_a_model_that_is_there_is_not_replaced_by_another_training(pictures: Path, tmp_path: Path) -> None:
+    _train(pictures, tmp_path, epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        OutputError, match=r"model\.keras: is there already \(demo, mean IoU .* on test photos\)"
+    ) as caught:
+        _train(pictures, tmp_path)
+    assert "--overwrite" in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(OutputError, match="is there already"):  # nothing to go on with: it would begin anew
+        train(TINY, pictures, tmp_path, data_name="synthetic", resume=True)
+    train(replace(TINY, epochs=1), pictures, tmp_path, data_name="synthetic", overwrite=True, seed=2)
+    assert read_artifact(tmp_path / "model.keras").spec.provenance.seed == 2
+    (tmp_path / "model.keras").write_bytes(b"not a model")
+    with pytest.raises(OutputError, match=r"is there already \(no readable model\)"):
+        _train(pictures, tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +13,21 @@ import keras
 import numpy as np
 
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets import oxford_pets
 from unet_runtime.core.digest import weights_sha256
 from unet_runtime.core.spec import ClassSpec, InputSpec
 from unet_training.data.outlines import OutlineWeights
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.keras_backend import accelerated, load_model
-from unet_training.losses import Objective, TrainingModel, cross_entropy
+from unet_training.losses import Objective, TrainingModel, mean_cross_entropy
 from unet_training.metrics import metrics
 from unet_training.models import ENCODER_PREFIX, builder
 from unet_training.optimizers import PartwiseAdamW
 from unet_training.recipes import Precision, Recipe
 
-PET_CLASSES = (
-    ClassSpec("pet", (230, 60, 90), "foreground"),
-    ClassSpec("background", (40, 60, 120), "background"),
-    ClassSpec("border", (250, 200, 60), "neutral"),
-)
+logger = logging.getLogger(__name__)
+
+PET_CLASSES = oxford_pets.CLASSES
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,17 @@ class Pretrained:
     model: keras.Model
     name: str
     """As in its spec."""
+    classes: tuple[str, ...] = tuple(entry.name for entry in PET_CLASSES)
+    """Names by class id."""
 
 
-def build_model(recipe: Recipe) -> keras.Model:
+def build_model(recipe: Recipe, classes: Sequence[ClassSpec] = PET_CLASSES) -> keras.Model:
     """The recipe's network in float32, as it is saved.
 
     Raises:
         RecipeError: the architecture has no such size or depth.
     """
-    return _build(recipe, recipe.size)
+    return _build(recipe, recipe.size, len(classes))
 
 
 def input_spec(recipe: Recipe, size: int) -> InputSpec:
@@ -53,8 +56,8 @@ def input_spec(recipe: Recipe, size: int) -> InputSpec:
     Raises:
         RecipeError: the architecture has no such size or depth.
     """
-    predicted = _build(recipe, size).output.shape[1]
-    return InputSpec(size, size, margin=(size - predicted) // 2)
+    predicted = _build(recipe, size, len(PET_CLASSES)).output.shape[1]
+    return InputSpec(size, size, recipe.fit, margin=(size - predicted) // 2)
 
 
 def build_training_model(recipe: Recipe, precision: str, objective: Objective) -> TrainingModel:
@@ -63,7 +66,7 @@ def build_training_model(recipe: Recipe, precision: str, objective: Objective) -
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        network = _build(recipe, None)
+        network = _build(recipe, None, len(objective.class_weights))
         model = TrainingModel(network.input, network.output)
     finally:
         keras.config.set_dtype_policy(before)
@@ -71,24 +74,32 @@ def build_training_model(recipe: Recipe, precision: str, objective: Objective) -
     return model
 
 
-def _build(recipe: Recipe, side: int | None) -> keras.Model:
+def _build(recipe: Recipe, side: int | None, classes: int) -> keras.Model:
     settings: dict[str, Any] = {"activation": recipe.activation, "norm_momentum": recipe.norm_momentum}
     if recipe.depth is not None:
         settings["depth"] = recipe.depth
     try:
-        return builder(recipe.architecture)(side, side, len(PET_CLASSES), filters=recipe.filters, **settings)
+        return builder(recipe.architecture)(side, side, classes, filters=recipe.filters, **settings)
     except ValueError as error:
         raise RecipeError(f"architecture {recipe.architecture}: {error}") from error
 
 
-def make_objective(recipe: Recipe, teacher: Pretrained | None) -> Objective:
-    """The recipe's training loss.
+def make_objective(
+    recipe: Recipe,
+    teacher: Pretrained | None,
+    classes: Sequence[ClassSpec] = PET_CLASSES,
+    class_weights: Sequence[float] = (),
+) -> Objective:
+    """The recipe's training loss; ``class_weights`` as ``class_weights.class_weights`` makes them, empty: all 1.
 
     Raises:
         TrainingError: the teacher cannot take photos of any size.
     """
+    weights = []
+    for entry, weight in zip(classes, class_weights or [1.0] * len(classes), strict=True):
+        weights.append(weight * (recipe.border_weight if entry.role == "neutral" else 1.0))
     return Objective(
-        [recipe.border_weight if entry.role == "neutral" else 1.0 for entry in PET_CLASSES],
+        weights,
         recipe.region_loss,
         recipe.region_weight,
         None if teacher is None else teacher_network(teacher),
@@ -96,23 +107,27 @@ def make_objective(recipe: Recipe, teacher: Pretrained | None) -> Objective:
     )
 
 
-def outline_weights(recipe: Recipe) -> OutlineWeights | None:
+def outline_weights(recipe: Recipe, classes: Sequence[ClassSpec] = PET_CLASSES) -> OutlineWeights | None:
     """Weights of the pixels in the recipe's training; None where they are all the same."""
     if not recipe.outline_weight:
         return None
-    foreground = [index for index, entry in enumerate(PET_CLASSES) if entry.role == "foreground"]
+    foreground = [index for index, entry in enumerate(classes) if entry.role == "foreground"]
     return OutlineWeights(foreground, recipe.outline_weight, recipe.outline_sigma)
 
 
-def compile_model(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> None:
-    """Set loss and metrics: those of an evaluation, or with an optimizer those of a training."""
+def compile_model(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None
+) -> list[keras.metrics.Metric]:
+    """Set loss and metrics, which are returned; without an optimizer for an evaluation alone."""
+    counted = metrics(model.output_shape[-1])
     model.compile(
         optimizer=optimizer or keras.optimizers.SGD(),  # evaluation needs one that nothing uses
-        loss=cross_entropy,
-        metrics=metrics(len(PET_CLASSES), per_class=optimizer is None),
+        loss=mean_cross_entropy,
+        metrics=counted,
         # XLA's CPU convolutions take twice oneDNN's time: https://github.com/openxla/xla/issues/18586
         jit_compile=False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto",
     )
+    return counted
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -152,13 +167,23 @@ def load_pretrained(path: Path) -> Pretrained:
 
     Raises:
         ModelFileError: damaged, or not what its spec says.
-        TrainingError: it has other classes.
     """
     artifact = read_artifact(path)
-    expected = tuple(entry.name for entry in PET_CLASSES)
-    if artifact.spec.class_names != expected:
-        raise TrainingError(f"{path}: has classes {artifact.spec.class_names}, this training's are {expected}")
-    return Pretrained(load_model(artifact), artifact.spec.name)
+    return Pretrained(load_model(artifact), artifact.spec.name, artifact.spec.class_names)
+
+
+def check_teacher(teacher: Pretrained, classes: Sequence[ClassSpec]) -> None:
+    """Refuse a teacher of other classes: its output is compared class by class.
+
+    Raises:
+        TrainingError: it has other classes than the training.
+    """
+    expected = tuple(entry.name for entry in classes)
+    if teacher.classes != expected:
+        raise TrainingError(
+            f"--teacher {teacher.name}: predicts {', '.join(teacher.classes)}, expected this training's classes in "
+            f"their order: {', '.join(expected)}"
+        )
 
 
 def teacher_network(teacher: Pretrained) -> keras.Model:
@@ -183,14 +208,25 @@ def teacher_network(teacher: Pretrained) -> keras.Model:
     return model
 
 
-def copy_weights(model: keras.Model, source: Pretrained) -> None:
-    """Give ``model`` the weights of another training's model of the same architecture and width.
+def copy_weights(model: keras.Model, source: Pretrained, classes: Sequence[ClassSpec] = PET_CLASSES) -> None:
+    """Give ``model`` the weights of another training's model of the same architecture and width; those of its head
+    only where it predicts the same ``classes``.
 
     Raises:
         TrainingError: the weights have other names or shapes.
     """
     weights = {variable.path: variable for variable in source.model.weights}
+    names = tuple(entry.name for entry in classes)
+    anew: set[str] = set()
+    if source.classes != names:
+        anew = {variable.path for variable in _head(model).weights}
+        logger.info(
+            f"--weights {source.name}: all but the head, which starts anew: it predicts {', '.join(source.classes)}, "
+            f"this training's classes are {', '.join(names)}"
+        )
     for variable in model.weights:
+        if variable.path in anew:
+            continue
         found = weights.get(variable.path)
         if found is None or found.shape != variable.shape or len(weights) != len(model.weights):
             what = "has none" if found is None else f"has {tuple(found.shape)}"
@@ -199,6 +235,11 @@ def copy_weights(model: keras.Model, source: Pretrained) -> None:
                 f"{tuple(variable.shape)} here, the file {what} ({len(weights)} weights, expected {len(model.weights)})"
             )
         variable.assign(keras.ops.copy(found))  # JAX would share the memory, and the first step takes it
+
+
+def _head(model: keras.Model) -> keras.layers.Layer:
+    """The last layer with weights: its channels are the classes."""
+    return [layer for layer in model.layers if layer.weights][-1]
 
 
 def model_sha256(model: keras.Model) -> str:

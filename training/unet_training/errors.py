@@ -12,12 +12,12 @@ class DatasetError(UnetRuntimeError):
 
 
 class Fault(Enum):
-    """Why a photo with its trimap cannot be used: a key of ``data.check.ODDITIES``."""
+    """Why a photo with its trimap cannot be used: a key of ``check.KINDS``."""
 
     MISSING = "incomplete"
     UNREADABLE = "unreadable"
     SIZES = "sizes"
-    VALUES = "values"
+    VALUES = "trimaps"
 
 
 class UnusableError(DatasetError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from unet_runtime import engines
+from unet_runtime.core import tiling
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, Part, check_split, evenly, read_split
+from unet_runtime.core.datasets import Part, Sample, check_split, evenly, open_for_model, read_split
 from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.spec import ModelSpec
@@ -28,6 +31,7 @@ from unet_runtime.engines.base import Backend
 from unet_training import segmentation_metrics
 from unet_training.data.pairs import Labelled, open_pair
 from unet_training.errors import DatasetError, UnusableError
+from unet_training.identity import BREEDS, breed_of
 from unet_training.segmentation_metrics import Bin, Labels, Probabilities, SegmentationMetrics, Sums
 
 logger = logging.getLogger(__name__)
@@ -102,8 +106,10 @@ class Evaluation:
     calibration_error: float
     """Expected calibration error of the confidences, 0..1."""
     calibration: list[Bin]
+    whole: tuple[str, ...]
+    """Foreground and neutral classes, which ``whole_pet_iou`` takes as one; empty where no class is neutral."""
     breeds: Mapping[str, SegmentationMetrics]
-    """By a photo's name before its last underscore."""
+    """By breed, of the photos that are named as Oxford-IIIT Pet's are; empty without one."""
     resolutions: Mapping[str, SegmentationMetrics]
     """By the class that SOURCES.tsv gives a photo; empty without one."""
     problems: list[str]
@@ -120,10 +126,12 @@ class Evaluation:
         rows = [MetricRow("mean IoU", overall.mean_iou, overall.own_size_mean_iou)]
         for name in self.classes:
             rows.append(MetricRow(f"{name} IoU", overall.iou[name], overall.own_size_iou[name], of_class=True))
+        if self.whole:
+            rows.append(MetricRow(f"{' + '.join(self.whole)} IoU", overall.whole_pet_iou))
+        if not math.isnan(overall.boundary_f1):
+            rows.append(MetricRow("boundary F1", overall.boundary_f1))
         return [
             *rows,
-            MetricRow("pet + border IoU", overall.whole_pet_iou),
-            MetricRow("boundary F1", overall.boundary_f1),
             MetricRow("pixel accuracy", overall.pixel_accuracy),
             MetricRow("loss", overall.loss),
             MetricRow("calibration error", self.calibration_error),
@@ -157,17 +165,17 @@ def evaluate(model: Model, data: Path, *, part: Part = "test", count: int | None
 
     Args:
         model: as ``load_model`` opens it.
-        data: folder in Oxford-IIIT Pet's layout.
+        data: a dataset's folder, of any layout.
         part: ``test``, which training never saw, or ``trainval``.
         count: photos, spread evenly over the part; None: all.
 
     Raises:
-        SourceError: no such folder or list.
-        DatasetError: no photo can be used, other classes than the model's, or a malformed SOURCES.tsv.
+        SourceError: no such folder or list, or other classes than the model's.
+        DatasetError: no photo can be used, or a malformed SOURCES.tsv.
         BackendError: the engine fails, or its output is not what the spec says.
     """
     spec = model.spec
-    photos = read_split(data, spec.provenance.split, part)
+    photos = read_split(open_for_model(data, spec), spec.provenance.split, part)
     photos = photos if count is None else evenly(photos, count)
     resolutions = _read_resolutions(data / SOURCES)
     problems: list[str] = []
@@ -188,8 +196,8 @@ def evaluate_decoded(model: Model, photos: Labelled, *, part: str) -> tuple[Eval
     """
     truths = photos.truths
 
-    def read(index: int) -> _Sample:
-        return _Sample(photos.names[index], photos.photos[index : index + 1], truths[index], None)
+    def read(index: int) -> _Measurable:
+        return _Measurable(photos.names[index], photos.photos[index : index + 1], truths[index], None)
 
     measured = list(_measured(model, range(len(photos)), read))
     scores = [segmentation_metrics.summarize(sums, model.spec).mean_iou for _, sums in measured]
@@ -206,7 +214,8 @@ def _evaluation(
     resolutions: dict[str, Sums] = defaultdict(lambda: Sums.none(len(spec.classes)))
     for name, sums in measured:
         total += sums
-        breeds[name.rpartition("_")[0] or name] += sums
+        if breed_of(name) in BREEDS:
+            breeds[breed_of(name)] += sums
         if name in resolution_of:
             resolutions[resolution_of[name]] += sums
     error, bins = segmentation_metrics.calibration(total.bins)
@@ -227,13 +236,14 @@ def _evaluation(
         confusion_shares=shares.tolist(),
         calibration_error=error,
         calibration=bins,
+        whole=_whole(spec),
         breeds=_summarize_groups(breeds, spec),
         resolutions=_summarize_groups(resolutions, spec),
         problems=problems,
     )
 
 
-class _Sample(NamedTuple):
+class _Measurable(NamedTuple):
     name: str
     image: Labels
     """uint8 (1, h, w, 3), as the model is fed."""
@@ -241,15 +251,18 @@ class _Sample(NamedTuple):
     """Class ids (h', w') on the grid of the model's output."""
     own_truth: Labels | None
     """Class ids (H, W) at the photo's own size; None where that is not at hand."""
+    photo: Image.Image | None = None
+    """The whole photo, where ``image`` shows a part of it."""
 
 
 def _measured(
-    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Sample | None]
+    model: Model, items: Sequence[_Item], read: Callable[[_Item], _Measurable | None]
 ) -> Iterator[tuple[str, Sums]]:
     """Name and sums of each photo that ``read`` can read, in order."""
 
-    def measure_one(sample: _Sample, probabilities: Probabilities) -> tuple[str, Sums]:
-        return sample.name, segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec)
+    def measure_one(sample: _Measurable, probabilities: Probabilities, own_mask: Labels | None) -> tuple[str, Sums]:
+        sums = segmentation_metrics.measure(probabilities, sample.truth, sample.own_truth, model.spec, own_mask)
+        return sample.name, sums
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(0, len(items), _BATCH):
@@ -258,23 +271,25 @@ def _measured(
             samples = list(filter(None, pool.map(read, items[start : start + _BATCH])))
             if samples:
                 outputs = model.predict(np.concatenate([sample.image for sample in samples]))
-                yield from pool.map(measure_one, samples, outputs)
+                own_masks = [_tiled(model, sample.photo) for sample in samples]
+                yield from pool.map(measure_one, samples, outputs, own_masks)
 
 
-def _read(spec: ModelSpec, problems: list[str], item: LabelledPhoto) -> _Sample | None:
+def _tiled(model: Model, photo: Image.Image | None) -> Labels | None:
+    """Class ids (H, W) as the runtime finds them in a photo that it covers with tiles."""
+    return None if photo is None else tiling.segment(photo, model.spec, model.predict).mask
+
+
+def _read(spec: ModelSpec, problems: list[str], item: Sample) -> _Measurable | None:
     """A photo and its truth; None where it cannot be used, with the reason added to ``problems``."""
     try:
         photo, labels = open_pair(item)
     except UnusableError as error:
         problems.append(str(error))
         return None
-    if labels.max() >= len(spec.classes):
-        raise DatasetError(
-            f"{item.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
-            f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
-        )
     truth = model_labels(labels, spec.input)[spec.input.valid]
-    return _Sample(item.name, model_input(photo, spec.input), truth, labels)
+    whole = photo if spec.input.fit == "crop" else None
+    return _Measurable(item.name, model_input(photo, spec.input), truth, labels, whole)
 
 
 def _read_resolutions(path: Path) -> dict[str, str]:
@@ -293,6 +308,11 @@ def _read_resolutions(path: Path) -> dict[str, str]:
         elif line.strip():
             raise DatasetError(f"{path}: a line holds {line!r}, expected a photo's name, a tab, its resolution class")
     return resolutions
+
+
+def _whole(spec: ModelSpec) -> tuple[str, ...]:
+    neutral = spec.roles("neutral")
+    return tuple(spec.class_names[index] for index in sorted(spec.roles("foreground") + neutral)) if neutral else ()
 
 
 def _summarize_groups(groups: Mapping[str, Sums], spec: ModelSpec) -> dict[str, SegmentationMetrics]:

@@ -1,7 +1,8 @@
 """What a training minimises: cross-entropy, a region loss, the divergence from a teacher.
 
 All take class ids (n, h, w) or their one-hot form (n, h, w, classes), and float32 probabilities (n, h, w, classes); the
-cross-entropies are in nats. Probabilities of sigmoid heads are normalized to sum 1, as Keras does.
+cross-entropies are in nats. Probabilities of sigmoid heads are normalized to sum 1, as Keras does. Pixels that are
+``IGNORED`` count in none of them: their one-hot form is all 0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from unet_runtime.core.metrics import IGNORED
 from unet_training.recipes import RegionLoss
 
 Tensor = Any
@@ -39,13 +41,14 @@ class Objective:
     def __call__(self, photos: Tensor, truth: Tensor, probabilities: Tensor, extra: Tensor | None = None) -> Tensor:
         """Loss of a batch, one number; ``extra`` (n, h, w) is added to the class weight of each pixel."""
         probabilities = normalize(ops.cast(probabilities, "float32"))
-        one_hot = ops.one_hot(ops.cast(truth, "int32"), len(self.class_weights), dtype="float32")  # (n, h, w, classes)
+        one_hot = chosen_classes(truth, len(self.class_weights))  # (n, h, w, classes)
+        has_truth = labelled(truth)  # (n, h, w)
         loss = weighted_cross_entropy(one_hot, probabilities, self.class_weights, extra)
         if self.region != "none":
-            loss += self.region_weight * REGION_LOSSES[self.region](one_hot, probabilities)
+            loss += self.region_weight * REGION_LOSSES[self.region](one_hot, probabilities * has_truth[..., None])
         if self.teacher is not None:
             target = normalize(ops.cast(self.teacher(photos, training=False), "float32"))
-            loss += self.teacher_weight * divergence(ops.stop_gradient(target), probabilities)
+            loss += self.teacher_weight * divergence(ops.stop_gradient(target), probabilities, has_truth)
         return loss
 
 
@@ -67,6 +70,22 @@ class TrainingModel(keras.Model):
         return super().compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training)
 
 
+def labelled(truth: Tensor) -> Tensor:
+    """float32 (n, h, w): 1 where a pixel has a class, 0 where it is ``IGNORED``."""
+    return ops.cast(ops.not_equal(ops.cast(truth, "int32"), IGNORED), "float32")
+
+
+def _known_classes(truth: Tensor) -> Tensor:
+    """int32 (n, h, w): 0 in place of ``IGNORED``, which is no class that a table has a row for."""
+    truth = ops.cast(truth, "int32")
+    return ops.where(ops.equal(truth, IGNORED), 0, truth)
+
+
+def chosen_classes(truth: Tensor, classes: int) -> Tensor:
+    """Class ids -> their one-hot form, float32; all 0 where a pixel is ``IGNORED``."""
+    return ops.one_hot(_known_classes(truth), classes, dtype="float32") * labelled(truth)[..., None]
+
+
 def normalize(probabilities: Tensor) -> Tensor:
     """Probabilities whose sum over the classes is 1."""
     clipped = ops.clip(probabilities, _EPSILON, 1.0)
@@ -74,12 +93,18 @@ def normalize(probabilities: Tensor) -> Tensor:
 
 
 def cross_entropy(truth: Tensor, probabilities: Tensor) -> Tensor:
-    """Cross-entropy of each pixel (n, h, w): the validation loss of every recipe.
+    """Cross-entropy of each pixel (n, h, w), 0 where it is ``IGNORED``: the validation loss of every recipe.
 
     Not Keras' own alone: on TensorFlow it takes the logits that it finds behind a sigmoid and computes the loss of a
     softmax, not of the model's probabilities (``keras/src/backend/tensorflow/nn.py``, ``_get_logits``).
     """
-    return keras.losses.sparse_categorical_crossentropy(truth, normalize(probabilities))
+    each = keras.losses.sparse_categorical_crossentropy(_known_classes(truth), normalize(probabilities))
+    return each * labelled(truth)
+
+
+def mean_cross_entropy(truth: Tensor, probabilities: Tensor) -> Tensor:
+    """Mean of ``cross_entropy`` over the pixels that have a class; 0 where none has."""
+    return ops.sum(cross_entropy(truth, probabilities)) / ops.maximum(ops.sum(labelled(truth)), 1.0)
 
 
 def weighted_cross_entropy(
@@ -91,7 +116,7 @@ def weighted_cross_entropy(
     if extra is not None:
         each = each + ops.cast(extra, "float32")[..., None]  # (n, h, w, classes)
     weights = one_hot * each
-    return -ops.sum(weights * ops.log(probabilities)) / ops.sum(weights)
+    return -ops.sum(weights * ops.log(probabilities)) / ops.maximum(ops.sum(weights), _EPSILON)
 
 
 def dice(one_hot: Tensor, probabilities: Tensor) -> Tensor:
@@ -122,12 +147,16 @@ def lovasz(one_hot: Tensor, probabilities: Tensor) -> Tensor:
     return ops.sum(each * present) / ops.maximum(ops.sum(present), 1.0)
 
 
-def divergence(target: Tensor, probabilities: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the student from the teacher's ``target``, mean over pixels.
+def divergence(target: Tensor, probabilities: Tensor, has_truth: Tensor | None = None) -> Tensor:
+    """Kullback-Leibler divergence of the student from the teacher's ``target``, mean over pixels: all of them, or those
+    where ``has_truth`` (n, h, w) is 1.
 
     Distillation as of Hinton et al. 2015, at temperature 1: with three classes a higher one has little to uncover.
     """
-    return ops.mean(keras.losses.kl_divergence(target, probabilities))
+    each = keras.losses.kl_divergence(target, probabilities)
+    if has_truth is None:
+        return ops.mean(each)
+    return ops.sum(each * has_truth) / ops.maximum(ops.sum(has_truth), 1.0)
 
 
 REGION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"dice": dice, "lovasz": lovasz}

@@ -17,11 +17,17 @@ from typing import Any, TextIO
 import keras
 import numpy as np
 
-from unet_runtime.core.artifact import write_keras
+from unet_runtime.core.artifact import read_artifact, write_keras
+from unet_runtime.core.datasets import AUTO, RECORD, Dataset, automatic_split, open_dataset
+from unet_runtime.core.datasets.classes import as_content
+from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.files import write_text
-from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_training import build
+from unet_training.class_weights import NONE as EQUAL
+from unet_training.class_weights import class_weights, pixel_counts
 from unet_training.data.cache import PhotoCache
+from unet_training.data.crops import Crops
 from unet_training.data.dataset import Batches, load, split_dataset
 from unet_training.data.pairs import Labelled
 from unet_training.encoder_weights import NONE, EncoderWeights, assign_encoder_weights, read_encoder_weights
@@ -32,9 +38,10 @@ from unet_training.fit.distribution import Distribute, check_batch, choose_devic
 from unet_training.fit.events import EventFolder
 from unet_training.fit.interrupt import InterruptBetweenSteps
 from unet_training.fit.loop import fit
+from unet_training.identity import Identity, identify
 from unet_training.keras_backend import accelerated
 from unet_training.losses import TrainingModel
-from unet_training.metrics import as_recorded
+from unet_training.metrics import MeanIoU, as_recorded
 from unet_training.recipes import Recipe
 
 logger = logging.getLogger(__name__)
@@ -43,9 +50,10 @@ MODEL = "model.keras"
 HISTORY = "history.json"
 """Names of files in a training's folder."""
 
-DATA_LICENSE = "Apache-2.0 (code); weights trained on Oxford-IIIT Pet, CC BY-SA 4.0, for research purposes"
-
 _LISTED_PROBLEMS = 10
+
+_FEW_PHOTOS, _FEW_MEASURED = 100, 20
+"""Fewer photos that train, or that choose or measure, get a warning of what cannot be known."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +75,20 @@ class Result:
 
 def train(
     recipe: Recipe,
-    data: Path,
+    data: Path | Dataset,
     output: Path,
     *,
-    data_name: str = "Oxford-IIIT Pet",
+    data_name: str = "",
+    name: str = "",
+    license: str = "",
+    data_license: str = "",
     seed: int = 1,
     command: str = "",
     cache: PhotoCache | None = None,
     weights: Path | None = None,
     teacher: Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     distribute: Distribute = "none",
     terminal: TextIO | None = None,
     tensorboard: Path | None = None,
@@ -91,15 +103,18 @@ def train(
 
     Args:
         recipe: every hyper-parameter.
-        data: folder in Oxford-IIIT Pet's layout.
+        data: a dataset, or its folder.
         output: folder for ``model.keras``, ``checkpoint.npz`` and ``history.json``.
-        data_name: what the spec calls the data.
+        data_name: what the spec calls the data; empty: what it is known as, or its folder's name.
+        name, license, data_license: of the model and of its data, as the spec names them; empty: see ``identity``.
         seed: of weights, order and augmentation.
         command: what the spec records as the command.
         cache: keeps prepared photos, which the next training need not decode.
-        weights: a ``.keras`` file of the same architecture to start from, instead of random weights.
+        weights: a ``.keras`` file of the same architecture to start from, instead of random weights; all but its head
+            where it has other classes.
         teacher: a ``.keras`` file to learn from besides the truth (distillation).
-        resume: go on from the checkpoint in ``output``, where there is one.
+        resume: go on from the checkpoint in ``output``, where there is one; with more epochs, prolong the training.
+        overwrite: replace a model that is in ``output``.
         distribute: ``auto``: all devices share each batch; ``none``: one device trains.
         terminal: where a line of progress can be redrawn in place; None: there is none.
         tensorboard: folder of event files for TensorBoard, if wanted.
@@ -109,12 +124,13 @@ def train(
         TrainingError: the architecture has no such size or depth, a loss is no finite number, no memory is left, the
             devices cannot share the batches, or other models, the encoder's weights or a checkpoint do not fit.
         DatasetError, SourceError, ModelFileError: the data, or ``weights`` or ``teacher``, cannot be used.
-        OutputError: ``output`` or ``tensorboard`` cannot be written.
+        OutputError: ``output`` or ``tensorboard`` cannot be written, or ``output`` holds a model already.
         MissingDependencyError: ``tensorboard`` is given, and TensorBoard is not installed; or the recipe asks for
             ImageNet's weights, and their package is not.
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
+    check_output(output, resume=resume, overwrite=overwrite)
     keras.utils.set_random_seed(seed)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -127,20 +143,28 @@ def train(
     encoder = _read_encoder_weights(recipe, weights)
     if encoder is not None:
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
-    settings = _settings(recipe, pretrained)
+    dataset = data if isinstance(data, Dataset) else open_dataset(data)
+    identity = identify(dataset, recipe, name=name, license=license, data_license=data_license, data_name=data_name)
+    split = automatic_split(dataset) if recipe.split == AUTO else recipe.split
+    recipe = replace(recipe, name=identity.name, split=split)
+    classes = dataset.classes
+    if "teacher" in pretrained:
+        build.check_teacher(pretrained["teacher"], classes)
     devices = choose_devices(distribute)
-    photos = _read_photos(recipe, data, seed, devices, cache)
+    photos = _read_photos(recipe, dataset, seed, devices, cache)
+    weights_of_classes = _class_weights(recipe, photos)
+    settings = _settings(recipe, dataset, pretrained, dict(zip(dataset.class_names, weights_of_classes, strict=True)))
     with data_parallel(devices):
-        model = _initial_model(recipe, pretrained, encoder, photos)
+        model = _initial_model(recipe, pretrained, encoder, photos, weights_of_classes)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
         _start_or_resume(checkpoint, model, recipe.epochs, resume)
         interrupted = fit(
-            model, recipe, seed, photos.stages, photos.validation, checkpoint, terminal, events, callbacks
+            model, recipe, seed, photos.stages, photos.validation, checkpoint, terminal, events, callbacks, classes
         )
     try:
         final, test, measured = _best_model(recipe, checkpoint, photos, interrupted)
         provenance = Provenance(
-            data=f"{data_name}, {recipe.split} split, {len(photos.stages[-1])} photos",
+            data=f"{identity.data}, {recipe.split} split, {len(photos.stages[-1])} {_unit(recipe)}",
             split=recipe.split,
             command=command,
             seed=seed,
@@ -149,7 +173,7 @@ def train(
             metrics=measured | {"epoch": checkpoint.epoch},
             recipe=settings,
         )
-        spec = _model_spec(recipe, photos.input, data_name, provenance)
+        spec = _model_spec(recipe, photos, identity, provenance)
         with writing(output / MODEL):
             write_keras(final.save, output / MODEL, spec)
         write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
@@ -170,9 +194,49 @@ def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeight
     return read_encoder_weights(recipe.encoder_weights, recipe.architecture)
 
 
-def _settings(recipe: Recipe, models: Mapping[str, build.Pretrained]) -> dict[str, Any]:
-    """The recipe and the pretrained models, by name and digest."""
+def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds the model of another training, which hours may have made.
+
+    Raises:
+        OutputError: it does, and ``overwrite`` does not insist.
+    """
+    model = output / MODEL
+    if overwrite or not model.exists() or (resume and (output / CHECKPOINT).exists()):
+        return
+    what = "no readable model"
+    with suppress(UnetRuntimeError):
+        spec = read_artifact(model).spec
+        metrics = spec.provenance.metrics
+        what = f"{spec.name}, mean IoU {metrics.get('mean_iou', 'unknown')} on {metrics.get('split', 'no')} photos"
+    raise OutputError(
+        f"{model}: is there already ({what}), and a new training would replace it: name another --output, go on with "
+        "that training by --resume, or insist with --overwrite"
+    )
+
+
+def _unit(recipe: Recipe) -> str:
+    return "photos" if recipe.fit != "crop" else "parts of photos"
+
+
+def _class_weights(recipe: Recipe, photos: _Photos) -> tuple[float, ...]:
+    names = [entry.name for entry in photos.classes]
+    if recipe.class_weights == EQUAL:
+        return (1.0,) * len(names)
+    weights = class_weights(recipe.class_weights, names, pixel_counts(photos.stages[-1].truths, len(names)))
+    shown = (f"{name} {weight:g}" for name, weight in zip(names, weights, strict=True))
+    logger.info("weights of the classes: %s", ", ".join(shown))
+    return weights
+
+
+def _settings(
+    recipe: Recipe, dataset: Dataset, models: Mapping[str, build.Pretrained], class_weights: Mapping[str, float]
+) -> dict[str, Any]:
+    """The recipe, what was said about the labels, and the pretrained models, by name and digest."""
     settings = asdict(recipe)
+    if dataset.options.classes or dataset.options.ignore:
+        settings[RECORD] = as_content(dataset.options)
+    if recipe.class_weights != EQUAL:
+        settings["class_weights"] = dict(class_weights)
     for use, pretrained in models.items():
         settings[use] = f"{pretrained.name} {build.model_sha256(pretrained.model)}"
     return settings
@@ -182,6 +246,8 @@ def _settings(recipe: Recipe, models: Mapping[str, build.Pretrained]) -> dict[st
 class _Photos:
     """Decoded photos; those of the test are read when they are needed."""
 
+    classes: tuple[ClassSpec, ...]
+    """Of the data, by class id."""
     input: InputSpec
     """Input of the model that is kept."""
     stages: list[Labelled]
@@ -190,27 +256,48 @@ class _Photos:
     read_test: Callable[[], Labelled]
 
 
-def _read_photos(recipe: Recipe, data: Path, seed: int, devices: Sequence[str], cache: PhotoCache | None) -> _Photos:
+def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str], cache: PhotoCache | None) -> _Photos:
     inputs = [build.input_spec(recipe, size) for size in recipe.sizes]
+    for line in data.problem_lines():
+        logger.warning(line)
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
+    _warn_of_few(len(split.train), len(split.validation), len(split.test))
     sizes = ", ".join(f"{size}x{size}" for size in recipe.sizes)
     logger.info(f"preparing {len(split.train) + len(split.validation)} photos at {sizes}")
-    stages = [load(split.train, spec, cache) for spec in inputs]
-    validation = load(split.validation, inputs[-1], cache)
+    crops = Crops(recipe.crops, seed, is_focused=True) if recipe.fit == "crop" else None
+    anywhere = crops and replace(crops, is_focused=False)
+    stages = [load(split.train, spec, cache, crops) for spec in inputs]
+    validation = load(split.validation, inputs[-1], cache, anywhere)
     _log_problems(stages[-1].problems + validation.problems)
-    return _Photos(inputs[-1], stages, divisible(validation, devices), partial(load, split.test, inputs[-1], cache))
+    read_test = partial(load, split.test, inputs[-1], cache, anywhere)
+    return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), read_test)
+
+
+def _warn_of_few(train: int, validation: int, test: int) -> None:
+    """Say what so few photos cannot tell."""
+    if train < _FEW_PHOTOS:
+        logger.warning(
+            f"{train} photos train: enough for photos much like them, nothing is known of others; start from weights "
+            "that know more (--preset few, --weights)"
+        )
+    for count, what in ((validation, "choose the best epoch"), (test, "measure the model")):
+        if count < _FEW_MEASURED:
+            logger.warning(f"{count} photos {what}: its metrics hang on each of them, and other photos may differ much")
 
 
 def _initial_model(
-    recipe: Recipe, pretrained: Mapping[str, build.Pretrained], encoder: EncoderWeights | None, photos: _Photos
+    recipe: Recipe,
+    pretrained: Mapping[str, build.Pretrained],
+    encoder: EncoderWeights | None,
+    photos: _Photos,
+    class_weights: Sequence[float],
 ) -> TrainingModel:
     """The network to train, compiled, with the weights that it starts from."""
-    model = build.build_training_model(
-        recipe, recipe.precision, build.make_objective(recipe, pretrained.get("teacher"))
-    )
+    objective = build.make_objective(recipe, pretrained.get("teacher"), photos.classes, class_weights)
+    model = build.build_training_model(recipe, recipe.precision, objective)
     if "weights" in pretrained:
-        build.copy_weights(model, pretrained["weights"])
+        build.copy_weights(model, pretrained["weights"], photos.classes)
     if encoder is not None:
         count = assign_encoder_weights(model, encoder)
         logger.info(f"the encoder's {count} variables start from the weights of {encoder.name}")
@@ -219,7 +306,7 @@ def _initial_model(
     logger.info(
         f"{recipe.name}: {recipe.architecture}, {model.count_params():,} parameters, {recipe.precision}, "
         f"{keras.backend.backend()} on the {'GPU' if accelerated() else 'CPU'}; "
-        f"{count} photos train, {len(photos.validation)} choose the checkpoint"
+        f"{count} {_unit(recipe)} train, {len(photos.validation)} choose the checkpoint"
     )
     return model
 
@@ -228,11 +315,12 @@ def _checkpoint(output: Path, recipe: Recipe, identity: dict[str, Any], photos: 
     names = json.dumps([photos.stages[-1].names, photos.validation.names])
     digest = hashlib.sha256(names.encode()).hexdigest()
     averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
-    return Checkpoint(output / CHECKPOINT, recipe.monitor, identity | {"photos": digest}, averages, _recipe_defaults())
+    identity = identity | {"photos": digest, "classes": [entry.name for entry in photos.classes]}
+    return Checkpoint(output / CHECKPOINT, recipe.monitor, identity, averages, _recipe_defaults())
 
 
 def _recipe_defaults() -> dict[str, Any]:
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, Any] = {"classes": [entry.name for entry in build.PET_CLASSES]}
     for entry in fields(Recipe):
         if entry.default is not MISSING:
             defaults[entry.name] = entry.default
@@ -248,6 +336,11 @@ def _start_or_resume(checkpoint: Checkpoint, model: keras.Model, epochs: int, re
             )
     elif checkpoint.resume(model):
         done = checkpoint.epochs
+        if done > epochs:
+            raise RecipeError(
+                f"{checkpoint.path} has {done} epochs, --epochs is {epochs}: expected {done} to keep its best, more to "
+                "prolong the training"
+            )
         logger.info(f"going on after epoch {done} of {epochs}; the best so far is epoch {checkpoint.epoch}")
     else:
         logger.info(f"nothing to resume: {checkpoint.path} is not there; training begins")
@@ -258,37 +351,47 @@ def _best_model(
 ) -> tuple[keras.Model, Labelled, dict[str, Any]]:
     """The best checkpoint in float32 (a mixed-precision graph would export casts), the photos that measured it and
     their metrics: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
-    model = build.build_model(recipe)
+    model = build.build_model(recipe, photos.classes)
     checkpoint.restore(model)
     if not interrupted:
         with suppress(KeyboardInterrupt):
             test = photos.read_test()
             _log_problems(test.problems)
-            return model, test, _measure(model, test, "test", recipe)
+            return model, test, _measure(model, test, "test", recipe, photos.classes)
     logger.warning(
         f"interrupted: keeping the best epoch so far ({checkpoint.epoch}), measured on the validation photos only"
     )
-    return model, photos.validation, _measure(model, photos.validation, "validation", recipe)
+    measured = _measure(model, photos.validation, "validation", recipe, photos.classes)
+    return model, photos.validation, measured
 
 
-def _measure(model: keras.Model, photos: Labelled, split: str, recipe: Recipe) -> dict[str, Any]:
-    measured = build.build_model(recipe)  # a compiled model would save its compilation
+def _measure(
+    model: keras.Model, photos: Labelled, split: str, recipe: Recipe, classes: Sequence[ClassSpec]
+) -> dict[str, Any]:
+    measured = build.build_model(recipe, classes)  # a compiled model would save its compilation
     measured.set_weights(model.get_weights())
-    build.compile_model(measured)
+    counted = build.compile_model(measured)
     with InterruptBetweenSteps() as steps:
         values = measured.evaluate(Batches(photos, recipe.batch_size), verbose=0, return_dict=True, callbacks=[steps])
-    return {"split": split, "photos": len(photos)} | as_recorded(values, [entry.name for entry in build.PET_CLASSES])
+    (mean_iou,) = (metric for metric in counted if isinstance(metric, MeanIoU))
+    names = [entry.name for entry in classes]
+    # Not "loss", which is the mean over batches: ignored pixels leave some with fewer.
+    recorded = as_recorded(values["cross_entropy"], mean_iou.matrix, names)
+    for name in recorded.get("absent", ()):
+        logger.warning("no %s photo has a pixel of %s, nor was it predicted: nothing is known of it", split, name)
+    return {"split": split, "photos": len(photos)} | recorded
 
 
-def _model_spec(recipe: Recipe, source: InputSpec, data_name: str, provenance: Provenance) -> ModelSpec:
+def _model_spec(recipe: Recipe, photos: _Photos, identity: Identity, provenance: Provenance) -> ModelSpec:
+    source = photos.input
     predicted = source.height - 2 * source.margin
     return ModelSpec(
-        name=recipe.name,
+        name=identity.name,
         architecture=recipe.architecture,
-        license=DATA_LICENSE if data_name != "synthetic" else "Apache-2.0",
+        license=identity.license,
         input=source,
         output=OutputSpec(predicted, predicted, activation=recipe.activation),
-        classes=build.PET_CLASSES,
+        classes=photos.classes,
         provenance=provenance,
     )
 

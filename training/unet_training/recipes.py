@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from unet_runtime.core.spec import Fit
+
 Monitor = Literal["val_loss", "val_mean_iou"]
 Optimizer = Literal["rmsprop", "adamw"]
 Precision = Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
@@ -32,7 +34,8 @@ class Recipe:
 
     name: str = "pets-unet-small"
     """Name of the model it makes."""
-    split: str = _option("official", "Data", "Which photos train and which are kept for the test.")
+    split: str = _option("auto", "Data", "Which photos train and which are kept for the test.")
+    """As ``unet_runtime.core.datasets.splits`` has it; ``auto``: the data's own parts, or else a random split."""
     validation: int = 200
     """Photos of trainval that choose the checkpoint (the article's split has none to spare and ignores it)."""
     architecture: str = _option("unet", "Network", "Architecture of the network.")
@@ -47,6 +50,10 @@ class Recipe:
     sizes: tuple[int, ...] = _option(
         (), "Network", "Progressive training: in equal shares of the epochs, ending with --size."
     )
+    fit: Fit = _option("stretch", "Network", "How photos come to --size; crop: parts of them, at their own scale.")  # noqa: RUF009
+    """As ``InputSpec.fit``. ``crop`` is for large photos of small things: parts of each photo train, at its own scale,
+    and the runtime covers a photo with tiles."""
+    crops: int = _option(8, "Network", "Parts of each photo, with --fit crop.")
     activation: Literal["softmax", "sigmoid"] = _option("softmax", "Network", "Activation of the head.")
     norm_momentum: float = 0.99
     """Momentum of BatchNormalization's moving averages, which take about ``5 / (1 - norm_momentum)`` steps to forget
@@ -64,9 +71,11 @@ class Recipe:
     monitor: Monitor = "val_mean_iou"
     """Metric that chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
     precision: Precision = _option("auto", "Training", "Precision while training; the saved model is float32.")  # noqa: RUF009
+    class_weights: str = _option("none", "Loss", "Weights of classes: balanced by their pixels, or a JSON file's.")
+    """``none``, ``balanced``, or a file: see ``class_weights.class_weights``. A model's spec has the numbers."""
     region_loss: RegionLoss = _option("none", "Loss", "Loss added to the cross-entropy.")  # noqa: RUF009
     region_weight: float = _option(1.0, "Loss", "Weight of the region loss, the cross-entropy having 1.")
-    border_weight: float = _option(1.0, "Loss", "Weight of border pixels, others having 1.", min_open=True)
+    border_weight: float = _option(1.0, "Loss", "Weight of pixels of neutral classes (the border).", min_open=True)
     outline_weight: float = _option(0.0, "Loss", "Weight added to pixels between outlines (U-Net's paper: 10).")
     outline_sigma: float = _option(5.0, "Loss", "Pixels over which that weight fades.", min_open=True)
     distillation_weight: float = _option(1.0, "Loss", "Weight of the distance from --teacher's output.")
@@ -110,6 +119,17 @@ PRESETS = {
     "unet-small": _UNET_SMALL,
     # Half the time of unet-small, at a little of its accuracy: see models/edge_fast.py.
     "edge-fast": replace(_UNET_SMALL, name="pets-edge-fast", architecture="edge-fast", filters=24),
+    # Twenty to a few hundred photos of one's own: what ImageNet taught the encoder is most of what the model knows.
+    "few": replace(
+        _EDGE,
+        name="pets-few",
+        encoder_rate=0.1,
+        size=128,
+        norm_momentum=0.9,
+        epochs=30,
+        batch_size=4,
+        learning_rate=2e-3,
+    ),
     # To try it out, and for tests: small enough for two CPU cores and generated pictures.
     "demo": Recipe(
         name="demo",

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from unet_runtime.core.geometry import place
 from unet_runtime.core.masks import class_mask, photo_planes, shares
-from unet_runtime.core.metrics import IGNORED, confusion, iou
+from unet_runtime.core.metrics import IGNORED, confusion, iou, mean_iou
 from unet_runtime.core.spec import ModelSpec
 
 BINS = 15
@@ -79,7 +79,7 @@ class SegmentationMetrics:
     iou: Mapping[str, float]
     """By class name; from the pixels of all photos together."""
     whole_pet_iou: float
-    """IoU of the whole animal: the border counts as pet (foreground and neutral classes against background)."""
+    """IoU of foreground and neutral classes as one: of the pet with its border. NaN where no class is neutral."""
     boundary_f1: float
     """See ``boundary_f1``; mean over the photos."""
     own_size_mean_iou: float
@@ -100,14 +100,21 @@ class Bin:
     """Share of its pixels that are right."""
 
 
-def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels | None, spec: ModelSpec) -> Sums:
-    """Measure one photo.
+def measure(
+    probabilities: Probabilities,
+    truth: Labels,
+    own_truth: Labels | None,
+    spec: ModelSpec,
+    own_prediction: Labels | None = None,
+) -> Sums:
+    """Measure one photo. Pixels that are ``IGNORED`` do not count.
 
     Args:
         probabilities: float32 (h, w, classes), the model's output.
-        truth: class ids (h, w) on the model's grid, ``IGNORED`` outside a letterboxed photo.
+        truth: class ids (h, w) on the model's grid, ``IGNORED`` also outside a letterboxed photo.
         own_truth: class ids (H, W) at the photo's own size; None: not measured there.
         spec: of the model.
+        own_prediction: class ids (H, W), where they are not those of ``probabilities`` at that size.
     """
     none = Sums.none(len(spec.classes))
     prediction = probabilities.argmax(axis=-1).astype(np.uint8)  # (h, w)
@@ -118,7 +125,8 @@ def measure(probabilities: Probabilities, truth: Labels, own_truth: Labels | Non
     own_matrix = none.own_matrix
     if own_truth is not None:
         size = (own_truth.shape[1], own_truth.shape[0])
-        own_prediction = class_mask(photo_planes(probabilities, place(size, spec), spec), size)
+        if own_prediction is None:
+            own_prediction = class_mask(photo_planes(probabilities, place(size, spec), spec), size)
         own_matrix = confusion([own_truth], [own_prediction], len(spec.classes))
     return Sums(
         photos=1,
@@ -135,16 +143,17 @@ def summarize(sums: Sums, spec: ModelSpec) -> SegmentationMetrics:
     """Turn sums into metrics."""
     scores, own_scores = iou(sums.matrix), iou(sums.own_matrix)
     pixels = int(sums.matrix.sum())
-    whole = spec.roles("foreground") + spec.roles("neutral")
+    neutral = spec.roles("neutral")
+    whole = spec.roles("foreground") + neutral
     return SegmentationMetrics(
         photos=sums.photos,
         loss=_share(sums.loss, pixels),
         pixel_accuracy=_share(np.trace(sums.matrix), pixels),
-        mean_iou=_mean(scores),
+        mean_iou=mean_iou(scores),
         iou=dict(zip(spec.class_names, scores.tolist(), strict=True)),
-        whole_pet_iou=binary_iou(sums.matrix, whole),
+        whole_pet_iou=binary_iou(sums.matrix, whole) if neutral else math.nan,
         boundary_f1=_share(sums.boundary_f1, sums.outlined),
-        own_size_mean_iou=_mean(own_scores),
+        own_size_mean_iou=mean_iou(own_scores),
         own_size_iou=dict(zip(spec.class_names, own_scores.tolist(), strict=True)),
     )
 
@@ -188,19 +197,21 @@ def boundary_f1(truth: Region, prediction: Region, visible: Region | None = None
     """How well the foreground's outline is met in one photo (Csurka et al. 2013): 0..1, NaN where neither has one.
 
     An outline is the pixels of the region that touch, by a side, a pixel of the picture outside it; where the picture's
-    edge cuts the animal there is none. Precision is the share of the prediction's outline closer than
-    ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's (Euclidean), recall the reverse, F1 their
-    harmonic mean.
+    edge cuts the animal there is none, nor where what lies beside it is not labelled. Precision is the share of the
+    prediction's outline closer than ``BOUNDARY_TOLERANCE`` of the diagonal to some pixel of the truth's (Euclidean),
+    recall the reverse, F1 their harmonic mean.
 
     Args:
         truth, prediction: (h, w), True where the foreground is.
-        visible: (h, w), True in the rectangle that the photo covers; None: everywhere.
+        visible: (h, w), True where the truth is known; None: everywhere. The picture is the rectangle around it.
     """
-    if visible is not None:
-        box = np.ix_(visible.any(axis=1), visible.any(axis=0))
-        truth, prediction = truth[box], prediction[box]
+    known = np.ones_like(truth) if visible is None else visible
+    if not known.any():
+        return math.nan
+    box = np.ix_(known.any(axis=1), known.any(axis=0))
+    truth, prediction, known = truth[box], prediction[box], known[box]
     tolerance = BOUNDARY_TOLERANCE * math.hypot(*truth.shape)
-    expected, actual = _outline(truth), _outline(prediction)
+    expected, actual = _outline(truth, known), _outline(prediction, known)
     if not expected.any() or not actual.any():
         return 0.0 if expected.any() or actual.any() else math.nan
     recall = float(_dilated(actual, tolerance)[expected].mean())
@@ -208,9 +219,9 @@ def boundary_f1(truth: Region, prediction: Region, visible: Region | None = None
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _outline(region: Region) -> Region:
-    inner: Region = ndimage.binary_erosion(region, border_value=1)
-    return region & ~inner
+def _outline(region: Region, known: Region) -> Region:
+    inner: Region = ndimage.binary_erosion(region | ~known, border_value=1)
+    return region & known & ~inner
 
 
 def _dilated(points: Region, distance: float) -> Region:
@@ -223,9 +234,3 @@ def _dilated(points: Region, distance: float) -> Region:
 
 def _share(part: Any, whole: Any) -> float:
     return float(part) / float(whole) if whole else math.nan
-
-
-def _mean(scores: npt.NDArray[np.float64]) -> float:
-    """Over what is not NaN; unlike nanmean without a warning where all is."""
-    known = scores[~np.isnan(scores)]
-    return _share(known.sum(), len(known))

@@ -42,14 +42,18 @@ photo_options = option_group(
     click.option(
         "--data",
         type=FOLDER,
-        help="Dataset in Oxford-IIIT Pet's layout: its trainval part is for calibration, its test part for the proof.",
+        envvar="PETS_DIR",
+        show_envvar=True,
+        help="Dataset of the model's classes: its training part is for calibration, its test part for the proof.",
     ),
-    click.option("--split", help="Split of --data: official, article or random:SEED  [default: the model's own]"),
+    click.option(
+        "--split", help="Split of --data: official, random:SEED, fold:K/N or article  [default: the model's own]"
+    ),
     click.option("--calibration", type=FOLDER, help="Folder of calibration photos, instead of --data's."),
     click.option(
         "--parity",
         type=FOLDER,
-        help="Folder of photos for the proof, instead of --data's; their trimaps too if it has that layout.",
+        help="Folder of photos for the proof, instead of --data's; their labels too if it is a dataset.",
     ),
     click.option(
         "--calibration-count",

@@ -59,7 +59,7 @@ def examine(
     Raises as ``export_model``.
     """
     keras, spec = load_model(model, description)
-    photos = choose_photos(source, spec.provenance.split, spec.input)
+    photos = choose_photos(source, spec)
     form = FORMATS[format_name]
     quantization = form.quantization
     with staging_folder(output) as folder:

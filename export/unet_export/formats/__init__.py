@@ -9,5 +9,7 @@ __all__ = ["DEFAULT_FORMATS", "FORMATS", "Builder", "Format"]
 
 FORMATS: dict[str, Format] = {entry.name: entry for entry in (saved_model.SAVED_MODEL, *onnx.FORMATS, *tflite.FORMATS)}
 
-DEFAULT_FORMATS = tuple(name for name in FORMATS if name != "tflite-int16x8")
-"""LiteRT's CPU kernels run int16x8, which is for accelerators that ask for it, many times slower than int8."""
+_ON_REQUEST = ("tflite-int16x8", "tflite-int8-finer")
+"""What runs in LiteRT's interpreter alone, or, as int16x8 on a CPU, many times slower than int8."""
+
+DEFAULT_FORMATS = tuple(name for name in FORMATS if name not in _ON_REQUEST)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +19,15 @@ WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 WEIGHTS = 1
 
+LOGITS = "logits"
+"""Name of the output of a file that ends before its activation."""
+
 _ALIGNMENT = 16
 """Bytes; what the schema asks of a buffer's data (``force_align``) and Python's packer does not do by itself:
 https://github.com/tensorflow/tflite-micro/pull/3177"""
+
+_FLOAT16_VERSION = 3
+"""Version of DEQUANTIZE that reads float16."""
 
 _REPRODUCIBLE_METADATA = (b"min_runtime_version",)
 """Metadata that is kept; ``CONVERSION_METADATA`` holds a hash of the folder, which differs from run to run."""
@@ -47,6 +54,8 @@ class Operator:
     inputs: tuple[int, ...]
     """Without those left out."""
     outputs: tuple[int, ...]
+    fused: bool
+    """Whether an activation is fused into it."""
 
 
 class Flatbuffer:
@@ -67,7 +76,8 @@ class Flatbuffer:
         name = code.customCode.decode() if code.customCode else kind
         inputs = np.asarray(entry.inputs)
         used = tuple(map(int, inputs[inputs >= 0]))
-        return Operator(name, bool(code.customCode), used, tuple(map(int, entry.outputs)))
+        fused = bool(getattr(entry.builtinOptions, "fusedActivationFunction", 0))
+        return Operator(name, bool(code.customCode), used, tuple(map(int, entry.outputs)), fused)
 
     @cached_property
     def producers(self) -> dict[int, Operator]:
@@ -122,6 +132,25 @@ class Flatbuffer:
             buffer.__class__ = _AlignedBuffer
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
 
+    def without_last(self) -> bytes:
+        """A file of the same graph without its last operator, whose one input becomes the output."""
+        last = self.producers[int(self.graph.outputs[0])]
+        (output,) = (index for index in last.inputs if not self.constant(index))
+        (dropped,) = last.outputs
+        del self.graph.operators[self.operators.index(last)], self.graph.tensors[dropped]
+        for entry in self.graph.operators:  # those behind the tensor that is gone move up
+            entry.inputs = [index - (index > dropped) for index in entry.inputs]
+            entry.outputs = [index - (index > dropped) for index in entry.outputs]
+        output -= output > dropped
+        self.graph.inputs = [index - (index > dropped) for index in self.graph.inputs]
+        self.graph.outputs = [output]
+        for signature in self.model.signatureDefs or []:
+            for entry in signature.inputs:
+                entry.tensorIndex -= entry.tensorIndex > dropped
+            for entry in signature.outputs:
+                entry.tensorIndex, entry.name = output, LOGITS.encode()
+        return self.pack()
+
     def feed_bytes(self, name: str) -> None:
         """Let a graph with an int16 input of scale 1 take uint8: a CAST in front, exact, and integer throughout.
 
@@ -142,17 +171,42 @@ class Flatbuffer:
             for entry in signature.inputs:
                 entry.tensorIndex = index
 
+    def store_float16(self, constants: Mapping[int, npt.NDArray[np.float16]]) -> None:
+        """Store float32 constants, by tensor, as float16, each behind an operator that makes float32 of it."""
+        made = {}
+        operators = []
+        for index, values in constants.items():
+            tensor = copy.copy(self.graph.tensors[index])
+            tensor.name, tensor.buffer = tensor.name + b"_float32", 0
+            self.graph.tensors.append(tensor)
+            made[index] = len(self.graph.tensors) - 1
+            self.graph.tensors[index].type = schema.TensorType.FLOAT16
+            self.set_values(index, values)
+            operators.append(
+                self._new_operator(schema.BuiltinOperator.DEQUANTIZE, _FLOAT16_VERSION, index, made[index])
+            )
+        for entry in self.graph.operators:
+            entry.inputs = [made.get(int(index), int(index)) for index in entry.inputs]
+        self.graph.operators[:0] = operators
+
     def _cast(self, source: int, target: int) -> Any:
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CAST
-        code.version = 1
-        self.model.operatorCodes.append(code)
         options = schema.CastOptionsT()
         options.inDataType, options.outDataType = schema.TensorType.UINT8, schema.TensorType.INT16
-        operator = schema.OperatorT()
-        operator.opcodeIndex = len(self.model.operatorCodes) - 1
-        operator.inputs, operator.outputs = [source], [target]
+        operator = self._new_operator(schema.BuiltinOperator.CAST, 1, source, target)
         operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.CastOptions, options
+        return operator
+
+    def _new_operator(self, kind: int, version: int, source: int, target: int) -> Any:
+        known = [(code.builtinCode, code.version) for code in self.model.operatorCodes]
+        if (kind, version) not in known:
+            code = schema.OperatorCodeT()
+            code.builtinCode = code.deprecatedBuiltinCode = kind
+            code.version = version
+            self.model.operatorCodes.append(code)
+            known.append((kind, version))
+        operator = schema.OperatorT()
+        operator.opcodeIndex = known.index((kind, version))
+        operator.inputs, operator.outputs = [source], [target]
         return operator
 
 

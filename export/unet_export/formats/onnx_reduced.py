@@ -28,6 +28,7 @@ from unet_export.formats import onnx_graph
 from unet_export.formats.onnx_graph import initializers, layer_of_node, makers, nodes_of, readers, redirect
 from unet_export.quantization import Quantization
 from unet_export.source_model import INPUT_NAME
+from unet_export.transforms.bias_shift import bias_shift
 from unet_export.transforms.rounding import diffused
 from unet_runtime.core.text import one_line
 
@@ -213,8 +214,61 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
         raise
     except Exception as error:  # its errors share no base
         raise ExportError(f"ONNX Runtime cannot quantise the model ({one_line(error)})") from error
+    _correct_biases(made.graph, proto, images)
     _feed_integers(made.graph)
     return _clean(made, proto)
+
+
+def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> None:
+    """Let the biases of integer convolutions take up what rounding the weights does to a layer's mean, in place.
+
+    See ``bias_shift``. A transposed convolution is left as it is.
+    """
+    constants, exact = initializers(graph), initializers(proto.graph)
+    made_by = makers(graph)
+    found: list[tuple[onnx.NodeProto, str, str]] = []
+    for node in graph.node:
+        sources = [made_by[name] for name in node.input if name in made_by]
+        if node.op_type != "Conv" or [entry.op_type for entry in sources] != 3 * ["DequantizeLinear"]:
+            continue
+        rounding = made_by.get(sources[0].input[0])
+        kernel = sources[1].input[0].removesuffix("_quantized")
+        if rounding is not None and rounding.op_type == "QuantizeLinear" and kernel in exact:
+            found.append((node, rounding.input[0], kernel))
+    means = _channel_means(proto, sorted({source for _, source, _ in found}), images)
+    for node, source, kernel in found:
+        if source not in means:
+            continue
+        weights, bias = made_by[node.input[1]].input, made_by[node.input[2]].input
+        values, scales = (numpy_helper.to_array(constants[name]) for name in weights[:2])  # symmetric: zero point 0
+        rounded = values.astype(np.float64) * scales.reshape(-1, *[1] * (values.ndim - 1))
+        groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
+        shift = bias_shift(numpy_helper.to_array(exact[kernel]) - rounded, means[source], groups)
+        counts, steps = (numpy_helper.to_array(constants[name]) for name in bias[:2])
+        corrected = (counts + np.rint(shift / steps)).astype(np.int32)
+        constants[bias[0]].CopyFrom(numpy_helper.from_array(corrected, bias[0]))
+
+
+def _channel_means(
+    proto: onnx.ModelProto, tensors: list[str], images: npt.NDArray[np.uint8]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Means of the channels, (channels,), of those of a float graph's ``tensors``, (n, channels, ...), that it has."""
+    import onnxruntime as ort
+
+    probe = copy.deepcopy(proto)
+    made = makers(probe.graph)
+    names = list(filter(made.__contains__, tensors))
+    if not names:
+        return {}
+    del probe.graph.output[:]
+    for name in names:
+        probe.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    sums = dict.fromkeys(names, np.zeros(()))
+    for index in range(len(images)):
+        for name, value in zip(names, session.run(names, {INPUT_NAME: images[index : index + 1]}), strict=True):
+            sums[name] = sums[name] + value.mean(axis=(0, *range(2, value.ndim)), dtype=np.float64)
+    return {name: total / len(images) for name, total in sums.items()}
 
 
 def _feed_integers(graph: onnx.GraphProto) -> None:

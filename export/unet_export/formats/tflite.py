@@ -15,8 +15,12 @@ from unet_runtime.core.spec import Precision
 def _write(builder: Builder, path: Path, quantization: Quantization, *, form: str, precision: Precision) -> None:
     from unet_export.formats import tflite_convert
 
-    images = builder.images(quantization.photos) if precision in tflite_convert.CALIBRATED else None
-    model = builder.model(quantization, precision)
+    images = None
+    if precision in tflite_convert.CALIBRATED:
+        images = builder.images(quantization.photos)
+    elif precision == "float16":
+        images = builder.images(tflite_convert.MOMENT_PHOTOS)
+    model = builder.model(quantization)  # float16 kernels are rounded behind the conversion, biases are not
     work = builder.folder(form)
     path.write_bytes(tflite_convert.export_tflite(model, precision, builder.spec, images, quantization, work))
 
@@ -24,7 +28,10 @@ def _write(builder: Builder, path: Path, quantization: Quantization, *, form: st
 def _check(path: Path, *, precision: Precision) -> None:
     from unet_export.formats import tflite_check
 
-    tflite_check.check(read_artifact(path).content, precision)
+    artifact = read_artifact(path)
+    settings = artifact.spec.provenance.quantization
+    wide = bool(settings.get("finer_head") or settings.get("precise"))
+    tflite_check.check(artifact.content, precision, wide=wide)
 
 
 def _format(name: str, precision: Precision, suffix: str, **settings: Any) -> Format:
@@ -39,5 +46,13 @@ FORMATS = (
     _format("tflite-float16", "float16", ".float16.tflite"),
     _format("tflite-dynamic", "dynamic-range", ".dynamic.tflite"),
     _format("tflite-int8", "int8", ".int8.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32),
+    _format(
+        "tflite-int8-finer",
+        "int8",
+        ".int8-finer.tflite",
+        quantization=Quantization(finer_head=True),
+        methods=TFLITE_METHODS,
+        baseline=_FLOAT32,
+    ),
     _format("tflite-int16x8", "int16x8", ".int16x8.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32),
 )

@@ -27,30 +27,48 @@ class _Contents:
     """Type of the weights; empty: any of ``tensors``."""
     smallest: int = 0
     """Elements of the smallest weights that must have it."""
+    exempt: float = 0.0
+    """Share of all weights, 0..1, that may have another type."""
     activations: tuple[str, ...] = ("FLOAT32",)
     """What operators with weights write."""
     output: tuple[str, ...] = ("FLOAT32",)
 
 
+SHARE_OF_FLOAT32 = 0.05
+"""Share of a float16 file's weights that stay float32, at most."""
+
 _CONTENTS = {
     "float32": _Contents(("FLOAT32", *_INDICES), "float32"),
-    "float16": _Contents(("FLOAT32", "FLOAT16", *_INDICES), "float32 or float16", "FLOAT16"),
-    "dynamic-range": _Contents(("FLOAT32", "INT8", *_INDICES), "float32 or int8", "INT8", SMALL),
-    "int8": _Contents(
-        ("UINT8", "INT8", "INT16", *_INDICES), "integer", "INT8", 0, ("INT8", "INT16"), ("UINT8", "INT16")
+    "float16": _Contents(
+        ("FLOAT32", "FLOAT16", *_INDICES), "float32 or float16", "FLOAT16", 0, exempt=SHARE_OF_FLOAT32
     ),
-    "int16x8": _Contents(("UINT8", "INT8", "INT16", *_INDICES), "integer", "INT8", 0, ("INT16",), ("INT16",)),
+    "dynamic-range": _Contents(("FLOAT32", "INT8", *_INDICES), "float32 or int8", "INT8", SMALL),
+    "int8": _Contents(("UINT8", "INT8", *_INDICES), "8-bit integers", "INT8", activations=("INT8",), output=("INT8",)),
+    "int16x8": _Contents(
+        ("UINT8", "INT8", "INT16", *_INDICES), "integer", "INT8", activations=("INT16",), output=("INT16",)
+    ),
 }
 """Contents by precision. Every file takes the photo as uint8."""
 
+_PARTLY_WIDE = _Contents(
+    ("UINT8", "INT8", "INT16", *_INDICES), "integer", "INT8", activations=("INT8", "INT16"), output=("INT8", "INT16")
+)
+"""Contents of an int8 file with a finer head, or with layers that are to be precise."""
 
-def check(content: bytes, precision: str) -> None:
+
+def check(content: bytes, precision: str, *, wide: bool = False) -> None:
     """Raise ExportError with all that contradicts the precision a file claims, by tensor or operator.
 
     Besides the types of ``_CONTENTS``: an integer file takes the photo's bytes with scale 1 and zero point 0, an int8
     file has int8 activations, an int16x8 file none, and no file has an operator from outside LiteRT (Flex, custom).
+
+    Args:
+        content: the file.
+        precision: what it claims.
+        wide: whether an int8 file may have int16 activations as well.
     """
-    flatbuffer, allowed = Flatbuffer(content), _CONTENTS[precision]
+    flatbuffer = Flatbuffer(content)
+    allowed = _PARTLY_WIDE if wide and precision == "int8" else _CONTENTS[precision]
     problems = [
         *_operators(flatbuffer),
         *_tensors(flatbuffer, allowed),
@@ -89,15 +107,17 @@ def _tensors(flatbuffer: Flatbuffer, allowed: _Contents) -> Iterator[str]:
 def _weights(flatbuffer: Flatbuffer, allowed: _Contents) -> Iterator[str]:
     if not allowed.weights:
         return
-    large = 0
+    large = elements = differing = 0
     other = []
     for entry in flatbuffer.weighted():
         index = flatbuffer.source(entry.inputs[min(WEIGHTS, len(entry.inputs) - 1)])
         if flatbuffer.size(index) >= allowed.smallest:
             large += 1
+            elements += flatbuffer.size(index)
             if flatbuffer.type(index) != allowed.weights:
+                differing += flatbuffer.size(index)
                 other.append(f"{_describe(flatbuffer, entry.outputs[0])}: {flatbuffer.type(index)}")
-    if other:
+    if differing > allowed.exempt * elements:
         yield f"{len(other)} of {large} weights are not {allowed.weights}, the first those of {other[0]}"
     elif not large:
         yield f"no weights of {allowed.smallest} elements or more, so none is {allowed.weights}"
@@ -117,7 +137,7 @@ def _ends(flatbuffer: Flatbuffer, allowed: _Contents) -> Iterator[str]:
     for index in flatbuffer.graph.inputs:
         if flatbuffer.type(index) != "UINT8":
             yield f"input is {flatbuffer.type(index)}, expected UINT8"
-        elif allowed.family == "integer" and (scaling := flatbuffer.scaling(index)) != (1.0, 0):
+        elif "integer" in allowed.family and (scaling := flatbuffer.scaling(index)) != (1.0, 0):
             yield f"input has (scale, zero point) {scaling}, expected (1.0, 0)"
     for index in flatbuffer.graph.outputs:
         if flatbuffer.type(index) not in allowed.output:

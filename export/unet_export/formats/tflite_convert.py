@@ -6,6 +6,7 @@ TensorFlow converts the graph; what is to be integer throughout is then quantise
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +18,22 @@ import numpy.typing as npt
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, layers_in
 from unet_export.formats.saved_model import layer_names, write_graph
-from unet_export.formats.tflite_quantize import check_settings, quantize
+from unet_export.formats.tflite_check import SHARE_OF_FLOAT32
+from unet_export.formats.tflite_head import center_logits, gives_logits
+from unet_export.formats.tflite_quantize import check_settings, quantize, second_moments
 from unet_export.photos import sha256
 from unet_export.quantization import Quantization
 from unet_export.source_model import copy_with_input
-from unet_export.transforms.rounding import diffused
+from unet_export.transforms.rounding import compensated, diffused
 from unet_runtime.core.artifact import append_to_tflite
 from unet_runtime.core.spec import ModelSpec, Precision
 from unet_runtime.core.text import one_line
 
 CALIBRATED = ("int8", "int16x8")
 """Precisions that need calibration photos."""
+
+MOMENT_PHOTOS = 24
+"""Photos on which a float16 file's kernels are rounded: millions of pixels."""
 
 _LOCATION = re.compile(r'"(\w+):", "([^"]+)"')
 """In the converter's complaints: (TensorFlow operator, ``unet_1/grow_1/resize/ResizeBicubic@…``)."""
@@ -43,16 +49,17 @@ def export_tflite(
     quantization: Quantization,
     work: Path,
 ) -> bytes:
-    """A whole ``.tflite`` file, spec and digest included: uint8 (1, h, w, 3) -> probabilities (1, h', w', classes).
+    """A whole ``.tflite`` file, spec and digest included: uint8 (1, h, w, 3) -> float32 probabilities.
 
-    Probabilities are float32, in int8 and int16x8 files int16 in steps of 1/32768. Equal models and photos give equal
-    bytes.
+    Integer files give int16 probabilities in steps of 1/32768, int8 files int8 logits unless a finer head is asked for:
+    (1, h', w', classes). Equal models and photos give equal bytes.
 
     Args:
         model: the Keras model.
         precision: ``float32``, ``float16``, ``dynamic-range``, ``int8`` or ``int16x8``.
         spec: of the model.
-        images: calibration photos, uint8 (n, h, w, 3), for int8 and int16x8; None for the others.
+        images: calibration photos, uint8 (n, h, w, 3), for int8 and int16x8; for float16 some, or None, which
+            rounds 1x1 kernels less well; not used by the others.
         quantization: settings of those two.
         work: a folder for what the converter reads.
 
@@ -66,13 +73,21 @@ def export_tflite(
     if precision in CALIBRATED:
         assert images is not None
         content = _integers(model, precision, images, quantization, folder)
+        spec = replace(spec, output=replace(spec.output, logits=gives_logits(content)))
         tools["ai-edge-quantizer"] = version("ai-edge-quantizer")
         provenance = {"calibration_sha256": sha256(images), "quantization": quantization.as_dict()}
     else:
         write_graph(model, folder, batch=1, dtype="uint8")
-        flatbuffer = Flatbuffer(_convert(folder, model, precision))
+        # The weights of float16 are stored here: TensorFlow rounds each value by itself, those of biases too.
+        flatbuffer = Flatbuffer(_convert(folder, model, "float32" if precision == "float16" else precision))
         if precision == "float16":
-            _round_kernels(flatbuffer, Flatbuffer(_convert(folder, model, "float32")))
+            moments = {}
+            if images is not None:
+                moments = second_moments(flatbuffer, images[:MOMENT_PHOTOS])
+                provenance = {"calibration_sha256": sha256(images[:MOMENT_PHOTOS])}
+            flatbuffer.store_float16(dict(_rounded_kernels(flatbuffer, moments)))
+        elif precision == "float32":
+            center_logits(flatbuffer)  # as its int8 file's, so that the two can be compared layer by layer
         content = flatbuffer.pack()
     return append_to_tflite(content, spec.with_precision(precision, tools=tools, **provenance))
 
@@ -85,9 +100,10 @@ def _integers(
     # Only what is float can be quantised: the same network fed with float32 in 0..255.
     write_graph(copy_with_input(model, model.inputs[0].shape[1:], "float32"), folder, batch=1, dtype="float32")
     content = _convert(folder, model, "float32")
-    # The last layer always has int16 activations, and its name is lost: the graph's output has another.
+    # The activation of the last layer has another name in the file: that of the graph's output.
     precise = tuple(name for name in quantization.precise if name not in model.output_names)
-    return quantize(content, precision, images, replace(quantization, precise=precise), names)
+    finer = quantization.finer_head or len(precise) < len(quantization.precise)
+    return quantize(content, precision, images, replace(quantization, precise=precise, finer_head=finer), names)
 
 
 def _convert(folder: Path, model: Any, precision: str) -> bytes:
@@ -99,8 +115,6 @@ def _convert(folder: Path, model: Any, precision: str) -> bytes:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if precision == "float16":
-        converter.target_spec.supported_types = [tf.float16]
     try:
         return bytes(converter.convert())
     except Exception as error:  # the converter's errors share no base but Exception
@@ -109,14 +123,27 @@ def _convert(folder: Path, model: Any, precision: str) -> bytes:
         ) from error
 
 
-def _round_kernels(half: Flatbuffer, full: Flatbuffer) -> None:
-    """Give the float16 file kernels rounded by ``diffused``: TensorFlow rounds each value by itself."""
-    for rounded, exact in zip(half.weighted(), full.weighted(), strict=True):
-        index = half.source(rounded.inputs[WEIGHTS])
-        kernels = full.values(exact.inputs[WEIGHTS], np.float32)  # (out, h, w, in), depthwise (1, h, w, channels)
-        if half.type(index) == "FLOAT16" and kernels.ndim == 4:
-            values = np.moveaxis(diffused(np.moveaxis(kernels, -1, 1)), 1, -1)
-            half.set_values(index, values.astype(np.float16))
+def _rounded_kernels(
+    flatbuffer: Flatbuffer, moments: Mapping[int, npt.NDArray[np.float64]]
+) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
+    """(tensor, values of float16) of the kernels that a float16 file rounds; ``moments`` of the inputs of 1x1 ones.
+
+    The smallest ones stay float32: they are a small part of the file, and those of the first layers, whose rounding all
+    others pass on. So do kernels that float16 cannot hold.
+    """
+    kernels = {entry.inputs[WEIGHTS] for entry in flatbuffer.weighted()}
+    kernels = set(filter(flatbuffer.constant, kernels))
+    left = sum(map(flatbuffer.size, kernels)) * SHARE_OF_FLOAT32
+    for index in sorted(kernels, key=lambda index: (flatbuffer.size(index), index)):
+        left -= flatbuffer.size(index)
+        values = flatbuffer.values(index, np.float32)
+        if left >= 0 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            continue
+        if index in moments:
+            values = compensated(values.reshape(len(values), -1), moments[index]).reshape(values.shape)
+        elif values.ndim == 4:  # (out, h, w, in), depthwise (1, h, w, channels)
+            values = np.moveaxis(diffused(np.moveaxis(values, -1, 1)), 1, -1)
+        yield index, values.astype(np.float16)
 
 
 def _reason(text: str, model: Any) -> str:

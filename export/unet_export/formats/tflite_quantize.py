@@ -1,7 +1,8 @@
 """A float ``.tflite`` -> one with integers throughout, by ai-edge-quantizer, on ranges measured here.
 
-The head, from the last trained operator to the probabilities, works on int16: the 256 levels of int8 are too few to
-tell two nearly equal classes apart, and ties go to the lower id.
+The 256 levels of int8 are too few to tell two nearly equal classes apart, and ties go to the lower id. So an int8 file
+ends with its logits, in the narrowest range that decides between classes (``tflite_head.py``), and the runtime computes
+the activation in float; or, if asked for, its head works on int16 from the last weights on.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import math
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, filterfalse
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,10 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import qtyping, quantizer
 
 from unet_export.errors import ExportError
-from unet_export.formats.flatbuffer import WEIGHTED, WEIGHTS, Flatbuffer, Operator, layers_in
+from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, Operator, layers_in
+from unet_export.formats.tflite_head import center_logits, decisive, head, without_activation
 from unet_export.quantization import TFLITE_METHODS, Quantization
+from unet_export.transforms.bias_shift import bias_shift
 from unet_runtime.core.text import one_line
 
 _PERCENTILE = 99.99
@@ -31,6 +34,9 @@ _PERCENTILE = 99.99
 _SAMPLES = 4096
 """Values of an activation that a photo contributes to the percentile."""
 
+_PIXELS = 800
+"""Pixels of an activation that a photo contributes to the moments."""
+
 _LEAST_RANGE = 2.0**-16
 """Smallest range of an activation, as a share of the range of what it is computed from."""
 
@@ -38,6 +44,8 @@ _BIAS_STEPS = {8: 2.0**30, 16: 2.0**44}
 """Bits of an operator's input -> the largest bias in units of that input's scale times its channel's weight scale.
 
 Biases are int32 and int64; LiteRT's factors go down to 2**-31, which leaves 16 bits of the output."""
+
+_BIAS_TYPES = {"INT32": np.int32, "INT64": np.int64}
 
 _PIXEL_RANGE = (0.0, 255.0)
 """Range of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
@@ -49,7 +57,10 @@ _INT16_RANGE = (-32767.0, 32767.0)
 def quantize(
     content: bytes, precision: str, images: npt.NDArray[np.uint8], quantization: Quantization, layers: Iterable[str]
 ) -> bytes:
-    """A ``.tflite`` of integers: uint8 (1, h, w, 3) -> int16 probabilities (1, h', w', classes) in 1/32768.
+    """A ``.tflite`` of integers: uint8 (1, h, w, 3) -> (1, h', w', classes), int8 logits.
+
+    In int16x8, and in int8 with a finer head, int16 probabilities in 1/32768. Where the model ends with another
+    activation than softmax and sigmoid, int8 probabilities.
 
     Args:
         content: the float file, whose input is float32 in 0..255.
@@ -63,8 +74,16 @@ def quantize(
     """
     flatbuffer = Flatbuffer(content)
     wide = precision == "int16x8"
-    precise = [*head(flatbuffer), *_precise(flatbuffer, quantization.precise, set(layers))]
-    ranges = _wide_enough(flatbuffer, dict(measure(flatbuffer, content, images, quantization.method)))
+    precise = list(_precise(flatbuffer, quantization.precise, set(layers)))
+    decided = 0.0
+    if wide or quantization.finer_head or set(head(flatbuffer)).intersection(precise):
+        precise = [*head(flatbuffer), *precise]
+    else:
+        center_logits(flatbuffer)
+        flatbuffer, decided = without_activation(flatbuffer)
+        content = flatbuffer.pack()
+    measured = dict(measure(flatbuffer, content, images, quantization.method, decided))
+    ranges = _wide_enough(flatbuffer, {name: entry.range for name, entry in measured.items()})
     (source,) = flatbuffer.graph.inputs
     ranges[flatbuffer.name(source)] = _INT16_RANGE if wide else _PIXEL_RANGE
     if _let_biases_fit(flatbuffer, ranges, flatbuffer.weighted() if wide else precise):
@@ -82,6 +101,7 @@ def quantize(
         raise ExportError(message) from error
     quantized = Flatbuffer(bytes(result.quantized_model))
     _fill_long_biases(quantized, flatbuffer)
+    _correct_biases(quantized, flatbuffer, measured)
     if wide:
         quantized.feed_bytes(flatbuffer.name(source))
     return quantized.pack()
@@ -99,31 +119,33 @@ def check_settings(quantization: Quantization, layers: Iterable[str]) -> None:
         raise ExportError(f"precise layers {', '.join(sorted(unknown))}: the model has {', '.join(sorted(known))}")
 
 
-def head(flatbuffer: Flatbuffer) -> list[Operator]:
-    """The operators from the probabilities back to the last with weights, where one operator feeds the next."""
-    operators: list[Operator] = []
-    (index,) = flatbuffer.graph.outputs
-    while (entry := flatbuffer.producers.get(int(index))) is not None:
-        sources = list(filterfalse(flatbuffer.constant, entry.inputs))
-        if entry.kind not in WEIGHTED and len(sources) != 1:
-            break
-        operators.append(entry)
-        if entry.kind in WEIGHTED:
-            break
-        (index,) = sources
-    return operators
+class Measured(NamedTuple):
+    """An activation on the calibration photos."""
+
+    range: tuple[float, float]
+    """Lowest and highest value."""
+    means: npt.NDArray[np.float64]
+    """Of each channel, (channels,)."""
 
 
 def measure(
-    flatbuffer: Flatbuffer, content: bytes, images: npt.NDArray[np.uint8], method: str
-) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(name, (lowest, highest)) of every activation of a float file on ``images``. Raises ExportError if not finite."""
+    flatbuffer: Flatbuffer, content: bytes, images: npt.NDArray[np.uint8], method: str, decided: float = 0
+) -> Iterator[tuple[str, Measured]]:
+    """Every activation of a float file on ``images``, by name. Raises ExportError if one is not finite.
+
+    ``decided``: of a file that gives logits, the size at which one decides its pixel, see ``tflite_head.decisive``.
+    """
+    logits = set(chain(*(entry.outputs for entry in head(flatbuffer)))) if decided else set()
     written = chain(flatbuffer.graph.inputs, *(entry.outputs for entry in flatbuffer.operators))
     tensors = [int(index) for index in written if flatbuffer.type(index) == "FLOAT32"]
     ends: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    sums: dict[int, npt.NDArray[np.float64]] = {}
     samples: dict[int, list[npt.NDArray[np.float32]]] = defaultdict(list)
     for index, value in _activations(content, tensors, images):
+        if index in logits and np.isfinite(value).all():
+            value = decisive(value, decided)
         ends[index].append((float(value.min()), float(value.max())))
+        sums[index] = sums.get(index, 0.0) + _channel_means(value)
         if method == "percentile":
             samples[index].append(sample(value))
     for index in tensors:  # in the order of execution, so that the first that is not finite is named
@@ -133,7 +155,14 @@ def measure(
         low, high = limits[:, 0].min(), limits[:, 1].max()
         if method == "percentile":
             low, high = np.percentile(np.concatenate(samples[index]), (100 - _PERCENTILE, _PERCENTILE))
-        yield flatbuffer.name(index), (float(low), float(high))
+        yield flatbuffer.name(index), Measured((float(low), float(high)), sums[index] / len(images))
+
+
+def _channel_means(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(..., channels) -> (channels,)."""
+    channels = value.shape[-1] if value.ndim else 1
+    means: npt.NDArray[np.float64] = value.reshape(-1, channels).mean(axis=0, dtype=np.float64)
+    return means
 
 
 def _wide_enough(flatbuffer: Flatbuffer, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
@@ -201,6 +230,30 @@ def _fill_long_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer) -> None:
         quantized.set_values(bias, np.where(np.abs(counts) < 2**31 - 1, counts, whole))
 
 
+def _correct_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer, measured: Mapping[str, Measured]) -> None:
+    """Let biases take up what rounding the weights does to a layer's mean, see ``bias_shift``."""
+    for entry, original in zip(quantized.weighted(), flatbuffer.weighted(), strict=True):
+        bias = _bias(entry)
+        source = original.inputs[2 if entry.kind == "TRANSPOSE_CONV" else 0]
+        if bias is None or quantized.type(bias) not in _BIAS_TYPES or flatbuffer.name(source) not in measured:
+            continue
+        exact = flatbuffer.values(original.inputs[WEIGHTS], np.float32)
+        depthwise = entry.kind == "DEPTHWISE_CONV_2D"
+        scales = np.array(quantized.graph.tensors[entry.inputs[WEIGHTS]].quantization.scale, np.float64)
+        along = scales if depthwise else scales.reshape(-1, *[1] * (exact.ndim - 1))
+        error = exact - quantized.values(entry.inputs[WEIGHTS], np.int8) * along
+        means = measured[flatbuffer.name(source)].means
+        if depthwise:  # (1, h, w, channels)
+            shift = bias_shift(np.moveaxis(error, 3, 0), means, len(means))
+        else:  # (out, h, w, in) or (out, in)
+            shift = bias_shift(np.moveaxis(error, -1, 1), means)
+        if entry.kind == "TRANSPOSE_CONV":  # of its taps each output sees those of one phase
+            shift *= flatbuffer.size(source) / len(means) / (flatbuffer.size(original.outputs[0]) / len(shift))
+        dtype = _BIAS_TYPES[quantized.type(bias)]
+        steps = np.rint(shift / np.array(quantized.graph.tensors[bias].quantization.scale, np.float64))
+        quantized.set_values(bias, quantized.values(bias, dtype) + steps.astype(dtype))
+
+
 def _bias(entry: Operator) -> int | None:
     """The bias tensor of an operator with weights, if it has one."""
     place = 3 if entry.kind == "TRANSPOSE_CONV" else 2  # (size, weights, x, bias), the others (x, weights, bias)
@@ -226,6 +279,25 @@ def sample(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return value.ravel()[::step].copy()
 
 
+def second_moments(flatbuffer: Flatbuffer, images: npt.NDArray[np.uint8]) -> dict[int, npt.NDArray[np.float64]]:
+    """Mean of x * x^T, (in, in), over the pixels x of what each 1x1 convolution reads, by the tensor of its kernel."""
+    kernels: dict[int, list[int]] = defaultdict(list)  # by the tensor that is read
+    for entry in flatbuffer.operators:
+        shape = list(map(int, flatbuffer.graph.tensors[entry.inputs[min(WEIGHTS, len(entry.inputs) - 1)]].shape))
+        if entry.kind == "CONV_2D" and shape[1:3] == [1, 1]:
+            kernels[entry.inputs[0]].append(entry.inputs[WEIGHTS])
+    sums: dict[int, npt.NDArray[np.float64]] = {}
+    for index, value in _activations(flatbuffer.pack(), sorted(kernels), images):
+        pixels = value.reshape(-1, value.shape[-1])
+        pixels = pixels[:: max(1, len(pixels) // _PIXELS)].astype(np.float64)
+        moments = pixels.T @ pixels / len(pixels) / len(images)
+        sums[index] = sums[index] + moments if index in sums else moments
+    found: dict[int, npt.NDArray[np.float64]] = {}
+    for index, tensors in kernels.items():
+        found |= dict.fromkeys(tensors, sums[index])
+    return found
+
+
 def _activations(
     content: bytes, tensors: list[int], images: npt.NDArray[np.uint8]
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
@@ -233,9 +305,9 @@ def _activations(
     with _quiet():
         interpreter: Any = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
+    source = interpreter.get_input_details()[0]
     for image in images:
-        interpreter.set_tensor(source, image[np.newaxis].astype(np.float32))  # (1, h, w, 3) in 0..255
+        interpreter.set_tensor(source["index"], image[np.newaxis].astype(source["dtype"]))  # (1, h, w, 3) in 0..255
         interpreter.invoke()
         for index in tensors:
             yield index, interpreter.get_tensor(index)
@@ -268,7 +340,9 @@ def _add_rules(worker: Any, flatbuffer: Flatbuffer, precise: list[Operator], wid
     """Rules of ai-edge-quantizer, later ones before earlier ones; an operator goes by the names of its outputs."""
     names = qtyping.TFLOperationName
     worker.add_static_config(".*", names.ALL_SUPPORTED, activation_num_bits=16 if wide else 8, weight_num_bits=8)
-    worker.add_static_config(".*", names.OUTPUT, activation_num_bits=16, weight_num_bits=8)
+    (result,) = flatbuffer.graph.outputs
+    finer = any(result in entry.outputs for entry in precise)
+    worker.add_static_config(".*", names.OUTPUT, activation_num_bits=16 if finer else 8, weight_num_bits=8)
     if not wide:
         pixels = qtyping.TensorQuantizationConfig(8, symmetric=False, dtype=qtyping.TensorDataType.UINT)
         weights = qtyping.TensorQuantizationConfig(8, granularity=qtyping.QuantGranularity.CHANNELWISE)

@@ -21,14 +21,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unet_export.errors import ExportError
 from unet_export.formats import Format
 from unet_export.gate.gate import EngineResult, Gate, Panel, ParityResult, judge, masks_of
 from unet_export.gate.runners import Run, open_runners
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, inputs
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.datasets.oxford_pets import open_trimap
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.geometry import model_labels
 from unet_runtime.core.spec import ModelSpec
@@ -63,8 +61,8 @@ def prove(
 ) -> list[ParityResult]:
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
 
-    Without trimaps, IoU against the truth is not measured. The results are in the candidates' order. Raises ImageError
-    for a photo or trimap that cannot be read, ExportError for trimaps with other classes than the model.
+    Without labels, IoU against the truth is not measured. The results are in the candidates' order. Raises ImageError
+    for a photo or labels that cannot be read.
     """
     trials: list[list[_Trial]] = []
     every_trial: list[_Trial] = []
@@ -171,8 +169,8 @@ def milliseconds(calls: Sequence[Callable[[], object]]) -> list[float]:
 
 
 def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[Images, Images | None]]:
-    """(images (n, h, w, 3), class ids (n, h', w') or None without trimaps), n at most ``_BATCH``."""
-    has_truth = all(map(attrgetter("trimap"), photos))
+    """(images (n, h, w, 3), class ids (n, h', w') or None without labels), n at most ``_BATCH``."""
+    has_truth = all(map(attrgetter("labels"), photos))
     for start in range(0, len(photos), _BATCH):
         batch = photos[start : start + _BATCH]
         labels = np.stack([_labels(photo, spec) for photo in batch]) if has_truth else None
@@ -181,14 +179,8 @@ def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[Images,
 
 def _labels(photo: Photo, spec: ModelSpec) -> Images:
     """Class ids at the model's output size: (h', w')."""
-    assert photo.trimap is not None
-    labels = open_trimap(photo.trimap)
-    if labels.max() >= len(spec.classes):
-        raise ExportError(
-            f"{photo.trimap}: class {labels.max()}, but the model has {len(spec.classes)} classes "
-            f"({', '.join(spec.class_names)}): the data is not what the model was trained on"
-        )
-    return model_labels(labels, spec.input)[spec.input.valid]
+    assert photo.labels is not None
+    return model_labels(photo.labels.read(), spec.input)[spec.input.valid]
 
 
 def _quantization(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Tally:
 
     def __init__(self, spec: ModelSpec) -> None:
         classes = len(spec.classes)
-        self._neutral = spec.roles("neutral")[:1]
+        self._names = spec.class_names
         self._truth = np.zeros((classes, classes), np.int64)
         self._keras = np.zeros((classes, classes), np.int64)
         self._bins = np.zeros(len(DECADES) * _BINS_PER_DECADE, np.int64)
@@ -63,12 +63,10 @@ class Tally:
             p999_abs=self._percentile(0.999),
             mean_abs=self._sum_abs / self._values,
             agreement=float(np.trace(self._keras) / self._keras.sum()),
-            keras_mean_iou=_mean_iou(self._keras),
-            keras_border_iou=self._border(self._keras),
-            reference_mean_iou=_mean_iou(reference._truth) if reference._truth.any() else None,
-            reference_border_iou=self._border(reference._truth),
-            mean_iou=_mean_iou(self._truth) if self._truth.any() else None,
-            border_iou=self._border(self._truth),
+            keras_iou=self._by_class(self._keras),
+            reference_iou=self._by_class(reference._truth),
+            iou=self._by_class(self._truth),
+            pixels=self._pixels(),
         )
 
     def _percentile(self, share: float) -> float:
@@ -79,11 +77,14 @@ class Tally:
         edge: float = 10.0 ** (DECADES[0] + (index + 1) / _BINS_PER_DECADE)
         return min(float(self._max_abs), edge)
 
-    def _border(self, matrix: npt.NDArray[np.int64]) -> float | None:
-        """IoU of the neutral class; None where there is none or the truth has none of it."""
-        if not self._neutral or not matrix[self._neutral[0]].any():
-            return None
-        return float(iou(matrix)[self._neutral[0]])
+    def _by_class(self, matrix: npt.NDArray[np.int64]) -> dict[str, float]:
+        """IoU by name of the class; empty where nothing was counted."""
+        return dict(zip(self._names, iou(matrix).tolist(), strict=True)) if matrix.any() else {}
+
+    def _pixels(self) -> dict[str, int]:
+        """Pixels by name of each class that the truth has."""
+        counts = zip(self._names, self._truth.sum(axis=1).tolist(), strict=True)
+        return {name: count for name, count in counts if count}
 
 
 def _binned(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -93,8 +94,3 @@ def _binned(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     last = len(DECADES) * _BINS_PER_DECADE - 1
     place = np.nan_to_num(place, nan=last, posinf=last, neginf=0).clip(0, last).astype(np.intp)
     return np.bincount(place, minlength=last + 1)
-
-
-def _mean_iou(matrix: npt.NDArray[np.int64]) -> float:
-    """Mean over the classes that the truth has: the same ones whatever the masks are."""
-    return float(iou(matrix)[matrix.sum(axis=1) > 0].mean())

@@ -38,13 +38,11 @@ def render(report: Report) -> str:
     for name in ("milliseconds", "scientific", "percent", "iou", "signed", "setting", "tolerance"):
         environment.filters[name] = getattr(numbers, name)
     base = next(iter(baselines(report.results)), None)
-    neutral = report.spec.roles("neutral")
     return environment.get_template("report.html.j2").render(
         report=report,
         spec=report.spec,
         provenance=report.spec.provenance,
         not_checked=_not_checked(report.results),
-        border=report.spec.class_names[neutral[0]] if neutral else "border",
         base=base if base and base[0].startswith("ONNX Runtime") else None,
         recommendations=recommend(report),
         smallest=smallest_gate,

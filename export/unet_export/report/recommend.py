@@ -102,8 +102,10 @@ def _cost(entry: EngineResult) -> str:
         return ""
     if metrics.iou_change is None:
         return f" Agreement with the trained model: {percent(metrics.agreement)} %."
-    border = "" if metrics.border_change is None else f", border IoU by {signed(metrics.border_change)}"
-    return f" Mean IoU changes by {signed(metrics.iou_change)} points{border}."
+    return (
+        f" Mean IoU changes by {signed(metrics.iou_change)} points, {metrics.worst_class} IoU, which loses most, by "
+        f"{signed(metrics.worst_change)}."
+    )
 
 
 def _for_small_arm(passed: Sequence[ParityResult]) -> Recommendation:

@@ -15,7 +15,19 @@ from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
 
 _HEADER = (
-    *("artifact", "engine", "MB", "ms", "max|dp|", "99.9 %", "agreement %", "mean IoU", "change", "border"),
+    *(
+        "artifact",
+        "engine",
+        "MB",
+        "ms",
+        "max|dp|",
+        "99.9 %",
+        "agreement %",
+        "mean IoU",
+        "change",
+        "worst class",
+        "change",
+    ),
     "verdict",
 )
 
@@ -51,9 +63,17 @@ class Report:
         return bool(self.results) and not self.failed
 
     @property
+    def absent(self) -> list[str]:
+        """Classes that no held-out photo's ground truth has; empty without ground truth."""
+        for result in self.results:
+            for entry in result.checked:  # on the same photos
+                return _unseen(entry)
+        return []
+
+    @property
     def has_truth(self) -> bool:
-        """True if all held-out photos have trimaps."""
-        return bool(self.photos.parity) and all(map(attrgetter("trimap"), self.photos.parity))
+        """True if all held-out photos have labels."""
+        return bool(self.photos.parity) and all(map(attrgetter("labels"), self.photos.parity))
 
 
 def table(results: Sequence[ParityResult]) -> str:
@@ -61,25 +81,37 @@ def table(results: Sequence[ParityResult]) -> str:
     rows: list[tuple[str, ...]] = [_HEADER]
     absent: dict[str, None] = {}
     reasons: list[str] = []
+    unseen: dict[str, None] = {}
     for result in results:
         for entry in result.engines:
             if entry.not_checked:  # said once, below, not in a row per artifact
                 absent[f"not checked: {entry.engine}: {entry.not_checked}"] = None
             else:
                 rows.append(_row(result, entry))
+                unseen |= dict.fromkeys(_unseen(entry))
         reasons += map(f"{result.path.name}: {{}}".format, result.failures)
+    if unseen:
+        absent[f"in no label mask of these photos, so nothing is known of it: {', '.join(unseen)}"] = None
     return "\n".join([text.table(rows), *absent, *reasons])
+
+
+def _unseen(entry: EngineResult) -> list[str]:
+    """Classes that the photos' ground truth lacks; none where there is no ground truth."""
+    metrics = entry.metrics
+    if metrics is None or not metrics.pixels:
+        return []
+    return [name for name in metrics.iou if name not in metrics.pixels]
 
 
 def _row(result: ParityResult, entry: EngineResult) -> tuple[str, ...]:
     cells = [result.path.name, entry.engine, f"{result.size / 1e6:.2f}", _number(entry.milliseconds, ".1f")]
     metrics = entry.metrics
     if metrics is None:
-        cells += [""] * 6
+        cells += [""] * 7
     else:
         cells += [f"{metrics.max_abs:.1e}", f"{metrics.p999_abs:.1e}", f"{metrics.agreement:.3%}".rstrip("%")]
         cells += [_number(metrics.mean_iou, ".4f"), _number(metrics.iou_change, "+.3f")]
-        cells.append(_number(metrics.border_change, "+.3f"))
+        cells += [metrics.worst_class, _number(metrics.worst_change, "+.3f")]
     return (*cells, entry.verdict)
 
 
@@ -118,11 +150,10 @@ def _artifact(result: ParityResult) -> dict[str, Any]:
 
 def _engine(entry: EngineResult) -> dict[str, Any]:
     metrics = entry.metrics
-    measured: dict[str, float | None] = {}
+    measured: dict[str, Any] = {}
     smallest = None
     if metrics is not None:
-        changes = {"iou_change": metrics.iou_change, "border_change": metrics.border_change}
-        measured = _finite({**metrics._asdict(), **changes})
+        measured = _figures(metrics)
         smallest = _finite(asdict(smallest_gate(metrics)))
     return {
         "backend": entry.backend,
@@ -137,5 +168,17 @@ def _engine(entry: EngineResult) -> dict[str, Any]:
     }
 
 
-def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+def _figures(metrics: Metrics) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name, value in metrics._asdict().items():
+        figures[name] = _finite(value) if isinstance(value, dict) else value
+    for name in ("keras_mean_iou", "reference_mean_iou", "mean_iou", "iou_change", "worst_change"):
+        figures[name] = getattr(metrics, name)
+    return _finite(figures) | {"worst_class": metrics.worst_class}
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None in place of NaN and infinity, which JSON has not."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -8,9 +8,9 @@ from dataclasses import replace
 from unet_runtime.bench.advice import advise
 from unet_runtime.bench.machine import this_machine
 from unet_runtime.bench.measure import Row, Settings, add_accuracy, measure
-from unet_runtime.bench.photos import Pair
 from unet_runtime.bench.plan import Combination, Model, Refusal
 from unet_runtime.bench.report import Report
+from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import SourceError
 
 
@@ -18,7 +18,7 @@ def bench(
     combinations: Sequence[Combination],
     refusals: Sequence[Refusal],
     settings: Settings,
-    labelled_photos: Callable[[Model], Sequence[Pair]],
+    labelled_photos: Callable[[Model], Sequence[Sample]],
 ) -> Report:
     """Measure every combination, then the accuracy of each model in each engine.
 
@@ -26,7 +26,7 @@ def bench(
         combinations: may be empty: the report then says why each model was refused.
         refusals: models that none of ``combinations`` runs.
         settings: how long to measure, and on what.
-        labelled_photos: finds photos with trimaps for a model; where there are none, accuracy is not measured.
+        labelled_photos: finds photos with labels for a model; where there are none, accuracy is not measured.
     """
     machine = this_machine()  # before the measurement, which is a load itself
     rows = []
@@ -36,9 +36,9 @@ def bench(
         key = (str(row.combination.model.path), row.combination.backend, row.device)
         if row.stages and key not in scored:
             try:
-                pairs = labelled_photos(row.combination.model)
-                photos = max(photos, len(pairs))
-                scored[key] = add_accuracy(row, pairs) if pairs else row
+                samples = labelled_photos(row.combination.model)
+                photos = max(photos, len(samples))
+                scored[key] = add_accuracy(row, samples) if samples else row
             except SourceError as error:
                 scored[key] = replace(row, error=str(error))
         if row.stages:

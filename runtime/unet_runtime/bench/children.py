@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_runtime.bench.plan import Combination
+from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import BackendError
 
 LIMIT = 600.0
@@ -19,20 +22,25 @@ LIMIT_PER_PHOTO = 10.0
 """Seconds that a process may take, and more for each photo: an engine that hangs is ended."""
 
 
+def packed(samples: Sequence[Sample]) -> str:
+    """Samples for the worker, which unpickles them; empty for none."""
+    return base64.b64encode(pickle.dumps(list(samples))).decode("ascii") if samples else ""
+
+
 def run_worker(
     combination: Combination,
     photos: Sequence[Path],
     kind: str = "mask",
-    pairs: Sequence[tuple[Path, Path]] = (),
+    samples: Sequence[Sample] = (),
     limit: float | None = None,
 ) -> dict[str, Any]:
-    """Measure the cold start; then time each photo once, or compare predictions with trimaps.
+    """Measure the cold start; then time each photo once, or compare predictions with labels.
 
     Args:
         combination: what to run.
         photos: at least one; the first is the cold start's.
         kind: picture that is made of each photo, one of ``worker.KINDS``.
-        pairs: photos and their trimaps; if there are any, they are compared, and no photo is timed.
+        samples: photos with their labels; if there are any, they are compared, and no photo is timed.
         limit: seconds until the process is ended; None: ``LIMIT``, and ``LIMIT_PER_PHOTO`` for each photo.
 
     Returns:
@@ -41,7 +49,7 @@ def run_worker(
     Raises:
         BackendError: the process failed; the message says how.
     """
-    limit = limit or LIMIT + LIMIT_PER_PHOTO * (len(photos) + len(pairs))
+    limit = limit or LIMIT + LIMIT_PER_PHOTO * (len(photos) + len(samples))
     job = {
         "model": combination.model.path,
         "backend": combination.backend,
@@ -49,7 +57,7 @@ def run_worker(
         "threads": combination.threads,
         "kind": kind,
         "photos": photos,
-        "pairs": pairs,
+        "labelled": packed(samples),
         "started": time.perf_counter(),  # Python's clock of the whole system: the worker counts from here
     }
     # -P: a json.py in the working directory must not replace the standard library's.

@@ -15,8 +15,9 @@ import numpy as np
 from unet_runtime.bench.children import run_worker
 from unet_runtime.bench.plan import Combination, thread_count
 from unet_runtime.bench.worker import STAGES
+from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import BackendError
-from unet_runtime.core.metrics import iou
+from unet_runtime.core.metrics import iou, mean_iou
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +67,11 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Predictions against trimaps on the model's own grid, over all pixels of all photos."""
+    """Predictions against labels on the model's own grid, over all pixels of all photos."""
 
     photos: int
     mean_iou: float
-    """Mean over the classes that occur in the trimaps."""
+    """Mean over the classes that occur in the labels."""
     class_iou: dict[str, float]
     left_out: tuple[str, ...]
     """One text for each photo that could not be read: which, and why."""
@@ -160,30 +161,27 @@ def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
     )
 
 
-def add_accuracy(row: Row, pairs: Sequence[tuple[Path, Path]]) -> Row:
-    """Compare a combination's predictions with trimaps.
+def add_accuracy(row: Row, samples: Sequence[Sample]) -> Row:
+    """Compare a combination's predictions with labels.
 
     Args:
         row: its measurements so far.
-        pairs: photos and their trimaps, at least one.
+        samples: photos with the model's class ids, at least one.
 
     Returns:
         The row with its accuracy, or with the reason why it has none.
     """
     logger.info("accuracy: %s", title(row.combination))
     try:
-        result = run_worker(row.combination, [pairs[0][0]], pairs=pairs)
+        result = run_worker(row.combination, [samples[0].photo], samples=samples)
     except BackendError as error:
         return replace(row, error=str(error))
     problems = tuple(result["problems"])
     matrix = np.array(result["matrix"], np.int64)
     if not matrix.any():
-        problem = f"accuracy: none of {len(pairs)} photos can be used; the first: {problems[0]}"
+        problem = f"accuracy: none of {len(samples)} photos can be used; the first: {problems[0]}"
         return replace(row, error=problem)
-    present = np.flatnonzero(matrix.sum(axis=1))
     values = iou(matrix)
     names = row.combination.model.spec.class_names
-    by_class = {names[index]: float(values[index]) for index in present}
-    return replace(
-        row, accuracy=Accuracy(len(pairs) - len(problems), float(values[present].mean()), by_class, problems)
-    )
+    by_class = {names[index]: float(values[index]) for index in np.flatnonzero(~np.isnan(values))}
+    return replace(row, accuracy=Accuracy(len(samples) - len(problems), mean_iou(values), by_class, problems))

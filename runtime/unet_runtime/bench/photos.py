@@ -1,4 +1,4 @@
-"""The photos that are timed, and those whose predictions are compared with trimaps."""
+"""The photos that are timed, and those whose predictions are compared with labels."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unet_runtime.bench.plan import Model
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, paired_photos, read_split
+from unet_runtime.core.datasets import Sample, detect_layout, evenly, open_dataset, open_for_model, read_split
 from unet_runtime.core.errors import ImageError, SourceError
 from unet_runtime.core.photo import open_photo
 from unet_runtime.io.sources import find_photos
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "chelsea.jpg"
 """Timed when no photos are given: 451x300 pixels."""
-
-Pair = tuple[Path, Path]
-"""A photo and its trimap."""
-
-
-def has_trimaps(folder: Path) -> bool:
-    """Whether a folder is in the layout of ``unet_runtime.core.datasets.oxford_pets``."""
-    return (folder / "images").is_dir() and (folder / "annotations" / "trimaps").is_dir()
 
 
 def timed_photos(folder: Path | None, count: int) -> tuple[tuple[Path, ...], list[str]]:
@@ -46,32 +38,26 @@ def timed_photos(folder: Path | None, count: int) -> tuple[tuple[Path, ...], lis
 def _photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder, expected one with photos")
-    if has_trimaps(folder):
-        return [item.photo for item in _checked(folder, paired_photos(folder))]
+    if detect_layout(folder):
+        return [item.photo for item in open_dataset(folder).samples]
     return [file.path for file in find_photos([folder], None)]
 
 
-def labelled_photos(model: Model, photos: Path | None, data: Path | None, count: int) -> list[Pair]:
-    """Choose at most ``count`` photos with trimaps, spread evenly; empty where there are none.
+def labelled_photos(model: Model, photos: Path | None, data: Path | None, count: int) -> list[Sample]:
+    """Choose at most ``count`` photos with labels, spread evenly; empty where there are none.
 
     Args:
         model: its spec says which photos of ``data`` it was trained on; the official split where it does not.
-        photos: a folder of photos; all of them are used if it holds trimaps.
+        photos: a folder of photos; all of them are used if it is a dataset.
         data: a dataset, whose test part is used. Takes precedence over ``photos``.
         count: the largest number of photos.
 
     Raises:
-        SourceError: ``data`` is no such dataset.
+        SourceError: ``data`` is no dataset, or has other classes than the model.
     """
-    found: Sequence[LabelledPhoto] = []
+    found: Sequence[Sample] = []
     if data:
-        found = read_split(data, model.spec.provenance.split or "official", "test")
-    elif photos and has_trimaps(photos):
-        found = _checked(photos, paired_photos(photos))
-    return [(item.photo, item.trimap) for item in evenly(found, count)]
-
-
-def _checked(folder: Path, found: list[LabelledPhoto]) -> list[LabelledPhoto]:
-    if not found:
-        raise SourceError(f"{folder}: no photo of images/ has a trimap in annotations/trimaps/")
-    return found
+        found = read_split(open_for_model(data, model.spec), model.spec.provenance.split or "official", "test")
+    elif photos and detect_layout(photos):
+        found = open_for_model(photos, model.spec).samples
+    return evenly(found, count)

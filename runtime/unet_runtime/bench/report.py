@@ -27,7 +27,7 @@ class Report:
     refused: tuple[Refusal, ...]
     advice: tuple[str, ...]
     labelled: int = 0
-    """Number of photos with trimaps that accuracy was measured on."""
+    """Number of photos with labels that accuracy was measured on."""
 
     @property
     def measured(self) -> list[Row]:

@@ -5,7 +5,7 @@ It reads a job as JSON from standard input and writes one JSON object to standar
     cold_start                      total, load and first in milliseconds, see ``measure.ColdStart``
     engine, device, note            what runs, as ``Backend`` says
     samples, peak_memory            of a job with photos alone: seconds (photos x STAGES), bytes
-    matrix, problems                of a job with pairs: see ``confusion_matrix``
+    matrix, problems                of a job with labelled photos: see ``confusion_matrix``
     error                           instead of all that: why it failed
 
 Each combination has a process of its own, because only a new process shows its peak memory and its cold start.
@@ -14,26 +14,29 @@ Before the first photo is done, nothing is imported that ``unet-run`` would not 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import pickle
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_runtime.core.errors import ImageError, SourceError, UnetRuntimeError
+from unet_runtime.core.errors import ImageError, UnetRuntimeError
 from unet_runtime.core.photo import open_photo
 from unet_runtime.io.sinks import encode
 from unet_runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from unet_runtime.core.datasets import Sample
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "encode")
 
 WARM_UP = 3
 """Photos after the first that are not timed: engines allocate memory and choose kernels on them."""
-
-_TRIMAP_CLASSES = 3  # pet, background, border
 
 KINDS = {"mask": "mask", "overlay": "mask", "cutout": "opacity"}
 """Picture that may be made of each photo, named as by unet-run's ``--save`` -> what it is drawn from."""
@@ -63,37 +66,32 @@ def time_photo(segmenter: Segmenter, path: str, kind: str) -> list[float]:
     return seconds
 
 
-def confusion_matrix(segmenter: Segmenter, pairs: list[tuple[str, str]]) -> tuple[list[list[int]], list[str]]:
-    """Compare predictions with trimaps on the model's own grid, as unet-train and unet-export do.
+def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[list[int]], list[str]]:
+    """Compare predictions with labels on the model's own grid, as unet-train and unet-export do.
 
     Args:
-        segmenter: of a model with the trimap's three classes.
-        pairs: paths of photos and their trimaps.
+        segmenter: of any model.
+        samples: photos with labels in the model's class ids.
 
     Returns:
         Pixel counts (row: true class, column: predicted class), and a line for each photo that cannot be read.
-
-    Raises:
-        SourceError: a model with other classes.
     """
-    from unet_runtime.core.datasets.oxford_pets import open_trimap
-    from unet_runtime.core.geometry import model_labels
+    from unet_runtime.core.geometry import model_input, model_labels
     from unet_runtime.core.metrics import confusion
+    from unet_runtime.core.photo import open_photo
 
     spec = segmenter.spec
     classes = len(spec.classes)
-    if classes != _TRIMAP_CLASSES:
-        raise SourceError(f"accuracy: the model has {classes} classes, expected a trimap's {_TRIMAP_CLASSES}")
     total = np.zeros((classes, classes), np.int64)
     problems = []
-    for photo, trimap in pairs:
+    for sample in samples:
         try:
-            truth = model_labels(open_trimap(trimap), spec.input)[spec.input.valid]
-            prepared = segmenter.prepare(photo)
+            truth = model_labels(sample.labels.read(), spec.input)[spec.input.valid]
+            images = model_input(open_photo(sample.photo), spec.input)
         except ImageError as error:
             problems.append(str(error))
             continue
-        predicted = segmenter.infer(prepared.images)[0].argmax(axis=-1).astype(np.uint8)
+        predicted = segmenter.infer(images)[0].argmax(axis=-1).astype(np.uint8)
         total += confusion([truth], [predicted], classes)
     return total.tolist(), problems
 
@@ -131,8 +129,10 @@ def _work(job: dict[str, Any]) -> dict[str, Any]:
         "device": segmenter.backend.device,
         "note": segmenter.backend.note,
     }
-    if job["pairs"]:
-        result["matrix"], result["problems"] = confusion_matrix(segmenter, job["pairs"])
+    if job["labelled"]:
+        # Of the process that started this one, which alone can write to it.
+        samples = pickle.loads(base64.b64decode(job["labelled"]))
+        result["matrix"], result["problems"] = confusion_matrix(segmenter, samples)
         return result
     for index in range(WARM_UP):
         time_photo(segmenter, photos[index % len(photos)], kind)

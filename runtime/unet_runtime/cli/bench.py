@@ -110,12 +110,14 @@ def _number(text: str) -> int:
     click.option(
         "--photos",
         type=PATH,
-        help="Folder of photos to time; with images/ and annotations/trimaps/ in it, accuracy on all of them.",
+        help="Folder of photos to time; of a dataset, accuracy on all of them.",
     ),
     click.option(
         "--data",
         type=PATH,
-        help="Dataset in Oxford-IIIT Pet's layout: accuracy on the test part of each model's own split.",
+        envvar="PETS_DIR",
+        show_envvar=True,
+        help="Dataset of the models' classes: accuracy on the test part of each model's own split.",
     ),
     click.option(
         "--count", type=COUNT, default=200, help="Number of photos that accuracy is measured on, spread evenly."
@@ -165,7 +167,7 @@ def command(
     """Measure MODELs (files, or folders of them; default: the bundled ones) on this machine.
 
     Every model in every engine with each number of threads: milliseconds per photo from file to PNG by stage, photos
-    per second, cold start, memory, and accuracy where there are trimaps.
+    per second, cold start, memory, and accuracy where there are labels.
     """
     setup_logging(verbosity)
     to_stdout = json_path == _STDOUT

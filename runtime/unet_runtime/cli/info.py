@@ -29,7 +29,7 @@ from unet_runtime.core.files import is_stream, write_text
 from unet_runtime.core.install import pip_command
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.core.text import to_json
-from unet_runtime.engines import ENGINES, MODELS, readers
+from unet_runtime.engines import ENGINES, MODELS, Choice, choose, readers
 from unet_runtime.io.kind import STAMP_KEY
 from unet_runtime.io.places import Places
 
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
     "letterbox": "a photo of any size is fitted into it, its aspect ratio kept, the rest black",
+    "crop": "a photo of any size is covered with tiles of it, at its own scale",
 }
 
 _EXAMPLES = """\b
@@ -102,7 +103,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 def _report(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> dict[str, Any]:
     """What --json prints; its dataclasses become objects."""
-    default = _default(engines)
+    choice = _default(engines)
     return {
         STAMP_KEY: "unet-info",
         "version": __version__,
@@ -110,7 +111,9 @@ def _report(described: list[dict[str, Any]], engines: list[machine.EngineState])
         "models": described,
         "engines": engines,
         "extras": machine.extras(),
-        "default_engine": default.name if default else None,
+        "default_engine": choice.engine if choice else None,
+        "default_model": str(choice.model) if choice else None,
+        "default_reason": choice.why if choice else None,
     }
 
 
@@ -195,23 +198,24 @@ def _engine_lines(engine: machine.EngineState) -> Iterator[str]:
         yield f"    {state.device:9}{verdict}{f': {state.reason}' if state.reason else ''}"
 
 
-def _default(engines: list[machine.EngineState]) -> machine.EngineState | None:
-    """The engine that unet-run takes if no option says otherwise."""
-    for engine in engines:
-        if engine.installed:
-            return engine
-    return None
+def _default(engines: list[machine.EngineState]) -> Choice | None:
+    """What unet-run takes if no option says otherwise; None where no engine is installed."""
+    names = [engine.name for engine in engines if engine.installed]
+    return choose(names) if names else None
 
 
 def _summary(engines: list[machine.EngineState]) -> str:
-    default = _default(engines)
-    if default is None:
+    choice = _default(engines)
+    if choice is None:
         smallest = pip_command("tflite")
         return f"No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: {smallest}"
-    if not default.running:
-        return f"unet-run takes {default.name}, which does not run: see above, or name another one with --backend"
-    device = "cuda" if "cuda" in default.running else "cpu"
-    return f"unet-run takes {default.name} on {device} if no option says otherwise"
+    (state,) = (engine for engine in engines if engine.name == choice.engine)
+    if not state.running:
+        return f"unet-run takes {choice.engine}, which does not run: see above, or name another one with --backend"
+    device = "cuda" if "cuda" in state.running else "cpu"
+    return (
+        f"unet-run takes {choice.engine} on {device} with {choice.model.name} if no option says otherwise: {choice.why}"
+    )
 
 
 def main() -> None:

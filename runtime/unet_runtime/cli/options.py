@@ -19,6 +19,9 @@ from unet_runtime.io.sinks import KINDS, RESULTS
 from unet_runtime.io.sources import STDIN, VIDEO_SUFFIXES, PhotoFile
 
 DEFAULT_RESULTS = ("overlay", "mask")
+OVERLAP = 0.25
+"""As ``core.tiling.OVERLAP``, which few commands need to load."""
+
 STDOUT = Path("-")
 
 MAX_PIXELS = 200_000_000
@@ -160,10 +163,10 @@ model_options = option_group(
         "--tile",
         type=Real(0, 0.75),
         is_flag=False,
-        flag_value=0.25,
+        flag_value=OVERLAP,
         metavar="[OVERLAP]",
         help="Cover each photo at its own resolution with tiles of the model's size that overlap by this share "
-        "(0.25 if none is given): for models trained on patches.",
+        "(0.25 if none is given): for models trained on patches; those that say so in their spec always are.",
     ),
     click.option(
         "--max-pixels",

@@ -110,10 +110,14 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     @classmethod
     def of(cls, given: dict[str, Any], files: Sequence[PhotoFile], segmenter: Segmenter) -> Settings:
         """Read them from the command's parameters, and the photo from standard input where it is named."""
+        tile = given["tile"]
+        if tile is None and segmenter.spec.input.fit == "crop":
+            tile = options.OVERLAP
+            logger.info("%s saw parts of photos at their own scale: photos are covered with tiles", segmenter.spec.name)
         metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
-            stamp=stamp(segmenter.spec.to_json(), **{name: given[name] for name in _STAMPED}),
+            stamp=stamp(segmenter.spec.to_json(), **{name: given[name] for name in _STAMPED} | {"tile": tile}),
         )
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
@@ -122,7 +126,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
             given["output"],
             given["kinds"] or ("overlay",),
             given["max_pixels"] or None,
-            given["tile"],
+            tile,
             given["refine"],
             given["min_score"],
             given["min_share"],

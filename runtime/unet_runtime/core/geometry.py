@@ -7,6 +7,7 @@ Pillow's BILINEAR antialiases when it reduces; OpenCV's INTER_LINEAR and tf.imag
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ def photo_box(size: tuple[int, int], spec: InputSpec) -> Box:
     inner_width, inner_height = spec.width - 2 * spec.margin, spec.height - 2 * spec.margin
     if spec.fit == "stretch":
         return Box(spec.margin, spec.margin, inner_width, inner_height)
-    scale = min(inner_width / size[0], inner_height / size[1])
+    scale = min(inner_width / size[0], inner_height / size[1], 1 if spec.fit == "crop" else math.inf)
     width = min(inner_width, max(1, round(size[0] * scale)))
     height = min(inner_height, max(1, round(size[1] * scale)))
     return Box((spec.width - width) // 2, (spec.height - height) // 2, width, height)
@@ -61,8 +62,21 @@ def place(size: tuple[int, int], spec: ModelSpec) -> Placement:
     return Placement(size, box, Box(left, top, max(1, right - left), max(1, bottom - top)))
 
 
+def middle(size: tuple[int, int], spec: InputSpec) -> Box:
+    """The part of a photo of ``size`` (width, height) that stands for it where a model sees one input of each photo:
+    all of it, or for ``crop`` what the input holds at the photo's own scale."""
+    if spec.fit != "crop":
+        return Box(0, 0, *size)
+    width = min(size[0], spec.width - 2 * spec.margin)
+    height = min(size[1], spec.height - 2 * spec.margin)
+    return Box((size[0] - width) // 2, (size[1] - height) // 2, width, height)
+
+
 def model_input(photo: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
-    """RGB photo of any size -> uint8 (1, spec.height, spec.width, 3), RGB in 0..255, NHWC."""
+    """RGB photo of any size -> uint8 (1, spec.height, spec.width, 3), RGB in 0..255, NHWC: of its ``middle``."""
+    part = middle(photo.size, spec)
+    if part.width * part.height < photo.width * photo.height:
+        photo = photo.crop((part.left, part.top, part.left + part.width, part.top + part.height))
     return fill_input(photo, photo_box(photo.size, spec), spec)
 
 
@@ -113,9 +127,11 @@ def mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
 def model_labels(labels: npt.NDArray[np.uint8], spec: InputSpec) -> npt.NDArray[np.uint8]:
     """Class ids (H, W) of a photo -> uint8 (spec.height, spec.width), fitted as ``model_input`` fits the photo.
 
-    Nearest neighbour: there is no class between two classes. ``IGNORED`` outside a letterboxed photo; those of a
-    margin are mirrored as the photo is.
+    Nearest neighbour: there is no class between two classes, nor between a class and ``IGNORED``. ``IGNORED`` outside a
+    letterboxed photo; those of a margin are mirrored as the photo is.
     """
-    box = photo_box((labels.shape[1], labels.shape[0]), spec)
+    part = middle((labels.shape[1], labels.shape[0]), spec)
+    labels = labels[part.top : part.top + part.height, part.left : part.left + part.width]
+    box = photo_box((part.width, part.height), spec)
     resized = np.asarray(Image.fromarray(labels).resize((box.width, box.height), Image.Resampling.NEAREST))
     return placed(resized, box, spec, fill=IGNORED)

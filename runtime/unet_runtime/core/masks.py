@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LEAST = 1e-7  # Keras' epsilon: where no class has any, as in an int8 model's output, all are equally likely
 
+_LARGEST_EXPONENT = np.float32(80)  # its exponential is a float32
+
 _LEAD = np.float32(1 - 1e-6)  # several steps of float32
 
 CLEAR, SOLID = 0.2, 0.8
@@ -33,6 +35,37 @@ pair, and so the softest edge, with which 95 % of the background have opacity 0 
 validation photos: ``benchmarks/cutouts.py``."""
 
 _EVEN = 1e-3  # keeps the odds defined where the neutral class takes all: half foreground, half background
+
+
+def activated(outputs: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:
+    """Probabilities of what a model file gives: itself, or the activation of its logits.
+
+    Args:
+        outputs: float32 (..., C), the file's output; overwritten.
+        spec: of the model.
+
+    Returns:
+        float32 (..., C) probabilities.
+    """
+    if not spec.output.logits:
+        return outputs
+    if spec.output.activation == "sigmoid":
+        np.negative(outputs, out=outputs)
+        np.exp(np.minimum(outputs, _LARGEST_EXPONENT, out=outputs), out=outputs)
+        outputs += 1
+        return np.reciprocal(outputs, out=outputs)
+    classes = np.moveaxis(outputs, -1, 0)  # one plane at a time: NumPy is ten times slower along so short an axis
+    largest = classes[0].copy()
+    for plane in classes[1:]:
+        np.maximum(largest, plane, out=largest)
+    for plane in classes:
+        plane -= largest
+    np.exp(outputs, out=outputs)
+    total = outputs @ np.ones(len(classes), np.float32)
+    np.reciprocal(total, out=total)
+    for plane in classes:
+        plane *= total
+    return outputs
 
 
 def shares(probabilities: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.float32]:

@@ -1,7 +1,8 @@
-"""Segmentation metrics: confusion matrix and intersection over union."""
+"""Segmentation metrics: confusion matrix, intersection over union of each class, and their mean."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 IGNORED = 255
-"""In a label array: a pixel without truth (outside a letterboxed photo)."""
+"""In a label array: a pixel without truth (not labelled, or outside a letterboxed photo)."""
 
 
 def confusion(
@@ -39,3 +40,18 @@ def iou(matrix: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         result: npt.NDArray[np.float64] = intersection / union
     return result
+
+
+def mean_iou(scores: npt.NDArray[np.float64]) -> float:
+    """Mean of ``iou`` over the classes that truth or predictions have; NaN where there is none.
+
+    A class in neither has no IoU and does not count; one that was predicted and is nowhere true has 0 and counts. Every
+    command counts so.
+
+    Example:
+        >>> truth, mask = np.array([0, 0, 1, 1], np.uint8), np.array([0, 1, 1, 1], np.uint8)
+        >>> round(mean_iou(iou(confusion([truth], [mask], classes=3))), 3)  # of two classes: the third is in neither
+        0.583
+    """
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else math.nan

@@ -15,11 +15,13 @@ from typing import Any, Literal, TypeVar, get_args
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.text import one_line, printable
 
-SCHEMA = 3
+SCHEMA = 4
 """What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
-input; whatever 1 and 2 say can be said in it."""
+input, 4 added ``output.logits``; whatever earlier ones say can be said in it."""
 
-_READABLE = (1, 2, SCHEMA)
+_READABLE = (1, 2, 3, SCHEMA)
+
+_MARGIN_IN_OUTPUT = (1, 2)
 
 MAX_BYTES = 1_000_000
 """A spec's JSON is at most so long; those of ``unet-train`` have some 2,000 bytes."""
@@ -33,7 +35,7 @@ MAX_VALUES = 1 << 28
 MAX_TEXT = 1000
 """Characters of a name, at most; twenty times as many of the command and the data that provenance records."""
 
-Fit = Literal["stretch", "letterbox"]
+Fit = Literal["stretch", "letterbox", "crop"]
 Resample = Literal["bilinear"]
 Activation = Literal["softmax", "sigmoid"]
 Role = Literal["foreground", "background", "neutral"]
@@ -53,7 +55,9 @@ class InputSpec:
     width: int
     """Pixels."""
     fit: Fit = "stretch"
-    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black."""
+    """How a photo is brought to (height, width): ``letterbox`` keeps the aspect ratio and fills the rest with black;
+    ``crop`` is for a model that saw parts of photos at their own scale, which belongs in tiles (``core/tiling.py``): a
+    photo that it sees whole is letterboxed, but not enlarged."""
     resample: Resample = "bilinear"
     """Pillow's resampling filter; BILINEAR antialiases when it reduces."""
     margin: int = 0
@@ -69,7 +73,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What comes out of the model: float32 probabilities, NHWC, one channel per class."""
+    """What comes out of the model: probabilities or logits, NHWC, one channel per class."""
 
     height: int
     """Pixels."""
@@ -78,6 +82,9 @@ class OutputSpec:
     activation: Activation = "softmax"
     """``softmax``: channels sum to 1; ``sigmoid``: each is in 0..1 by itself, and ``masks.shares`` brings their sum
     to 1."""
+    logits: bool = False
+    """Whether the file ends before the activation, which then is the runtime's to apply: in 8 bits logits say more than
+    probabilities."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Provenance:
     weights_sha256: str = ""
     """Digest of the trained float32 weights: the same in every format exported from one training."""
     calibration_sha256: str = ""
-    """Digest of the photos an int8 file was calibrated on, as fed to the model; empty for other precisions."""
+    """Digest of the photos that a file's weights or ranges were rounded on, as fed to the model; else empty."""
     quantization: Mapping[str, Any] = field(default_factory=dict)
     """How the integers of a quantised file were chosen: method, photos, what was repaired; empty for a float file."""
     tools: Mapping[str, str] = field(default_factory=dict)
@@ -148,9 +155,10 @@ class ModelSpec:
         _check_one_of("input.fit", self.input.fit, FITS)
         _check_one_of("input.resample", self.input.resample, get_args(Resample))
         _check_one_of("output.activation", self.output.activation, get_args(Activation))
+        _check("output.logits", self.output.logits, isinstance(self.output.logits, bool), "true or false")
         _check_one_of("precision", self.precision, get_args(Precision))
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
-        _check_classes(self.classes)
+        check_classes(self.classes)
         _check_provenance(self.provenance)
 
     def __repr__(self) -> str:
@@ -225,7 +233,9 @@ def _build(kind: type[_T], data: Any, where: str) -> _T:
 def _with_margin_in_input(data: dict[str, Any]) -> dict[str, Any]:
     """Schemas 1 and 2 had the margin in the output."""
     source, result = data.get("input"), data.get("output")
-    if data.get("schema", SCHEMA) == SCHEMA or not isinstance(source, dict) or not isinstance(result, dict):
+    if data.get("schema", SCHEMA) not in _MARGIN_IN_OUTPUT:
+        return data
+    if not isinstance(source, dict) or not isinstance(result, dict):
         return data
     rest = dict(result)
     return data | {"input": source | {"margin": rest.pop("margin", 0)}, "output": rest}
@@ -309,7 +319,7 @@ def _check_grids(source: InputSpec, result: OutputSpec, channels: int) -> None:
     _check("output, height x width,", actual, bool(ok), expected)
 
 
-def _check_classes(classes: tuple[ClassSpec, ...]) -> None:
+def check_classes(classes: tuple[ClassSpec, ...]) -> None:
     known: set[str] = set()
     for index, entry in enumerate(classes):
         _check_text(f"classes[{index}].name", entry.name, 100)

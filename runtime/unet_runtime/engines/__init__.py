@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 from weakref import WeakSet
 
 from unet_runtime.core import install
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, MissingDependencyError
-from unet_runtime.engines import wheels
+from unet_runtime.engines import choice, wheels
 from unet_runtime.engines.base import MODELS, Backend, Device, Engine
 
 __all__ = ["DEVICES", "ENGINES", "MODELS", "Backend", "Device", "Engine"]
@@ -22,7 +23,7 @@ _MODULES = (
     "litert",
     "openvino",
 )
-"""In the order in which ``auto`` prefers them."""
+"""In the order in which ``auto`` prefers them for a model that the user named."""
 
 
 def _record(module: str) -> Engine:
@@ -31,6 +32,16 @@ def _record(module: str) -> Engine:
 
 ENGINES = {engine.name: engine for engine in map(_record, _MODULES)}
 """The engine's name, as ``--backend`` has it -> its record."""
+
+
+class Choice(NamedTuple):
+    """What ``auto`` takes."""
+
+    engine: str
+    model: Path
+    why: str
+    """In words, for ``unet-info``."""
+
 
 DEVICES: tuple[Device, ...] = get_args(Device)
 
@@ -86,13 +97,33 @@ def engine_for(suffix: str) -> str:
     return _first_installed(able, f"no engine for {suffix} files is installed")
 
 
-def default_engine() -> str:
-    """Name of the preferred installed engine.
+def choose(names: Iterable[str], device: Device = "auto") -> Choice:
+    """The engine, of those ``names``, that runs a bundled model best on this machine, and that model.
+
+    Nothing is imported or measured: ``choice.TABLE`` decides. Engines that it does not have come last.
+
+    Args:
+        names: engines, one at least.
+        device: as for ``load``.
+    """
+    able = list(names)
+    for row in choice.rows(device, choice.has_gpu_wheel(package_file("onnx"))):
+        if row.engine in able and row.model.exists():
+            return Choice(row.engine, row.model, row.why)
+    return Choice(able[0], find(able[0]).default_model, "the only one here")
+
+
+def default_choice(backend: str = "auto", device: Device = "auto") -> Choice:
+    """Engine and bundled model for what the user asked for, as ``choose``.
 
     Raises:
-        MissingDependencyError: none is installed.
+        BackendError: there is no engine ``backend``.
+        MissingDependencyError: it is ``auto``, and none is installed.
     """
-    return _first_installed(list(ENGINES), "no engine is installed")
+    if backend != "auto":
+        return choose([find(backend).name], device)
+    _first_installed(list(ENGINES), "no engine is installed")
+    return choose(filter(installed, ENGINES), device)
 
 
 def _first_installed(names: list[str], problem: str) -> str:

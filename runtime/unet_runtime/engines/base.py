@@ -21,6 +21,10 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 MODELS = Path(__file__).parents[1] / "models"
 """Folder of the bundled models."""
 
+FLOAT32_ONNX = MODELS / "pets-edge-160.float32.onnx"
+INT8_ONNX = MODELS / "pets-edge-160.int8.onnx"
+INT8_TFLITE = MODELS / "pets-edge-160.int8.tflite"
+
 
 class Backend(Protocol):
     """A model loaded into an engine."""
@@ -35,8 +39,9 @@ class Backend(Protocol):
     """Why a faster device was not taken, or what of the model it leaves to the CPU; else empty."""
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 (n, h, w, 3) RGB 0..255, NHWC -> float32 probabilities (n, h', w', classes).
+        """uint8 (n, h, w, 3) RGB 0..255, NHWC -> float32 (n, h', w', classes), as the file gives them.
 
+        That is probabilities, or logits where the spec says so, which ``core.masks.activated`` makes probabilities of.
         May be called from several threads; the result belongs to the caller.
 
         Raises:
@@ -57,7 +62,7 @@ def check_graph(artifact: Artifact, inputs: Sequence[Tensor], output: Tensor, *,
         artifact: the file.
         inputs: all inputs of the model; it must have one.
         output: the output that is used.
-        quantized: whether the output's integers stand for probabilities.
+        quantized: whether the output's integers stand for real numbers.
 
     Raises:
         ModelFileError: they differ: the result would be wrong, or of other pixels than the spec says.
@@ -106,7 +111,7 @@ class Engine(NamedTuple):
     suffixes: tuple[str, ...]
     """Model files that it reads."""
     default_model: Path
-    """The bundled model that it runs best."""
+    """The bundled model that it takes where the table of ``choice.py`` has none for it."""
     default_threads: Callable[[], int]
     """How many CPU threads it uses where the caller does not say."""
     load: Load

@@ -10,7 +10,7 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import MODELS, Backend, Device, Engine, check_graph
+from unet_runtime.engines.base import INT8_TFLITE, Backend, Device, Engine, check_graph
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,7 +32,7 @@ class LiteRTBackend:
         self.engine = engine
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities (n, h', w', classes), dequantised.
+        """uint8 (n, h, w, 3) RGB 0..255 -> float32 probabilities or logits (n, h', w', classes), dequantised.
 
         A file's batch is fixed at 1, so a larger one is run photo by photo.
         """
@@ -80,7 +80,7 @@ def _check(artifact: Artifact, interpreter: Any) -> None:
     if dtype.kind in "iu" and not (np.isfinite(scale) and scale > 0):
         raise ModelFileError(
             f"{artifact.path}: the model's output is {dtype.name} with scale {scale}, expected a scale above 0 that "
-            "makes probabilities of its integers: export it again"
+            "makes real numbers of its integers: export it again"
         )
     check_graph(artifact, inputs, (dtype.name, _sizes(outputs[0])), quantized=dtype.kind in "iu")
 
@@ -97,7 +97,7 @@ ENGINE = Engine(
     entry="ai_edge_litert.interpreter",
     extra="tflite",
     suffixes=(".tflite",),
-    default_model=MODELS / "pets-edge-160.int8.tflite",
+    default_model=INT8_TFLITE,
     default_threads=cores.default_threads,
     load=load,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.engines import wheels
-from unet_runtime.engines.base import MODELS, Backend, Device, Engine
+from unet_runtime.engines.base import FLOAT32_ONNX, Backend, Device, Engine
 
 
 def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
@@ -34,7 +34,7 @@ ENGINE = Engine(
     entry="unet_runtime.engines.onnxruntime_cpu",
     extra="onnx",
     suffixes=(".onnx",),
-    default_model=MODELS / "pets-edge-160.float32.onnx",
+    default_model=FLOAT32_ONNX,
     default_threads=cores.usable_cores,
     load=load,
     devices=("cpu", "cuda", "tensorrt"),

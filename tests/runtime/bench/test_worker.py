@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.helpers.colours import colour_spec
 from unet_runtime.bench.worker import confusion_matrix
-from unet_runtime.core.errors import SourceError
+from unet_runtime.core.datasets import Sample
+from unet_runtime.core.datasets.oxford_pets import Trimap
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
 from unet_runtime.segmenter import Segmenter
 
@@ -43,16 +44,10 @@ def test_the_trimap_is_cut_as_the_output_of_unpadded_convolutions_is(spec: Model
     Image.fromarray((np.eye(3)[ids] * 255).astype(np.uint8)).save(tmp_path / "a.png")
     Image.fromarray((ids + 1).astype(np.uint8)).save(tmp_path / "trimap.png")
     (tmp_path / "bad.png").write_text("text")
-    pairs = [(str(tmp_path / name), str(tmp_path / "trimap.png")) for name in ("a.png", "bad.png")]
+    samples = [Sample(name, tmp_path / name, Trimap(tmp_path / "trimap.png")) for name in ("a.png", "bad.png")]
     segmenter: Any = Unpadded(spec)
-    matrix, problems = confusion_matrix(segmenter, pairs)
+    matrix, problems = confusion_matrix(segmenter, samples)
     counts = np.bincount(ids.ravel(), minlength=3)
     assert matrix == np.diag(counts).tolist()
     assert len(problems) == 1
     assert "bad.png: not an image" in problems[0]
-
-
-def test_a_model_with_other_classes_than_a_trimap_is_refused(spec: ModelSpec) -> None:
-    segmenter: Any = Unpadded(replace(spec, classes=spec.classes[:2]))
-    with pytest.raises(SourceError, match="the model has 2 classes, expected a trimap's 3"):
-        confusion_matrix(segmenter, [])

@@ -61,7 +61,7 @@ def compared(tmp_path: Path) -> Row:
 
 def test_a_row_has_its_own_artifacts_each_in_each_engine_that_ran(compared: Row) -> None:
     assert (compared.label, compared.size, compared.parameters) == ("unet:16", 160, 1_947_027)
-    assert (compared.mean_iou, compared.border_iou, compared.loss) == (0.71, 0.43, 0.3)
+    assert (compared.mean_iou, compared.lowest_class, compared.lowest_iou, compared.loss) == (0.71, "border", 0.43, 0.3)
     assert [(one.variant, one.milliseconds, one.iou_change) for one in compared.artifacts] == [
         ("onnx float32", 20.0, 0.0),
         ("openvino float32", 18.0, 0.0),

@@ -39,13 +39,23 @@ Examples:
   unet-train --preset article --split official    another recipe, changed in one field
   unet-train --architecture attention --width 8   another network
   unet-train --preset accurate                    a larger encoder and 256 pixels
+  unet-train --data welds --preset few            forty photos of your own
   unet-train --resume                             go on with the training that was killed in artifacts/
+  unet-train --resume --epochs 30                 prolong a training that has ended
   unet-train --weights old.keras --epochs 5       train a model on
   unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
 
-_PATHS = ("data", "output", "weights", "teacher", "encoder_weights")
-_WITHOUT_EFFECT = ("cache", "no_cache", "resume", "tensorboard", "json_file", "verbosity")
+_PATHS = ("data", "output", "weights", "teacher", "encoder_weights", "class_weights")
+_WITHOUT_EFFECT = ("cache", "no_cache", "resume", "overwrite", "tensorboard", "json_file", "verbosity")
 """Parameters that change nothing about the model."""
+
+_OTHERS = ("weights", "teacher", "seed", "resume", "overwrite", "distribute", "tensorboard")
+"""Parameters that go to the training as they are."""
+
+_LABELS = ("layout", "classes", "ignore")
+"""Parameters that say how the data is read."""
+
+_TEXTS = ("name", "license", "data_license")
 
 _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 
@@ -54,7 +64,8 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 @option_group(
     "Data",
     options.data_option(
-        "Oxford-IIIT Pet's folder, downloaded if missing; or generated pictures (./synthetic: a folder so named).",
+        "Folder of photos and labels; the default one is downloaded if missing. Or generated pictures (./synthetic: a "
+        "folder so named).",
         type=options.DataName(),
         metavar=f"PATH|{SYNTHETIC}",
         default=options.DEFAULT_DATA,
@@ -66,12 +77,23 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         help="Pictures to generate; a quarter of them are kept for the test.",
     ),
     click.option(
+        "--group-by",
+        type=options.DataName(),
+        metavar="REGEX",
+        help="Keep photos together in which this finds the same part of the name: frames of a video, a patient's "
+        "slices. With --split random:SEED or fold:K/N.",
+    ),
+    click.option(
+        "--crop", is_flag=True, help="Short for --fit crop: large photos of small things, later run in tiles."
+    ),
+    click.option(
         "--cache",
         type=options.FOLDER,
         help="Folder of prepared photos, kept for the next training  [default: OUTPUT/cache]",
     ),
     click.option("--no-cache", is_flag=True, help="Prepare the photos in memory and keep none."),
 )
+@options.dataset_options
 @option_group(
     "Training",
     click.option(
@@ -82,7 +104,11 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
     click.option("--weights", type=options.FILE, help="Start from this .keras model's weights."),
     click.option("--teacher", type=options.FILE, help="Learn from this .keras model besides the truth (distillation)."),
     click.option("--seed", type=options.SEED, default=1, help="Seed of all randomness."),
-    click.option("--resume", is_flag=True, help="Go on with the training killed in --output, given the same command."),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with the training killed in --output, given the same command; with more --epochs, prolong it.",
+    ),
     click.option(
         "--distribute",
         type=click.Choice(("auto", "none")),
@@ -94,6 +120,16 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 @option_group(
     "Results",
     options.output_option("artifacts", "model.keras, report.html and its pictures, history.json"),
+    click.option("--overwrite", is_flag=True, help="Replace the model of another training in --output."),
+    click.option(
+        "--name", type=options.ModelName(), help="Name of the model  [default: the data's and the preset's name]"
+    ),
+    click.option("--license", type=options.Words(), help="Licence of the model  [default: what the data's implies]"),
+    click.option(
+        "--data-license",
+        type=options.Words(),
+        help="Licence of the data  [default: what a LICENSE or README in it says]",
+    ),
     click.option("--tensorboard", type=options.FOLDER, help="Folder of logs for TensorBoard, which needs its extra."),
     options.json_option,
 )
@@ -125,25 +161,33 @@ def command(
         raise click.UsageError(f"--synthetic-count goes with --data {SYNTHETIC}, here --data is {data}")
     if no_cache and cache is not None:
         raise click.UsageError("--cache and --no-cache exclude each other")
-    others = {
-        name: settings.pop(name) for name in ("weights", "teacher", "seed", "resume", "distribute", "tensorboard")
-    }
+    others = {name: settings.pop(name) for name in _OTHERS}
+    if settings.pop("crop"):
+        if settings["fit"] not in (None, "crop"):
+            raise click.UsageError(f"--crop is --fit crop, and --fit is {settings['fit']}: expected one of them")
+        settings["fit"] = "crop"
+    texts: dict[str, Any] = {name: settings.pop(name) or "" for name in _TEXTS}
+    labels: dict[str, Any] = {name: settings.pop(name) for name in _LABELS}
+    group_by = settings.pop("group_by")
     recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
+    recipe = options.with_groups(recipe, group_by)
     import_keras()
     from unet_training.build import input_spec
     from unet_training.data.cache import PhotoCache
-    from unet_training.pipeline import train
+    from unet_training.pipeline import check_output, train
     from unet_training.report import write_report
 
+    check_output(output, resume=others["resume"], overwrite=others["overwrite"])
     for size in recipe.sizes or (recipe.size,):  # before the data is downloaded
         input_spec(recipe, size)
     try:
         result = train(
             recipe,
-            _dataset(data, output, synthetic_count, others["seed"]),
+            options.read_dataset(_folder(data, output, synthetic_count, others["seed"]), **labels),
             output,
             cache=None if no_cache else PhotoCache(cache or output / "cache"),
-            data_name=SYNTHETIC if synthetic else "Oxford-IIIT Pet",
+            data_name=SYNTHETIC if synthetic else "",
+            **texts,
             command=_recorded_command(context),
             terminal=sys.stderr if sys.stderr.isatty() else None,
             **others,
@@ -162,12 +206,14 @@ for subcommand in (download, check, evaluate, compare):
     command.add_command(subcommand)
 
 
-def _dataset(data: str, output: Path, count: int, seed: int) -> Path:
-    """The folder of photos, downloaded or drawn where that has not been done yet."""
+def _folder(data: str, output: Path, count: int, seed: int) -> Path:
+    """The folder of photos, drawn where that has not been done yet; the default one is downloaded, and no other: its
+    name may be a slip of the fingers."""
     from unet_training.data import dataset, synthetic
 
     if data != SYNTHETIC:
-        dataset.ensure_dataset(Path(data))
+        if Path(data) == Path(options.DEFAULT_DATA):
+            dataset.ensure_dataset(Path(data))
         return Path(data)
     folder = output / SYNTHETIC
     test = count // _TEST_SHARE
@@ -195,6 +241,8 @@ def _as_text(result: Result, output: Path) -> str:
     for name, value in metrics["iou"].items():
         values[f"  {name} IoU"] = value
     rows = [(label, f"{value:.4f}") for label, value in values.items()]
+    for name in metrics.get("absent", ()):
+        rows.append((f"  {name} IoU", "in no photo"))
     return f"{heading}\n{table(rows, indent='  ')}\nmodel   {result.model}\nreport  {output / REPORT}"
 
 

@@ -31,7 +31,7 @@ Examples:
 
 @click.command(cls=GroupedCommand, epilog=EXAMPLES)
 @click.argument("points", nargs=-1, metavar="[NAME[:WIDTH[:DEPTH]][@SIZE]]...")
-@option_group("Data", options.data_option("Dataset in Oxford-IIIT Pet's layout.", required=True))
+@option_group("Data", options.data_option("Folder of photos and labels.", required=True))
 @option_group(
     "Training",
     click.option(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, echo, setup_logging, verbosity
-from unet_runtime.core.errors import OK
+from unet_runtime.cli.shared import GroupedCommand, echo, option_group, setup_logging, verbosity
+from unet_runtime.core import files
+from unet_runtime.core.datasets import Dataset
+from unet_runtime.core.datasets.classes import FILES, as_yaml, class_file
+from unet_runtime.core.errors import OK, OutputError
+from unet_training.cli import options
 from unet_training.cli.options import DEFAULT_DATA, FOLDER, json_option
 from unet_training.cli.start import import_keras, print_result
 from unet_training.errors import DatasetError
 
-if TYPE_CHECKING:
-    from unet_training.data.check import Report
+logger = logging.getLogger(__name__)
 
-_SHOWN = 5
-"""Names of an oddity that are listed."""
+PAGE = "check.html"
 
 
 @click.command(cls=GroupedCommand)
@@ -37,30 +40,57 @@ def download(folder: Path, verbosity: int | None) -> int:
 
 @click.command(cls=GroupedCommand)
 @click.argument("data", type=FOLDER, envvar="PETS_DIR", default=DEFAULT_DATA)
-@json_option
+@options.dataset_options
+@option_group(
+    "Results",
+    click.option(
+        "--html",
+        type=options.FILE,
+        default=PAGE,
+        help=f"Page with a sheet of photos under their labels  [default: {PAGE}]",
+    ),
+    click.option("--no-html", is_flag=True, help="Write no page."),
+    click.option("--write-classes", is_flag=True, help="Write DATA/classes.yaml, to be edited: names, colours, roles."),
+    json_option,
+)
 @verbosity
-def check(data: Path, json_file: Path | None, verbosity: int | None) -> int:
-    """Read every photo and trimap in DATA, and name each oddity and what training does about it."""
-    setup_logging(verbosity)
-    from unet_training.data.check import check_dataset
+def check(
+    data: Path,
+    layout: str,
+    classes: str | None,
+    ignore: str | None,
+    html: Path,
+    no_html: bool,
+    write_classes: bool,
+    json_file: Path | None,
+    verbosity: int | None,
+) -> int:
+    """Read every photo and all labels in DATA, and name each oddity and what training does about it.
 
-    report = check_dataset(data)
-    print_result(_as_text(report, data), json.dumps(report.as_json(), indent=1), json_file)
+    Exit code 1: training would refuse the data, or something must be wrong with it.
+    """
+    setup_logging(verbosity)
+    from unet_training.check import check_dataset, write_page
+
+    dataset = options.read_dataset(data, layout, classes, ignore)
+    report = check_dataset(dataset)
+    print_result(report.as_text(), json.dumps(report.as_json(), indent=1), json_file)
+    if write_classes:
+        logger.info("classes are in %s: edit names, colours and roles there", _write_classes(dataset))
+    if not no_html:
+        write_page(report, html)
+        logger.info("photos with their labels are in %s", html)
     if errors := report.errors():
         raise DatasetError("; ".join(errors))
     return OK
 
 
-def _as_text(report: Report, data: Path) -> str:
-    from unet_training.data.check import ODDITIES
-
-    formats = ", ".join(f"{count} {name}" for name, count in sorted(report.formats.items()))
-    lines = [f"{report.pairs} photos named by lists or paired with a trimap in {data}; usable: {formats or 'none'}"]
-    for part, count in report.usable.items():
-        lines.append(f"{count:6}  usable in the {part} part")
-    for oddity, names in report.names.items():
-        if names:
-            what, handling = ODDITIES[oddity]
-            shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            lines.append(f"{len(names):6}  {what}: {handling} ({shown})")
-    return "\n".join(lines)
+def _write_classes(dataset: Dataset) -> Path:
+    """Begin a class file in the data's folder."""
+    found = class_file(dataset.root)
+    if found is not None:
+        raise OutputError(f"{found}: is there already: edit it, or take it away to begin a new one")
+    path = dataset.root / FILES[0]
+    settings = replace(dataset.options, classes=dataset.classes, values=dataset.values)
+    files.write_text(path, as_yaml(settings))
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, setup_logging, verbosity
-from unet_runtime.core.datasets.oxford_pets import PARTS, Part
+from unet_runtime.core.datasets import PARTS, Part
 from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES
@@ -28,10 +29,13 @@ logger = logging.getLogger(__name__)
 _SHOWN = 5
 """Breeds at each end."""
 
+_MATRIX = 12
+"""Classes of a confusion matrix, at most."""
+
 
 @click.command(cls=GroupedCommand)
 @click.argument("model", type=PATH)
-@data_option("Photos and trimaps in Oxford-IIIT Pet's layout.", default=DEFAULT_DATA)
+@data_option("Folder of photos and labels of the model's classes.", default=DEFAULT_DATA)
 @click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split.")
 @click.option("--count", type=COUNT, help="Photos, spread evenly over the part (default: all).")
 @click.option(
@@ -72,13 +76,17 @@ def evaluation_text(evaluation: Evaluation) -> str:
         _overall(evaluation),
         _confusion(evaluation),
     ]
-    if len(ordered) <= 2 * _SHOWN:
-        parts.append(_groups("breed", evaluation.breeds, ordered))
+    if absent := [name for name in evaluation.classes if math.isnan(evaluation.overall.iou[name])]:
+        parts.append(f"in no photo, nor predicted, so not in the mean: {', '.join(absent)}")
+    if not ordered:
+        pass  # the photos are not named by breed
+    elif len(ordered) <= 2 * _SHOWN:
+        parts.append(_groups(evaluation, "breed", evaluation.breeds, ordered))
     else:
-        parts.append(_groups(f"worst {_SHOWN} breeds", evaluation.breeds, ordered[:_SHOWN]))
-        parts.append(_groups(f"best {_SHOWN} breeds", evaluation.breeds, ordered[-_SHOWN:]))
+        parts.append(_groups(evaluation, f"worst {_SHOWN} breeds", evaluation.breeds, ordered[:_SHOWN]))
+        parts.append(_groups(evaluation, f"best {_SHOWN} breeds", evaluation.breeds, ordered[-_SHOWN:]))
     if evaluation.resolutions:
-        parts.append(_groups("resolution", evaluation.resolutions, list(evaluation.resolutions)))
+        parts.append(_groups(evaluation, "resolution", evaluation.resolutions, list(evaluation.resolutions)))
     return "\n\n".join(parts)
 
 
@@ -87,21 +95,47 @@ def _overall(evaluation: Evaluation) -> str:
     rows = [("", f"{width}x{height}", "own size")]
     for row in evaluation.rows():
         label = f"  {row.label}" if row.of_class else row.label
-        rows.append((label, f"{row.value:.4f}", "" if row.own_size is None else f"{row.own_size:.4f}"))
+        rows.append((label, _decimal(row.value), "" if row.own_size is None else _decimal(row.own_size)))
     return table(rows)
+
+
+def _decimal(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.2%}"
 
 
 def _confusion(evaluation: Evaluation) -> str:
+    if len(evaluation.classes) > _MATRIX:
+        return _most_confused(evaluation)
     rows: list[tuple[str, ...]] = [("truth", *map("taken for {}".format, evaluation.classes))]
     for name, shares in zip(evaluation.classes, evaluation.confusion_shares, strict=True):
-        rows.append((name, *map("{:.2%}".format, shares)))
+        rows.append((name, *map(_percent, shares)))
     return table(rows)
 
 
-def _groups(title: str, groups: Mapping[str, SegmentationMetrics], names: Sequence[str]) -> str:
-    rows: list[tuple[str, ...]] = [(title, "photos", "mean IoU", "pet+border", "boundary F1", "own size")]
+def _most_confused(evaluation: Evaluation) -> str:
+    """For more classes than a table has columns for: what each is most often taken for."""
+    rows: list[tuple[str, ...]] = [("truth", "right", "most often taken for", "")]
+    for index, name in enumerate(evaluation.classes):
+        shares = dict(enumerate(evaluation.confusion_shares[index]))
+        right = shares.pop(index)
+        if not math.isnan(right):
+            other = max(shares, key=shares.__getitem__)
+            rows.append((name, _percent(right), evaluation.classes[other], _percent(shares[other])))
+    return table(rows)
+
+
+def _groups(evaluation: Evaluation, title: str, groups: Mapping[str, SegmentationMetrics], names: Sequence[str]) -> str:
+    whole = evaluation.whole
+    rows: list[tuple[str, ...]] = [
+        (title, "photos", "mean IoU", *(["+".join(whole)] * bool(whole)), "boundary F1", "own size")
+    ]
     for name in names:
         metrics = groups[name]
-        values = (metrics.mean_iou, metrics.whole_pet_iou, metrics.boundary_f1, metrics.own_size_mean_iou)
-        rows.append((name, str(metrics.photos), *map("{:.4f}".format, values)))
+        values = [metrics.mean_iou, *([metrics.whole_pet_iou] * bool(whole))]
+        values += [metrics.boundary_f1, metrics.own_size_mean_iou]
+        rows.append((name, str(metrics.photos), *map(_decimal, values)))
     return table(rows)

@@ -11,11 +11,14 @@ import click
 from click.core import ParameterSource
 
 from unet_runtime.cli.shared import PATH, PathName, Real, option_group
-from unet_runtime.core.datasets.oxford_pets import check_split
+from unet_runtime.core.datasets import AUTO, Dataset, check_split, grouped, layouts, open_dataset
+from unet_runtime.core.datasets.classes import parse_values
+from unet_runtime.core.datasets.splits import AUTOMATIC
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.files import is_stream
 from unet_runtime.io.places import Places
 from unet_training.encoder_weights import NONE, PUBLISHED
+from unet_training.identity import NAME
 from unet_training.models import ARCHITECTURES
 from unet_training.recipes import PRESETS, Recipe
 
@@ -31,6 +34,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 _MAX_SIZE = 16_384  # pixels
 _MAX_DIGITS = 10
+_MAX_WORDS = 500
 _MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
 """Largest values of whole numbers; of all others 1,000,000."""
 
@@ -60,7 +64,7 @@ json_option: Decorator[Any] = click.option(
 
 
 def data_option(help_text: str, **settings: Any) -> Decorator[Any]:
-    """``--data``, a folder in Oxford-IIIT Pet's layout."""
+    """``--data``, a dataset's folder."""
     settings.setdefault("type", FOLDER)
     return click.option("--data", help=help_text, envvar="PETS_DIR", show_envvar=True, **settings)
 
@@ -78,6 +82,70 @@ class DataName(click.ParamType):  # type: ignore[type-arg]  # generic from click
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         PATH.convert(value, param, ctx)
         return str(value)
+
+
+class ModelName(click.ParamType):  # type: ignore[type-arg]
+    """A model's name, which the names of exported files begin with."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not NAME.fullmatch(str(value)):
+            self.fail(f"{value!r}, expected up to 100 letters, digits and . + - _, as welds-edge", param, ctx)
+        return str(value)
+
+
+class Words(click.ParamType):  # type: ignore[type-arg]
+    """A line of text."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip() or not text.isprintable() or len(text) > _MAX_WORDS:
+            self.fail(f"{text!r}, expected a line of up to {_MAX_WORDS} letters, as 'CC BY 4.0'", param, ctx)
+        return text
+
+
+class _ClassWeights(DataName):
+    """A file's name, or a word."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "none|balanced|FILE"
+
+
+class _MaskValues(click.ParamType):  # type: ignore[type-arg]
+    """Values or colours in masks: ``0,254`` or ``#ffffff``."""
+
+    name = "V,V,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            parse_values(str(value))
+        except SourceError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+dataset_options: Decorator[Any] = option_group(
+    "Labels",
+    click.option(
+        "--layout", type=click.Choice((AUTO, *layouts())), default=AUTO, help="How the data lies on disk; auto: looks."
+    ),
+    click.option(
+        "--classes",
+        type=DataName(),
+        metavar="NAME,NAME,...|FILE",
+        help="Classes by id, where need be with value or colour in masks, as cat:3 or cat:#800000, and role; or a "
+        "file  [default: classes.yaml in the data, or what the data says]",
+    ),
+    click.option("--ignore", type=_MaskValues(), help="Values or colours in masks that are no class, beside 255."),
+)
+
+
+def read_dataset(folder: Path, layout: str, classes: str | None, ignore: str | None) -> Dataset:
+    """The dataset as the values of ``dataset_options`` describe it."""
+    return open_dataset(folder, layout=layout, classes=classes or (), ignore=parse_values(ignore or ""))
 
 
 class _Sizes(click.ParamType):  # type: ignore[type-arg]
@@ -98,11 +166,11 @@ class _Sizes(click.ParamType):  # type: ignore[type-arg]
 class _Split(click.ParamType):  # type: ignore[type-arg]
     """Name of a split."""
 
-    name = "official|article|random:SEED"
+    name = "auto|official|random:SEED|fold:K/N|article"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return check_split(value)
+            return AUTO if value == AUTO else check_split(value)
         except SourceError as error:
             self.fail(str(error), param, ctx)
 
@@ -119,6 +187,7 @@ _KINDS: dict[str, Any] = {
     "split": _Split(),
     "sizes": _Sizes(),
     "encoder_weights": _EncoderWeights(),
+    "class_weights": _ClassWeights(),
 }
 """Types of the fields whose annotation does not say which values there are."""
 
@@ -222,6 +291,21 @@ def make_recipe(preset: str, changes: dict[str, Any]) -> Recipe:
     if len(recipe.sizes) > recipe.epochs:
         raise click.UsageError(f"--sizes names {len(recipe.sizes)} sizes for {recipe.epochs} epochs, expected no more")
     return recipe
+
+
+def with_groups(recipe: Recipe, group_by: str | None) -> Recipe:
+    """The recipe with a split that keeps photos of one group together.
+
+    Raises:
+        click.UsageError: a split whose parts are given, or no pattern.
+    """
+    if group_by is None:
+        return recipe
+    split = AUTOMATIC if recipe.split == AUTO else recipe.split
+    try:
+        return replace(recipe, split=grouped(split, group_by))
+    except SourceError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _check_encoder(recipe: Recipe) -> None:

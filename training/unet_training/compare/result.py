@@ -46,7 +46,9 @@ class Row:
     parameters: int
     mean_iou: float
     """Mean IoU of the trained model on all test photos, at the size of its output."""
-    border_iou: float
+    lowest_class: str
+    """The class of the lowest IoU."""
+    lowest_iou: float
     loss: float
     artifacts: tuple[Artifact, ...]
 
@@ -80,7 +82,8 @@ def make_row(
         size=spec.input.height,
         parameters=parameters,
         mean_iou=metrics["mean_iou"],
-        border_iou=metrics["iou"]["border"],
+        lowest_class=min(metrics["iou"], key=metrics["iou"].__getitem__),
+        lowest_iou=min(metrics["iou"].values()),
         loss=metrics["loss"],
         artifacts=tuple(artifacts),
     )
@@ -135,7 +138,9 @@ def markdown(rows: Sequence[Row]) -> str:
     """A Markdown table, the most accurate network first."""
     timed = variants(rows)
     quantized = [variant for variant in timed if "int8" in variant]
-    head = ["network", "input", "parameters", "mean IoU", "border IoU"]
+    # Of most data the same class is the worst one of every network.
+    lowest = {row.lowest_class for row in rows}
+    head = ["network", "input", "parameters", "mean IoU", f"{lowest.pop() if len(lowest) == 1 else 'lowest'} IoU"]
     for variant in timed:
         head.append(f"{variant}, ms")
     for variant in quantized:
@@ -143,7 +148,7 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [head, ["---"] * len(head)]
     for row in sorted(rows, key=lambda row: -row.mean_iou):
         known = {artifact.variant: artifact for artifact in row.artifacts}
-        cells = [row.label, str(row.size), f"{row.parameters:,}", f"{row.mean_iou:.4f}", f"{row.border_iou:.4f}"]
+        cells = [row.label, str(row.size), f"{row.parameters:,}", f"{row.mean_iou:.4f}", f"{row.lowest_iou:.4f}"]
         for variant in timed:
             cells.append(f"{known[variant].milliseconds:.1f}" if variant in known else "")
         cells += map(_change, map(known.get, quantized))

@@ -22,15 +22,16 @@ import numpy as np
 import PIL
 
 import unet_runtime
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto
+from unet_runtime.core.datasets import Sample
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import remove_leftovers, replacing
 from unet_runtime.core.spec import InputSpec
+from unet_training.data.crops import Crops
 from unet_training.data.pairs import Labelled, decode
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Version of the entries; a change of what they hold or of how photos are prepared counts it up."""
 
 """Seconds: no entry takes that long to write, so an older unfinished one is a killed process's."""
@@ -42,7 +43,7 @@ class PhotoCache:
 
     folder: Path
 
-    def load(self, photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
+    def load(self, photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None) -> Labelled:
         """Decode as ``pairs.decode`` does, or map from the disk what an earlier call has kept there, undamaged.
 
         Where nothing can be written, as on a full disk, the photos stay in memory.
@@ -50,11 +51,11 @@ class PhotoCache:
         Raises:
             DatasetError: as ``pairs.decode``.
         """
-        entry = self.folder / f"{key(photos, spec)}.photos"
+        entry = self.folder / f"{key(photos, spec, crops)}.photos"
         found = _read(entry, spec)
         if found is not None:
             return found
-        data = decode(photos, spec)
+        data = decode(photos, spec, crops)
         try:
             remove_leftovers(self.folder)
             _save(data, entry)
@@ -68,16 +69,22 @@ class PhotoCache:
         return _read(entry, spec) or data  # the owner may have removed it meanwhile
 
 
-def key(photos: Sequence[LabelledPhoto], spec: InputSpec) -> str:
+def key(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None) -> str:
     """32 hexadecimal digits: a digest of the files, by name, size and time of change, and of the settings."""
     content = {
         "format": FORMAT,
         "runtime": unet_runtime.__version__,
         "pillow": PIL.__version__,
         "input": asdict(spec),
-        "photos": [[item.name, *_file_state(item.photo), *_file_state(item.trimap)] for item in photos],
+        "crops": None if crops is None else asdict(crops),
+        "photos": [_state(item) for item in photos],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _state(item: Sample) -> list[object]:
+    """Everything that a photo and its labels depend on."""
+    return [item.name, *_file_state(item.photo), *_file_state(item.labels.path), item.labels.coding]
 
 
 def _file_state(path: Path) -> tuple[int, int] | tuple[None, None]:

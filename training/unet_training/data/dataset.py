@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet: download, split, load, feed.
+"""A dataset: download (Oxford-IIIT Pet), split, load, feed.
 
 O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar, "Cats and Dogs", CVPR 2012.
 """
@@ -18,10 +18,12 @@ import numpy as np
 import pooch
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, read_split
+from unet_runtime.core.datasets import Dataset, Sample, read_split
+from unet_runtime.core.datasets.splits import OFFICIAL, group_of, parse_split, predefined
 from unet_runtime.core.spec import InputSpec
 from unet_training.data.augment import Augmenter
 from unet_training.data.cache import PhotoCache
+from unet_training.data.crops import Crops
 from unet_training.data.outlines import OutlineWeights
 from unet_training.data.pairs import Labelled, decode, without_margin
 from unet_training.errors import DatasetError
@@ -113,17 +115,17 @@ def _checked_member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
 class Split:
     """Which photos train, which choose the checkpoint, which are measured once at the end."""
 
-    train: list[LabelledPhoto]
-    validation: list[LabelledPhoto]
-    test: list[LabelledPhoto]
+    train: list[Sample]
+    validation: list[Sample]
+    test: list[Sample]
 
 
-def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
+def split_dataset(dataset: Dataset, split: str, validation: int, seed: int) -> Split:
     """The photos of each part of a split.
 
     Args:
-        root: folder in Oxford-IIIT Pet's layout.
-        split: as ``unet_runtime.core.datasets.oxford_pets.read_split``. Of ``article``, the 1,000 photos held out are
+        dataset: as ``open_dataset`` reads it.
+        split: as ``unet_runtime.core.datasets.read_split``. Of ``article``, the 1,000 photos held out are
             validation and test, as in the article.
         validation: photos to take from trainval, at most a quarter of it.
         seed: chooses them; whatever it is, the test photos are those of the split.
@@ -132,27 +134,61 @@ def split_dataset(root: Path, split: str, validation: int, seed: int) -> Split:
         SourceError: no such split, a list is missing, or a part names no photo.
         DatasetError: photos are in both lists.
     """
-    trainval = read_split(root, split, "trainval")
-    test = read_split(root, split, "test")
+    trainval = read_split(dataset, split, "trainval")
+    test = read_split(dataset, split, "test")
     leaked = sorted({photo.name for photo in trainval} & {photo.name for photo in test})
     if leaked:
         raise DatasetError(
-            f"{root}: {len(leaked)} photos are in trainval.txt and in test.txt ({', '.join(leaked[:5])}), expected in "
-            "one of them: metrics on photos that were trained on say nothing. Restore the official lists"
+            f"{dataset.root}: {len(leaked)} photos are in the training part and in the test part "
+            f"({', '.join(leaked[:5])}), expected in one of them: metrics on photos that were trained on say nothing. "
+            "Restore the data's own lists, or draw the parts with --split random:1"
         )
     if split == "article":
         return Split(trainval, test, test)
-    count = min(validation, len(trainval) // 4)
-    chosen = set(np.random.default_rng(seed).choice(len(trainval), count, replace=False).tolist())
+    if len(trainval) < 2:
+        raise DatasetError(
+            f"{dataset.root}: 1 photo in the training part of the {split} split, expected at least 2: one to train on, "
+            "one to choose the best epoch"
+        )
+    chosen = set(_validation(dataset, split, trainval, validation, seed))
     result = Split([], [], test)
-    for index, photo in enumerate(trainval):
-        (result.validation if index in chosen else result.train).append(photo)
+    for photo in trainval:
+        (result.validation if photo.name in chosen else result.train).append(photo)
+    if not result.train:
+        raise DatasetError(
+            f"{dataset.root}: the {len(trainval)} photos of the training part of the {split} split are one group, "
+            "expected at least 2 groups: one to train on, one to choose the best epoch"
+        )
     return result
 
 
-def load(photos: Sequence[LabelledPhoto], spec: InputSpec, cache: PhotoCache | None = None) -> Labelled:
+def _validation(dataset: Dataset, split: str, trainval: Sequence[Sample], most: int, seed: int) -> list[str]:
+    """Names of the photos that choose the checkpoint: the data's own part, or some that are drawn, whole groups."""
+    names = [photo.name for photo in trainval]
+    base, group_by = parse_split(split)
+    own = set(predefined(dataset, "val")) if base == OFFICIAL else set()
+    if own and not own.issuperset(names):
+        return [name for name in names if name in own]
+    most = min(most, max(1, len(names) // 4))
+    random = np.random.default_rng(seed)
+    if group_by is None:
+        return [names[index] for index in random.choice(len(names), most, replace=False).tolist()]
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(group_of(name, group_by), []).append(name)
+    members = list(groups.values())
+    chosen: list[str] = []
+    for index in random.permutation(len(members)).tolist():
+        if not chosen or len(chosen) + len(members[index]) <= most:
+            chosen += members[index]
+    return chosen
+
+
+def load(
+    photos: Sequence[Sample], spec: InputSpec, cache: PhotoCache | None = None, crops: Crops | None = None
+) -> Labelled:
     """``pairs.decode``, but what an earlier call has left in ``cache`` is not decoded again."""
-    return decode(photos, spec) if cache is None else cache.load(photos, spec)
+    return decode(photos, spec, crops) if cache is None else cache.load(photos, spec, crops)
 
 
 class Batches(keras.utils.PyDataset):

@@ -1,10 +1,11 @@
-"""A photo with its trimap: read, verified, brought to the model's size. What cannot be used says why.
+"""A photo with its labels: read, verified, brought to the model's size. What cannot be used says why.
 
 Training, ``unet-train check`` and the cache read pairs through this one module, so they leave out the same ones.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +14,17 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime.core.cores import usable_cores
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, open_trimap
+from unet_runtime.core.datasets import Sample, Value, open_labels
+from unet_runtime.core.datasets.masks import LOSSY_SUFFIXES, UnknownClassError, describe, shown
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.photo import open_photo
-from unet_runtime.core.spec import InputSpec
+from unet_runtime.core.spec import ClassSpec, InputSpec
+from unet_training.data.crops import Crops, cut
 from unet_training.errors import DatasetError, Fault, UnusableError
+
+_NO_TRUTH = (255, 255, 255)
+"""Colour of pixels without a class."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,14 @@ def without_margin(pictures: np.ndarray, margin: int) -> np.ndarray:
     return pictures[:, margin : height - margin, margin : width - margin]
 
 
-def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:
+def class_colors(classes: Sequence[ClassSpec]) -> np.ndarray:
+    """uint8 (256, 3): RGB by class id; ``_NO_TRUTH`` for all that is no class, ``IGNORED`` included."""
+    colors = np.full((256, 3), _NO_TRUTH, np.uint8)
+    colors[: len(classes)] = [entry.color for entry in classes]
+    return colors
+
+
+def open_pair(item: Sample) -> tuple[Image.Image, np.ndarray]:
     """RGB photo and uint8 class ids (H, W), both at the photo's own size.
 
     Raises:
@@ -65,14 +78,14 @@ def open_pair(item: LabelledPhoto) -> tuple[Image.Image, np.ndarray]:
     except ImageError as error:
         raise UnusableError(str(error), _fault(error, Fault.UNREADABLE)) from error
     try:
-        labels = open_trimap(item.trimap)
+        labels = open_labels(item)
     except ImageError as error:
-        # A trimap that was read whole and refused for its values has no cause.
+        # Labels that were read whole and refused for their values have no cause.
         fault = Fault.VALUES if error.__cause__ is None else Fault.UNREADABLE
         raise UnusableError(str(error), _fault(error, fault)) from error
     if photo.size != labels.shape[::-1]:
         raise UnusableError(
-            f"{item.name}: photo of {photo.size}, trimap of {labels.shape[::-1]} (width, height)", Fault.SIZES
+            f"{item.name}: photo of {photo.size}, labels of {labels.shape[::-1]} (width, height)", Fault.SIZES
         )
     return photo, labels
 
@@ -81,30 +94,78 @@ def _fault(error: ImageError, otherwise: Fault) -> Fault:
     return Fault.MISSING if isinstance(error.__cause__, FileNotFoundError) else otherwise
 
 
-def decode(photos: Sequence[LabelledPhoto], spec: InputSpec) -> Labelled:
-    """Read photos and trimaps at the model's size into memory; what cannot be used is left out and named.
+def decode(photos: Sequence[Sample], spec: InputSpec, crops: Crops | None = None) -> Labelled:
+    """Read photos and labels at the model's size into memory; what cannot be used is left out and named.
+
+    Args:
+        photos: samples of a dataset.
+        spec: of the model's input.
+        crops: which parts of each photo are taken, each named ``PHOTO@LEFT,TOP``; None: whole photos, fitted as
+            ``spec`` says.
 
     Raises:
-        DatasetError: nothing usable is left.
+        DatasetError: nothing usable is left, or masks have values that no class has.
     """
-    images = np.empty((len(photos), spec.height, spec.width, 3), np.uint8)
-    masks = np.empty((len(photos), spec.height, spec.width), np.uint8)
+    each = 1 if crops is None else crops.count
+    # Those of photos that give fewer, or none, stay untouched, and take no memory.
+    images = np.empty((len(photos) * each, spec.height, spec.width, 3), np.uint8)
+    masks = np.empty((len(photos) * each, spec.height, spec.width), np.uint8)
 
-    def decode_one(index: int) -> str:
+    unknown: list[UnknownClassError] = []
+
+    def decode_one(index: int) -> tuple[list[str], str]:
+        """Names of the pictures made of a photo; why there are none."""
+        item = photos[index]
         try:
-            photo, labels = open_pair(photos[index])
+            photo, labels = open_pair(item)
         except UnusableError as error:
-            return str(error)
-        images[index] = model_input(photo, spec)[0]
-        masks[index] = model_labels(labels, spec)
-        return ""
+            if isinstance(error.__cause__, UnknownClassError):
+                unknown.append(error.__cause__)
+            return [], str(error)
+        parts = [(item.name, photo, labels)] if crops is None else _parts(item.name, photo, labels, crops, spec)
+        for place, (_, part, part_labels) in enumerate(parts, start=index * each):
+            images[place] = model_input(part, spec)[0]
+            masks[place] = model_labels(part_labels, spec)
+        return [name for name, _, _ in parts], ""
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         results = list(pool.map(decode_one, range(len(photos))))
-    problems = list(filter(None, results))
-    good = [index for index, problem in enumerate(results) if not problem]
+    if unknown:
+        raise DatasetError(describe_unknown(unknown, len(photos)))
+    problems = [problem for _, problem in results if problem]
+    names: list[str] = []
+    good: list[int] = []
+    for index, (found, _) in enumerate(results):
+        names += found
+        good += range(index * each, index * each + len(found))
     if not good:
         raise DatasetError(f"none of {len(photos)} photos can be used; the first: {problems[0] if problems else '-'}")
-    if problems:
+    if len(good) < len(images):
         images, masks = images[good], masks[good]
-    return Labelled([photos[index].name for index in good], images, masks, problems, spec.margin)
+    return Labelled(names, images, masks, problems, spec.margin)
+
+
+def describe_unknown(errors: Sequence[UnknownClassError], count: int) -> str:
+    """What masks have that no class has, over ``count`` of them, and what to do."""
+    pixels: Counter[Value] = Counter()
+    masks: Counter[Value] = Counter()
+    for error in errors:
+        pixels.update(error.counts)
+        masks.update(error.counts.keys())
+    first = min(errors, key=lambda error: error.path)
+    lossy = " (JPEG blurs values: export PNG)" if first.path.suffix.lower() in LOSSY_SUFFIXES else ""
+    value, most = masks.most_common(1)[0]
+    return (
+        f"{len(errors)} of {count} label masks have values that no class has, the first {first.path}: "
+        f"{describe(pixels)}, {shown(value)} in {most} masks{lossy}: name their classes (--classes, classes.yaml), "
+        f"leave them out (--ignore {shown(value)}), or repair the masks"
+    )
+
+
+def _parts(
+    name: str, photo: Image.Image, labels: np.ndarray, crops: Crops, spec: InputSpec
+) -> list[tuple[str, Image.Image, np.ndarray]]:
+    parts = []
+    for box in crops.boxes(name, labels, spec):
+        parts.append((f"{name}@{box.left},{box.top}", *cut(photo, labels, box)))
+    return parts

@@ -37,6 +37,9 @@ _DIGEST_LENGTH = 64
 _BEST, _CURRENT, _OPTIMIZER, _STATE = "best/", "now/", "optimizer/", "about"
 """What the names of its arrays begin with; the last is JSON."""
 
+_MAY_CHANGE = ("epochs", "name")
+"""Settings that may be others when a training is resumed: how long it is, and what its model is called."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -194,7 +197,7 @@ class Checkpoint(keras.callbacks.Callback):
         found = self._defaults | dict(found)
         differences = []
         for name, value in self._identity.items():
-            if found.get(name) != value:
+            if name not in _MAY_CHANGE and found.get(name) != value:
                 differences.append(f"{name} {found.get(name)!r} there, {value!r} here")
         if differences:
             raise TrainingError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime.core.install import missing
-from unet_training.build import PET_CLASSES
-from unet_training.data.pairs import Labelled, without_margin
+from unet_runtime.core.spec import ClassSpec
+from unet_training.data.pairs import Labelled, class_colors, without_margin
 from unet_training.files import writing
 from unet_training.fit.progress import Progress
 
@@ -99,8 +99,9 @@ class TensorBoard(keras.callbacks.Callback):
         OutputError: a file cannot be written.
     """
 
-    def __init__(self, folder: EventFolder, photos: Labelled, progress: Progress) -> None:
+    def __init__(self, folder: EventFolder, photos: Labelled, progress: Progress, classes: Sequence[ClassSpec]) -> None:
         super().__init__()
+        self._colors = class_colors(classes)
         self._folder = folder
         self._progress = progress
         chosen = np.unique(np.linspace(0, len(photos) - 1, _EXAMPLES).round().astype(int))
@@ -114,10 +115,9 @@ class TensorBoard(keras.callbacks.Callback):
         # Here, not at the epoch's end: now the weights are those that are validated. Called, not predict(): that
         # would compile a graph of its own.
         probabilities = keras.ops.convert_to_numpy(self.model(self._photos, training=False))
-        colors = np.array([entry.color for entry in PET_CLASSES], np.uint8)
         shown = without_margin(self._photos, self._margin)
         rows = np.concatenate(
-            [shown, colors[self._truths], colors[probabilities.argmax(-1)]], axis=2
+            [shown, self._colors[self._truths], self._colors[probabilities.argmax(-1)]], axis=2
         )  # (n, h', 3w', 3)
         self._pictures = {}
         for name, row in zip(self._names, rows, strict=True):

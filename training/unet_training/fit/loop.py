@@ -10,7 +10,8 @@ from typing import TextIO
 import keras
 from keras import ops
 
-from unet_training.build import outline_weights
+from unet_runtime.core.spec import ClassSpec
+from unet_training.build import PET_CLASSES, outline_weights
 from unet_training.data.augment import Augmenter
 from unet_training.data.dataset import Batches, TrainingBatches
 from unet_training.data.pairs import Labelled
@@ -36,6 +37,7 @@ def fit(
     terminal: TextIO | None = None,
     events: EventFolder | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    classes: Sequence[ClassSpec] = PET_CLASSES,
 ) -> bool:
     """Train a compiled model to the last epoch, from where ``checkpoint`` is; True where Ctrl-C ended it earlier.
 
@@ -47,6 +49,7 @@ def fit(
         validation: the photos that choose the checkpoint.
         checkpoint: holds history and best weights afterwards.
         events: where TensorBoard's files go, if anywhere.
+        classes: of the data, by class id.
 
     Raises:
         TrainingError: a loss is no finite number, or no memory is left.
@@ -58,7 +61,7 @@ def fit(
     progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, terminal)
     shown: list[keras.callbacks.Callback] = [progress]
     if events is not None:
-        shown.append(TensorBoard(events, validation, progress))
+        shown.append(TensorBoard(events, validation, progress, classes))
     try:
         with closing(progress), InterruptBetweenSteps() as steps:
             if checkpoint.epochs < recipe.epochs:
@@ -76,7 +79,7 @@ def fit(
                 # and Keras' bilinear upsampling needs a known one there.
                 model.train_function = None  # fit makes a new one
                 model.fit(
-                    TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe)),
+                    TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe, classes)),
                     validation_data=Batches(validation, recipe.batch_size),
                     initial_epoch=first,
                     epochs=end,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unet_runtime.core.metrics import confusion, iou
-from unet_runtime.core.spec import ModelSpec
-from unet_training.data.pairs import Labelled, without_margin
+from unet_runtime.core.spec import ClassSpec, ModelSpec
+from unet_training.data.pairs import Labelled, class_colors, without_margin
 from unet_training.evaluate import Model
 from unet_training.report.canvas import Picture, new_figure, plain, save
 from unet_training.segmentation_metrics import Labels
@@ -25,11 +25,11 @@ _PHOTOS = 6
 _NAME = 26
 """Letters of a photo's name that fit above it."""
 
+_COLUMNS = 8
+"""Classes in a line of the legend."""
+
 _GAP = 0.04
 """Space between two photos, in widths of one."""
-
-_NO_TRUTH = (255, 255, 255)
-"""Colour of pixels outside a letterboxed photo."""
 
 
 def choose(scores: Sequence[float], seed: int, count: int = _PHOTOS) -> dict[str, list[int]]:
@@ -68,8 +68,7 @@ def draw(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequen
     images = photos.photos[list(chosen)]  # (n, h, w, 3)
     truths = photos.truths[list(chosen)]  # (n, h', w')
     predictions = model.backend.run(images).argmax(axis=-1).astype(np.uint8)  # (n, h', w')
-    colors = np.full((256, 3), _NO_TRUTH, np.uint8)  # by class id, IGNORED included
-    colors[: len(spec.classes)] = [entry.color for entry in spec.classes]
+    colors = class_colors(spec.classes)
     titles, notes, words = [], [], []
     for index, truth, prediction in zip(chosen, truths, predictions, strict=True):
         name = photos.names[index]
@@ -81,11 +80,19 @@ def draw(model: Model, photos: Labelled, scores: Sequence[float], chosen: Sequen
     _draw_row(photo_axes, "photo", without_margin(images, photos.margin), titles)
     _draw_row(truth_axes, "truth", colors[truths], [""] * len(chosen))
     _draw_row(prediction_axes, "prediction", colors[predictions], notes)
-    for entry in spec.classes:
+    for entry in _shown(spec, truths, predictions):
         photo_axes.bar(0, 0, color=np.divide(entry.color, 255), label=plain(entry.name))  # for the legend
-    figure.legend(loc="outside lower center", ncols=len(spec.classes), frameon=False)
+    figure.legend(loc="outside lower center", ncols=min(len(spec.classes), _COLUMNS), frameon=False)
     caption = f"Mean IoU, from the left: {', '.join(words)}."
     return save(figure, path, "Photos above their truth and their prediction.", caption)
+
+
+def _shown(spec: ModelSpec, truths: Labels, predictions: Labels) -> list[ClassSpec]:
+    """The classes for the legend: all, or of many those that the pictures show."""
+    if len(spec.classes) <= _COLUMNS:
+        return list(spec.classes)
+    present = np.union1d(truths, predictions)
+    return [entry for index, entry in enumerate(spec.classes) if index in present]
 
 
 def _draw_row(axes: Axes, label: str, images: Labels, notes: Sequence[str]) -> None:
@@ -101,7 +108,10 @@ def _draw_row(axes: Axes, label: str, images: Labels, notes: Sequence[str]) -> N
 
 
 def _score(score: float, truth: Labels, mask: Labels, spec: ModelSpec) -> str:
-    """The photo's mean IoU and, where the photo shows it, the IoU of the first class."""
-    first = iou(confusion([truth], [mask], len(spec.classes)))[0]
+    """The photo's mean IoU and, of the classes that are no background, the IoU of the first that the photo shows."""
+    scores = iou(confusion([truth], [mask], len(spec.classes)))
     words = f"mean IoU {score:.3f}"
-    return words if math.isnan(first) else f"{words}\n{plain(spec.classes[0].name)} {first:.3f}"
+    for entry, value in zip(spec.classes, scores.tolist(), strict=True):
+        if entry.role != "background" and not math.isnan(value):
+            return f"{words}\n{plain(entry.name)} {value:.3f}"
+    return words

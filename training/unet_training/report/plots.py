@@ -9,6 +9,15 @@ import numpy as np
 from unet_training.evaluate import Evaluation
 from unet_training.report.canvas import Picture, new_figure, plain, save
 
+_WRITTEN = 12
+"""Classes whose shares are written into the confusion matrix; of more it has colours alone."""
+
+_SAID = 0.05
+"""Least share that is said in words of a matrix of more classes."""
+
+_LARGEST = 24
+"""Inches of a side."""
+
 _BARS = 60
 """Bars at most, half of them from each end: of more groups than that the names are no breeds."""
 
@@ -21,17 +30,22 @@ def confusion_matrix(evaluation: Evaluation, path: Path) -> Picture:
     """
     shares = np.array(evaluation.confusion_shares)  # (classes, classes); NaN in the row of a class that never occurs
     names = list(map(plain, evaluation.classes))
-    figure = new_figure(max(4.5, 1.2 * len(names) + 2), max(3.8, 0.9 * len(names) + 1.4))
+    is_small = len(names) <= _WRITTEN
+    side = 1.0 if is_small else 0.35
+    figure = new_figure(
+        min(_LARGEST, max(4.5, 1.2 * side * len(names) + 2)), min(_LARGEST, max(3.8, 0.9 * side * len(names) + 1.4))
+    )
     axes = figure.subplots()
     image = axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     words = []
     for (row, column), share in np.ndenumerate(shares):
         text = "\N{EN DASH}" if np.isnan(share) else f"{100 * share:.1f} %"
-        axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else "black")
-        if not np.isnan(share):
+        if is_small:
+            axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.65 else "black")
+        if not np.isnan(share) and (is_small or share >= _SAID):
             words.append(f"{evaluation.classes[row]} taken for {evaluation.classes[column]} {text}")
-    axes.set_xticks(range(len(names)), labels=names)
-    axes.set_yticks(range(len(names)), labels=names, rotation=90, va="center")
+    axes.set_xticks(range(len(names)), labels=names, rotation=0 if is_small else 90)
+    axes.set_yticks(range(len(names)), labels=names, rotation=90 if is_small else 0, va="center")
     axes.set(xlabel="prediction", ylabel="truth")
     axes.spines[:].set_visible(False)
     scale = figure.colorbar(image, format=lambda share, _: f"{100 * share:.0f} %")
