@@ -36,7 +36,7 @@ COUNTS = {
 CLOCK_SECONDS = 90
 """For one file; the machine may be busy. What a file takes of the processor is counted in the child."""
 
-CRASHES = {"openvino": 0.02, "tflite": 0.02}
+CRASHES = {"openvino": 0.02, "tflite": 0.1}
 """Share of files with a forged digest in which an engine may end its process: no accident makes such a file."""
 
 _NEEDS = {

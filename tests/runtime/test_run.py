@@ -254,7 +254,7 @@ def test_pillow_keeps_its_own_limit(photos: Path) -> None:
 
 def test_json_lines_are_in_order_and_all_there_is(photos: Path) -> None:
     (photos / "b.jpg").write_text("text")
-    done = run("a.jpg", "absent.jpg", "deep", "b.jpg", "--json", "--save", "mask", cwd=photos)
+    done = run("a.jpg", "absent.jpg", "deep", "b.jpg", "--json", "--save", "mask", "--backend", "onnx", cwd=photos)
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["photo"] for line in lines] == ["a.jpg", "absent.jpg", "deep/b.JPG", "deep/er/c.jpeg", "b.jpg"]

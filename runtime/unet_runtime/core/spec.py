@@ -133,8 +133,8 @@ class ModelSpec:
 
     Example:
         >>> from unet_runtime import Segmenter
-        >>> Segmenter().spec
-        ModelSpec(pets-edge, unet, float32, 160x160 -> 160x160, pet background border)
+        >>> Segmenter(backend="tflite").spec
+        ModelSpec(pets-edge, unet, int8, 160x160 -> 160x160, pet background border)
     """
 
     name: str
