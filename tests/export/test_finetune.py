@@ -56,7 +56,7 @@ def masks(model: Any, images: Any) -> Any:
 
 
 def test_the_student_errs_as_the_int8_file_does(harmed: Any, images: Any, spec: ModelSpec, tmp_path: Path) -> None:
-    truth, file = masks(harmed, images), int8_masks(harmed, spec, images, tmp_path)
+    truth, file = masks(harmed, images), int8_masks(harmed, spec, images, tmp_path, tuned=True)
     prediction = FakeQuantized(harmed, images)(images).numpy().argmax(axis=-1)
     harm = (file != truth).mean()
     assert harm > 0.1
@@ -65,7 +65,7 @@ def test_the_student_errs_as_the_int8_file_does(harmed: Any, images: Any, spec: 
 
 def test_the_student_has_the_weights_of_an_onnx_file(harmed: Any, photos: Any) -> None:
     """They have 7 bits, not 8."""
-    truth, file = masks(harmed, photos), onnx_int8_masks(harmed, photos)
+    truth, file = masks(harmed, photos), onnx_int8_masks(harmed, photos, tuned=True)
     student = FakeQuantized(harmed, calibration(photos), FORMATS["onnx-int8"].quantization.weight_bits)
     prediction = student(photos).numpy().argmax(axis=-1)
     assert (prediction != file).mean() < (file != truth).mean() / 4
@@ -76,7 +76,7 @@ def test_the_file_agrees_better_afterwards(
 ) -> None:
     truth = masks(harmed, images)
     before = (int8_masks(harmed, spec, images, tmp_path / "before") != truth).mean()
-    after = (int8_masks(tuned, spec, images, tmp_path / "after") != truth).mean()
+    after = (int8_masks(tuned, spec, images, tmp_path / "after", tuned=True) != truth).mean()
     assert after < before / 2
 
 

@@ -25,11 +25,11 @@ from unet_export.gate.parity import Candidate
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, PhotoSets
 from unet_export.report.report import Report, as_json, table
-from unet_runtime.core.artifact import append_to_onnx, read_artifact
+from unet_runtime import Segmenter
+from unet_runtime.core.artifact import append_to_onnx
 from unet_runtime.core.datasets import open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_labels
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
-from unet_runtime.engines import load
 
 FLOAT, INT8 = GATES["float32"], GATES["int8"]
 
@@ -215,7 +215,7 @@ def test_metrics_are_those_of_a_plain_computation(
 ) -> None:
     result = next(result for result in exported.results if result.format == "tflite-int8")
     expected = model(images, training=False).numpy()
-    actual = load("tflite", read_artifact(result.path)).run(images)
+    actual = Segmenter(result.path).infer(images)
     labels = np.stack([model_labels(open_labels(entry), spec.input) for entry in photos])
 
     def ious(truth: Any, mask: Any) -> list[float]:

@@ -27,6 +27,7 @@ from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.datasets import open_dataset
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.spec import ModelSpec, Provenance
 from unet_training.data.dataset import split_dataset
@@ -99,7 +100,7 @@ def test_a_random_split_holds_back_what_training_did_not_see(
     path = write_model(model, replace(spec, provenance=replace(spec.provenance, split="random:7")))
     with pytest.raises(ExportError, match="seen enough"):
         export_model(path, PhotoSource(data), tmp_path / "out")
-    trained_on = split_dataset(data, "random:7", validation=5, seed=1)
+    trained_on = split_dataset(open_dataset(data), "random:7", validation=5, seed=1)
     assert shown["parity"] == [photo.name for photo in trained_on.test] != []
     assert sorted(shown["calibration"]) == sorted(photo.name for photo in trained_on.train + trained_on.validation)
     assert not set(shown["parity"]) & set(shown["calibration"])

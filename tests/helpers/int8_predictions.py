@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,18 @@ def onnx_files(model: Any, images: Any) -> tuple[bytes, bytes]:
     return plain.SerializeToString(), quantize(plain, calibration(images), Quantization()).SerializeToString()
 
 
-def onnx_int8_masks(model: Any, images: Any) -> Any:
-    """Class ids (n, h, w) of the int8 ONNX file as it is made by default."""
-    made = quantize(build_onnx(model, "tiny"), calibration(images), FORMATS["onnx-int8"].quantization)
+def onnx_int8_masks(model: Any, images: Any, *, tuned: bool = False) -> Any:
+    """Class ids (n, h, w) of the int8 ONNX file as it is made by default, or after fine-tuning."""
+    settings = replace(FORMATS["onnx-int8"].quantization, finetune_steps=int(tuned))
+    made = quantize(build_onnx(model, "tiny"), calibration(images), settings)
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"image": images})[0].argmax(axis=-1)
 
 
-def int8_masks(model: Any, spec: ModelSpec, images: Any, work: Path) -> Any:
-    """Class ids (n, h, w) of the int8 TFLite file."""
-    interpreter = Interpreter(
-        model_content=export_tflite(model, "int8", spec, calibration(images), Quantization(), work)
-    )
+def int8_masks(model: Any, spec: ModelSpec, images: Any, work: Path, *, tuned: bool = False) -> Any:
+    """Class ids (n, h, w) of the int8 TFLite file, as it is made by default or after fine-tuning."""
+    settings = Quantization(finetune_steps=int(tuned))
+    interpreter = Interpreter(model_content=export_tflite(model, "int8", spec, calibration(images), settings, work))
     interpreter.allocate_tensors()
     source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     masks = []

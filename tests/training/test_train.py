@@ -122,9 +122,9 @@ def test_the_digest_sees_one_changed_weight(checkpoint: Checkpoint) -> None:
     assert model_sha256(checkpoint.model) != before
 
 
-def _train(pictures: Path, output: Path, epochs: int = 2) -> Result:
+def _train(pictures: Path, output: Path, epochs: int = 2, *, overwrite: bool = True) -> Result:
     recipe = replace(TINY, epochs=epochs)
-    return train(recipe, pictures, output, data_name="synthetic", seed=1, command="test")
+    return train(recipe, pictures, output, data_name="synthetic", seed=1, command="test", overwrite=overwrite)
 
 
 def _at_batch(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
@@ -198,10 +198,10 @@ def test_an_interruption_of_the_last_measurement_keeps_the_model(
 ) -> None:
     measure = pipeline._measure
 
-    def interrupted(model: keras.Model, photos: object, split: str, recipe: object) -> object:
+    def interrupted(model: keras.Model, photos: object, split: str, *more: object) -> object:
         if split == "test":
             raise KeyboardInterrupt
-        return measure(model, photos, split, recipe)  # type: ignore[arg-type]
+        return measure(model, photos, split, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pipeline, "_measure", interrupted)
     result = _train(pictures, tmp_path, epochs=1)
@@ -253,7 +253,7 @@ def test_a_model_that_is_there_is_not_replaced_by_another_training(pictures: Pat
     with pytest.raises(
         OutputError, match=r"model\.keras: is there already \(demo, mean IoU .* on test photos\)"
     ) as caught:
-        _train(pictures, tmp_path)
+        _train(pictures, tmp_path, overwrite=False)
     assert "--overwrite" in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / CHECKPOINT).unlink()
@@ -263,4 +263,4 @@ def test_a_model_that_is_there_is_not_replaced_by_another_training(pictures: Pat
     assert read_artifact(tmp_path / "model.keras").spec.provenance.seed == 2
     (tmp_path / "model.keras").write_bytes(b"not a model")
     with pytest.raises(OutputError, match=r"is there already \(no readable model\)"):
-        _train(pictures, tmp_path)
+        _train(pictures, tmp_path, overwrite=False)

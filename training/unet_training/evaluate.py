@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from unet_runtime import engines
-from unet_runtime.core import tiling
+from unet_runtime.core import masks, tiling
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets import Part, Sample, check_split, evenly, open_for_model, read_split
@@ -68,7 +68,7 @@ class Model(NamedTuple):
             raise BackendError(
                 "the model's output has NaN or infinity, expected probabilities: train or export it again"
             )
-        return probabilities
+        return masks.activated(probabilities, self.spec)
 
 
 class MetricRow(NamedTuple):

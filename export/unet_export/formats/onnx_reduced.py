@@ -214,7 +214,8 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
         raise
     except Exception as error:  # its errors share no base
         raise ExportError(f"ONNX Runtime cannot quantise the model ({one_line(error)})") from error
-    _correct_biases(made.graph, proto, images)
+    if not quantization.finetune_steps:  # its biases have learnt with rounded weights
+        _correct_biases(made.graph, proto, images)
     _feed_integers(made.graph)
     return _clean(made, proto)
 

@@ -101,7 +101,8 @@ def quantize(
         raise ExportError(message) from error
     quantized = Flatbuffer(bytes(result.quantized_model))
     _fill_long_biases(quantized, flatbuffer)
-    _correct_biases(quantized, flatbuffer, measured)
+    if not quantization.finetune_steps:  # its biases have learnt with rounded weights
+        _correct_biases(quantized, flatbuffer, measured)
     if wide:
         quantized.feed_bytes(flatbuffer.name(source))
     return quantized.pack()
