@@ -60,8 +60,9 @@ def test_the_readme_has_its_commands() -> None:
     lines = shell_lines()
     assert {"make demo", "make test"} <= set(lines)
     assert any(line.startswith("unet-run --backend onnx") for line in lines)
-    # All are typed below, but for trainings, exports and benchmarks of minutes to hours: those are read by the command.
-    programs = {"cat", "make", "pip", "unet-bench", "unet-export", "unet-info", "unet-run", "unet-train"}
+    # All are typed below, or in the tests of unet-serve, but for trainings, exports and benchmarks of minutes to hours:
+    # those are read by the command.
+    programs = {"cat", "curl", "make", "pip", "unet-bench", "unet-export", "unet-info", "unet-run", "unet-train"}
     assert all(line.removeprefix("KERAS_BACKEND=jax ").split()[0] in programs for line in lines)
 
 

@@ -91,7 +91,7 @@ def write_model(name: str, path: Path) -> Path:
         input_spec(settings, settings.size),
         OutputSpec(height, width),
         PET_CLASSES,
-        provenance=Provenance(split=settings.split),
+        provenance=Provenance(split="official"),
     )
     write_keras(model.save, path, spec)
     return path
