@@ -31,7 +31,7 @@ _SPECIES = 2
 
 
 def species_of(root: Path) -> dict[str, int]:
-    """Photo's name -> 1 for a cat, 2 for a dog."""
+    """Read the species: photo's name -> 1 for a cat, 2 for a dog."""
     species = {}
     for line in (root / "annotations" / "list.txt").read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):

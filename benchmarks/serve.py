@@ -68,7 +68,7 @@ class Cost(NamedTuple):
 
 
 def processor_seconds(process: int) -> float:
-    """Of all threads of a process."""
+    """Processor time of all threads of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -33,7 +33,7 @@ from unet_runtime import ModelSpec, UnetRuntimeError
 from unet_runtime.core.artifact import append_to_onnx
 
 SECONDS = 10.0
-"""Of the processor: more is a hang."""
+"""Processor time of one attempt; more is a hang."""
 
 MAX_PIXELS = 2_000_000
 """A header may say anything up to the limit, and the limit is what keeps that cheap."""

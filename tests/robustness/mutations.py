@@ -35,7 +35,7 @@ class Field(NamedTuple):
 
     place: int
     code: str
-    """Of struct."""
+    """Format character of the module struct."""
 
 
 def mutated(content: bytes, other: bytes, rng: random.Random) -> bytes:

@@ -36,7 +36,7 @@ COUNTS = {
 CLOCK_SECONDS = 90
 """For one file; the machine may be busy. What a file takes of the processor is counted in the child."""
 
-CRASHES = {"openvino": 0.02, "tflite": 0.1}
+CRASHES = {"openvino": 0.02, "tflite": 0.02}
 """Share of files with a forged digest in which an engine may end its process: no accident makes such a file."""
 
 _NEEDS = {
@@ -59,7 +59,9 @@ def test_damaged_files(task: str) -> None:
     print(task, count, dict(sorted(outcomes.items())))
     faults = [outcome for outcome in outcomes if FAULT in outcome]
     crashes = [fault for fault in faults if fault.startswith("crash")]
-    assert len(crashes) <= CRASHES.get(task, 0) * count, crashes
+    # One at least where an engine may: a short run has too few files for a share.
+    allowed = max(1, int(CRASHES[task] * count)) if task in CRASHES else 0
+    assert len(crashes) <= allowed, crashes
     assert faults == crashes, faults
     assert outcomes.total() == count
     assert any("refused" in outcome or "error" in outcome for outcome in outcomes), "nothing was damaged"

@@ -62,7 +62,7 @@ BREEDS = frozenset(
         "yorkshire_terrier",
     ]
 )
-"""Of Oxford-IIIT Pet, whose photos are named BREED_NUMBER."""
+"""Breeds of Oxford-IIIT Pet, whose photos are named BREED_NUMBER."""
 
 _KNOWN_SHARE = 0.9  # of the names: some photos may be somebody's own
 

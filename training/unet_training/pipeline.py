@@ -247,7 +247,7 @@ class _Photos:
     """Decoded photos; those of the test are read when they are needed."""
 
     classes: tuple[ClassSpec, ...]
-    """Of the data, by class id."""
+    """Classes of the data, by class id."""
     input: InputSpec
     """Input of the model that is kept."""
     stages: list[Labelled]

@@ -17,6 +17,10 @@ _DECIDED = {"SOFTMAX": 5.0, "LOGISTIC": 8.0}
 """Activation -> size of a logit beyond which its pixel is decided: 1 to 20,000 between two classes of a softmax, whose
 logits have the mean 0, and 1 to 3,000 for a sigmoid."""
 
+_ENLARGED = 12.0
+"""The same where the logits are enlarged: a clipped one would move the edge between it and its neighbour. In ``canet``,
+which enlarges four times, 5 loses 1.1 points of mean IoU (with the family's test weights), 8 loses 0.4, 12 loses 0.2."""
+
 _LINEAR = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 """Operators that leave the mean of a pixel's channels as it is, where it is 0."""
 
@@ -59,7 +63,10 @@ def without_activation(flatbuffer: Flatbuffer) -> tuple[Flatbuffer, float]:
 
     Itself and 0 where it ends with something else.
     """
-    decided = _DECIDED.get(head(flatbuffer)[0].kind, 0.0) if head(flatbuffer) else 0.0
+    kinds = [entry.kind for entry in head(flatbuffer)]
+    decided = _DECIDED.get(kinds[0], 0.0) if kinds else 0.0
+    if decided and "RESIZE_BILINEAR" in kinds:
+        decided = max(decided, _ENLARGED)
     return (Flatbuffer(flatbuffer.without_last()), decided) if decided else (flatbuffer, 0.0)
 
 

@@ -126,7 +126,7 @@ class Measured(NamedTuple):
     range: tuple[float, float]
     """Lowest and highest value."""
     means: npt.NDArray[np.float64]
-    """Of each channel, (channels,)."""
+    """Mean of each channel, (channels,)."""
 
 
 def measure(

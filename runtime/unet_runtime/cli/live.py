@@ -52,9 +52,9 @@ class LiveOptions:
     port: int = 8080
     """Port of the web page."""
     min_score: float = MIN_SCORE
-    """Of a class that counts as found, see ``Segmentation.found``."""
+    """Smallest score of a class that counts as found, see ``Segmentation.found``."""
     min_share: float = 0.0
-    """The same for its share of the picture."""
+    """Smallest share of the picture of such a class."""
     places: Places = field(default_factory=Places)
     """Which files the recording may replace."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import warnings
@@ -31,6 +32,9 @@ from unet_runtime.io.jobs import give_back_large_blocks, plan
 from unet_runtime.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
+
+_PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+"""Packages of the extra ``serve``."""
 
 _VERBOSE = 1
 _SWITCH_SECONDS = 0.0005  # as unet-run: an inference that is ready to begin must not wait for a thread of Python
@@ -138,13 +142,9 @@ def command(**given: Any) -> int:
         )
     if given["token"] is not None and given["no_token"]:
         raise click.UsageError("--token together with --no-token: one of them")
-    try:
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise missing("unet-serve", error.name or "Starlette", "serve") from error
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise missing("unet-serve", package, "serve")
     return _serve(given)
 
 

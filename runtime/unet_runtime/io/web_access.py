@@ -22,7 +22,7 @@ HEADERS = {
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
 }
-"""Of every response: no other page may show or read anything here, and ours load nothing from elsewhere."""
+"""Headers of every response: no other page may show or read anything here, and ours load nothing from elsewhere."""
 
 _TOKEN_BYTES = 18
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")

@@ -16,7 +16,7 @@ from unet_runtime.serve.models import Model, Models
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 STAGES = ("body", "queue", "decode", "infer", "encode")
-"""Of a request, in this order: received, waited, photo opened and resized, model, result made."""
+"""Stages of a request, in this order: received, waited, photo opened and resized, model, result made."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 

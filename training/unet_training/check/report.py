@@ -51,7 +51,7 @@ class ClassShare(NamedTuple):
     name: str
     pixels: int
     share: float
-    """Of the pixels that have a class, 0..1."""
+    """Share of the pixels that have a class, 0..1."""
     photos: int
 
 

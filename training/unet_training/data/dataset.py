@@ -33,7 +33,7 @@ ARCHIVES = {
     "images.tar.gz": "sha256:67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
     "annotations.tar.gz": "sha256:52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
 }
-"""Of 791,918,971 and 19,173,078 bytes, as TensorFlow Datasets records them:
+"""Archives of 791,918,971 and 19,173,078 bytes, and their digests, as TensorFlow Datasets records them:
 https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/datasets/oxford_iiit_pet/checksums.tsv"""
 
 Batch = tuple[np.ndarray, ...]

@@ -64,7 +64,7 @@ class Problem(NamedTuple):
     kind: str
     """What it is, as ``photos without a mask``."""
     name: str
-    """Of the file, or of the annotation and its file."""
+    """Name of the file, or of the annotation and its file."""
 
 
 @dataclass(frozen=True)

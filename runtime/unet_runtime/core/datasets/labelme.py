@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -89,7 +90,10 @@ def _read(root: Path, options: Options, why: str) -> Dataset:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             problems.append(Problem(BROKEN, f"{path.relative_to(root)}: {_reason(error)}"))
     files = [file for file in files if _has_photo(file, root, problems)]
-    used = {label for file in files for label, _ in file.shapes} - {IGNORED_LABEL}
+    used: set[str] = set()
+    for file in files:
+        used.update(label for label, _ in file.shapes)
+    used.discard(IGNORED_LABEL)
     classes, ground = classes_with_ground(_ordered(used, root), options, root)
     ids = {entry.name: index for index, entry in enumerate(classes)} | {IGNORED_LABEL: IGNORED}
     samples = tuple(sorted((_sample(file, ids, ground) for file in files), key=lambda sample: sample.name))
@@ -173,7 +177,7 @@ def _shape(entry: Mapping[str, Any]) -> Shape | None:
     points = entry["points"]
     if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
         raise ValueError("its points are no list of x and y")
-    flat = [value for point in points for value in point]
+    flat = list(itertools.chain.from_iterable(points))
     if kind == "polygon":
         return Polygons((checked_ring(flat),))
     if kind not in ("rectangle", "circle", "mask"):

@@ -27,7 +27,7 @@ from unet_runtime.core.errors import ImageError
 FORMATS = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG")  # any of Pillow's decoders would run otherwise
 
 SUFFIXES = frozenset((".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jpg", ".jpeg"))
-"""Of files that may be label masks."""
+"""Suffixes of files that may be label masks."""
 
 MAX_SHOWN = 5
 """Values that a message lists."""

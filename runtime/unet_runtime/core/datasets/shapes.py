@@ -22,7 +22,7 @@ Inside = npt.NDArray[np.bool_]
 """(H, W): pixels of a shape."""
 
 MAX_PIXELS = 1 << 28
-"""Of a photo with shapes, as its file of labels states it."""
+"""Most pixels of a photo with shapes, as its file of labels states them."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class ShapeLabels:
     smallest_on_top: bool = False
     """Whether the order is by area instead, the smallest last."""
     key: str = ""
-    """Of the photo in the file, and of the classes."""
+    """Identity of the photo in the file and of the classes."""
 
     @property
     def coding(self) -> str:

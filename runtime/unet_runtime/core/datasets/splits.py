@@ -32,7 +32,7 @@ AUTOMATIC = "random:1"
 """Split of data that names no parts."""
 
 FORMS = "official, article, random:SEED or fold:K/N"
-"""Of a split's name, for messages."""
+"""Forms of a split's name, for messages."""
 
 ARTICLE_LAYOUT = "oxford"
 ARTICLE_TEST_COUNT, ARTICLE_SEED = 1000, 1337
