@@ -19,7 +19,7 @@ logits have the mean 0, and 1 to 3,000 for a sigmoid."""
 
 _ENLARGED = 12.0
 """The same where the logits are enlarged: a clipped one would move the edge between it and its neighbour. In ``canet``,
-which enlarges four times, 5 loses 1.1 points of mean IoU (with the family's test weights), 8 loses 0.4, 12 loses 0.2."""
+which enlarges four times, 5 loses 1.1 points of mean IoU (the family's test weights), 8 loses 0.4 and 12 loses 0.2."""
 
 _LINEAR = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 """Operators that leave the mean of a pixel's channels as it is, where it is 0."""
