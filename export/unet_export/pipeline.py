@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
 from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, Format
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult
-from unet_export.gate.runners import Run, keras_runner
+from unet_export.gate.runners import Run, exact_runner, keras_runner
 from unet_export.photos import PhotoSource, choose_photos
 from unet_export.repair import MORE_PHOTOS, repair
 from unet_export.report.page import write_report
@@ -90,7 +91,7 @@ def export_model(
         builder = Builder(keras, spec, photos, folder / "work", dynamic=options.dynamic, labels=options.labels)
         candidates = _write_artifacts(builder, folder, options)
         logger.info("proving %d artifacts on %d photos", len(candidates), len(photos.parity))
-        results = parity.prove(reference, candidates, photos.parity, spec)
+        results = parity.prove(reference, candidates, photos.parity, spec, partial(exact_runner, keras))
         if options.repair:
             results = [repair(result, builder, reference, photos.parity, spec) for result in results]
         image = builder.images(1)

@@ -147,6 +147,41 @@ def _mean(scores: Mapping[str, float]) -> float:
     return mean_iou(np.array(list(scores.values())))
 
 
+class Exact(NamedTuple):
+    """A float32 artifact beside the trained model in float64, looked at where it is too far from it in float32."""
+
+    max_abs: float
+    """Largest difference of a probability of the artifact's."""
+    noise: float
+    """Largest difference of a probability of the trained model's own, in float32."""
+    tolerance: float
+    """What ``max_abs`` may be, see ``exact_tolerance``."""
+
+    @property
+    def passed(self) -> bool:
+        return self.max_abs <= self.tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"from the trained model in float64 it differs by {self.max_abs:.2g}, tolerance {self.tolerance:.2g}; the "
+            f"trained model in float32 by {self.noise:.2g}"
+        )
+
+
+ROUNDING = 2e-4
+"""A larger difference of a probability is no rounding of float32, in networks of any depth."""
+
+
+def exact_tolerance(noise: float) -> float:
+    """Tolerance of a float32 artifact's difference from the trained model in float64.
+
+    float32's own, as long as the trained model keeps it by itself. A model whose ``noise`` is beyond it rounds more
+    than most, in whatever order it is computed: its artifacts may differ twice as much as it does.
+    """
+    tolerance = GATES["float32"].max_abs
+    return 2 * noise if noise > tolerance else tolerance
+
+
 @dataclass(frozen=True)
 class EngineResult:
     """One artifact in one engine."""
@@ -167,6 +202,8 @@ class EngineResult:
     """Reason: the engine is not installed, or cannot run here. Never a pass."""
     failures: tuple[str, ...] = ()
     """Every criterion that failed, with its number and its tolerance; or what broke."""
+    exact: Exact | None = None
+    """Where it was too far from the trained model in float32, and by no more than rounding may explain."""
 
     @property
     def verdict(self) -> str:

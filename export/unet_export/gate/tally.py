@@ -52,6 +52,11 @@ class Tally:
         agreements: npt.NDArray[np.float64] = (expected_masks == masks).mean(axis=(1, 2))
         return agreements
 
+    @property
+    def max_abs(self) -> float:
+        """Largest difference of a probability so far."""
+        return float(self._max_abs)
+
     def histogram(self) -> tuple[int, ...]:
         """Number of differences in each decade of ``DECADES``."""
         return tuple(self._bins.reshape(len(DECADES), -1).sum(axis=1).tolist())

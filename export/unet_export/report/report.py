@@ -89,6 +89,8 @@ def table(results: Sequence[ParityResult]) -> str:
             else:
                 rows.append(_row(result, entry))
                 unseen |= dict.fromkeys(_unseen(entry))
+            if entry.exact is not None:
+                reasons.append(f"{result.path.name}: {entry.engine}: {entry.exact}")
         reasons += map(f"{result.path.name}: {{}}".format, result.failures)
     if unseen:
         absent[f"in no label mask of these photos, so nothing is known of it: {', '.join(unseen)}"] = None
@@ -165,6 +167,7 @@ def _engine(entry: EngineResult) -> dict[str, Any]:
         "figures": measured,  # the name that readers of the file know
         "smallest_passing_tolerances": smallest,
         "failures": entry.failures,
+        "float64": None if entry.exact is None else _finite(entry.exact._asdict()),
     }
 
 
