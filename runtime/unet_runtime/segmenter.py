@@ -76,8 +76,8 @@ class Segmenter:
         >>> photo = Path(unet_runtime.__file__).parent / "samples" / "chelsea.jpg"
         >>> with unet_runtime.Segmenter() as segmenter:
         ...     result = segmenter(photo)
-        >>> result
-        Segmentation(451x300, pets-edge: pet, background, border)
+        >>> result  # doctest: +ELLIPSIS
+        Segmentation(451x300, pets-...: pet, background, border)
         >>> result.mask.shape, str(result.mask.dtype), result.photo.size
         ((300, 451), 'uint8', (451, 300))
     """

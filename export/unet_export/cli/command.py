@@ -65,7 +65,7 @@ def command() -> None:
     click.option(
         "--formats",
         type=NameList(tuple(FORMATS), "all"),
-        help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: all but tflite-int16x8]",
+        help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: {len(DEFAULT_FORMATS)} of them]",
     ),
     click.option(
         "-o",

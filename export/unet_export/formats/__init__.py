@@ -9,7 +9,8 @@ __all__ = ["DEFAULT_FORMATS", "FORMATS", "Builder", "Format"]
 
 FORMATS: dict[str, Format] = {entry.name: entry for entry in (saved_model.SAVED_MODEL, *onnx.FORMATS, *tflite.FORMATS)}
 
-_ON_REQUEST = ("tflite-int16x8", "tflite-int8-finer")
-"""What runs in LiteRT's interpreter alone, or, as int16x8 on a CPU, many times slower than int8."""
+_ON_REQUEST = ("tflite-int16x8", "tflite-int8-finer", "onnx-float16-weights")
+"""What runs in LiteRT's interpreter alone, or, as int16x8 on a CPU, many times slower than int8; and what is only
+shorter than the float32 file."""
 
 DEFAULT_FORMATS = tuple(name for name in FORMATS if name not in _ON_REQUEST)

@@ -134,8 +134,8 @@ class ModelSpec:
 
     Example:
         >>> from unet_runtime import Segmenter
-        >>> Segmenter(backend="tflite").spec
-        ModelSpec(pets-edge, unet, int8, 160x160 -> 160x160, pet background border)
+        >>> Segmenter(backend="tflite").spec  # doctest: +ELLIPSIS
+        ModelSpec(pets-..., int8, ... -> ..., pet background border)
     """
 
     name: str
