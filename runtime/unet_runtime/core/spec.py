@@ -15,11 +15,11 @@ from typing import Any, Literal, TypeVar, get_args
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.text import one_line, printable
 
-SCHEMA = 4
+SCHEMA = 5
 """What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
-input, 4 added ``output.logits``; whatever earlier ones say can be said in it."""
+input, 4 added ``output.logits``, 5 the precision ``float16-weights``; whatever earlier ones say can be said in it."""
 
-_READABLE = (1, 2, 3, SCHEMA)
+_READABLE = (1, 2, 3, 4, SCHEMA)
 
 _MARGIN_IN_OUTPUT = (1, 2)
 
@@ -39,8 +39,9 @@ Fit = Literal["stretch", "letterbox", "crop"]
 Resample = Literal["bilinear"]
 Activation = Literal["softmax", "sigmoid"]
 Role = Literal["foreground", "background", "neutral"]
-Precision = Literal["float32", "float16", "dynamic-range", "int8", "int16x8"]
-"""``dynamic-range``: int8 weights, float32 activations; ``int16x8``: int8 weights, int16 activations."""
+Precision = Literal["float32", "float16", "float16-weights", "dynamic-range", "int8", "int16x8"]
+"""``float16-weights``: float16 weights, float32 arithmetic; ``dynamic-range``: int8 weights, float32 activations;
+``int16x8``: int8 weights, int16 activations."""
 
 FITS: tuple[Fit, ...] = get_args(Fit)
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -21,9 +21,15 @@ Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 MODELS = Path(__file__).parents[1] / "models"
 """Folder of the bundled models."""
 
-FLOAT32_ONNX = MODELS / "pets-edge-160.float32.onnx"
-INT8_ONNX = MODELS / "pets-edge-160.int8.onnx"
-INT8_TFLITE = MODELS / "pets-edge-160.int8.tflite"
+_NAME = "pets-edge-160"
+"""Name and size of the bundled model, as its files begin: ``benchmarks/replace_bundled.py`` writes these two lines."""
+
+_FLOAT = "float32"
+"""Precision of the float file: ``float32``, or ``float16-weights``, which computes in float32 and is half as long."""
+
+FLOAT_ONNX = MODELS / f"{_NAME}.{_FLOAT}.onnx"
+INT8_ONNX = MODELS / f"{_NAME}.int8.onnx"
+INT8_TFLITE = MODELS / f"{_NAME}.int8.tflite"
 
 
 class Backend(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import FLOAT32_ONNX, Backend, Device, Engine, Tensor, check_graph
+from unet_runtime.engines.base import FLOAT_ONNX, Backend, Device, Engine, Tensor, check_graph
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -89,7 +89,7 @@ ENGINE = Engine(
     package="openvino",
     extra="openvino",
     suffixes=(".onnx",),
-    default_model=FLOAT32_ONNX,
+    default_model=FLOAT_ONNX,
     default_threads=cores.usable_cores,
     load=load,
 )
