@@ -17,7 +17,17 @@ from unet_export.repair import MORE_PHOTOS, repair
 from unet_export.report.page import write_report
 from unet_export.report.report import Report
 from unet_export.source_model import Description, load_model
-from unet_export.staging import accept, reject, staging_folder
+from unet_export.staging import (
+    COMMAND,
+    PARITY_NAME,
+    REJECTED_NAME,
+    REPORT_NAME,
+    accept,
+    reject,
+    staging_folder,
+)
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +55,8 @@ class ExportOptions:
     """Description of a model without a spec."""
     command: str = ""
     """Command line that the user typed, for the report."""
+    overwrite: bool = False
+    """Replace files of others, too."""
 
 
 def export_model(
@@ -66,7 +78,7 @@ def export_model(
             that passed too, and the report.
         ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
         SourceError, ImageError: the data cannot be used.
-        OutputError: ``output`` cannot be written.
+        OutputError: ``output`` cannot be written, or something in it must stay.
         ValueError: a count below its minimum.
 
     Example:
@@ -82,6 +94,7 @@ def export_model(
         ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
     keras, spec = load_model(model, options.description)
+    _check_output(model, output, spec, options)
     if options.repair:
         source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
     photos = choose_photos(source, spec)
@@ -109,6 +122,16 @@ def export_model(
             report = _with_study(report, FORMATS[integer[0]], builder, reference, folder)
         _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
+
+
+def _check_output(model: Path, output: Path, spec: ModelSpec, options: ExportOptions) -> None:
+    """Refuse a folder with files of others under the names that this export needs; raises OutputError."""
+    places = Places([model], overwrite=options.overwrite, command=COMMAND, folders=True)
+    names = [REPORT_NAME, PARITY_NAME]
+    for name in options.formats:
+        names.append(FORMATS[name].file_name(spec, dynamic=options.dynamic))
+    for folder in (output, output / REJECTED_NAME):
+        places.check_files(folder, names)
 
 
 def _write_artifacts(builder: Builder, folder: Path, options: ExportOptions) -> list[parity.Candidate]:

@@ -33,10 +33,11 @@ from unet_export.bundle.archive import SUFFIXES, write_archive
 from unet_export.bundle.sbom import SUFFIX, bill_of_materials, sha256
 from unet_export.bundle.wheels import PLATFORMS, PlatformName, WheelError, Wheelhouse, oldest_system, pip, wheel_version
 from unet_export.errors import ExportError
-from unet_export.staging import PARITY_NAME, staging_folder
+from unet_export.staging import COMMAND, PARITY_NAME, staging_folder
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.files import publish, write_text
 from unet_runtime.engines import ENGINES, readers
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def bundle(
     engines: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     runtime: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write one archive that installs ``unet-run`` and an export's models where there is Python and no network.
 
@@ -75,13 +77,15 @@ def bundle(
         export: folder that ``unet-export`` accepted, with its ``parity.json``. A SavedModel in it stays there: it needs
             TensorFlow.
         platform: of ``PLATFORMS``, such as ``linux-aarch64``.
-        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is there; or a folder that exists, which gets
-            ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. For Windows ``.zip``.
+        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is an earlier one; or a folder that exists, which
+            gets ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. ``.zip`` for
+            Windows.
         python: CPython's version on the device, ``3.11``: wheels are made for one.
         engines: of ``BUNDLE_ENGINES``; None takes ``onnx`` for ``.onnx`` and ``tflite`` for ``.tflite`` models.
         models: file names of the export to take; None takes every ``.onnx`` and ``.tflite``.
         runtime: wheel or source folder of unet-edge-runtime; None takes what the one installed here was made from,
             and asks pip's indexes for the same version where that is gone.
+        overwrite: replace an archive of others, too.
 
     Returns:
         The archive's path; ``bill_path`` of it is its bill of materials.
@@ -97,6 +101,7 @@ def bundle(
     if not re.fullmatch(r"3\.\d+", python):
         raise ExportError(f"Python {python!r}, expected a version such as 3.11")
     target = _target(output, platform)
+    Places(overwrite=overwrite, command=COMMAND).check(target)
     chosen = _accepted(export, models)
     extras = _extras(chosen, engines)
     with staging_folder(target) as folder:

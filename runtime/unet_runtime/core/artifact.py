@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 SPEC_NAME = "unet_edge.json"
 """Name of the spec: zip entry, file in assets.extra, and (less ``.json``) metadata key."""
 
+SPEC_MARKS = (b"unet_edge.sha256", SPEC_NAME.encode())
+"""What stands near the end of a model file with a spec, damaged or not."""
+
+SAVED_MODEL_SPEC = f"assets.extra/{SPEC_NAME}"
+"""The spec's file in a SavedModel."""
+
 MAX_BYTES = 2**31
 """A model file has fewer: neither a protobuf message nor a flatbuffer can be longer."""
 
