@@ -12,6 +12,7 @@ import click
 
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
+from unet_export.cli.adopt import adopt
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
 from unet_export.formats import DEFAULT_FORMATS, FORMATS
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
@@ -222,6 +223,9 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     setup_logging(verbosity)
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
+
+
+command.add_command(adopt)
 
 
 def main() -> None:

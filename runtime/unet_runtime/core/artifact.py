@@ -125,8 +125,10 @@ def _without_spec(path: Path, found: str) -> ModelFileError:
     """The error for a file that does not say how it is used, with what to type."""
     if path.suffix == ".keras":
         return ModelFileError(f"{path}: {found}: export it with unet-export")
+    import shlex  # what only an error needs
+
     error = ModelFileError(f"{path}: {found}. If another tool made it, give it a spec first:")
-    name = str(path) if str(path).replace("/", "").replace(".", "").isalnum() else f'"{path}"'
+    name = shlex.quote(str(path))
     error.hint = f"unet-export adopt {name} --classes background,NAME --range 0..1 --channels rgb"
     return error
 

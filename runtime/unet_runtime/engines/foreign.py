@@ -41,13 +41,16 @@ class ForeignBackend:
 
     def run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """See ``base.Backend``."""
-        tensor = tensors.fed(images, self._spec.input, self._table)
+        return self.run_tensor(tensors.fed(images, self._spec.input, self._table))
+
+    def run_tensor(self, tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """As ``run``, for what is the file's own input tensor already."""
         outputs = []
         step = self.inner.batch or max(1, len(tensor))
         for first in range(0, len(tensor), step):
             part = tensor[first : first + step]
-            missing = step - len(part)
-            if missing and self.inner.batch:
+            missing = step - len(part) if self.inner.batch else 0
+            if missing:
                 part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
             made = tensors.maps(self.inner.run(part), len(part), self._spec)
             outputs.append(made[: step - missing] if missing else made)
