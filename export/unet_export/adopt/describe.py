@@ -12,6 +12,7 @@ import numpy as np
 from unet_export.adopt.engine import RawModel
 from unet_export.adopt.facts import Facts, Said, Tensor
 from unet_export.errors import ExportError
+from unet_export.source_model import ADOPTED
 from unet_runtime.core.datasets.classes import named_classes
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.spec import ClassSpec, InputSpec, Layout, ModelSpec, OutputSpec, Provenance
@@ -135,6 +136,7 @@ def described(facts: Facts, choices: Choices) -> tuple[ModelSpec, list[Row]]:
         command=choices.command,
         weights_sha256=hashlib.sha256(facts.content).hexdigest(),
         tools=dict(facts.tools),
+        recipe={ADOPTED: ", ".join(f"{tool} {version}" for tool, version in facts.tools.items()) or "unknown"},
     )
     try:
         spec = ModelSpec(

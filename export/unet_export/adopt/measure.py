@@ -126,8 +126,8 @@ def check(measurement: Measurement) -> None:
         near = [entry.options for entry in measurement.tried if entry.mean_iou > best.mean_iou - _BETTER]
         options = " (or ".join(near[:2]) + ")" * (len(near) > 1)
         raise WrongDescriptionError(
-            f"as described the mean IoU is {measurement.same:.3f}, with {options} it is {best.mean_iou:.3f}: give these "
-            "options, or --no-alternatives where yours are right"
+            f"as described the mean IoU is {measurement.same:.3f}, with {options} it is {best.mean_iou:.3f}: give "
+            "these options, or --no-alternatives where yours are right"
         )
 
 
