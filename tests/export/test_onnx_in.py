@@ -1,4 +1,4 @@
-"""An adopted ONNX file as the source of an export: the same network in every precision, photos in, probabilities out."""
+"""An adopted ONNX file as the source of an export: the same network in each precision, photos in, probabilities out."""
 
 from __future__ import annotations
 
