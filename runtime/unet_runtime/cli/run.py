@@ -21,7 +21,7 @@ from unet_runtime.cli.report import Done, Report, describe
 from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
 from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
 from unet_runtime.core.files import is_stream, remove_leftovers, replacing
-from unet_runtime.core.photo import open_photo, photo_size
+from unet_runtime.core.photo import photo_size, stored_photo, whole_photo
 from unet_runtime.core.segmentation import Result, Segmentation
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.coco import areas_by_name, require_contours
@@ -43,6 +43,7 @@ from unet_runtime.io.stamps import is_current, stamp
 from unet_runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:
+    from unet_runtime.core.tiling import TiledSegmentation
     from unet_runtime.io.coco_set import DataSet
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,8 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     min_share: float
     metadata: Metadata
     places: Places
+    segmenter: Segmenter
+    """Prepares photos; any of the engines runs the model."""
     stdin: bytes = b""
     """The photo that came through standard input."""
     data_set: DataSet | None = None
@@ -132,6 +135,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
             given["min_share"],
             metadata,
             _places(given, files),
+            segmenter,
             stdin,
         )
 
@@ -325,11 +329,7 @@ def segment(
                 known = settings.data_set.known_entry(settings.paths(file))
                 if known is not None:
                     return Done(settings.paths(file), entry=known, was_done=True)
-            photo = open_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
-            checkpoint()
-            with engines.borrow() as segmenter:
-                result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
-            checkpoint()
+            result = _segmented(file, settings, engines, checkpoint)
             found = result.found(settings.min_score, settings.min_share)
             result = result.only(found)
             if settings.refine and isinstance(result, Segmentation):  # tiles have the photo's own size
@@ -337,6 +337,26 @@ def segment(
             return _save_results(result, found, file, settings, checkpoint)
     except MemoryError as error:
         raise ImageError(f"{file.path}: too large for this machine's memory") from error
+
+
+def _segmented(
+    file: PhotoFile, settings: Settings, engines: Pool[Segmenter], checkpoint: Checkpoint
+) -> Segmentation | TiledSegmentation:
+    """Read one photo and run the model, which no other photo waits for longer than that."""
+    photo = stored_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
+    if settings.tile is not None:
+        photo = whole_photo(photo)
+        checkpoint()
+        with engines.borrow() as segmenter:
+            result: Segmentation | TiledSegmentation = segmenter.tiled(photo, settings.tile)
+    else:
+        prepared = settings.segmenter.prepare(photo)
+        checkpoint()
+        with engines.borrow() as segmenter:
+            probabilities = segmenter.infer(prepared.images)[0]
+        result = settings.segmenter.finish(prepared, probabilities)
+    checkpoint()
+    return result
 
 
 def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextManager[None]:
@@ -366,7 +386,8 @@ def _save_results(
         written = [] if settings.output == options.STDOUT else [settings.output]
     areas = areas_by_name(result)
     is_empty = not found and bool(result.spec.role_names("foreground"))
-    described = {"width": result.photo.width, "height": result.photo.height, "found": not is_empty, "classes": areas}
+    width, height = result.size
+    described = {"width": width, "height": height, "found": not is_empty, "classes": areas}
     entry = None if settings.data_set is None else settings.data_set.entry(result.mask)
     return Done(written, described, _summary(result.spec, areas, found), piped, entry, is_empty=is_empty)
 

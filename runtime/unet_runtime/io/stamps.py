@@ -16,9 +16,9 @@ from unet_runtime.io.kind import STAMP_KEY
 STAMP_REACH = 512
 """Bytes at a file's beginning and at its end among which its stamp is."""
 
-_RESULTS_VERSION = 3
+_RESULTS_VERSION = 4
 """Changes when the same model and options give other files: 2 has greyscale masks and COCO ids from 1, 3 cut-outs
-without veil and photo behind them."""
+without veil and photo behind them, 4 takes the model's input of large photos from reduced ones."""
 
 _MARK = STAMP_KEY.encode() + b"\0"  # no text file has a NUL: a label tool's may well name a folder "unet-edge"
 _JSON_MARKS = (f'{{"{STAMP_KEY}":'.encode(), f'{{\n "{STAMP_KEY}":'.encode())  # of one line, and indented
