@@ -280,14 +280,14 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}damaged or truncated image ({one_line(error)})") from error
 
 
-def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+def photo_size(source: str | os.PathLike[str] | IO[bytes]) -> tuple[int, int] | None:
     """(width, height) of a photo as its file has it, before it is turned upright; None if it cannot be read.
 
     Nothing is decoded, and there is no limit of pixels.
     """
     try:
-        with Path(path).open("rb") as file:
-            return decoders.image_size(file, os.fspath(path))
+        with _opened(source) as (file, path, _):
+            return decoders.image_size(file, path)
     except Exception:  # decoders raise anything; open_photo says what is wrong
         return None
 
