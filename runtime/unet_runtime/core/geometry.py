@@ -19,6 +19,8 @@ from unet_runtime.core.spec import InputSpec, ModelSpec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from unet_runtime.core.photo import StoredPhoto
+
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR}
 
 
@@ -84,7 +86,7 @@ def model_input(photo: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
     return fill_input(photo, photo_box(photo.size, spec), spec)
 
 
-def fill_input(photo: Image.Image, box: Box, spec: InputSpec) -> npt.NDArray[np.uint8]:
+def fill_input(photo: Image.Image | StoredPhoto, box: Box, spec: InputSpec) -> npt.NDArray[np.uint8]:
     """As ``model_input``, for a photo whose place ``box`` is known."""
     pixels = np.asarray(photo.resize((box.width, box.height), _RESAMPLE[spec.resample]))
     return placed(pixels, box, spec, fill=0)[np.newaxis]

@@ -73,6 +73,11 @@ class TiledSegmentation(Findings, Pictures):
     run: Run
     overlap: float
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the photo, and of everything made of it."""
+        return self.photo.size
+
     def probability_bands(self) -> Iterator[tuple[int, Floats]]:
         """As ``Segmentation.probability_bands``. They have not been kept: the model runs again, band by band."""
         return blended_bands(self.photo, self.spec, self.run, self.overlap)
