@@ -128,6 +128,8 @@ def test_a_coarser_output_covers_the_same_photo() -> None:
     data["output"] |= {"height": 8, "width": 8}
     assert ModelSpec.from_json(json.dumps(data)).output.height == 8
     data["input"]["fit"] = "letterbox"
+    assert ModelSpec.from_json(json.dumps(data)).output.height == 8
+    data["input"]["margin"] = 4
     with pytest.raises(ModelFileError, match="output, height x width, is"):
         ModelSpec.from_json(json.dumps(data))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unet_export.formats.base import Builder, Format
+from unet_export.formats.onnx_model import OnnxModel, is_adopted
 from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
 from unet_export.transforms.rounding import MOMENT_PHOTOS
@@ -42,6 +43,8 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
 
     def convert() -> onnx.ModelProto:
         model = builder.model(quantization, precision)
+        if isinstance(model, OnnxModel):
+            return model.graph
         return onnx_convert.build_onnx(model, builder.spec.name, dynamic=builder.dynamic, labels=builder.labels)
 
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
@@ -55,7 +58,8 @@ def _check(path: Path, *, precision: Precision) -> None:
 
     artifact = read_artifact(path)
     proto = onnx.load_from_string(artifact.content)
-    onnx_convert.check(proto)
+    if not is_adopted(artifact.spec):
+        onnx_convert.check(proto)
     if precision == "int8":
         asked = artifact.spec.provenance.quantization.get("precise", ())
         onnx_reduced.check_quantized(proto, (*head_layers(proto), *asked))

@@ -51,12 +51,12 @@ GATES = {
 _CRITERIA = tuple(Gate.__dataclass_fields__)
 
 
-def changed_gates(settings: Sequence[str]) -> dict[str, Gate]:
-    """``GATES`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
+def changed_gates(settings: Sequence[str], base: Mapping[str, Gate] = GATES) -> dict[str, Gate]:
+    """``base`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
 
     Raises ExportError for a setting of another form, or no such precision or criterion.
     """
-    gates = dict(GATES)
+    gates = dict(base)
     for setting in settings:
         key, _, text = setting.partition("=")
         precision, _, criterion = key.partition(".")

@@ -38,6 +38,7 @@ ENGINE = Engine(
     default_threads=cores.usable_cores,
     load=load,
     devices=("cpu", "cuda", "tensorrt"),
+    foreign=True,
     parallel=True,
     rival_wheels=wheels.ONNXRUNTIME,
     slow_start={"tensorrt": _missing_for_tensorrt},
