@@ -1,4 +1,4 @@
-"""Every architecture the whole way: an epoch of training; six formats, their gates, masks from the runtime."""
+"""Every architecture the whole way: an epoch of training; four formats, their gates, masks from the runtime."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_trains_into_a_file_of_its_spec(name: str, discs: Path, tmp_path: Pat
 def test_it_is_exported_proven_and_run(name: str, discs: Path, tmp_path: Path) -> None:
     """From committed weights: the gate's margins were measured, see ``tests/helpers/family.py``."""
     model = family.write_model(name, tmp_path / "model.keras")
-    formats = ("saved-model", "onnx", "onnx-float16", "onnx-float16-weights", "tflite-float16", "tflite-int8")
+    formats = ("saved-model", "onnx", "tflite-float16", "tflite-int8")
     results = export_model(model, PhotoSource(discs), tmp_path / "export", ExportOptions(formats))
     assert tuple(entry.format for entry in results) == formats
     for entry in results:
