@@ -118,8 +118,9 @@ def bundle(
         bill = bill_of_materials(archive, own, house.wheels.values(), models_taken)
         publish(archive, target)
         write_text(bill_path(target), bill)
+        count = len(house.wheels)
     megabytes = target.stat().st_size / 1e6
-    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), len(house.wheels), megabytes)
+    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), count, megabytes)
     return target
 
 
