@@ -2,10 +2,10 @@
 
     PETS_DIR=... python benchmarks/large_photos.py [--photos 12] [--rounds 5] [--main PATH] [--save mask]
 
-The photos are Oxford-IIIT Pet's, enlarged by Lanczos and saved as JPEG of quality 92. Every step runs on one thread, and
-what counts is CPU time, which other programs on the machine do not change. With ``--main``, a checkout of another version
-takes turns with this one, each photo through ``Segmenter`` to the bytes of a file. Then follows how many pixels have the
-class that they have where the whole photo is decoded, for each bundled model.
+The photos are Oxford-IIIT Pet's, enlarged by Lanczos and saved as JPEG of quality 92. Every step runs on one thread,
+and what counts is CPU time, which suffers least from other programs on the machine. With ``--main``, a checkout of
+another version takes turns with this one, each photo through ``Segmenter`` to the bytes of a file. Then follows how
+many pixels have the class that they have where the whole photo is decoded, for each bundled model.
 """
 
 from __future__ import annotations
