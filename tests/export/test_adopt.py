@@ -23,8 +23,8 @@ from unet_export.adopt.measure import alternatives
 from unet_export.adopt.reader import read
 from unet_export.cli.command import command
 from unet_export.errors import ExportError
+from unet_export.foreign.load import parse_classes
 from unet_export.gate.gate import ParityError
-from unet_export.source_model import parse_classes
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import UnetRuntimeError
@@ -365,6 +365,8 @@ def test_metadata_of_tensorflow_lite(tmp_path: Path) -> None:
     with zipfile.ZipFile(made.path) as archive:
         assert archive.namelist() == ["labels.txt", "unet_edge.json"]
     assert Segmenter(made.path).spec == made.spec
+    again = adopt(made.path, Choices(name="selfie"), tmp_path / "again")
+    assert again.path.read_bytes() == made.path.read_bytes()
 
 
 def test_damaged_metadata_is_asked_for(tmp_path: Path) -> None:
@@ -501,5 +503,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert Segmenter(tmp_path / "out" / "theirs-32.float32.onnx").spec.class_names == ("background", "pet")
     for wrong in (["--range", "1..0"], ["--mean", "a,b"], ["--channels", "rgba"], ["--size", "x"]):
         assert CliRunner().invoke(command, [*words, *wrong]).exit_code == 2
+    caffe = ["adopt", str(path), "--classes", "pet", "--preprocess", "caffe", "-o", str(tmp_path / "caffe")]
+    assert CliRunner().invoke(command, caffe).exit_code == 0
+    source = Segmenter(tmp_path / "caffe" / "theirs-32.float32.onnx").spec.input
+    assert (source.channels, source.mean) == ("bgr", (103.939, 116.779, 123.68))
     made = json.loads(CliRunner().invoke(command, [*words, "--classes", "pet", "--json"]).stdout)
     assert made["spec"]["output"]["kind"] == "mask"

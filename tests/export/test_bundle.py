@@ -227,6 +227,8 @@ def edit(copied: Path, change: Callable[[dict], object]) -> None:  # type: ignor
 def test_a_folder_that_was_never_accepted_is_refused(copied: Path) -> None:
     edit(copied, lambda report: report.update(passed=False))
     assert "the gate did not pass" in refusal(copied)
+    edit(copied, lambda report: report.update(accepted=[], refused=[{"file": "other.onnx"}]))
+    assert "the gate did not pass" in refusal(copied)
     (copied / "parity.json").write_text("{}")
     assert "no report of unet-export" in refusal(copied)
     (copied / "parity.json").unlink()

@@ -12,9 +12,9 @@ from keras import layers
 
 from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
+from unet_export.foreign.load import Description, load_model, parse_classes
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.source_model import Description, load_model, parse_classes
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_training.models.unet import build
@@ -51,7 +51,7 @@ def test_classes_are_named_by_the_user(text: str, names: list[str], roles: list[
     assert len({entry.color for entry in classes}) == len(names)
 
 
-@pytest.mark.parametrize("text", ["", "one", "a,a", "a,,b", "a,b:middle"])
+@pytest.mark.parametrize("text", ["", "background", "a,a", "a,,b", "a,b:middle"])
 def test_other_classes_are_refused(text: str) -> None:
     with pytest.raises(ExportError, match=f"^classes {text!r}: .*expected"):
         parse_classes(text)

@@ -27,7 +27,7 @@ from unet_export.adopt.reference import (
     with_spec,
 )
 from unet_export.errors import ExportError
-from unet_export.gate.gate import GATES, EngineResult, Gate, ParityError, ParityResult
+from unet_export.gate.gate import FOREIGN_GATES, EngineResult, Gate, ParityError, ParityResult
 from unet_export.photos import PhotoSets
 from unet_export.report.report import Report, as_json
 from unet_export.staging import PARITY_NAME, accept, staging_folder
@@ -40,7 +40,7 @@ from unet_runtime.engines.foreign import ForeignBackend
 
 logger = logging.getLogger(__name__)
 
-ADOPTION_GATES: dict[str, Gate] = {**GATES, "float32": FOREIGN_GATE}
+ADOPTION_GATES: dict[str, Gate] = {**FOREIGN_GATES, "float32": FOREIGN_GATE}
 """As an export's, less strict for float32, whose origin is another framework."""
 
 _NO_REFERENCE = "no --reference was given"

@@ -148,7 +148,7 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     path = export / PARITY_NAME
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        verdict, found = report["passed"], _proven(report["artifacts"])
+        verdict, found = report["passed"] is True or _partly_accepted(report), _proven(report["artifacts"])
     except FileNotFoundError as error:
         raise ExportError(f"{path}: not there: expected a folder that unet-export accepted") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,6 +164,12 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     if not names:
         raise ExportError(f"{export}: no accepted .onnx or .tflite model: export some with unet-export --formats")
     return list(map(found.__getitem__, dict.fromkeys(names)))
+
+
+def _partly_accepted(report: dict[str, Any]) -> bool:
+    """Whether an export was accepted without some of its artifacts, which failed or could not be made."""
+    left_out = bool(report.get("refused")) or not all(entry["passed"] for entry in report["artifacts"])
+    return bool(report.get("accepted")) and left_out
 
 
 def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:

@@ -146,7 +146,7 @@ class _Trial:
 
     def __init__(self, result: EngineResult, run: Run | None, gate: Gate, spec: ModelSpec) -> None:
         self._result, self._run, self._gate = result, run, gate
-        self._tally = Tally(spec)
+        self._tally = Tally(spec, gate.margin)
         self.agreements: list[float] = []
         """Share of pixels (0..1) with the same class, per photo."""
         self.noise: float | None = None
