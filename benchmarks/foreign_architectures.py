@@ -29,6 +29,8 @@ class Architecture:
     """Fields of ``Description`` but the classes."""
     single: bool = False
     """Whether it has one channel, which tells the object from its background."""
+    any_size: bool = False
+    """Whether it takes photos of any size."""
     output: str = ""
     """Which of several outputs is trained."""
 
@@ -543,7 +545,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xception-unet": Architecture(xception_unet, _UNIT),
     "pix2pix-unet": Architecture(pix2pix_unet, _UNIT),
     "binary-unet": Architecture(binary_unet, _UNIT, single=True),
-    "binary-logits": Architecture(binary_logits, _UNIT, single=True),
+    "binary-logits": Architecture(binary_logits, _UNIT, single=True, any_size=True),
     "valid-unet": Architecture(valid_unet, _UNIT),
     "attention-unet": Architecture(attention_unet, _UNIT),
     "unet++": Architecture(unet_plus_plus, {**_UNIT, "output_name": "depth_2"}, output="depth_2"),

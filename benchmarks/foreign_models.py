@@ -1,6 +1,6 @@
 """Models of other people's kind, exported as their users would export them: a table of verdicts.
 
-    python -m benchmarks.foreign_models [--output artifacts/foreign] [--only unet++,enet] [--size 64] [--again]
+    python -m benchmarks.foreign_models [--output artifacts/foreign] [--only unet++,enet] [--size 32] [--again]
 
 Each network of ``foreign_architectures.py`` is trained on drawn pictures until its masks are decided (a model that is
 unsure of every pixel would fail any comparison of masks, whatever its file), saved, and exported by its description
@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ FORMATS = ("onnx", "onnx-float16", "onnx-int8", "tflite-int8")
 
 PICTURES, HELD_OUT = 96, 32
 
-STEPS, BATCH = 240, 8
+STEPS, BATCH = 120, 8
 
 OBJECT = 0
 """Class id of the drawn animals in their dataset."""
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("artifacts/foreign"))
     parser.add_argument("--only", type=lambda value: value.split(","), help="names, separated by commas")
-    parser.add_argument("--size", type=int, default=64, help="side of the input, pixels")
+    parser.add_argument("--size", type=int, default=32, help="side of the input, pixels")
     parser.add_argument("--steps", type=int, default=STEPS, help="of training")
     parser.add_argument("--repair", action="store_true", help="try remedies where int8 fails, as the command does")
     parser.add_argument("--again", action="store_true", help="export what is done already, too")
@@ -82,6 +82,8 @@ def verdicts(name: str, data: Path, output: Path, options: Any) -> dict[str, str
     architecture = ARCHITECTURES[name]
     path = output / "models" / f"{name.replace('+', 'p')}.keras"
     description = described(architecture)
+    if architecture.any_size:
+        description = replace(description, size=(options.size, options.size))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         train(architecture, data, options.size, options.steps).save(path)
@@ -89,7 +91,7 @@ def verdicts(name: str, data: Path, output: Path, options: Any) -> dict[str, str
     refused: Any = ()
     try:
         with engines_quiet(not options.verbose):
-            results = export_model(path, photos(data, architecture), output / "exports" / name, settings)
+            results = export_model(path, PhotoSource(data), output / "exports" / name, settings)
     except ParityError as error:
         results, refused = error.results, error.refused
     except ExportError as error:
@@ -100,19 +102,6 @@ def verdicts(name: str, data: Path, output: Path, options: Any) -> dict[str, str
         passed = "mixed" if result.precision == "mixed" else "passed"
         found[form] = passed if result.passed else f"FAILED: {'; '.join(result.failures)}"
     return found | {refusal.format: f"not made: {refusal.reason}" for refusal in refused}
-
-
-def photos(data: Path, architecture: Architecture) -> PhotoSource:
-    """The pictures with their labels; those of a network with other classes than they have, without."""
-    if not architecture.single:
-        return PhotoSource(data)
-    folders = {}
-    for part, kind in (("trainval", "calibration"), ("test", "parity")):
-        folders[kind] = data.parent / f"photos-{part}"
-        folders[kind].mkdir(exist_ok=True)
-        for entry in read_split(open_dataset(data), "official", part):
-            shutil.copyfile(entry.photo, folders[kind] / entry.photo.name)
-    return PhotoSource(**folders)
 
 
 def described(architecture: Architecture) -> Description:

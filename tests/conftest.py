@@ -30,6 +30,8 @@ MARKED = {
         "export/test_equalize.py",
         "export/test_finetune.py",
         "export/test_foreign.py",
+        "export/test_foreign_files.py",
+        "export/test_foreign_outputs.py",
         "export/test_new_format.py",
         "export/test_onnx.py",
         "export/test_onnx_reduced.py",

@@ -105,7 +105,8 @@ def test_weights_alone_need_a_function(tmp_path: Path, pictures: Any) -> None:
     check_same(path, original, pictures, build=f"{file}:network")
     with pytest.raises(ExportError, match="has no function nothing"):
         load(path, build=f"{file}:nothing")
-    network().save_weights(path)
+    image = keras.Input((SIDE, SIDE, 3))
+    keras.Model(image, layers.Conv2D(3, 1)(layers.Conv2D(7, 3)(image))).save_weights(path)
     with pytest.raises(ExportError, match=r"its weights do not fit the model that .* makes"):
         load(path, build=f"{file}:network")
 
@@ -170,6 +171,47 @@ def test_nested_models_come_apart(tmp_path: Path, pictures: Any) -> None:
     names = [layer.name for layer in made.layers]
     assert "block_conv2d" in names
     assert not any(hasattr(layer, "layers") for layer in made.layers)
+
+
+def test_a_normalization_that_learnt_its_mean_keeps_it(tmp_path: Path, pictures: Any) -> None:
+    """As in the EfficientNets of keras.applications: it comes from the file's weights."""
+    norm = layers.Normalization()
+    norm.adapt(pictures / 255)
+    image = keras.Input((SIDE, SIDE, 3))
+    original = keras.Model(image, layers.Conv2D(3, 1, activation="softmax")(norm(image)))
+    original.save(tmp_path / "theirs.keras")
+    made = check_same(tmp_path / "theirs.keras", original, pictures)
+    copy = keras.models.clone_model(made)
+    copy.set_weights(made.get_weights())
+    np.testing.assert_allclose(copy(pictures).numpy(), made(pictures).numpy(), atol=1e-6)
+
+
+def test_a_transposed_convolution_with_a_stride_above_its_kernel(tmp_path: Path, pictures: Any) -> None:
+    image = keras.Input((SIDE, SIDE, 3))
+    for padding in ("same", "valid"):
+        x = layers.Conv2D(4, 3, strides=3, padding="same")(image)
+        x = layers.Conv2DTranspose(3, (2, 1), strides=3, padding=padding)(x)
+        original = keras.Model(image, layers.Softmax()(x[:, :SIDE, :SIDE]))
+        original.save(tmp_path / "theirs.keras")
+        made = check_same(tmp_path / "theirs.keras", original, pictures)
+        kernels = [layer.kernel_size for layer in made.layers if type(layer).__name__ == "Conv2DTranspose"]
+        assert kernels == [(3, 3)]
+
+
+def test_a_subclassed_model_is_called_as_a_whole(tmp_path: Path, pictures: Any) -> None:
+    @keras.saving.register_keras_serializable("theirs")
+    class Subclassed(keras.Model):  # type: ignore[misc]
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.head = layers.Conv2D(3, 3, padding="same", activation="softmax")
+
+        def call(self, x: Any) -> Any:
+            return self.head(x)
+
+    original = Subclassed()
+    original(pictures / 255)
+    original.save(tmp_path / "theirs.keras")
+    check_same(tmp_path / "theirs.keras", original, pictures, size=(SIDE, SIDE), head="softmax")
 
 
 def test_sequential_and_a_batch_of_one(tmp_path: Path, pictures: Any) -> None:

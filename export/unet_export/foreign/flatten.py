@@ -94,7 +94,7 @@ class _Copier:
         made = self._copy(operation, prefix)
         self._copies[id(operation)] = made
         result = made(*args, **kwargs)
-        if made is not operation and isinstance(operation, import_keras().Layer):
+        if isinstance(operation, import_keras().Layer) and type(made) is type(operation):
             made.set_weights(_filled(operation.get_weights(), made))
         return result
 
@@ -107,12 +107,30 @@ class _Copier:
         self._names.add(name)
         if not isinstance(operation, import_keras().Layer):
             return _bare_copy(operation, name)
+        if (rescaling := _as_rescaling(operation, name)) is not None:
+            return rescaling
         config = as_float32(operation.get_config()) | {"name": name}
         if type(operation).__name__ == "Conv2DTranspose":
             config = _as_large_as_its_stride(config)
         if self._moved:
             config = _channels_last(operation, config)
         return type(operation).from_config(config)
+
+
+def _as_rescaling(layer: Any, name: str) -> Any | None:
+    """A Normalization as the factor and offset for each channel that it is; None for all others.
+
+    Its mean and variance follow from its weights when a file is loaded, and from nothing when the weights are set.
+    """
+    if type(layer).__name__ != "Normalization" or layer.invert or layer.mean is None:
+        return None
+    ops = import_keras().ops
+    mean, variance = (np.asarray(ops.convert_to_numpy(values)) for values in (layer.mean, layer.variance))
+    if max(mean.size, variance.size) != max(1, *mean.shape[-1:], *variance.shape[-1:]):
+        return None  # along another axis than the channels
+    deviation = np.maximum(np.sqrt(variance), import_keras().config.epsilon())
+    scale, offset = np.broadcast_arrays(1 / deviation.ravel(), -mean.ravel() / deviation.ravel())
+    return import_keras().layers.Rescaling(scale.tolist(), offset.tolist(), name=name)
 
 
 def _as_large_as_its_stride(config: dict[str, Any]) -> dict[str, Any]:

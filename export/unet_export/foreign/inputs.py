@@ -69,8 +69,8 @@ def preprocess(image: Any, pixels: Pixels, channels: Channels, preprocessing: st
     kernel = scales[:, np.newaxis] * matrix  # (3, channels)
     bias = offsets @ matrix
     if channels == "rgba":
-        low, _ = PIXELS[pixels], None
-        bias = bias + np.array([0, 0, 0, _OPAQUE * low[0] + low[1]])
+        factor, constant = PIXELS[pixels]
+        bias = bias + np.array([0, 0, 0, _OPAQUE * factor + constant])
     layer = keras.layers.Conv2D(kernel.shape[1], 1, name="preprocess")
     result = layer(keras.layers.Rescaling(1.0, name="pixels")(image))
     layer.set_weights([kernel[np.newaxis, np.newaxis].astype(np.float32), bias.astype(np.float32)])

@@ -114,7 +114,7 @@ def _adapted(source: Any, path: Path, description: Description) -> tuple[Any, Mo
         fed = image
         if not takes_bytes:
             fed = preprocess(image, description.pixels, channels, description.preprocessing)
-        if description.preprocessing == "" and channels == "rgba":
+        if channels == "rgba":
             logger.info("its fourth channel is opacity: a photo is opaque")
         results = entry.call(fed)
     except ExportError:
