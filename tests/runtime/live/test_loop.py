@@ -310,7 +310,7 @@ def test_answers_are_smoothed_where_it_is_asked_for(served: MjpegCamera, view: R
     def blinking(smoother: Smoother | None) -> float:
         """The largest change from one picture to the next, in levels of 255."""
         view.pictures.clear()
-        pressing = meanwhile(lambda: wait_for(lambda: len(view.pictures) > 12, 30), lambda: view.press("q"))
+        pressing = meanwhile(lambda: wait_for(lambda: len(view.pictures) > 12, 60), lambda: view.press("q"))
         run(Camera(served.url), segmenter, view, None, smoother=smoother)
         pressing.join()
         parts = [picture[100:].astype(int) for picture in view.pictures[2:]]
