@@ -41,6 +41,13 @@ def _trainee(recipe: Recipe, seed: int = 0, rate: float = 0.1) -> TrainingModel:
     return model
 
 
+def test_statistics_are_averaged_as_slowly_as_the_weights() -> None:
+    for ema, expected in ((0.0, 0.9), (0.5, 0.9), (0.999, 0.999)):
+        model = build_model(replace(TINY, ema=ema, norm_momentum=0.9))
+        momenta = {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+        assert momenta == {expected}
+
+
 @pytest.mark.usefixtures("small_network")
 def test_the_averages_are_validated_and_kept_and_the_weights_go_on(tmp_path: Path) -> None:
     model = _trainee(replace(TINY, ema=0.5))
