@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.paths import REPOSITORY
 from unet_runtime.core.install import pip_command
 
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 
 
 class Device:
@@ -31,7 +31,16 @@ class Device:
 
     def install(self, requirement: str) -> None:
         subprocess.run(
-            [*PIP, "--python", self.python, "install", "--constraint", REPOSITORY / "constraints.txt", requirement],
+            [
+                *PIP,
+                "--python",
+                self.python,
+                "install",
+                "--quiet",
+                "--constraint",
+                REPOSITORY / "constraints.txt",
+                requirement,
+            ],
             check=True,
         )
 
@@ -44,7 +53,7 @@ class Device:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([*PIP, "wheel", "--no-deps", "--wheel-dir", folder, REPOSITORY / "runtime"], check=True)
+    subprocess.run([*PIP, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, REPOSITORY / "runtime"], check=True)
     return next(folder.glob("unet_edge_runtime-*.whl"))
 
 

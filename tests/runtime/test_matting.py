@@ -81,7 +81,7 @@ def test_what_is_copied_is_what_would_be_computed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_values_between_points_are_linear() -> None:
-    """Of both parities of the step, against the definition at the centres of pixels."""
+    """For even and odd steps, against the definition at the centres of pixels."""
     for step in (1, 2, 3, 8, 11):
         size = (step * 7, step * 5)
         cells = Cells(size, 7)

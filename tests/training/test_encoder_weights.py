@@ -93,7 +93,7 @@ def tensor(key: str, count: int, offset: int, size: tuple[int, ...], stride: tup
 
 
 def test_strides_are_followed(tmp_path: Path) -> None:
-    """Of one storage: a transposed view, and one that begins later."""
+    """Two tensors of one storage: a transposed view, and one that begins later."""
     values = np.arange(12, dtype=np.float32)
     tensors = {"transposed": tensor("1", 12, 0, (3, 4), (1, 3)), "later": tensor("1", 12, 4, (2, 2), (4, 1))}
     state = read_state_dict(write_state(tmp_path / "file.pth", tensors, {"1": values}))

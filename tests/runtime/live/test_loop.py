@@ -129,7 +129,7 @@ def test_every_stage_is_timed_and_every_frame_counted(
 
 
 def test_what_is_not_found_is_said(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
-    """Of red and green pictures, the green ones lack what the model looks for."""
+    """Red and green pictures in turn: the green ones lack what the model looks for."""
     from unet_runtime.io.video.opencv import load_opencv
 
     cv2 = load_opencv("a test")
@@ -148,7 +148,7 @@ def test_what_is_not_found_is_said(tmp_path: Path, colours: Segmenter, view: Rem
 
 
 def test_each_picture_is_shown_with_its_own_mask(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
-    """Of red and green pictures in turn, a cut-out keeps the red ones; another frame's mask would keep a green one."""
+    """A cut-out keeps the red ones of red and green pictures in turn; another frame's mask would keep a green one."""
     from unet_runtime.io.video.opencv import load_opencv
 
     cv2 = load_opencv("a test")
