@@ -78,7 +78,7 @@ def unpacked(exported: Export, names: list[str], tmp_path_factory: pytest.TempPa
 def unpacked_arm(
     exported: Export, unpacked: Path, names: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Of the ONNX model alone; the runtime's wheel is the one that the other bundle has built."""
+    """A bundle of the ONNX model alone; the runtime's wheel is the one that the other bundle has built."""
     (runtime,) = (unpacked / "wheels").glob("unet_edge_runtime-*.whl")
     place = tmp_path_factory.mktemp("arm")
     yield fetched(exported.folder, "linux-aarch64", place / "bundle", names[:1], runtime)

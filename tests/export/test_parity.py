@@ -314,7 +314,7 @@ def test_an_artifact_that_answers_nan_fails(
 
 
 def _nan_model() -> bytes:
-    """Of the right shape, and every probability 0 / 0."""
+    """The output has the right shape, and every probability 0 / 0."""
     shape = ["batch", SIZE, SIZE, 3]
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),

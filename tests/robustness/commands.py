@@ -27,7 +27,7 @@ MAINS = {
 }
 
 HANG_SECONDS = 90
-"""Of the clock: the machine may be busy. What a command itself takes is counted by the processor."""
+"""By the clock: the machine may be busy. What a command itself takes is counted by the processor."""
 
 
 def run(words: list[bytes], stdin: str, stdout: str) -> dict[str, Any]:

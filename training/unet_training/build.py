@@ -130,6 +130,9 @@ def compile_model(
         # XLA's CPU convolutions take twice oneDNN's time: https://github.com/openxla/xla/issues/18586
         jit_compile=False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto",
     )
+    if optimizer is not None:
+        # Else TensorFlow traces the first step twice: once to find the variables that the optimizer makes in it.
+        model.optimizer.build(model.trainable_variables)
     return counted
 
 
