@@ -248,6 +248,13 @@ def _head(model: keras.Model) -> keras.layers.Layer:
     return [layer for layer in model.layers if layer.weights][-1]
 
 
+def round_weights(model: keras.Model, bits: int) -> None:
+    """Round every weight to ``bits`` significant bits, so that a compressed file of them is shorter."""
+    for variable in model.weights:
+        fraction, exponent = np.frexp(keras.ops.convert_to_numpy(variable))
+        variable.assign(np.ldexp(np.rint(fraction * 2**bits) / 2**bits, exponent))
+
+
 def model_sha256(model: keras.Model) -> str:
     """Digest of a model's weights, as its spec records it."""
     return weights_sha256((variable.path, keras.ops.convert_to_numpy(variable)) for variable in model.weights)

@@ -362,6 +362,7 @@ def _best_model(
     their metrics: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
     model = build.build_model(recipe, photos.classes)
     checkpoint.restore(model)
+    build.round_weights(model, recipe.weight_bits)
     if not interrupted:
         with suppress(KeyboardInterrupt):
             test = photos.read_test()
