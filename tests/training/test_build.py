@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.paths import REPOSITORY
+from tests.helpers import bundled
 from unet_training.build import (
     Pretrained,
     build_model,
@@ -154,5 +154,5 @@ def test_the_teacher_is_no_part_of_what_is_trained() -> None:
 
 
 def test_a_trained_file_is_loaded_with_its_digest() -> None:
-    other = load_pretrained(REPOSITORY / "training/unet_training/weights/pets-edge.keras")
-    assert (other.name, len(model_sha256(other.model))) == ("pets-edge", 64)
+    other = load_pretrained(bundled.KERAS)
+    assert (other.name, len(model_sha256(other.model))) == (bundled.SPEC.name, 64)
