@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, Format
+from unet_export.formats.onnx_model import load_onnx, refuse_formats
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult
 from unet_export.gate.runners import Run, keras_runner
@@ -65,7 +67,8 @@ def export_model(
     """Export ``model`` to every format asked for, and accept all of them or none.
 
     Args:
-        model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes.
+        model: a ``.keras`` file with a spec inside, or one that ``options.description`` describes; or a float32
+            ``.onnx`` file that was adopted.
         source: where the photos for calibration and proof are.
         output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
         options: what to make and how close to the trained model it must be.
@@ -93,7 +96,7 @@ def export_model(
         >>> [result.path.name for result in results]  # doctest: +SKIP
         ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
-    keras, spec = load_model(model, options.description)
+    keras, spec = _load(model, options)
     _check_output(model, output, spec, options)
     if options.repair:
         source = replace(source, reserve=(MORE_PHOTOS - 1) * source.calibration_count)
@@ -122,6 +125,14 @@ def export_model(
             report = _with_study(report, FORMATS[integer[0]], builder, reference, folder)
         _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
+
+
+def _load(model: Path, options: ExportOptions) -> tuple[Any, ModelSpec]:
+    """The model that is exported, called as a Keras model is, and its spec."""
+    if model.suffix != ".onnx":
+        return load_model(model, options.description)
+    refuse_formats(model, options.formats, dynamic=options.dynamic, labels=options.labels)
+    return load_onnx(model)
 
 
 def _check_output(model: Path, output: Path, spec: ModelSpec, options: ExportOptions) -> None:

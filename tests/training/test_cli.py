@@ -175,6 +175,14 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "random:7",
         "--distillation-weight",
         3,
+        "--rotation",
+        20,
+        "--zoom",
+        0.4,
+        "--cut-out",
+        0.3,
+        "--hard-pixels",
+        0.5,
         "--weights",
         first,
         "--teacher",
@@ -195,6 +203,10 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "accumulation": 2,
         "activation": "sigmoid",
         "distillation_weight": 3.0,
+        "rotation": 20.0,
+        "zoom": 0.4,
+        "cut_out": 0.3,
+        "hard_pixels": 0.5,
     }
     assert {name: recipe[name] for name in chosen} == chosen
     origin = f"drawn-demo {read_artifact(first).spec.provenance.weights_sha256}"

@@ -12,8 +12,9 @@ import click
 
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
+from unet_export.cli.adopt import adopt
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, ONNX_FORMATS
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
@@ -124,7 +125,7 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
         from unet_export.report.report import table
 
         options = ExportOptions(
-            formats=given["formats"] or DEFAULT_FORMATS,
+            formats=given["formats"] or (ONNX_FORMATS if model.suffix == ".onnx" else DEFAULT_FORMATS),
             gates=changed_gates(given["gates"]),
             repair=given["repair"] == "auto",
             study=given["study"],
@@ -237,6 +238,9 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     setup_logging(verbosity)
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
+
+
+command.add_command(adopt)
 
 
 def main() -> None:

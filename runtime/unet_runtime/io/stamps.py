@@ -19,9 +19,9 @@ from unet_runtime.io.kind import STAMP_KEY
 STAMP_REACH = 512
 """Bytes at a file's beginning and at its end among which its stamp is."""
 
-_RESULTS_VERSION = 3
+_RESULTS_VERSION = 4
 """Changes when the same model and options give other files: 2 has greyscale masks and COCO ids from 1, 3 cut-outs
-without veil and photo behind them."""
+without veil and photo behind them, 4 takes the model's input of large photos from reduced ones."""
 
 RESULTS = "unet-run"
 """Command whose files have a digest for their stamp."""
