@@ -28,7 +28,7 @@ MAINS = {
     "unet-train": "unet_training.cli.command",
 }
 
-HANG_SECONDS = 90
+HANG_SECONDS = 240
 """Of the clock: the machine may be busy. What a command itself takes is counted by the processor."""
 
 _WITH_KERAS = (

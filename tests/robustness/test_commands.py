@@ -52,7 +52,7 @@ def faults(outcome: dict[str, Any]) -> list[str]:
             found.append(word)
     if outcome["code"] != 0 and not errors.strip():
         found.append("fails without a word")
-    if outcome["processor"] > SECONDS or outcome["clock"] > 6 * SECONDS:
+    if outcome["processor"] > SECONDS or outcome["clock"] > 20 * SECONDS:
         found.append(f"took {outcome['processor']:.0f} s, {outcome['clock']:.0f} s of the clock")
     printed = outcome["stderr"] + ("" if "-" in outcome["words"][1:] else outcome["stdout"])
     if CONTROLS.search(printed):

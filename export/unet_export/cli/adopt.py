@@ -16,7 +16,7 @@ from unet_export.errors import ExportError
 from unet_export.source_model import parse_classes
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, overwrite_option, setup_logging, verbosity
 from unet_runtime.core.spec import CHANNELS, FITS, LAYOUTS, ClassSpec
 from unet_runtime.core.text import table
 
@@ -113,6 +113,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         "-o", "--output", default="artifacts/adopted", show_default=True, type=FOLDER, help="Folder for the file."
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+    overwrite_option,
 )
 @verbosity
 def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **given: Any) -> int:
@@ -144,7 +145,7 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
             not given["no_alternatives"],
         )
         try:
-            made = adopted(model, choices, output, evidence)
+            made = adopted(model, choices, output, evidence, overwrite=given["overwrite"])
         except ParityError as error:
             if not as_json:
                 echo(parity_table(error.results))
