@@ -386,7 +386,7 @@ def test_a_file_of_others_in_its_place_stays(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists, and was not made by unet-export"):
         adopt(path, choices, out)
     with pytest.raises(OutputError, match="is read in this run"):
-        adopt(made.path, choices, out, overwrite=True)
+        adopt(made.path, replace(choices, name=made.spec.name), out, overwrite=True)
     assert made.path.read_bytes() == path.read_bytes()
 
 
