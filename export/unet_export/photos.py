@@ -121,6 +121,12 @@ def choose_photos(source: PhotoSource, spec: ModelSpec) -> PhotoSets:
                 f"{len(names)} calibration photos are among those of the proof ({listed}): name folders that share no "
                 "photo, under whatever name"
             )
+        if shared.issuperset(calibration):
+            raise ExportError(
+                f"{source.data}: its test part has the pixels of all {len(calibration)} photos of the training part "
+                f"({listed}), so none is left for calibration: expected others in the two parts, or name a folder with "
+                "--calibration"
+            )
         # A dataset's own duplicates are not the user's fault.
         logger.warning("%d calibration photos are left out, the test part has the same pixels: %s", len(names), listed)
         calibration = list(filterfalse(shared.__contains__, calibration))

@@ -86,9 +86,9 @@ def load_keras(path: Path) -> Any:
         )
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except OSError:  # Keras unpacks the weights: a full disk is no fault of the file
-        raise
     except Exception as error:  # Keras raises whatever a layer's constructor raises
+        if isinstance(error, OSError) and error.errno is not None:  # it unpacks the weights, and the disk is full
+            raise
         message = f"{path}: Keras {keras.__version__} refuses it ({one_line(error)}): train it again"
         raise ExportError(message) from error
     other = sorted({layer.compute_dtype for layer in model.layers} - {_PRECISION})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,16 @@ def test_a_file_that_is_no_keras_model_is_refused(content: bytes, tmp_path: Path
     path.write_bytes(content)
     with pytest.raises(ExportError, match=r"broken\.keras: Keras .* refuses it"):
         load_model(path, Description(CLASSES))
+
+
+def test_weights_that_are_cut_in_a_whole_archive_are_refused(tmp_path: Path) -> None:
+    path, cut = saved(small(), tmp_path), tmp_path / "cut.keras"
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(cut, "w") as archive:
+        for name in whole.namelist():
+            content = whole.read(name)
+            archive.writestr(name, content[:5000] if name.endswith(".h5") else content)
+    with pytest.raises(ExportError, match=r"cut\.keras: Keras .* refuses it"):
+        load_model(cut, Description(CLASSES))
 
 
 def test_half_a_model_is_refused(tmp_path: Path) -> None:

@@ -90,6 +90,15 @@ def test_a_dataset_s_own_duplicate_is_left_out_and_named(
     assert caplog.messages[-1] == "1 calibration photos are left out, the test part has the same pixels: trainval_005"
 
 
+def test_a_dataset_whose_two_parts_are_the_same_is_refused(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    lists = root / "annotations"
+    shutil.copy(lists / "trainval.txt", lists / "test.txt")
+    with pytest.raises(ExportError, match=rf"all {TRAIN} photos of the training part .*--calibration"):
+        choose(PhotoSource(root))
+
+
 def test_the_reserve_is_of_the_same_part_and_no_repetition(data: Path) -> None:
     photos = choose(PhotoSource(data, reserve=50))
     assert not {*photos.reserve} & {*photos.calibration}

@@ -101,7 +101,10 @@ def bundle(
     if not re.fullmatch(r"3\.\d+", python):
         raise ExportError(f"Python {python!r}, expected a version such as 3.11")
     target = _target(output, platform)
-    Places(overwrite=overwrite, command=COMMAND).check(target)
+    places = Places(overwrite=overwrite, command=COMMAND)
+    places.check(target)
+    if not target.exists():  # else the bill is that of the earlier bundle: its format has no place for a stamp
+        places.check(bill_path(target))
     chosen = _accepted(export, models)
     extras = _extras(chosen, engines)
     with staging_folder(target) as folder:

@@ -17,7 +17,7 @@ from unet_export.foreign.inputs import PREPROCESSING
 from unet_export.foreign.load import parse_classes
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, overwrite_option, setup_logging, verbosity
 from unet_runtime.core.spec import CHANNELS, FITS, LAYOUTS
 from unet_runtime.core.text import table
 
@@ -120,6 +120,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         "-o", "--output", default="artifacts/adopted", show_default=True, type=FOLDER, help="Folder for the file."
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+    overwrite_option,
 )
 @verbosity
 def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **given: Any) -> int:
@@ -155,7 +156,7 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
             not given["no_alternatives"],
         )
         try:
-            made = adopted(model, choices, output, evidence)
+            made = adopted(model, choices, output, evidence, overwrite=given["overwrite"])
         except ParityError as error:
             if not as_json:
                 echo(parity_table(error.results))
