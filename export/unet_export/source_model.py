@@ -28,6 +28,9 @@ INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 """Names of input and output in every exported file."""
 
+ADOPTED = "adopted_from"
+"""Key, in the recipe of a model's provenance, of the tool that made a file which unet-export adopted."""
+
 Pixels = Literal["0..255", "0..1", "-1..1"]
 PIXELS: dict[Pixels, tuple[float, float]] = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}
 """Value range that a model expects of a pixel -> scale and offset that map 0..255 to it."""

@@ -314,7 +314,6 @@ class Segmenter:
         Raises:
             ImageError: no readable photo.
             BackendError: the engine failed, or the segmenter is closed.
-            ModelFileError: the model's output is not its input less the margin, so tiles would not fit together.
             ValueError: an overlap out of range.
         """
         from unet_runtime.core import tiling  # what few need

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from unet_export.formats.onnx_model import OnnxModel
 from unet_export.photos import PhotoSets, calibration_images, inputs
 from unet_export.quantization import Method, Quantization
 from unet_export.transforms.equalize import equalize
@@ -127,6 +128,8 @@ class Builder:
         return folder
 
     def _make(self, quantization: Quantization, precision: str) -> Any:
+        if isinstance(self._trained, OnnxModel):
+            return self._trained.variant(quantization)
         if precision == "float16":
             return with_biases_of_float16(self._trained)
         if steps := quantization.finetune_steps:
