@@ -365,6 +365,8 @@ def test_metadata_of_tensorflow_lite(tmp_path: Path) -> None:
     with zipfile.ZipFile(made.path) as archive:
         assert archive.namelist() == ["labels.txt", "unet_edge.json"]
     assert Segmenter(made.path).spec == made.spec
+    again = adopt(made.path, Choices(name="selfie"), tmp_path / "again")
+    assert again.path.read_bytes() == made.path.read_bytes()
 
 
 def test_damaged_metadata_is_asked_for(tmp_path: Path) -> None:

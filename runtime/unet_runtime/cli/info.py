@@ -35,6 +35,7 @@ from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
+_COLOURS = {"rgb": "RGB", "bgr": "BGR", "grey": "grey"}
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
     "letterbox": "a photo of any size is fitted into it, its aspect ratio kept, the rest black",
@@ -141,7 +142,7 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
     rows = {
         "model": f"{spec.name}, architecture {spec.architecture}, {spec.precision}",
         "file": f"{entry['bytes'] / 1e6:.1f} MB, undamaged{digest}",
-        "input": f"{spec.input.width}x{spec.input.height} pixels, RGB: {_FITS[spec.input.fit]}",
+        "input": f"{spec.input.width}x{spec.input.height} pixels, {_COLOURS[spec.input.channels]}: {_FITS[spec.input.fit]}",
         "output": f"{spec.output.width}x{spec.output.height} pixels, {spec.output.activation}",
         "classes": ", ".join(f"{known.name} ({known.role})" for known in spec.classes),
         "trained on": spec.provenance.data or "not recorded",

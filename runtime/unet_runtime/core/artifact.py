@@ -135,7 +135,7 @@ def _without_spec(path: Path, found: str) -> ModelFileError:
 
     error = ModelFileError(f"{path}: {found}. If another tool made it, give it a spec first:")
     name = shlex.quote(str(path))
-    error.hint = f"unet-export adopt {name} --classes background,NAME --range 0..1 --channels rgb"
+    error.hint = f"unet-export adopt {name} --classes background,NAME   # asks for what else the file does not say"
     return error
 
 
