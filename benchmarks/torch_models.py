@@ -5,8 +5,8 @@
     torch-venv/bin/python benchmarks/torch_models.py exported
     python benchmarks/adopted.py exported
 
-Weights are random: what is tried is whether a file is understood and computed alike, not what it knows. Needs no package
-of this project.
+Weights are random: what is tried is whether a file is understood and computed alike, not what it knows. Needs no
+package of this project.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from unet_export.gate.gate import ParityError
 from unet_export.source_model import parse_classes
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.errors import UnetRuntimeError
+from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.spec import InputSpec
 
 TORCH = REPOSITORY / "tests" / "data" / "torch-unet.onnx"
@@ -493,6 +493,23 @@ def test_a_twin_in_another_format(tmp_path: Path) -> None:
         adopt(one, choices, tmp_path / "out", Evidence(reference=stranger))
 
 
+def test_files_of_others_and_the_model_itself_are_not_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path, Network())
+    choices = Choices(classes=THREE, **FLOAT)
+    (tmp_path / "out").mkdir()
+    others = tmp_path / "out" / "theirs-32.float32.onnx"
+    others.write_bytes(b"of others")
+    with pytest.raises(OutputError):
+        adopt(path, choices, tmp_path / "out")
+    assert others.read_bytes() == b"of others"
+    made = adopt(path, choices, tmp_path / "out", overwrite=True)
+    assert adopt(path, choices, tmp_path / "out").path == made.path
+    content = made.path.read_bytes()
+    with pytest.raises(OutputError):
+        adopt(made.path, replace(choices, name="theirs"), tmp_path / "out", overwrite=True)
+    assert made.path.read_bytes() == content
+
+
 def test_the_command(tmp_path: Path) -> None:
     path = written(tmp_path, Network("nhwc", channels=1, activation="sigmoid"))
     words = ["adopt", str(path), "--range", "0..1", "--channels", "rgb", "-o", str(tmp_path / "out")]
@@ -503,5 +520,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert Segmenter(tmp_path / "out" / "theirs-32.float32.onnx").spec.class_names == ("background", "pet")
     for wrong in (["--range", "1..0"], ["--mean", "a,b"], ["--channels", "rgba"], ["--size", "x"]):
         assert CliRunner().invoke(command, [*words, *wrong]).exit_code == 2
+    caffe = ["adopt", str(path), "--classes", "pet", "--preprocess", "caffe", "-o", str(tmp_path / "caffe")]
+    assert CliRunner().invoke(command, caffe).exit_code == 0
+    source = Segmenter(tmp_path / "caffe" / "theirs-32.float32.onnx").spec.input
+    assert (source.channels, source.mean) == ("bgr", (103.939, 116.779, 123.68))
     made = json.loads(CliRunner().invoke(command, [*words, "--classes", "pet", "--json"]).stdout)
     assert made["spec"]["output"]["kind"] == "mask"
