@@ -506,6 +506,23 @@ def test_a_twin_in_another_format(tmp_path: Path) -> None:
         adopt(one, choices, tmp_path / "out", Evidence(reference=stranger))
 
 
+def test_files_of_others_and_the_model_itself_are_not_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path, Network())
+    choices = Choices(classes=THREE, **FLOAT)
+    (tmp_path / "out").mkdir()
+    others = tmp_path / "out" / "theirs-32.float32.onnx"
+    others.write_bytes(b"of others")
+    with pytest.raises(OutputError):
+        adopt(path, choices, tmp_path / "out")
+    assert others.read_bytes() == b"of others"
+    made = adopt(path, choices, tmp_path / "out", overwrite=True)
+    assert adopt(path, choices, tmp_path / "out").path == made.path
+    content = made.path.read_bytes()
+    with pytest.raises(OutputError):
+        adopt(made.path, replace(choices, name="theirs"), tmp_path / "out", overwrite=True)
+    assert made.path.read_bytes() == content
+
+
 def test_the_command(tmp_path: Path) -> None:
     path = written(tmp_path, Network("nhwc", channels=1, activation="sigmoid"))
     words = ["adopt", str(path), "--range", "0..1", "--channels", "rgb", "-o", str(tmp_path / "out")]

@@ -29,6 +29,8 @@ Examples:
   unet-export adopt theirs.tflite --classes background,person --reference theirs.keras
 """
 
+_PRESETS = ("imagenet", "torch", "caffe", "tf")
+
 _ACTIVATIONS = ("softmax", "sigmoid", "logits", "sigmoid-logits", "labels")
 
 
@@ -119,8 +121,8 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     click.option(
         "-o", "--output", default="artifacts/adopted", show_default=True, type=FOLDER, help="Folder for the file."
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
     overwrite_option,
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
 )
 @verbosity
 def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **given: Any) -> int:
