@@ -71,8 +71,9 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-dist: $(STAMP) ## Build the three wheels -> dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) $(PACKAGES:%=./%)
+dist: $(STAMP) ## Build wheels and source archives of the three packages, checked -> dist/
+	for package in $(PACKAGES); do $(BIN)/python -m build --quiet --outdir $(DIST) $$package || exit 1; done
+	$(BIN)/twine check --strict $(DIST)/unet_edge_*
 
 clean: ## Remove .venv, dist and the demo
 	rm -rf $(VENV) $(DIST) $(DEMO)

@@ -51,7 +51,7 @@ FLOORS = {
         ("formats",),
         ("gate",),
         ("repair", "diagnosis", "report", "bundle"),
-        ("pipeline",),
+        ("pipeline", "adopt"),
         ("cli",),
     ),
     "unet_training": (

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from unet_export.errors import ExportError
 from unet_export.foreign.load import Description, load_model
 from unet_export.formats import DEFAULT_FORMATS, FORMATS, Builder, Format, format_named
 from unet_export.formats.base import NotIntegerError
+from unet_export.formats.onnx_model import load_onnx, refuse_formats
 from unet_export.gate import parity
 from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult, Refusal
 from unet_export.gate.runners import Run, keras_runner
@@ -21,7 +23,17 @@ from unet_export.photos import PhotoSource, choose_photos
 from unet_export.repair import MORE_PHOTOS, repair
 from unet_export.report.page import write_report
 from unet_export.report.report import Report
-from unet_export.staging import accept, reject, staging_folder
+from unet_export.staging import (
+    COMMAND,
+    PARITY_NAME,
+    REJECTED_NAME,
+    REPORT_NAME,
+    accept,
+    reject,
+    staging_folder,
+)
+from unet_runtime.core.spec import ModelSpec
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +63,8 @@ class ExportOptions:
     """Description of a model without a spec."""
     command: str = ""
     """Command line that the user typed, for the report."""
+    overwrite: bool = False
+    """Replace files of others, too."""
 
 
 def export_model(
@@ -59,7 +73,8 @@ def export_model(
     """Export ``model`` to every format asked for, and accept each artifact that passes.
 
     Args:
-        model: a ``.keras`` file with a spec inside, or a model of any origin that ``options.description`` describes.
+        model: a ``.keras`` file with a spec inside, a Keras model of any origin that ``options.description``
+            describes, or a float32 ``.onnx`` file that was adopted.
         source: where the photos for calibration and proof are.
         output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
         options: what to make and how close to the trained model it must be.
@@ -73,7 +88,7 @@ def export_model(
             ``rejected/``, which has all of them and the report.
         ModelFileError, ExportError: the model cannot be exported, or the photos cannot be used for it.
         SourceError, ImageError: the data cannot be used.
-        OutputError: ``output`` cannot be written.
+        OutputError: ``output`` cannot be written, or something in it must stay.
         ValueError: a count below its minimum.
 
     Example:
@@ -88,7 +103,8 @@ def export_model(
         >>> [result.path.name for result in results]  # doctest: +SKIP
         ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
-    keras, spec = load_model(model, options.description)
+    keras, spec = _load(model, options)
+    _check_output(model, output, spec, options)
     photos = choose_photos(source, spec)
     reference = keras_runner(keras)
     with staging_folder(output) as folder:
@@ -116,6 +132,24 @@ def export_model(
             report = _with_study(report, FORMATS[integer[0]], builder, reference, folder)
         _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
+
+
+def _load(model: Path, options: ExportOptions) -> tuple[Any, ModelSpec]:
+    """The model that is exported, called as a Keras model is, and its spec."""
+    if model.suffix != ".onnx":
+        return load_model(model, options.description)
+    refuse_formats(model, options.formats, dynamic=options.dynamic, labels=options.labels)
+    return load_onnx(model)
+
+
+def _check_output(model: Path, output: Path, spec: ModelSpec, options: ExportOptions) -> None:
+    """Refuse a folder with files of others under the names that this export needs; raises OutputError."""
+    places = Places([model], overwrite=options.overwrite, command=COMMAND, folders=True)
+    names = [REPORT_NAME, PARITY_NAME]
+    for name in options.formats:
+        names.append(FORMATS[name].file_name(spec, dynamic=options.dynamic))
+    for folder in (output, output / REJECTED_NAME):
+        places.check_files(folder, names)
 
 
 def _write_artifacts(

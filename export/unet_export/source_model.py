@@ -25,6 +25,9 @@ INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 """Names of input and output in every exported file."""
 
+ADOPTED = "adopted_from"
+"""Key, in the recipe of a model's provenance, of the tool that made a file which unet-export adopted."""
+
 _BACKEND = "tensorflow"
 _PRECISION = "float32"
 _SUM_TOLERANCE = 1e-3

@@ -24,8 +24,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers.exported import Export
+from tests.helpers.paths import REPOSITORY
 from unet_export.bundle import wheels
-from unet_export.bundle.bundle import bundle
+from unet_export.bundle.bundle import bill_path, bundle
 from unet_export.bundle.wheels import PLATFORMS, WheelError
 from unet_export.errors import ExportError
 from unet_runtime import Segmenter
@@ -53,6 +54,8 @@ def fetched(export: Path, platform: str, folder: Path, names: list[str], runtime
     place = folder / "on the device"
     place.mkdir()
     subprocess.run([sys.executable, "-m", "tarfile", "-e", archive, place], check=True, capture_output=True)
+    bill = json.loads(bill_path(archive).read_text(encoding="utf-8"))
+    assert bill["metadata"]["component"]["hashes"][0]["content"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     archive.unlink()
     (root,) = place.iterdir()
     return root
@@ -179,6 +182,8 @@ def test_every_file_of_a_bundle_is_listed_pinned_and_for_the_device(
     model = f"models/{names[0]}"
     assert listed[model] == hashlib.sha256((exported.folder / names[0]).read_bytes()).hexdigest()
     assert {name for name in files if name.startswith("models/")} == {model, "models/parity.json"}
+    for name in ("LICENSE", "NOTICE.md"):
+        assert (unpacked_arm / name).read_bytes() == (REPOSITORY / name).read_bytes()
     assert len((unpacked_arm / "README.txt").read_text().splitlines()) == 2
 
 

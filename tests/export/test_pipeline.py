@@ -30,6 +30,7 @@ from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import open_dataset
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.spec import ModelSpec, Provenance
+from unet_runtime.io.stamps import is_ours
 from unet_training.data.dataset import split_dataset
 from unet_training.models.unet import build
 
@@ -189,7 +190,8 @@ def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_i
     assert len(rejected) == 3
     monkeypatch.undo()
     (output / "rejected" / "mine.txt").write_text("somebody else's")
-    (output / ONNX).write_bytes(b"previous")
+    with (output / ONNX).open("r+b") as file:  # damaged, and still known as ours
+        file.write(b"previous")
     (output / "notes.txt").write_text("the user's own")
     export_model(model_file, PhotoSource(data), output, only_onnx)
     # What the previous export left and this one's report does not speak of is gone; nothing of anybody else's is.
@@ -228,6 +230,36 @@ def test_every_format_passes(model_file: Path, data: Path, tmp_path: Path) -> No
     for result in results[1:]:
         assert read_artifact(result.path).spec.precision == ALL[result.format].precision
     assert TFLITE in {result.path.name for result in results}
+
+
+@pytest.mark.parametrize("name", ["parity.json", "report.html", ONNX, f"rejected/{ONNX}", "saved_model"])
+def test_files_of_others_stay(model_file: Path, data: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "place" / "out"
+    place = output / name / "mine.txt" if name == "saved_model" else output / name
+    place.parent.mkdir(parents=True)
+    place.write_text("made with a pencil, of unet-edge")
+    before = tree(tmp_path)
+    options = ExportOptions(("saved-model", "onnx"))
+    with pytest.raises(OutputError, match=r"exists, and was not made by unet-export.*--overwrite"):
+        export_model(model_file, PhotoSource(data), output, options)
+    assert tree(tmp_path) == before
+    if name != f"rejected/{ONNX}":
+        export_model(model_file, PhotoSource(data), output, replace(options, overwrite=True))
+        assert (output / "parity.json").is_file()
+
+
+def test_what_an_export_wrote_is_known(exported: Export) -> None:
+    for path in exported.folder.iterdir():
+        assert is_ours(path, "unet-export"), path
+
+
+def test_a_file_that_others_put_in_place_of_a_listed_one_stays(exported: Export, tmp_path: Path) -> None:
+    shutil.copytree(exported.folder, tmp_path / "out")
+    (tmp_path / "out" / TFLITE).write_text("mine")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "parity.json").write_text("{}")
+    staging.accept(tmp_path / "new", tmp_path / "out", ["parity.json"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"parity.json", TFLITE}
 
 
 @pytest.mark.parametrize("fails", range(6))

@@ -34,6 +34,9 @@ RECIPE = {
     "accumulation": 2,
     "region_loss": "dice",
     "border_weight": 2.0,
+    "rotation": 10.0,
+    "cut_out": 0.3,
+    "hard_pixels": 0.5,
     "sizes": [16, 32],
     "validation": 5,
 }

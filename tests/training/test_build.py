@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.paths import REPOSITORY
+from tests.helpers import bundled
 from unet_training.build import (
     Pretrained,
     build_model,
@@ -39,6 +39,13 @@ def _trainee(recipe: Recipe, seed: int = 0, rate: float = 0.1) -> TrainingModel:
     model = build_training_model(recipe, "float32", make_objective(recipe, None))
     compile_model(model, make_optimizer(replace(recipe, optimizer="rmsprop", learning_rate=rate), 10))
     return model
+
+
+def test_statistics_are_averaged_as_slowly_as_the_weights() -> None:
+    for ema, expected in ((0.0, 0.9), (0.5, 0.9), (0.999, 0.999)):
+        model = build_model(replace(TINY, ema=ema, norm_momentum=0.9))
+        momenta = {layer.momentum for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+        assert momenta == {expected}
 
 
 @pytest.mark.usefixtures("small_network")
@@ -147,5 +154,5 @@ def test_the_teacher_is_no_part_of_what_is_trained() -> None:
 
 
 def test_a_trained_file_is_loaded_with_its_digest() -> None:
-    other = load_pretrained(REPOSITORY / "training/unet_training/weights/pets-edge.keras")
-    assert (other.name, len(model_sha256(other.model))) == ("pets-edge", 64)
+    other = load_pretrained(bundled.KERAS)
+    assert (other.name, len(model_sha256(other.model))) == (bundled.SPEC.name, 64)

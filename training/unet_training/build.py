@@ -75,7 +75,9 @@ def build_training_model(recipe: Recipe, precision: str, objective: Objective) -
 
 
 def _build(recipe: Recipe, side: int | None, classes: int) -> keras.Model:
-    settings: dict[str, Any] = {"activation": recipe.activation, "norm_momentum": recipe.norm_momentum}
+    # Averaged weights are as slow as their momentum: statistics that follow the last steps alone are of other weights.
+    norm_momentum = max(recipe.norm_momentum, recipe.ema)
+    settings: dict[str, Any] = {"activation": recipe.activation, "norm_momentum": norm_momentum}
     if recipe.depth is not None:
         settings["depth"] = recipe.depth
     try:
@@ -104,6 +106,7 @@ def make_objective(
         recipe.region_weight,
         None if teacher is None else teacher_network(teacher),
         recipe.distillation_weight,
+        recipe.hard_pixels,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import keras
 import numpy as np
+import PIL
 
 from unet_runtime.core.artifact import read_artifact, write_keras
 from unet_runtime.core.datasets import AUTO, RECORD, Dataset, automatic_split, open_dataset
@@ -23,6 +24,7 @@ from unet_runtime.core.datasets.classes import as_content
 from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.io.places import Places
 from unet_training import build
 from unet_training.class_weights import NONE as EQUAL
 from unet_training.class_weights import class_weights, pixel_counts
@@ -32,8 +34,8 @@ from unet_training.data.dataset import Batches, load, split_dataset
 from unet_training.data.pairs import Labelled
 from unet_training.encoder_weights import NONE, EncoderWeights, assign_encoder_weights, read_encoder_weights
 from unet_training.errors import RecipeError, TrainingInterruptedError
-from unet_training.files import writing
-from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.files import COMMAND, writing
+from unet_training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint
 from unet_training.fit.distribution import Distribute, check_batch, choose_devices, data_parallel, divisible
 from unet_training.fit.events import EventFolder
 from unet_training.fit.interrupt import InterruptBetweenSteps
@@ -130,7 +132,7 @@ def train(
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    check_output(output, resume=resume, overwrite=overwrite)
+    check_output(output, resume=resume, overwrite=overwrite, read=tuple(filter(None, (weights, teacher))))
     keras.utils.set_random_seed(seed)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -194,14 +196,24 @@ def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeight
     return read_encoder_weights(recipe.encoder_weights, recipe.architecture)
 
 
-def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds the model of another training, which hours may have made.
+def check_output(output: Path, *, resume: bool, overwrite: bool, read: Sequence[Path] = ()) -> None:
+    """Refuse a folder that holds the model of another training, which hours may have made, or files of others.
+
+    Args:
+        output: a training's folder.
+        resume: a checkpoint in it is gone on with.
+        overwrite: replace all but what is read.
+        read: files that the training reads.
 
     Raises:
-        OutputError: it does, and ``overwrite`` does not insist.
+        OutputError: something must stay.
     """
     model = output / MODEL
-    if overwrite or not model.exists() or (resume and (output / CHECKPOINT).exists()):
+    goes_on = resume and (output / CHECKPOINT).exists()
+    if overwrite or goes_on or not model.exists():
+        # A history has names of metrics alone and no stamp: it is ours where its checkpoint is.
+        names = (MODEL,) if goes_on else (MODEL, HISTORY, CHECKPOINT, PREVIOUS)
+        Places(read, overwrite=overwrite, command=COMMAND).check_files(output, names)
         return
     what = "no readable model"
     with suppress(UnetRuntimeError):
@@ -405,6 +417,8 @@ def tool_versions() -> dict[str, str]:
         # Its module is loaded already, and this package imports Keras alone.
         "backend": f"{backend} {getattr(sys.modules.get(backend), '__version__', '')}".rstrip(),
         "numpy": np.__version__,
+        # From 13 on it resizes otherwise than before: by one level in up to 0.8 % of a photo's pixels.
+        "pillow": PIL.__version__,
     }
 
 

@@ -12,12 +12,22 @@ import click
 
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
+from unet_export.cli.adopt import adopt
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, ONNX_FORMATS
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import PATH, CommandGroup, NameList, echo, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    PATH,
+    CommandGroup,
+    NameList,
+    echo,
+    option_group,
+    overwrite_option,
+    setup_logging,
+    verbosity,
+)
 
 _DEFAULT = "model"
 
@@ -78,6 +88,7 @@ def command() -> None:
     click.option("--dynamic", is_flag=True, help="ONNX files take any height and width that the network can halve."),
     click.option("--labels", is_flag=True, help="ONNX files have a second output, labels: the argmax, uint8."),
     _JSON,
+    overwrite_option,
 )
 @photo_options
 @option_group(
@@ -116,7 +127,7 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
 
         described = description(given)
         options = ExportOptions(
-            formats=given["formats"] or DEFAULT_FORMATS,
+            formats=given["formats"] or (ONNX_FORMATS if model.suffix == ".onnx" else DEFAULT_FORMATS),
             gates=changed_gates(given["gates"], GATES if described is None else FOREIGN_GATES),
             repair=given["repair"] == "auto",
             all_or_nothing=given["all_or_nothing"],
@@ -125,6 +136,7 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
             labels=given["labels"],
             description=described,
             command=shlex.join(["unet-export", *sys.argv[1:]]),
+            overwrite=given["overwrite"],
         )
         failure: ParityError | None = None
         try:
@@ -163,6 +175,7 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
         help="Folder for diagnosis.json and the pictures.",
     ),
     _JSON,
+    overwrite_option,
 )
 @photo_options
 @model_options
@@ -177,7 +190,9 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
         from unet_export.diagnosis.diagnose import table
         from unet_export.diagnosis.examine import REPORT_NAME, examine
 
-        found = examine(model, format_name, photo_source(given), output, description(given))
+        found = examine(
+            model, format_name, photo_source(given), output, description(given), overwrite=given["overwrite"]
+        )
     if as_json:
         echo((output / REPORT_NAME).read_text(encoding="utf-8").rstrip())
         return exits.OK
@@ -213,6 +228,7 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
         type=PATH,
         help="The archive, or a folder for it  [default: here]",
     ),
+    overwrite_option,
 )
 @verbosity
 def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **choices: Any) -> int:
@@ -226,6 +242,9 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     setup_logging(verbosity)
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
+
+
+command.add_command(adopt)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unet_export.formats import onnx, saved_model, tflite
 from unet_export.formats.base import Builder, Format
 
-__all__ = ["DEFAULT_FORMATS", "FORMATS", "Builder", "Format", "format_named"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "ONNX_FORMATS", "Builder", "Format", "format_named"]
 
 FORMATS: dict[str, Format] = {entry.name: entry for entry in (saved_model.SAVED_MODEL, *onnx.FORMATS, *tflite.FORMATS)}
 
@@ -22,3 +22,6 @@ _ON_REQUEST = ("tflite-int16x8", "tflite-int8-finer")
 """What runs in LiteRT's interpreter alone, or, as int16x8 on a CPU, many times slower than int8."""
 
 DEFAULT_FORMATS = tuple(name for name in FORMATS if name not in _ON_REQUEST)
+
+ONNX_FORMATS = tuple(entry.name for entry in onnx.FORMATS)
+"""What is made of an ONNX file."""

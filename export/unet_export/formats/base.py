@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.errors import ExportError
+from unet_export.formats.onnx_model import OnnxModel
 from unet_export.photos import PhotoSets, calibration_images, inputs
 from unet_export.quantization import Method, Quantization
 from unet_export.transforms.equalize import equalize
@@ -159,6 +160,8 @@ class Builder:
 
     def _make(self, quantization: Quantization, precision: str) -> Any:
         """A variant of the model. Raises ExportError where the model's layers do not take part in it."""
+        if isinstance(self._trained, OnnxModel):
+            return self._trained.variant(quantization)
         try:
             return self._transformed(quantization, precision)
         except (ExportError, MemoryError):

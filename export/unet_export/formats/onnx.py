@@ -1,4 +1,4 @@
-"""The ONNX formats: float32, float16 and int8. What they need is imported when a file is written."""
+"""The ONNX formats: float32, float16 in two ways, and int8. What they need is imported when a file is written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unet_export.formats.base import Builder, Format, measuring_norms
+from unet_export.formats.onnx_model import OnnxModel, is_adopted
 from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
+from unet_export.transforms.rounding import MOMENT_PHOTOS
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision
 
@@ -20,12 +22,15 @@ _ENGINES = ("onnx", "openvino")
 
 
 def _write(builder: Builder, path: Path, quantization: Quantization, *, precision: Precision) -> None:
-    from unet_export.formats import onnx_convert, onnx_reduced
+    from unet_export.formats import onnx_convert, onnx_float16, onnx_reduced
 
     proto = _graph(builder, quantization, precision)
     provenance: dict[str, Any] = {}
-    if precision == "float16":
-        proto = onnx_reduced.to_float16(proto)
+    if precision in ("float16", "float16-weights"):
+        images = builder.images(MOMENT_PHOTOS)
+        make = onnx_float16.to_float16 if precision == "float16" else onnx_float16.store_float16
+        proto = make(proto, images)
+        provenance = {"calibration_sha256": sha256(images)}
     elif precision in ("int8", "mixed"):
         images = builder.images(quantization.photos)
         if precision == "mixed":
@@ -45,6 +50,8 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
 
     def convert() -> onnx.ModelProto:
         model = builder.model(quantization, precision)
+        if isinstance(model, OnnxModel):
+            return model.graph
         return onnx_convert.build_onnx(model, builder.spec.name, dynamic=builder.dynamic, labels=builder.labels)
 
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
@@ -53,16 +60,20 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
 def _check(path: Path, *, precision: Precision) -> None:
     import onnx
 
-    from unet_export.formats import onnx_convert, onnx_reduced
+    from unet_export.formats import onnx_convert, onnx_float16, onnx_reduced
+    from unet_export.formats.onnx_parts import head_layers
 
     artifact = read_artifact(path)
     proto = onnx.load_from_string(artifact.content)
-    onnx_convert.check(proto)
+    if not is_adopted(artifact.spec):
+        onnx_convert.check(proto)
     if precision == "int8":
         asked = artifact.spec.provenance.quantization.get("precise", ())
-        onnx_reduced.check_quantized(proto, (*onnx_reduced.head_layers(proto), *asked))
+        onnx_reduced.check_quantized(proto, (*head_layers(proto), *asked))
     elif precision == "mixed":
         onnx_reduced.check_mixed(proto)
+    elif precision == "float16-weights":
+        onnx_float16.check_stored(proto)
 
 
 def _format(name: str, precision: Precision, **settings: Any) -> Format:
@@ -82,5 +93,6 @@ _INTEGERS: dict[str, Any] = {
 FORMATS = (
     _FLOAT32,
     _format("onnx-float16", "float16"),
+    _format("onnx-float16-weights", "float16-weights"),
     _format("onnx-int8", "int8", **_INTEGERS, mixed=_format("onnx-mixed", "mixed", **_INTEGERS)),
 )

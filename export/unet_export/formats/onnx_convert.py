@@ -12,6 +12,7 @@ import onnx
 from unet_export.errors import ExportError
 from unet_export.formats import keras_layers
 from unet_export.formats.onnx_graph import fold_scales, guard_zero_padding, tidy
+from unet_export.formats.onnx_model import is_adopted
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME, copy_with_input
 from unet_runtime.core.artifact import append_to_onnx
 from unet_runtime.core.spec import ModelSpec, Precision
@@ -66,10 +67,12 @@ def build_onnx(model: Any, name: str, *, dynamic: bool = False, labels: bool = F
 
 def finish(proto: onnx.ModelProto, spec: ModelSpec, precision: Precision, **provenance: Any) -> bytes:
     """The whole file, spec and digest included; ``provenance``: further fields of the spec's provenance."""
-    import tensorflow as tf
-    import tf2onnx
+    tools = {"onnx": onnx.__version__}
+    if not is_adopted(spec):
+        import tensorflow as tf
+        import tf2onnx
 
-    tools = {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__, "onnx": onnx.__version__}
+        tools |= {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
     if precision != "float32":
         import onnxruntime
 

@@ -6,6 +6,7 @@ nothing uses. Here the network alone decides.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -56,6 +57,12 @@ def tidy(graph: onnx.GraphProto, name: str, layer_of: LayerOf) -> onnx.GraphProt
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Weights and other constants by name."""
     return {entry.name: entry for entry in graph.initializer}
+
+
+def parameters(graph: onnx.GraphProto) -> int:
+    """How many numbers the floating-point weights have."""
+    weights = [entry for entry in graph.initializer if entry.data_type == onnx.TensorProto.FLOAT]
+    return sum(math.prod(entry.dims) for entry in weights)
 
 
 def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:

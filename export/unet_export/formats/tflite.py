@@ -8,6 +8,7 @@ from typing import Any
 
 from unet_export.formats.base import Builder, Format
 from unet_export.quantization import TFLITE_METHODS, Quantization
+from unet_export.transforms.rounding import MOMENT_PHOTOS
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision
 
@@ -19,7 +20,7 @@ def _write(builder: Builder, path: Path, quantization: Quantization, *, form: st
     if precision in tflite_convert.CALIBRATED:
         images = builder.images(quantization.photos)
     elif precision == "float16":
-        images = builder.images(tflite_convert.MOMENT_PHOTOS)
+        images = builder.images(MOMENT_PHOTOS)
     model = builder.model(quantization)  # float16 kernels are rounded behind the conversion, biases are not
     work = builder.folder(form)
     path.write_bytes(tflite_convert.export_tflite(model, precision, builder.spec, images, quantization, work))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unet_export.errors import ExportError
 from unet_export.formats.base import NotIntegerError
 from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, Operator
+from unet_export.transforms.rounding import SHARE_OF_FLOAT32
 
 _INDICES = ("INT32", "INT64", "BOOL")
 """Types of shapes, positions and biases, which every file has."""
@@ -35,9 +36,6 @@ class _Contents:
     """What operators with weights write."""
     output: tuple[str, ...] = ("FLOAT32",)
 
-
-SHARE_OF_FLOAT32 = 0.05
-"""Share of a float16 file's weights that stay float32, at most."""
 
 _CONTENTS = {
     "float32": _Contents(("FLOAT32", *_INDICES), "float32"),

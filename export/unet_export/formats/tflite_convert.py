@@ -19,22 +19,25 @@ from unet_export.errors import ExportError
 from unet_export.formats.base import measuring_norms
 from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, layers_in
 from unet_export.formats.saved_model import layer_names, write_graph
-from unet_export.formats.tflite_check import SHARE_OF_FLOAT32, float_operators
+from unet_export.formats.tflite_check import float_operators
 from unet_export.formats.tflite_head import center_logits, gives_logits
 from unet_export.formats.tflite_quantize import check_settings, quantize, second_moments
 from unet_export.photos import sha256
 from unet_export.quantization import Quantization
 from unet_export.source_model import copy_with_input
-from unet_export.transforms.rounding import compensated, diffused
+from unet_export.transforms.rounding import (
+    MOMENT_PHOTOS,
+    compensated,
+    diffused,
+    held_by_float16,
+    stored_as_float16,
+)
 from unet_runtime.core.artifact import append_to_tflite
 from unet_runtime.core.spec import ModelSpec, Precision
 from unet_runtime.core.text import one_line
 
 CALIBRATED = ("int8", "int16x8", "mixed")
 """Precisions that need calibration photos."""
-
-MOMENT_PHOTOS = 24
-"""Photos on which a float16 file's kernels are rounded: millions of pixels."""
 
 _LOCATION = re.compile(r'"(\w+):", "([^"]+)"')
 """In the converter's complaints: (TensorFlow operator, ``unet_1/grow_1/resize/ResizeBicubic@…``)."""
@@ -135,16 +138,13 @@ def _rounded_kernels(
 ) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
     """(tensor, values of float16) of the kernels that a float16 file rounds; ``moments`` of the inputs of 1x1 ones.
 
-    The smallest ones stay float32: they are a small part of the file, and those of the first layers, whose rounding all
-    others pass on. So do kernels that float16 cannot hold.
+    Kernels that float16 cannot hold stay float32, as the smallest do.
     """
     kernels = {entry.inputs[WEIGHTS] for entry in flatbuffer.weighted()}
-    kernels = set(filter(flatbuffer.constant, kernels))
-    left = sum(map(flatbuffer.size, kernels)) * SHARE_OF_FLOAT32
-    for index in sorted(kernels, key=lambda index: (flatbuffer.size(index), index)):
-        left -= flatbuffer.size(index)
+    sizes = {index: flatbuffer.size(index) for index in kernels if flatbuffer.constant(index)}
+    for index in stored_as_float16(sizes):
         values = flatbuffer.values(index, np.float32)
-        if left >= 0 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+        if not held_by_float16(values):
             continue
         if index in moments:
             values = compensated(values.reshape(len(values), -1), moments[index]).reshape(values.shape)

@@ -26,6 +26,7 @@ from unet_export.formats.flatbuffer import BIAS, WEIGHTS, Flatbuffer, Operator, 
 from unet_export.formats.tflite_head import center_logits, decisive, head, without_activation
 from unet_export.quantization import TFLITE_METHODS, Quantization
 from unet_export.transforms.bias_shift import bias_shift
+from unet_export.transforms.rounding import moments
 from unet_runtime.core.text import one_line
 
 _PERCENTILE = 99.99
@@ -33,9 +34,6 @@ _PERCENTILE = 99.99
 
 _SAMPLES = 4096
 """Values of an activation that a photo contributes to the percentile."""
-
-_PIXELS = 800
-"""Pixels of an activation that a photo contributes to the moments."""
 
 _LEAST_RANGE = 2.0**-16
 """Smallest range of an activation, as a share of the range of what it is computed from."""
@@ -299,10 +297,8 @@ def second_moments(flatbuffer: Flatbuffer, images: npt.NDArray[np.uint8]) -> dic
             kernels[entry.inputs[0]].append(entry.inputs[WEIGHTS])
     sums: dict[int, npt.NDArray[np.float64]] = {}
     for index, value in _activations(flatbuffer.pack(), sorted(kernels), images):
-        pixels = value.reshape(-1, value.shape[-1])
-        pixels = pixels[:: max(1, len(pixels) // _PIXELS)].astype(np.float64)
-        moments = pixels.T @ pixels / len(pixels) / len(images)
-        sums[index] = sums[index] + moments if index in sums else moments
+        share = moments(value.reshape(-1, value.shape[-1])) / len(images)
+        sums[index] = sums[index] + share if index in sums else share
     found: dict[int, npt.NDArray[np.float64]] = {}
     for index, tensors in kernels.items():
         found |= dict.fromkeys(tensors, sums[index])

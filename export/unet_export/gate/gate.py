@@ -35,13 +35,16 @@ class Gate:
     the class is a toss-up, which any rounding decides anew. 0: all pixels."""
 
 
+_FLOAT16_GATE = Gate(max_abs=5e-3, agreement=0.999, iou_drop=0.05, class_drop=0.1)
+
 # Single probabilities of integer files may differ at will, as long as decisions do not; 1.0 still refuses NaN.
 _INTEGER_GATE = Gate(max_abs=1.0, agreement=0.99, iou_drop=0.3, class_drop=0.5)
 
 GATES = {
     # The same arithmetic in another order: differences are rounding.
     "float32": Gate(max_abs=1e-5, agreement=0.9999, iou_drop=0.05, class_drop=0.05),
-    "float16": Gate(max_abs=5e-3, agreement=0.999, iou_drop=0.05, class_drop=0.1),
+    "float16": _FLOAT16_GATE,
+    "float16-weights": _FLOAT16_GATE,
     "dynamic-range": _INTEGER_GATE,
     "int8": _INTEGER_GATE,
     "int16x8": _INTEGER_GATE,
@@ -64,12 +67,12 @@ nothing of their files. IoU is judged on all pixels as ever."""
 _CRITERIA = tuple(Gate.__dataclass_fields__)
 
 
-def changed_gates(settings: Sequence[str], start: Mapping[str, Gate] = GATES) -> dict[str, Gate]:
-    """``start`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
+def changed_gates(settings: Sequence[str], base: Mapping[str, Gate] = GATES) -> dict[str, Gate]:
+    """``base`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
 
     Raises ExportError for a setting of another form, or no such precision or criterion.
     """
-    gates = dict(start)
+    gates = dict(base)
     for setting in settings:
         key, _, text = setting.partition("=")
         precision, _, criterion = key.partition(".")

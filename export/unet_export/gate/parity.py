@@ -28,7 +28,7 @@ from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, inputs
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.geometry import model_labels
+from unet_runtime.core.geometry import grid_labels
 from unet_runtime.core.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[Images,
 def _labels(photo: Photo, spec: ModelSpec) -> Images:
     """Class ids at the model's output size: (h', w')."""
     assert photo.labels is not None
-    return model_labels(photo.labels.read(), spec.input)[spec.input.valid]
+    return grid_labels(photo.labels.read(), spec)
 
 
 def _quantization(path: Path) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from typing import Any
 
 from unet_export.gate.gate import EngineResult, Gate, Metrics, ParityResult, Refusal, accepting, smallest_gate
 from unet_export.photos import PhotoSets
+from unet_export.staging import COMMAND
 from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
+from unet_runtime.io.kind import STAMP_KEY
 
 _HEADER = (
     *(
@@ -140,6 +142,7 @@ def _number(value: float | None, form: str) -> str:
 def as_json(report: Report) -> str:
     """``parity.json``: all that is needed to doubt the verdict and to repeat it. Metrics that do not exist are null."""
     content = {
+        STAMP_KEY: COMMAND,
         "model": report.spec.name,
         "weights_sha256": report.spec.provenance.weights_sha256,
         "split": report.photos.split,

@@ -115,6 +115,10 @@ class Report:
         if self._as_json:
             _print_json({"photo": str(path), "skipped": True, "results": list(map(str, results))})
 
+    def skip_rows(self, count: int) -> None:
+        """Count rows of a manifest that are done already."""
+        self.skipped += count
+
     def leave_out(self, kind: LeftOut) -> None:
         """Report pictures of folders that are not segmented, and why: one line for all of a kind."""
         self._erase()

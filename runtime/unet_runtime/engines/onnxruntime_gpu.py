@@ -104,7 +104,7 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
         return on_cpu.load(artifact, threads, str(error))
 
 
-def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBackend:
+def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> Backend:
     reason = missing(device)
     if reason:
         raise BackendError(f"device {device}: {reason}")
@@ -117,10 +117,12 @@ def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBacken
         providers.insert(0, (TENSORRT, tensorrt_options(artifact)))
     try:
         session = on_cpu.open_session(artifact, options, providers)
-        on_cpu.check_session(artifact, session)
+        position = on_cpu.check_session(artifact, session)
         used, note = assigned(session)
         if used != device:
             raise BackendError(f"device {device}: its provider was given no part of the model, which runs on {used}")
+        if not artifact.spec.is_plain:  # what it gives has a shape of its own
+            return on_cpu.OnnxBackend(session, position, note, used)
         backend = GpuBackend(session, artifact, used, note)
         # Kernels are loaded, algorithms chosen and TensorRT's engine built in the first run, not at the first photo.
         backend.run(np.zeros((1, artifact.spec.input.height, artifact.spec.input.width, 3), np.uint8))

@@ -9,7 +9,7 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import FLOAT32_ONNX, Backend, Device, Engine, Tensor, check_graph
+from unet_runtime.engines.base import FLOAT_ONNX, Backend, Device, Engine, Tensor, check_graph, output_position
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,8 +23,11 @@ class OpenVINOBackend:
     name = "openvino"
     device = "cpu"
     note = ""
+    scaling = (0.0, 0)
 
     def __init__(self, model: Any, output: int, engine: str) -> None:
+        batch = model.inputs[0].partial_shape[0]
+        self.batch: int | None = batch.get_length() if batch.is_static else None
         self._model = model
         self._output = output
         self.engine = engine
@@ -69,9 +72,11 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
 
 def _output_position(artifact: Artifact, outputs: list[Any]) -> int:
     """Position of the probabilities: 0 if there is one output, else of the one with that name."""
-    if len(outputs) == 1:
+    if len(outputs) == 1 and not artifact.spec.output.name:
         return 0
     names = [sorted(output.get_names()) for output in outputs]
+    if not artifact.spec.is_plain:
+        return output_position(artifact, names)
     found = [position for position, known in enumerate(names) if _OUTPUT in known]
     if len(found) != 1:
         raise ModelFileError(f"{artifact.path}: OpenVINO finds outputs {names}, expected one named {_OUTPUT}")
@@ -89,7 +94,8 @@ ENGINE = Engine(
     package="openvino",
     extra="openvino",
     suffixes=(".onnx",),
-    default_model=FLOAT32_ONNX,
+    default_model=FLOAT_ONNX,
     default_threads=cores.usable_cores,
     load=load,
+    foreign=True,
 )

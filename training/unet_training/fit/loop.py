@@ -56,7 +56,7 @@ def fit(
         OutputError: the checkpoint or an event file cannot be written.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    augment = Augmenter(seed) if recipe.augment else None
+    augment = Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out) if recipe.augment else None
     sizes = _size_per_epoch(recipe)
     progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, terminal)
     shown: list[keras.callbacks.Callback] = [progress]
