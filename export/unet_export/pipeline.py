@@ -147,7 +147,9 @@ def _check_output(model: Path, output: Path, spec: ModelSpec, options: ExportOpt
     places = Places([model], overwrite=options.overwrite, command=COMMAND, folders=True)
     names = [REPORT_NAME, PARITY_NAME]
     for name in options.formats:
-        names.append(FORMATS[name].file_name(spec, dynamic=options.dynamic))
+        for form in (FORMATS[name], FORMATS[name].mixed):
+            if form is not None:
+                names.append(form.file_name(spec, dynamic=options.dynamic))
     for folder in (output, output / REJECTED_NAME):
         places.check_files(folder, names)
 
