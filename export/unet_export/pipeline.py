@@ -74,8 +74,8 @@ def export_model(
     """Export ``model`` to every format asked for, and accept each artifact that passes.
 
     Args:
-        model: a ``.keras`` file with a spec inside, or a model of any origin that ``options.description`` describes;
-            or a float32 ``.onnx`` file that was adopted.
+        model: a ``.keras`` file with a spec inside, a Keras model of any origin that ``options.description``
+            describes, or a float32 ``.onnx`` file that was adopted.
         source: where the photos for calibration and proof are.
         output: gets the artifacts, ``parity.json`` and ``report.html``, in place of a previous export's.
         options: what to make and how close to the trained model it must be.
@@ -148,10 +148,9 @@ def _check_output(model: Path, output: Path, spec: ModelSpec, options: ExportOpt
     places = Places([model], overwrite=options.overwrite, command=COMMAND, folders=True)
     names = [REPORT_NAME, PARITY_NAME]
     for name in options.formats:
-        form = FORMATS[name]
-        names.append(form.file_name(spec, dynamic=options.dynamic))
-        if form.mixed is not None:
-            names.append(form.mixed.file_name(spec, dynamic=options.dynamic))
+        for form in (FORMATS[name], FORMATS[name].mixed):
+            if form is not None:
+                names.append(form.file_name(spec, dynamic=options.dynamic))
     for folder in (output, output / REJECTED_NAME):
         places.check_files(folder, names)
 

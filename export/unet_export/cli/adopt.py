@@ -29,8 +29,6 @@ Examples:
   unet-export adopt theirs.tflite --classes background,person --reference theirs.keras
 """
 
-_PRESETS = ("imagenet", "torch", "caffe", "tf")
-
 _ACTIVATIONS = ("softmax", "sigmoid", "logits", "sigmoid-logits", "labels")
 
 

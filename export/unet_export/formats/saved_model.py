@@ -115,8 +115,8 @@ def _resizing_matrix(old: int, new: int, method: str) -> npt.NDArray[np.float32]
     return np.ascontiguousarray(resized[0, :, 0].T)
 
 
-def _resize_by_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32], inputs: Any) -> Any:
-    """(n, h, w, c) -> (n, h', w', c); ``rows``: (h, h'), ``columns``: (w, w')."""
+def _resize_by_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32], inputs: Any, **_: Any) -> Any:
+    """(n, h, w, c) -> (n, h', w', c); ``rows``: (h, h'), ``columns``: (w, w'); a Resizing is told whether it trains."""
     import tensorflow as tf
 
     x = tf.matmul(tf.transpose(inputs, (0, 3, 1, 2)), columns)  # (n, c, h, w')
