@@ -23,11 +23,11 @@ from unet_export.adopt.measure import alternatives
 from unet_export.adopt.reader import read
 from unet_export.cli.command import command
 from unet_export.errors import ExportError
+from unet_export.foreign.load import parse_classes
 from unet_export.gate.gate import ParityError
-from unet_export.source_model import parse_classes
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.errors import UnetRuntimeError
+from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.spec import InputSpec
 
 TORCH = REPOSITORY / "tests" / "data" / "torch-unet.onnx"
@@ -365,6 +365,8 @@ def test_metadata_of_tensorflow_lite(tmp_path: Path) -> None:
     with zipfile.ZipFile(made.path) as archive:
         assert archive.namelist() == ["labels.txt", "unet_edge.json"]
     assert Segmenter(made.path).spec == made.spec
+    again = adopt(made.path, Choices(name="selfie"), tmp_path / "again")
+    assert again.path.read_bytes() == made.path.read_bytes()
 
 
 def test_damaged_metadata_is_asked_for(tmp_path: Path) -> None:
@@ -375,6 +377,19 @@ def test_damaged_metadata_is_asked_for(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UnknownError, match="--classes"):
         adopt(path, Choices(), tmp_path / "out")
+
+
+def test_a_file_of_others_in_its_place_stays(tmp_path: Path) -> None:
+    path, out = written(tmp_path, Network()), tmp_path / "out"
+    choices = Choices(classes=THREE, **FLOAT)
+    made = adopt(path, choices, out)
+    adopt(path, choices, out)
+    made.path.write_bytes(path.read_bytes())  # the file itself, without a spec
+    with pytest.raises(OutputError, match="exists, and was not made by unet-export"):
+        adopt(path, choices, out)
+    with pytest.raises(OutputError, match="is read in this run"):
+        adopt(made.path, replace(choices, name=made.spec.name), out, overwrite=True)
+    assert made.path.read_bytes() == path.read_bytes()
 
 
 # --- measured and proven ---------------------------------------------------------------------------
@@ -491,6 +506,23 @@ def test_a_twin_in_another_format(tmp_path: Path) -> None:
         adopt(one, choices, tmp_path / "out", Evidence(reference=stranger))
 
 
+def test_files_of_others_and_the_model_itself_are_not_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path, Network())
+    choices = Choices(classes=THREE, **FLOAT)
+    (tmp_path / "out").mkdir()
+    others = tmp_path / "out" / "theirs-32.float32.onnx"
+    others.write_bytes(b"of others")
+    with pytest.raises(OutputError):
+        adopt(path, choices, tmp_path / "out")
+    assert others.read_bytes() == b"of others"
+    made = adopt(path, choices, tmp_path / "out", overwrite=True)
+    assert adopt(path, choices, tmp_path / "out").path == made.path
+    content = made.path.read_bytes()
+    with pytest.raises(OutputError):
+        adopt(made.path, replace(choices, name="theirs"), tmp_path / "out", overwrite=True)
+    assert made.path.read_bytes() == content
+
+
 def test_the_command(tmp_path: Path) -> None:
     path = written(tmp_path, Network("nhwc", channels=1, activation="sigmoid"))
     words = ["adopt", str(path), "--range", "0..1", "--channels", "rgb", "-o", str(tmp_path / "out")]
@@ -501,5 +533,9 @@ def test_the_command(tmp_path: Path) -> None:
     assert Segmenter(tmp_path / "out" / "theirs-32.float32.onnx").spec.class_names == ("background", "pet")
     for wrong in (["--range", "1..0"], ["--mean", "a,b"], ["--channels", "rgba"], ["--size", "x"]):
         assert CliRunner().invoke(command, [*words, *wrong]).exit_code == 2
+    caffe = ["adopt", str(path), "--classes", "pet", "--preprocess", "caffe", "-o", str(tmp_path / "caffe")]
+    assert CliRunner().invoke(command, caffe).exit_code == 0
+    source = Segmenter(tmp_path / "caffe" / "theirs-32.float32.onnx").spec.input
+    assert (source.channels, source.mean) == ("bgr", (103.939, 116.779, 123.68))
     made = json.loads(CliRunner().invoke(command, [*words, "--classes", "pet", "--json"]).stdout)
     assert made["spec"]["output"]["kind"] == "mask"

@@ -27,20 +27,21 @@ from unet_export.adopt.reference import (
     with_spec,
 )
 from unet_export.errors import ExportError
-from unet_export.gate.gate import GATES, EngineResult, Gate, ParityError, ParityResult
+from unet_export.gate.gate import FOREIGN_GATES, EngineResult, Gate, ParityError, ParityResult
 from unet_export.photos import PhotoSets
 from unet_export.report.report import Report, as_json
-from unet_export.staging import PARITY_NAME, accept, staging_folder
+from unet_export.staging import COMMAND, PARITY_NAME, accept, staging_folder
 from unet_runtime import Segmenter
 from unet_runtime.core import masks
 from unet_runtime.core.errors import BackendError, ModelFileError, UnetRuntimeError
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines import ENGINES, install_hint, installed, readers
 from unet_runtime.engines.foreign import ForeignBackend
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
-ADOPTION_GATES: dict[str, Gate] = {**GATES, "float32": FOREIGN_GATE}
+ADOPTION_GATES: dict[str, Gate] = {**FOREIGN_GATES, "float32": FOREIGN_GATE}
 """As an export's, less strict for float32, whose origin is another framework."""
 
 _NO_REFERENCE = "no --reference was given"
@@ -74,7 +75,9 @@ class Evidence:
     """Whether other preprocessing is tried on ``data``."""
 
 
-def adopt(model: Path, choices: Choices, output: Path, evidence: Evidence = Evidence()) -> Adoption:
+def adopt(
+    model: Path, choices: Choices, output: Path, evidence: Evidence = Evidence(), *, overwrite: bool = False
+) -> Adoption:
     """Give a file of another tool a spec, and write both as one file into ``output``; nothing is written on an error.
 
     Args:
@@ -82,21 +85,25 @@ def adopt(model: Path, choices: Choices, output: Path, evidence: Evidence = Evid
         choices: what the user says of it.
         output: gets the file and ``parity.json``, in place of a previous export's.
         evidence: what it is measured on and proven with.
+        overwrite: replace files of others in ``output``, too.
 
     Raises:
         UnknownError: something is not known; with ``evidence.data`` the message says what the photos speak for.
         ExportError: it cannot be adopted, or other preprocessing is better on the user's photos.
         ParityError: it differs from its reference.
         SourceError, ImageError: the photos cannot be used.
-        OutputError: ``output`` cannot be written.
+        OutputError: ``output`` cannot be written, or something in it must stay.
     """
     facts = read(model)
     try:
         spec, rows = described(facts, choices)
     except UnknownError as error:
         raise _with_suggestion(error, facts, choices, evidence) from error
+    name = _file_name(spec, model.suffix)
+    read_files = [model] if evidence.reference is None else [model, evidence.reference]
+    Places(read_files, overwrite=overwrite, command=COMMAND, folders=True).check_files(output, (name, PARITY_NAME))
     with staging_folder(output) as folder:
-        path = folder / _file_name(spec, model.suffix)
+        path = folder / name
         path.write_bytes(with_spec(model, facts.content, spec).content)
         segmenters, absent = _opened(path)
         _try(segmenters[0], model)

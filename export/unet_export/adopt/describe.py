@@ -15,7 +15,7 @@ from unet_export.errors import ExportError
 from unet_export.source_model import ADOPTED
 from unet_runtime.core.datasets.classes import named_classes
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.spec import ClassSpec, InputSpec, Layout, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import BYTES, ClassSpec, InputSpec, Layout, ModelSpec, OutputSpec, Provenance
 from unet_runtime.core.tensors import input_sizes
 
 _OPTION = "your option"
@@ -33,6 +33,21 @@ _SCALE_ERROR = 0.02
 _USUAL = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 
 ACTIVATIONS = ("softmax", "sigmoid", "logits", "sigmoid-logits", "labels")
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and std of ImageNet's photos in 0..1, RGB."""
+
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+"""Of the same in 0..255, BGR."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "imagenet": {"range": (0.0, 1.0), "channels": "rgb", "mean": IMAGENET[0], "std": IMAGENET[1]},
+    "caffe": {"range": BYTES, "channels": "bgr", "mean": CAFFE_MEAN},
+    "tf": {"range": (-1.0, 1.0), "channels": "rgb"},
+    "none": {"range": BYTES, "channels": "rgb"},
+}
+"""Kind of preprocessing, as ``foreign.inputs.PREPROCESSING`` has it -> what it says of the input."""
 
 
 @dataclass(frozen=True)

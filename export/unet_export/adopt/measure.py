@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from unet_export.adopt.describe import CAFFE_MEAN, IMAGENET
 from unet_export.errors import ExportError
 from unet_export.gate.gate import masks_of
 from unet_export.photos import MIN_PARITY, inputs, labelled
@@ -32,9 +33,6 @@ _TRIED = 24
 
 _BETTER = 0.02
 """Gain of mean IoU from which another preprocessing is no chance."""
-
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_CAFFE_BGR = (103.939, 116.779, 123.68)
 
 _MOST_ORDERED = 6
 """Classes of which every order is tried."""
@@ -134,8 +132,8 @@ def check(measurement: Measurement) -> None:
 def alternatives(source: InputSpec) -> Iterator[InputSpec]:
     """Other usual ways of preprocessing for the same input tensor; never the one that is given."""
     orders = ("grey",) if source.channels == "grey" else ("rgb", "bgr")
-    ranges = [(BYTES, (), ()), ((0.0, 1.0), (), ()), ((-1.0, 1.0), (), ()), ((0.0, 1.0), *_IMAGENET)]
-    ranges.append((BYTES, _CAFFE_BGR, ()))
+    ranges = [(BYTES, (), ()), ((0.0, 1.0), (), ()), ((-1.0, 1.0), (), ()), ((0.0, 1.0), *IMAGENET)]
+    ranges.append((BYTES, CAFFE_MEAN, ()))
     ranges.append((source.range, source.mean, source.std))
     if source.dtype == "uint8" and source.range == BYTES:  # a photo's bytes: only their order is open
         ranges = ranges[-1:]
@@ -143,7 +141,7 @@ def alternatives(source: InputSpec) -> Iterator[InputSpec]:
     for (low_high, mean, std), order in itertools.product(ranges, orders):
         if order == "grey" and len(mean) == 3:
             continue
-        is_reversed = order == "rgb" if mean == _CAFFE_BGR else order == "bgr"
+        is_reversed = order == "rgb" if mean == CAFFE_MEAN else order == "bgr"
         if mean == source.mean:  # as given for the order that is given
             is_reversed = order != source.channels
         step = -1 if is_reversed else 1

@@ -74,11 +74,18 @@ def model_of(path: Path) -> bytes:
         raise ModelFileError(f"{path}: model file cannot be read ({error})") from error
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            first = min((entry.header_offset for entry in archive.infolist()), default=len(content))
-            ours = SPEC_NAME in archive.namelist()
-    except zipfile.BadZipFile:
+            if SPEC_NAME not in archive.namelist():
+                return content
+            first = min(entry.header_offset for entry in archive.infolist())
+            rest = [(entry, archive.read(entry)) for entry in archive.infolist() if entry.filename != SPEC_NAME]
+    except (zipfile.BadZipFile, OSError, RuntimeError):  # no zip behind it, or none that can be read
         return content
-    return content[:first] if ours else content
+    buffer = io.BytesIO(content[:first])
+    if rest:
+        with zipfile.ZipFile(buffer, "a") as archive:
+            for entry, data in rest:
+                archive.writestr(entry, data)
+    return buffer.getvalue()
 
 
 def _parsed(path: Path, content: bytes) -> Any:

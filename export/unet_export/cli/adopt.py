@@ -6,18 +6,19 @@ import json
 import math
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from unet_export.cli.options import FOLDER, Size
-from unet_export.errors import ExportError
-from unet_export.source_model import parse_classes
+from unet_export.foreign.inputs import PREPROCESSING
+from unet_export.foreign.load import parse_classes
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, setup_logging, verbosity
-from unet_runtime.core.spec import CHANNELS, FITS, LAYOUTS, ClassSpec
+from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, overwrite_option, setup_logging, verbosity
+from unet_runtime.core.spec import CHANNELS, FITS, LAYOUTS
 from unet_runtime.core.text import table
 
 _EXAMPLES = """\b
@@ -70,6 +71,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     click.option("--range", type=Range(), help="What a black and a white pixel are: 0..1, 0..255 or -1..1."),
     click.option("--mean", type=Numbers(), help="Of each channel, in the model's order, on the scale of --range."),
     click.option("--std", type=Numbers(), help="As --mean."),
+    click.option(
+        "--preprocess",
+        type=click.Choice(list(PREPROCESSING)),
+        metavar="NAME",
+        help="imagenet (torch), caffe, tf or an encoder's name, in place of --range, --mean, --std and --channels.",
+    ),
     click.option("--channels", type=click.Choice(CHANNELS), help="Its colours, in its order."),
     click.option("--size", type=Size(), help="Of its pictures, HEIGHT or HEIGHTxWIDTH, where it leaves that open."),
     click.option(
@@ -112,6 +119,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     click.option(
         "-o", "--output", default="artifacts/adopted", show_default=True, type=FOLDER, help="Folder for the file."
     ),
+    overwrite_option,
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
 )
 @verbosity
@@ -126,14 +134,18 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
     with engines_quiet(verbosity != 1):
         from unet_export.adopt.adopt import ADOPTION_GATES, Evidence
         from unet_export.adopt.adopt import adopt as adopted
-        from unet_export.adopt.describe import Choices
+        from unet_export.adopt.describe import PRESETS, Choices
         from unet_export.gate.gate import ParityError, changed_gates
         from unet_export.report.report import table as parity_table
 
-        names = ("size", "range", "mean", "std", "channels", "activation", "layout", "output_layout", "output_name")
+        names = [
+            field.name for field in fields(Choices) if field.name in given and field.name not in ("classes", "split")
+        ]
+        preset = PRESETS[PREPROCESSING[given["preprocess"]]] if given["preprocess"] else {}
+        values = {name: preset.get(name) if given[name] is None else given[name] for name in names}
         choices = Choices(
-            classes=_classes(given["classes"]),
-            **{name: given[name] for name in (*names, "covers", "fit", "name", "license")},
+            classes=None if given["classes"] is None else parse_classes(given["classes"]),
+            **values,
             split=given["split"] or "",
             command=shlex.join(["unet-export", *sys.argv[1:]]),
         )
@@ -144,7 +156,7 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
             not given["no_alternatives"],
         )
         try:
-            made = adopted(model, choices, output, evidence)
+            made = adopted(model, choices, output, evidence, overwrite=given["overwrite"])
         except ParityError as error:
             if not as_json:
                 echo(parity_table(error.results))
@@ -163,12 +175,3 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
         echo("not proven: no --reference was given")
     echo(f"adopted: {made.path}")
     return exits.OK
-
-
-def _classes(text: str | None) -> tuple[ClassSpec, ...] | None:
-    """Classes by id; of a single name, it and the background before it."""
-    if text is None:
-        return None
-    if not text.strip():
-        raise ExportError("--classes names nothing, expected names as background,pet")
-    return parse_classes(text if "," in text else f"background,{text}")
