@@ -5,7 +5,8 @@
 The photos are Oxford-IIIT Pet's, enlarged by Lanczos and saved as JPEG of quality 92. Every step runs on one thread,
 and what counts is CPU time, which suffers least from other programs on the machine. With ``--main``, a checkout of
 another version takes turns with this one, each photo through ``Segmenter`` to the bytes of a file. Then follows how
-many pixels have the class that they have where the whole photo is decoded, for each bundled model.
+many pixels have the class that they have where the whole photo is decoded, for each bundled model; and where noise of a
+level is added to the input of the whole photo, for comparison.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from unet_runtime.core.datasets import evenly
 from unet_runtime.core.photo import open_photo
 
 PIXELS = 12_000_000
+_NOISY = 0.3  # of the values of an input that are drawn to change by -1, 0 or 1
 MODELS = Path(unet_runtime.__file__).parent / "models"
 
 STEPS = """
@@ -67,10 +69,19 @@ def milliseconds(checkout: Path, kind: str, photos: list[Path]) -> list[float]:
     return [1000 * seconds for seconds in json.loads(done.stdout)]
 
 
-def agreement(model: Path, photos: list[Path]) -> list[float]:
-    """Share of each photo's pixels of the same class, reduced against whole."""
+def agreement(model: Path, photos: list[Path]) -> tuple[list[float], list[float]]:
+    """Share of each photo's pixels whose class is that of the whole photo: of the reduced one, and of a noisy input."""
     segmenter = Segmenter(model, threads=1)
-    return [float(np.mean(segmenter(path).mask == segmenter(open_photo(path)).mask)) for path in photos]
+    generator = np.random.default_rng(0)
+    reduced, noisy = [], []
+    for path in photos:
+        prepared = segmenter.prepare(open_photo(path))
+        expected = segmenter.finish(prepared, segmenter.infer(prepared.images)[0]).mask
+        reduced.append(float(np.mean(segmenter(path).mask == expected)))
+        change = generator.integers(-1, 2, prepared.images.shape) * (generator.random(prepared.images.shape) < _NOISY)
+        images = np.clip(prepared.images + change, 0, 255).astype(np.uint8)
+        noisy.append(float(np.mean(segmenter.finish(prepared, segmenter.infer(images)[0]).mask == expected)))
+    return reduced, noisy
 
 
 def main() -> None:
@@ -91,11 +102,12 @@ def main() -> None:
             for _ in range(options.rounds):
                 for name, checkout in versions.items():
                     taken[name] += milliseconds(checkout, options.save, photos)
-            for name, values in taken.items():
+            for name, values in taken.items() if options.rounds else ():
                 print(f"{title:14} {name:13} {statistics.median(values):7.1f} ms of CPU a photo")
-        for model in sorted(MODELS.glob("*.onnx")):
-            same = agreement(model, large)
+        for model in sorted(MODELS.glob("pets-edge*.*")):
+            same, noisy = agreement(model, large)
             print(f"{model.name:28} same class on {np.mean(same):.2%} of pixels, {min(same):.2%} at least")
+            print(f"{'':28} where noise changes the input by a level {np.mean(noisy):.2%}")
 
 
 if __name__ == "__main__":
