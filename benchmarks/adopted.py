@@ -13,8 +13,8 @@ import numpy as np
 
 from unet_export.adopt.adopt import Evidence, adopt
 from unet_export.adopt.describe import Choices
+from unet_export.foreign.load import parse_classes
 from unet_export.formats.onnx_model import load_onnx
-from unet_export.source_model import parse_classes
 from unet_runtime.core.errors import UnetRuntimeError
 
 IMAGENET = {"channels": "rgb", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

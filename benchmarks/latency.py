@@ -21,8 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import bundled
 from turns import take_turns
 
+from unet_export.foreign.load import load_model
 from unet_export.formats.saved_model import SIGNATURE_NAME, export_saved_model
-from unet_export.source_model import INPUT_NAME, load_model
+from unet_export.source_model import INPUT_NAME
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.geometry import model_input

@@ -24,11 +24,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from unet_export.foreign.load import load_model
 from unet_export.formats.onnx_convert import build_onnx
 from unet_export.formats.onnx_float16 import to_float16
 from unet_export.formats.onnx_reduced import quantize
 from unet_export.quantization import METHODS, Quantization
-from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels

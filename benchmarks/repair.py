@@ -17,11 +17,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import bundled
 
 from tests.helpers.hard_model import DECADES, hard_model
+from unet_export.foreign.load import load_model
 from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.report.report import table
-from unet_export.source_model import load_model
 from unet_runtime.cli.shared import setup_logging
 from unet_runtime.core.artifact import write_keras
 

@@ -34,11 +34,14 @@ class Places(NamedTuple):
     weights: Path
     names: Path
     """The module that names the files."""
+    page: Path
+    """The page whose lines, which a test types, name the model."""
 
 
 def places(repository: Path) -> Places:
     runtime = repository / "runtime/unet_runtime"
-    return Places(runtime / "models", repository / "training/unet_training/weights", runtime / "engines/base.py")
+    weights = repository / "training/unet_training/weights"
+    return Places(runtime / "models", weights, runtime / "engines/base.py", repository / "docs/serving.md")
 
 
 def chosen(keras: Path, folder: Path) -> dict[str, Path]:
@@ -75,12 +78,16 @@ def replace(keras: Path, files: dict[str, Path], target: Places) -> None:
     for name, value in (("_NAME", stem), ("_FLOAT", spec.precision)):
         text, count = re.subn(rf'^{name} = ".*"$', f'{name} = "{value}"', text, flags=re.MULTILINE)
         assert count == 1, f"{target.names}: {count} lines {name} = ..., expected one"
+    page = target.page.read_text(encoding="utf-8")
+    for old in target.weights.glob("*.keras"):
+        page = re.sub(rf"\b{re.escape(old.stem)}\b", spec.name, page)
     for old in (*target.models.glob("*.onnx"), *target.models.glob("*.tflite"), *target.weights.glob("*.keras")):
         old.unlink()
     for path in files.values():
         shutil.copyfile(path, target.models / path.name)
     shutil.copyfile(keras, target.weights / f"{spec.name}.keras")
     target.names.write_text(text, encoding="utf-8")
+    target.page.write_text(page, encoding="utf-8")
 
 
 def main() -> None:

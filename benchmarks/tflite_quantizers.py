@@ -26,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
+from unet_export.foreign.load import load_model
 from unet_export.formats.saved_model import SIGNATURE_NAME, write_graph
 from unet_export.formats.tflite_convert import export_tflite
 from unet_export.photos import calibration_images
 from unet_export.quantization import Quantization
-from unet_export.source_model import INPUT_NAME, copy_with_input, load_model
+from unet_export.source_model import INPUT_NAME, copy_with_input
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels

@@ -46,7 +46,7 @@ FLOORS = {
         ("cli",),
     ),
     "unet_export": (
-        ("errors", "photos", "quantization", "staging", "source_model"),
+        ("errors", "photos", "quantization", "staging", "source_model", "foreign"),
         ("transforms",),
         ("formats",),
         ("gate",),

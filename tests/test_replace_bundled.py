@@ -24,15 +24,17 @@ def exported(tmp_path: Path) -> Path:
 
 def test_the_bundled_files_replace_others(exported: Path, tmp_path: Path) -> None:
     target = places(tmp_path / "copy")
-    for folder in (target.models, target.weights, target.names.parent):
+    for folder in (target.models, target.weights, target.names.parent, target.page.parent):
         folder.mkdir(parents=True)
     (target.models / "old-96.int8.tflite").write_bytes(b"old")
     (target.weights / "old.keras").write_bytes(b"old")
+    target.page.write_text("curl /v2/models/old > old-file", encoding="utf-8")
     text = Path(base.__file__).read_text(encoding="utf-8")
     target.names.write_text(text.replace(f'_NAME = "{base._NAME}"', '_NAME = "old-96"'), encoding="utf-8")
     assert target.names.read_text(encoding="utf-8") != text
     replace(bundled.KERAS, chosen(bundled.KERAS, exported), target)
     assert target.names.read_text(encoding="utf-8") == text
+    assert target.page.read_text(encoding="utf-8").startswith(f"curl /v2/models/{bundled.SPEC.name} > ")
     assert {path.name for path in target.models.iterdir()} == {path.name for path in exported.iterdir()}
     assert [path.name for path in target.weights.iterdir()] == [bundled.KERAS.name]
 

@@ -85,10 +85,11 @@ def _clear_abandoned(output: Path, prefix: str) -> None:
             continue
 
 
-def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
+def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool = True) -> None:
     """Move ``names`` from ``folder`` into ``output``, in place of all of ours that its previous report lists.
 
-    If one cannot be moved, everything is put back, and its OSError is raised.
+    ``all_passed``: nothing of this export was rejected, so what an earlier one left in ``rejected`` goes. If one cannot
+    be moved, everything is put back, and its OSError is raised.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -107,7 +108,8 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
         _put_back(folder, output, names)
         raise
     sync_folder(output)
-    _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
+    if all_passed:
+        _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
 
 
 def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.core.geometry import Placement, fill_input, place
 from unet_runtime.core.photo import any_photo, whole_photo
 from unet_runtime.core.segmentation import Segmentation
-from unet_runtime.engines.base import Backend, Device
+from unet_runtime.engines.base import Backend
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -38,7 +38,7 @@ class _Origin(NamedTuple):
 
     model: Path
     backend: str
-    device: Device
+    device: str
     threads: int | None
 
 
@@ -63,7 +63,7 @@ class Segmenter:
         model: a ``.onnx`` or ``.tflite`` file made by unet-export; None takes the bundled pets model.
         backend: an engine (a name in ``engines.ENGINES``: ``onnx``, ``tflite``, ``openvino``), or ``auto``: by the
             file's suffix and what is installed, and for the bundled model by the machine (docs/devices.md).
-        device: ``auto`` takes the fastest that really runs, but never ``tensorrt``.
+        device: ``auto`` takes the fastest that really runs, but never ``tensorrt``; ``cuda:1`` is the second GPU.
         threads: CPU threads of the engine; None lets the engine choose.
 
     Raises:
@@ -76,8 +76,8 @@ class Segmenter:
         >>> photo = Path(unet_runtime.__file__).parent / "samples" / "chelsea.jpg"
         >>> with unet_runtime.Segmenter() as segmenter:
         ...     result = segmenter(photo)
-        >>> result
-        Segmentation(451x300, pets-edge: pet, background, border)
+        >>> result  # doctest: +ELLIPSIS
+        Segmentation(451x300, pets-...: pet, background, border)
         >>> result.mask.shape, str(result.mask.dtype), result.photo.size
         ((300, 451), 'uint8', (451, 300))
     """
@@ -87,7 +87,7 @@ class Segmenter:
         model: str | os.PathLike[str] | None = None,
         *,
         backend: str = "auto",
-        device: Device = "auto",
+        device: str = "auto",
         threads: int | None = None,
     ) -> None:
         name, path = _choose(model, backend, device)
@@ -343,10 +343,10 @@ def _load_again(kind: type[Segmenter], origin: _Origin, spec: str) -> Segmenter:
     return segmenter
 
 
-def _choose(model: str | os.PathLike[str] | None, backend: str, device: Device) -> tuple[str, Path]:
+def _choose(model: str | os.PathLike[str] | None, backend: str, device: str) -> tuple[str, Path]:
     """(engine, model file) for what the user named."""
     if model is not None:
         path = Path(model)
-        return (engines.engine_for(path.suffix) if backend == "auto" else backend), path
+        return (engines.engine_for(path.suffix, device) if backend == "auto" else backend), path
     choice = engines.default_choice(backend, device)
     return choice.engine, choice.model

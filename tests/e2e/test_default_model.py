@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.helpers.bundled import FLOAT_ONNX, INT8_ONNX, INT8_TFLITE, KERAS
+from unet_export.foreign.load import load_model
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.source_model import load_model
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import evenly, open_dataset, open_labels, read_split

@@ -23,8 +23,8 @@ from unet_export.adopt.measure import alternatives
 from unet_export.adopt.reader import read
 from unet_export.cli.command import command
 from unet_export.errors import ExportError
+from unet_export.foreign.load import parse_classes
 from unet_export.gate.gate import ParityError
-from unet_export.source_model import parse_classes
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import OutputError, UnetRuntimeError
@@ -377,6 +377,19 @@ def test_damaged_metadata_is_asked_for(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UnknownError, match="--classes"):
         adopt(path, Choices(), tmp_path / "out")
+
+
+def test_a_file_of_others_in_its_place_stays(tmp_path: Path) -> None:
+    path, out = written(tmp_path, Network()), tmp_path / "out"
+    choices = Choices(classes=THREE, **FLOAT)
+    made = adopt(path, choices, out)
+    adopt(path, choices, out)
+    made.path.write_bytes(path.read_bytes())  # the file itself, without a spec
+    with pytest.raises(OutputError, match="exists, and was not made by unet-export"):
+        adopt(path, choices, out)
+    with pytest.raises(OutputError, match="is read in this run"):
+        adopt(made.path, replace(choices, name=made.spec.name), out, overwrite=True)
+    assert made.path.read_bytes() == path.read_bytes()
 
 
 # --- measured and proven ---------------------------------------------------------------------------

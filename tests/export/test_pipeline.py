@@ -19,13 +19,13 @@ from tests.helpers.exported import FORMATS, ONNX, TFLITE, Export
 from tests.helpers.tiny import SIZE, TEST, TRAIN
 from unet_export import staging
 from unet_export.errors import ExportError
+from unet_export.foreign.load import load_model
 from unet_export.formats import FORMATS as ALL
 from unet_export.formats import Builder
 from unet_export.formats import onnx_convert as onnx
 from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import open_dataset
 from unet_runtime.core.errors import OutputError
@@ -130,8 +130,9 @@ def test_a_count_below_its_minimum_is_refused(
 @pytest.mark.usefixtures("mixed_up")
 def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "place" / "export"
+    options = ExportOptions(("saved-model", "onnx"), all_or_nothing=True)
     with pytest.raises(ParityError, match=rf"{ONNX}: too different from") as caught:
-        export_model(model_file, PhotoSource(data), output, ExportOptions(("saved-model", "onnx")))
+        export_model(model_file, PhotoSource(data), output, options)
     assert [result.passed for result in caught.value.results] == [True, False]
     assert {path.name for path in output.iterdir()} == {"rejected"}
     assert {path.name for path in (output / "rejected").iterdir()} == {
@@ -144,6 +145,38 @@ def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Pa
     assert report["passed"] is False
     assert "tolerance" in report["artifacts"][1]["failures"][0]
     assert "would pass at" in report["artifacts"][1]["failures"][0]
+
+
+@pytest.mark.usefixtures("mixed_up")
+def test_each_artifact_is_accepted_or_rejected_by_itself(model_file: Path, data: Path, output: Path) -> None:
+    """``output`` holds an earlier export, whose files this one's take the place of."""
+    with pytest.raises(ParityError, match=rf"{ONNX}: too different from .*; accepted in .*: saved_model") as caught:
+        export_model(model_file, PhotoSource(data), output, ExportOptions(("saved-model", "onnx")))
+    assert [result.passed for result in caught.value.results] == [True, False]
+    assert {path.name for path in output.iterdir()} == {"saved_model", "parity.json", "report.html", "rejected"}
+    assert {path.name for path in (output / "rejected").iterdir()} == {ONNX, "parity.json", "report.html"}
+    report = json.loads((output / "parity.json").read_text(encoding="utf-8"))
+    assert (report["passed"], report["accepted"]) == (False, ["saved_model"])
+    assert [entry["passed"] for entry in report["artifacts"]] == [True, False]
+
+
+def test_a_format_that_cannot_be_made_takes_no_other_with_it(
+    model_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise ExportError("tf2onnx cannot convert layer odd")
+
+    monkeypatch.setattr(onnx, "build_onnx", refuse)
+    formats = ("saved-model", "onnx")
+    with pytest.raises(ExportError, match="cannot convert layer odd"):
+        export_model(model_file, PhotoSource(data), tmp_path / "all", ExportOptions(formats, all_or_nothing=True))
+    assert not (tmp_path / "all").exists()
+    with pytest.raises(ParityError, match=rf"^{ONNX}: not made, or too different") as caught:
+        export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(formats))
+    assert [refusal.reason for refusal in caught.value.refused] == ["tf2onnx cannot convert layer odd"]
+    assert (tmp_path / "out" / "saved_model").is_dir()
+    with pytest.raises(ExportError, match="cannot convert layer odd"):
+        export_model(model_file, PhotoSource(data), tmp_path / "none", ExportOptions(("onnx", "onnx-float16")))
 
 
 def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_it(

@@ -37,13 +37,10 @@ def hard(model: Any, write_model: Callable[..., Path]) -> Path:
 def test_a_hard_model_fails_plainly_and_passes_repaired(
     hard: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ParityError) as caught:
-        export_model(hard, PhotoSource(data), tmp_path / "plain", ExportOptions(INTEGERS, GATES))
-    for result in caught.value.results:
-        assert all(entry.metrics is not None and entry.metrics.agreement < 0.95 for entry in result.checked)
     caplog.set_level("INFO")
     results = export_model(hard, PhotoSource(data), tmp_path / "out", ExportOptions(INTEGERS, GATES, repair=True))
     for result in results:
+        assert f"{result.path.name} failed its gate, trying: " in caplog.text
         assert result.passed
         assert result.quantization["equalized"] is True
         recorded = read_artifact(result.path).spec.provenance.quantization

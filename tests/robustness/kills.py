@@ -325,7 +325,7 @@ def main() -> None:
             problems += work.end()
             ends += 1
             shutil.rmtree(work.out)
-            print(json.dumps({"kills": done, "ends": ends, "problems": problems}), flush=True)
+        print(json.dumps({"kills": done, "ends": ends, "problems": problems}), flush=True)
 
 
 if __name__ == "__main__":

@@ -212,6 +212,15 @@ def rows_of(table: Path, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def test_lines_say_where_results_are(photos: Path, colour_model: Path, tmp_path: Path) -> None:
+    common = ["--manifest", photos / "photos.txt", "--model", colour_model, "--save", "mask"]
+    first = unet_run(*common, "-o", tmp_path / "a", "--json").stdout.splitlines()[0]
+    assert json.loads(first)["results"] == [f"{tmp_path}/a/photos/00.png.mask.png"]
+    first = unet_run(*common, "-o", tmp_path / "b", "--results", "parquet").stdout.splitlines()[0]
+    assert first.startswith("photos/00.png: ")
+    assert first.endswith(f"-> {tmp_path}/b/shard-00001-of-00001/part-000000.parquet")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_killed_at_any_moment(form: str, photos: Path, colour_model: Path, tmp_path: Path) -> None:
     """After ``--resume`` the files and their bytes are those of a run that nobody disturbed."""

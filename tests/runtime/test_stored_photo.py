@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-import unet_runtime
 from tests.runtime.test_preprocess import ORIENTATION_TAG, STORED_AS
 from unet_runtime import ImageError, Segmenter
 from unet_runtime.core import photo as photos
 from unet_runtime.core.colour import adobe_rgb
 from unet_runtime.core.photo import StoredPhoto, open_photo, stored_photo
+from unet_runtime.engines.base import FLOAT_ONNX
 from unet_runtime.io.sinks import encode
 
 SMALL = (64, 48)
 SIZE = (1803, 1204)  # no multiples of eight: the last column and row of a reduced photo reach past it
-BUNDLED_FLOAT = Path(unet_runtime.__file__).parent / "models" / "pets-edge-160.float32.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_same_masks(sample_photo: Path) -> None:
     """The network sees nearly the same, so nearly every pixel gets the same class: how many, results.md says."""
     with Image.open(sample_photo) as image:
         large = jpeg(image.convert("RGB").resize((4096, 2725), Image.Resampling.LANCZOS))
-    segmenter = Segmenter(BUNDLED_FLOAT)
+    segmenter = Segmenter(FLOAT_ONNX)
     whole = segmenter(open_photo(io.BytesIO(large)))
     assert np.mean(segmenter(large).mask == whole.mask) >= 0.998
 

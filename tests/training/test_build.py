@@ -20,6 +20,7 @@ from unet_training.build import (
     make_objective,
     make_optimizer,
     model_sha256,
+    round_weights,
     teacher_network,
 )
 from unet_training.errors import TrainingError
@@ -102,6 +103,21 @@ def test_the_schedule_ends_with_the_training_whatever_is_summed() -> None:
         model.fit(PHOTOS, MASKS, batch_size=2, verbose=0)
         rates.append(float(model.optimizer.learning_rate))
     assert rates == pytest.approx([0.5, 0.375, 0.125, 0], abs=1e-6)
+
+
+@pytest.mark.usefixtures("small_network")
+def test_rounded_weights_keep_their_first_bits() -> None:
+    model = build_model(TINY)
+    before = [keras.ops.convert_to_numpy(variable).copy() for variable in model.weights]
+    round_weights(model, 24)
+    for variable, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    round_weights(model, 11)
+    for variable, value in zip(model.weights, before, strict=True):
+        rounded = keras.ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(rounded, value, rtol=2**-11, atol=0)
+        normal = np.abs(rounded) > 1e-4
+        np.testing.assert_array_equal(rounded[normal], rounded[normal].astype(np.float16))
 
 
 @pytest.mark.usefixtures("small_network")

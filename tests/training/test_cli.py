@@ -183,6 +183,8 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         0.3,
         "--hard-pixels",
         0.5,
+        "--weight-bits",
+        11,
         "--weights",
         first,
         "--teacher",
@@ -207,6 +209,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "zoom": 0.4,
         "cut_out": 0.3,
         "hard_pixels": 0.5,
+        "weight_bits": 11,
     }
     assert {name: recipe[name] for name in chosen} == chosen
     origin = f"drawn-demo {read_artifact(first).spec.provenance.weights_sha256}"

@@ -138,10 +138,7 @@ def train(
         output.mkdir(parents=True, exist_ok=True)
     events = None if tensorboard is None else EventFolder(tensorboard)
     recipe = replace(recipe, precision=build.resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
-    pretrained: dict[str, build.Pretrained] = {}
-    for use, path in (("weights", weights), ("teacher", teacher)):
-        if path is not None:
-            pretrained[use] = build.load_pretrained(path)
+    pretrained = _load_pretrained(weights, teacher)
     encoder = _read_encoder_weights(recipe, weights)
     if encoder is not None:
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
@@ -165,17 +162,9 @@ def train(
         )
     try:
         final, test, measured = _best_model(recipe, checkpoint, photos, interrupted)
-        provenance = Provenance(
-            data=f"{identity.data}, {recipe.split} split, {len(photos.stages[-1])} {_unit(recipe)}",
-            split=recipe.split,
-            command=command,
-            seed=seed,
-            weights_sha256=build.model_sha256(final),
-            tools=tool_versions(),
-            metrics=measured | {"epoch": checkpoint.epoch},
-            recipe=settings,
-        )
-        spec = _model_spec(recipe, photos, identity, provenance)
+        metrics = measured | {"epoch": checkpoint.epoch}
+        provenance = Provenance(command=command, seed=seed, metrics=metrics, recipe=settings)
+        spec = _model_spec(recipe, photos, identity, final, provenance)
         with writing(output / MODEL):
             write_keras(final.save, output / MODEL, spec)
         write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
@@ -183,6 +172,14 @@ def train(
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
     return Result(output / MODEL, spec, checkpoint.history, test)
+
+
+def _load_pretrained(weights: Path | None, teacher: Path | None) -> dict[str, build.Pretrained]:
+    pretrained = {}
+    for use, path in (("weights", weights), ("teacher", teacher)):
+        if path is not None:
+            pretrained[use] = build.load_pretrained(path)
+    return pretrained
 
 
 def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeights | None:
@@ -365,6 +362,7 @@ def _best_model(
     their metrics: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
     model = build.build_model(recipe, photos.classes)
     checkpoint.restore(model)
+    build.round_weights(model, recipe.weight_bits)
     if not interrupted:
         with suppress(KeyboardInterrupt):
             test = photos.read_test()
@@ -394,7 +392,10 @@ def _measure(
     return {"split": split, "photos": len(photos)} | recorded
 
 
-def _model_spec(recipe: Recipe, photos: _Photos, identity: Identity, provenance: Provenance) -> ModelSpec:
+def _model_spec(
+    recipe: Recipe, photos: _Photos, identity: Identity, model: keras.Model, provenance: Provenance
+) -> ModelSpec:
+    """Spec of the trained ``model``, whose ``provenance`` lacks data, weights and tools."""
     source = photos.input
     predicted = source.height - 2 * source.margin
     return ModelSpec(
@@ -404,7 +405,13 @@ def _model_spec(recipe: Recipe, photos: _Photos, identity: Identity, provenance:
         input=source,
         output=OutputSpec(predicted, predicted, activation=recipe.activation),
         classes=photos.classes,
-        provenance=provenance,
+        provenance=replace(
+            provenance,
+            data=f"{identity.data}, {recipe.split} split, {len(photos.stages[-1])} {_unit(recipe)}",
+            split=recipe.split,
+            weights_sha256=build.model_sha256(model),
+            tools=tool_versions(),
+        ),
     )
 
 

@@ -27,7 +27,7 @@ from unet_export.adopt.reference import (
     with_spec,
 )
 from unet_export.errors import ExportError
-from unet_export.gate.gate import GATES, EngineResult, Gate, ParityError, ParityResult
+from unet_export.gate.gate import FOREIGN_GATES, EngineResult, Gate, ParityError, ParityResult
 from unet_export.photos import PhotoSets
 from unet_export.report.report import Report, as_json
 from unet_export.staging import COMMAND, PARITY_NAME, accept, staging_folder
@@ -41,7 +41,7 @@ from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
-ADOPTION_GATES: dict[str, Gate] = {**GATES, "float32": FOREIGN_GATE}
+ADOPTION_GATES: dict[str, Gate] = {**FOREIGN_GATES, "float32": FOREIGN_GATE}
 """As an export's, less strict for float32, whose origin is another framework."""
 
 _NO_REFERENCE = "no --reference was given"
@@ -74,11 +74,6 @@ class Evidence:
     alternatives: bool = True
     """Whether other preprocessing is tried on ``data``."""
 
-    @property
-    def files(self) -> list[Path]:
-        """What is read, and so must not be written."""
-        return [] if self.reference is None else [self.reference]
-
 
 def adopt(
     model: Path, choices: Choices, output: Path, evidence: Evidence = Evidence(), *, overwrite: bool = False
@@ -90,7 +85,7 @@ def adopt(
         choices: what the user says of it.
         output: gets the file and ``parity.json``, in place of a previous export's.
         evidence: what it is measured on and proven with.
-        overwrite: whether files of others in ``output`` are replaced, too.
+        overwrite: replace files of others in ``output``, too.
 
     Raises:
         UnknownError: something is not known; with ``evidence.data`` the message says what the photos speak for.
@@ -105,8 +100,8 @@ def adopt(
     except UnknownError as error:
         raise _with_suggestion(error, facts, choices, evidence) from error
     name = _file_name(spec, model.suffix)
-    places = Places([model, *evidence.files], overwrite=overwrite, command=COMMAND, folders=True)
-    places.check_files(output, [name, PARITY_NAME])
+    read_files = [model] if evidence.reference is None else [model, evidence.reference]
+    Places(read_files, overwrite=overwrite, command=COMMAND, folders=True).check_files(output, (name, PARITY_NAME))
     with staging_folder(output) as folder:
         path = folder / name
         path.write_bytes(with_spec(model, facts.content, spec).content)

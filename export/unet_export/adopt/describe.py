@@ -41,15 +41,13 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 """Of the same in 0..255, BGR."""
 
-_TORCH = {"range": (0.0, 1.0), "channels": "rgb", "mean": IMAGENET[0], "std": IMAGENET[1]}
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "imagenet": _TORCH,
-    "torch": _TORCH,
+    "imagenet": {"range": (0.0, 1.0), "channels": "rgb", "mean": IMAGENET[0], "std": IMAGENET[1]},
     "caffe": {"range": BYTES, "channels": "bgr", "mean": CAFFE_MEAN},
     "tf": {"range": (-1.0, 1.0), "channels": "rgb"},
+    "none": {"range": BYTES, "channels": "rgb"},
 }
-"""Preprocessing that is usual with a framework -> what it says of the input."""
+"""Kind of preprocessing, as ``foreign.inputs.PREPROCESSING`` has it -> what it says of the input."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,10 @@ def bundle(
     if not re.fullmatch(r"3\.\d+", python):
         raise ExportError(f"Python {python!r}, expected a version such as 3.11")
     target = _target(output, platform)
-    Places(overwrite=overwrite, command=COMMAND).check(target)
+    places = Places(overwrite=overwrite, command=COMMAND)
+    places.check(target)
+    if not target.exists():  # else the bill is that of the earlier bundle: its format has no place for a stamp
+        places.check(bill_path(target))
     chosen = _accepted(export, models)
     extras = _extras(chosen, engines)
     with staging_folder(target) as folder:
@@ -118,8 +121,9 @@ def bundle(
         bill = bill_of_materials(archive, own, house.wheels.values(), models_taken)
         publish(archive, target)
         write_text(bill_path(target), bill)
+        count = len(house.wheels)
     megabytes = target.stat().st_size / 1e6
-    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), len(house.wheels), megabytes)
+    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), count, megabytes)
     return target
 
 
@@ -147,7 +151,7 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     path = export / PARITY_NAME
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        verdict, found = report["passed"], _proven(report["artifacts"])
+        verdict, found = report["passed"] is True or _partly_accepted(report), _proven(report["artifacts"])
     except FileNotFoundError as error:
         raise ExportError(f"{path}: not there: expected a folder that unet-export accepted") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -163,6 +167,12 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     if not names:
         raise ExportError(f"{export}: no accepted .onnx or .tflite model: export some with unet-export --formats")
     return list(map(found.__getitem__, dict.fromkeys(names)))
+
+
+def _partly_accepted(report: dict[str, Any]) -> bool:
+    """Whether an export was accepted without some of its artifacts, which failed or could not be made."""
+    left_out = bool(report.get("refused")) or not all(entry["passed"] for entry in report["artifacts"])
+    return bool(report.get("accepted")) and left_out
 
 
 def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:

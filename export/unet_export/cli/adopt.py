@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from unet_export.cli.options import FOLDER, Size
-from unet_export.errors import ExportError
-from unet_export.source_model import parse_classes
+from unet_export.foreign.inputs import PREPROCESSING
+from unet_export.foreign.load import parse_classes
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.shared import PATH, GroupedCommand, echo, option_group, overwrite_option, setup_logging, verbosity
-from unet_runtime.core.spec import CHANNELS, FITS, LAYOUTS, ClassSpec
+from unet_runtime.core.spec import CHANNELS, FITS, LAYOUTS
 from unet_runtime.core.text import table
 
 _EXAMPLES = """\b
@@ -28,8 +28,6 @@ Examples:
   unet-export adopt theirs.onnx --classes background,pet --range 0..1 --channels rgb --reference outputs.npz
   unet-export adopt theirs.tflite --classes background,person --reference theirs.keras
 """
-
-_PRESETS = ("imagenet", "torch", "caffe", "tf")
 
 _ACTIVATIONS = ("softmax", "sigmoid", "logits", "sigmoid-logits", "labels")
 
@@ -75,8 +73,9 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     click.option("--std", type=Numbers(), help="As --mean."),
     click.option(
         "--preprocess",
-        type=click.Choice(_PRESETS),
-        help="What is usual with a framework, in place of --range, --mean, --std and --channels.",
+        type=click.Choice(list(PREPROCESSING)),
+        metavar="NAME",
+        help="imagenet (torch), caffe, tf or an encoder's name, in place of --range, --mean, --std and --channels.",
     ),
     click.option("--channels", type=click.Choice(CHANNELS), help="Its colours, in its order."),
     click.option("--size", type=Size(), help="Of its pictures, HEIGHT or HEIGHTxWIDTH, where it leaves that open."),
@@ -142,10 +141,10 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
         names = [
             field.name for field in fields(Choices) if field.name in given and field.name not in ("classes", "split")
         ]
-        preset = PRESETS.get(given["preprocess"], {})
+        preset = PRESETS[PREPROCESSING[given["preprocess"]]] if given["preprocess"] else {}
         values = {name: preset.get(name) if given[name] is None else given[name] for name in names}
         choices = Choices(
-            classes=_classes(given["classes"]),
+            classes=None if given["classes"] is None else parse_classes(given["classes"]),
             **values,
             split=given["split"] or "",
             command=shlex.join(["unet-export", *sys.argv[1:]]),
@@ -176,12 +175,3 @@ def adopt(model: Path, output: Path, as_json: bool, verbosity: int | None, **giv
         echo("not proven: no --reference was given")
     echo(f"adopted: {made.path}")
     return exits.OK
-
-
-def _classes(text: str | None) -> tuple[ClassSpec, ...] | None:
-    """Classes by id; of a single name, it and the background before it."""
-    if text is None:
-        return None
-    if not text.strip():
-        raise ExportError("--classes names nothing, expected names as background,pet")
-    return parse_classes(text if "," in text else f"background,{text}")

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from unet_export.diagnosis.diagnose import MEASURED, diagnose_export
 from unet_export.diagnosis.heat_maps import POSITIONS_NAME, WORST_NAME, heat_maps
 from unet_export.diagnosis.layer_errors import LayerError
+from unet_export.foreign.load import Description, load_model
 from unet_export.formats import FORMATS, Builder
 from unet_export.gate.gate import masks_of
 from unet_export.gate.runners import Run, first_runner, keras_runner
 from unet_export.photos import PhotoSource, choose_photos, inputs
-from unet_export.source_model import Description, load_model
 from unet_export.staging import COMMAND, staging_folder
 from unet_runtime.core.files import write_text
 from unet_runtime.io.kind import STAMP_KEY

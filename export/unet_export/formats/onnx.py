@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet_export.formats.base import Builder, Format
+from unet_export.formats.base import Builder, Format, measuring_norms
 from unet_export.formats.onnx_model import OnnxModel, is_adopted
 from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
@@ -30,10 +31,16 @@ def _write(builder: Builder, path: Path, quantization: Quantization, *, precisio
         make = onnx_float16.to_float16 if precision == "float16" else onnx_float16.store_float16
         proto = make(proto, images)
         provenance = {"calibration_sha256": sha256(images)}
-    elif precision == "int8":
+    elif precision in ("int8", "mixed"):
         images = builder.images(quantization.photos)
+        if precision == "mixed":
+            norms = onnx_reduced.layers_with_nodes(proto, measuring_norms(builder.model(quantization)))
+            quantization = replace(quantization, precise=(*quantization.precise, *norms))
         proto = onnx_reduced.quantize(proto, images, quantization)
-        provenance = {"quantization": quantization.as_dict(), "calibration_sha256": sha256(images)}
+        settings = quantization.as_dict()
+        if precision == "mixed":
+            settings["float"] = onnx_reduced.float_products(proto)
+        provenance = {"quantization": settings, "calibration_sha256": sha256(images)}
     path.write_bytes(onnx_convert.finish(proto, builder.spec, precision, **provenance))
 
 
@@ -63,6 +70,8 @@ def _check(path: Path, *, precision: Precision) -> None:
     if precision == "int8":
         asked = artifact.spec.provenance.quantization.get("precise", ())
         onnx_reduced.check_quantized(proto, (*head_layers(proto), *asked))
+    elif precision == "mixed":
+        onnx_reduced.check_mixed(proto)
     elif precision == "float16-weights":
         onnx_float16.check_stored(proto)
 
@@ -74,10 +83,16 @@ def _format(name: str, precision: Precision, **settings: Any) -> Format:
 
 _FLOAT32 = _format("onnx", "float32")
 
+# x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
+_INTEGERS: dict[str, Any] = {
+    "quantization": Quantization(weight_bits=7),
+    "methods": METHODS,
+    "baseline": _FLOAT32,
+}
+
 FORMATS = (
     _FLOAT32,
     _format("onnx-float16", "float16"),
     _format("onnx-float16-weights", "float16-weights"),
-    # x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
-    _format("onnx-int8", "int8", quantization=Quantization(weight_bits=7), methods=METHODS, baseline=_FLOAT32),
+    _format("onnx-int8", "int8", **_INTEGERS, mixed=_format("onnx-mixed", "mixed", **_INTEGERS)),
 )

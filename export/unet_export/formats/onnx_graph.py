@@ -201,6 +201,38 @@ def fold_scales(graph: onnx.GraphProto) -> None:
             made_by[result] = before
 
 
+_NOT_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "Abs", "Exp", "HardSigmoid")
+"""Operators whose output is 0 or more."""
+
+_PADDED_WITH = 2
+"""Place of a Pad's constant among its inputs."""
+
+
+def guard_zero_padding(graph: onnx.GraphProto) -> None:
+    """Keep ONNX Runtime from merging a Pad of zeros into the MaxPool behind it, in place.
+
+    MaxPool pads with nothing, not with zeros: the two differ where all values of a window are negative. Its optimiser
+    Pad_Fusion takes a constant for zero whose bytes all are, so a minus zero, which is equal, is left alone:
+    https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/optimizer/pad_fusion.cc
+    """
+    weights = initializers(graph)
+    made_by = makers(graph)
+    read_by = readers(graph)
+    for node in list(graph.node):
+        pools = [reader for reader in read_by.get(node.output[0], []) if reader.op_type == "MaxPool"]
+        before = made_by.get(node.input[0]) if node.op_type == "Pad" else None
+        if node.op_type != "Pad" or not pools or (before is not None and before.op_type in _NOT_NEGATIVE):
+            continue
+        given = node.input[_PADDED_WITH] if len(node.input) > _PADDED_WITH else ""
+        if given and (given not in weights or numpy_helper.to_array(weights[given]).any()):
+            continue
+        entry = numpy_helper.from_array(np.array(-0.0, np.float32), f"{node.output[0]}/minus_zero")
+        graph.initializer.append(entry)
+        inputs = [*node.input[:_PADDED_WITH], entry.name, *node.input[_PADDED_WITH + 1 :]]
+        del node.input[:]
+        node.input.extend(inputs)
+
+
 def scales(graph: onnx.GraphProto) -> list[str]:
     """Names of every Mul and Add of a constant that ``fold_scales`` had to leave: a sum or two readers are before it.
 

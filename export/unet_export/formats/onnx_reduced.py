@@ -25,6 +25,7 @@ from onnx import numpy_helper
 
 from unet_export.errors import ExportError
 from unet_export.formats import onnx_graph
+from unet_export.formats.base import NotIntegerError
 from unet_export.formats.onnx_graph import initializers, layer_of_node, makers, nodes_of, readers, redirect
 from unet_export.formats.onnx_parts import WEIGHTED, cleaned, head_layers, photo_means, tail_of
 from unet_export.quantization import Quantization
@@ -174,25 +175,48 @@ def _feed_integers(graph: onnx.GraphProto) -> None:
 
 
 def check_quantized(proto: onnx.ModelProto, precise: Collection[str]) -> None:
-    """Raise ExportError where a convolution or matrix product computes in float outside of ``precise``, or all do."""
-    made_by = makers(proto.graph)
+    """Raise ExportError where all convolutions and matrix products compute in float.
+
+    Raise NotIntegerError where some do that are not in ``precise``.
+    """
     unasked = []
-    weighted = integers = 0
-    for node in proto.graph.node:
-        if node.op_type not in WEIGHTED:
-            continue
-        weighted += 1
-        sources = map(made_by.get, node.input[:2])
-        if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
-            integers += 1
-        elif layer_of_node(node.name) not in precise:
+    for node in _float_products(proto):
+        if layer_of_node(node.name) not in precise:
             unasked.append(f"{node.name} ({node.op_type})")
+    check_mixed(proto)
     if unasked:
+        raise NotIntegerError(f"the int8 graph computes in float: {', '.join(unasked)}")
+
+
+def check_mixed(proto: onnx.ModelProto) -> None:
+    """Raise ExportError where no convolution or matrix product is int8."""
+    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED]
+    if len(_float_products(proto)) == len(weighted):
         raise ExportError(
-            f"the int8 graph computes in float: {', '.join(unasked)}: name these layers as precise, or do without int8"
+            f"the int8 graph has {len(weighted)} weighted operators, none of them int8: keep fewer precise"
         )
-    if not integers:
-        raise ExportError(f"the int8 graph has {weighted} weighted operators, none of them int8: keep fewer precise")
+
+
+def layers_with_nodes(proto: onnx.ModelProto, layers: Collection[str]) -> list[str]:
+    """Those of some Keras layers that have nodes in a graph."""
+    known = {layer_of_node(node.name) for node in proto.graph.node}
+    return list(filter(known.__contains__, layers))
+
+
+def float_products(proto: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions and matrix products that compute in float, the head among them."""
+    return list(map(attrgetter("name"), _float_products(proto)))
+
+
+def _float_products(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    made_by = makers(proto.graph)
+    found = []
+    for node in proto.graph.node:
+        sources = map(made_by.get, node.input[:2])
+        integer = all(source is not None and source.op_type == "DequantizeLinear" for source in sources)
+        if node.op_type in WEIGHTED and not integer:
+            found.append(node)
+    return found
 
 
 def _reader(images: npt.NDArray[np.uint8]) -> Any:

@@ -1,4 +1,4 @@
-"""The TFLite formats, in five precisions. What they need is imported when a file is written."""
+"""The TFLite formats, in six precisions. What they need is imported when a file is written."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def _format(name: str, precision: Precision, suffix: str, **settings: Any) -> Fo
 
 _FLOAT32 = _format("tflite", "float32", ".float32.tflite")
 
+_MIXED = _format("tflite-mixed", "mixed", ".mixed.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32)
+
 FORMATS = (
     _FLOAT32,
     _format("tflite-float16", "float16", ".float16.tflite"),
     _format("tflite-dynamic", "dynamic-range", ".dynamic.tflite"),
-    _format("tflite-int8", "int8", ".int8.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32),
+    _format("tflite-int8", "int8", ".int8.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32, mixed=_MIXED),
     _format(
         "tflite-int8-finer",
         "int8",

@@ -61,6 +61,7 @@ class _Work:
     Args:
         manifest: names the photos.
         output: takes the results.
+        folder: of the shard in it.
         form: one of ``TABLES``.
         settings: the user's choices.
         engines: run the model.
@@ -71,6 +72,7 @@ class _Work:
         self,
         manifest: Manifest,
         output: Storage,
+        folder: ShardFolder,
         form: str,
         settings: Settings,
         engines: Pool[Segmenter],
@@ -78,6 +80,7 @@ class _Work:
     ) -> None:
         self._manifest = manifest
         self._output = output
+        self._folder = folder
         self._form = TABLES[form]
         self._settings = settings
         self._engines = engines
@@ -107,11 +110,11 @@ class _Work:
                 contents[kind] = encode(result, kind, metadata)
             facts, summary = described(result, found)
         entry = Entry(item.row.number, item.row.photo, facts=facts, contents=contents)
-        written: list[Path] = []
+        places: tuple[str, ...] = (self._folder.path(item.part),)
         if not self._form.holds_results:
             entry = entry._replace(results=self._write(item.row, contents), contents={})
-            written = [Path(self._output.name, name) for name in entry.results]
-        return _Answer(entry, Done(written, facts, summary, is_empty=not facts["found"]))
+            places = tuple(posixpath.join(self._output.name, name) for name in entry.results)
+        return _Answer(entry, Done([], facts, summary, is_empty=not facts["found"], places=places))
 
     def _write(self, row: Row, contents: dict[str, bytes]) -> tuple[str, ...]:
         folder, name = posixpath.split(result_name(row.photo))
@@ -148,7 +151,7 @@ def run_manifest(given: dict[str, Any], load: Callable[[int | None], Segmenter])
     folder.begin(manifest.count, made_of, kinds)
     engines = engine_pool(segmenter, shares, partial(load, shares.threads))
     give_back_large_blocks()
-    work = _Work(manifest, output, form, settings, engines, PixelBudget())
+    work = _Work(manifest, output, folder, form, settings, engines, PixelBudget())
     report = Report(manifest.count, segmenter, as_json=given["as_json"], progress=given["verbosity"] != -1)
     report.begin()
     items = _items(parts(manifest.rows(), made_of), folder, report, resume=given["resume"])
@@ -187,10 +190,10 @@ def _write_parts(
             for outcome in rows:
                 row, answer = outcome.item.row, outcome.result
                 if stops and outcome.error is not None:
-                    report.add(Path(row.photo), None, outcome.error)
+                    report.add(row.photo, None, outcome.error)
                     raise _StoppedError  # the rest of the part is not there: it is not kept
                 add(answer.entry if answer else Entry(row.number, row.photo, str(outcome.error)))
-                report.add(Path(row.photo), answer.done if answer else None, outcome.error)
+                report.add(row.photo, answer.done if answer else None, outcome.error)
 
 
 def _output_name(given: dict[str, Any], manifest: Manifest) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import MAX_COUNT, PATH, THREADS, NameList, PathName, Real, option_group
+from unet_runtime.cli.shared import DEVICE, MAX_COUNT, PATH, THREADS, NameList, PathName, Real, option_group
 from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.files import is_stream
 from unet_runtime.core.segmentation import MIN_SCORE
-from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.engines import ENGINES
 from unet_runtime.io.coco import CONTOURS
 from unet_runtime.io.sinks import KINDS, RESULTS
 from unet_runtime.io.sources import STDIN, VIDEO_SUFFIXES, PhotoFile
@@ -187,7 +187,7 @@ model_options = option_group(
     ),
     click.option(
         "--device",
-        type=click.Choice(DEVICES),
+        type=DEVICE,
         default="auto",
         help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
     ),
@@ -220,8 +220,8 @@ live_options = option_group(
         is_flag=False,
         flag_value="0",
         metavar="[INDEX|PATH|URL]",
-        help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or "
-        "a video file played as if it were one.",
+        help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), "
+        "picamera (Raspberry Pi), csi (Jetson), gst:PIPELINE, or a video file played as if it were one.",
     ),
     click.option(
         "--view",

@@ -233,7 +233,7 @@ def read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> None:
-    """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), then put spec and digest in.
+    """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), compress it, put spec and digest in.
 
     Raises:
         OutputError: the file cannot be written; whatever ``save`` raises. The file appears whole or not at all.
@@ -241,9 +241,22 @@ def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> N
     temporary = temporary_sibling(path, ".keras")
     try:
         save(os.fspath(temporary))
-        write_bytes(path, _with_zip_entry(temporary.read_bytes(), spec))
+        write_bytes(path, _with_zip_entry(_deflated(temporary), spec))
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _deflated(path: Path) -> bytes:
+    """A zip with its entries compressed, which Keras stores as they are, and no time of day."""
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            entry = zipfile.ZipInfo(name, _ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            target.writestr(entry, source.read(name))
+    return buffer.getvalue()
 
 
 _SPEC_READERS: dict[str, Callable[[bytes], bytes | None]] = {

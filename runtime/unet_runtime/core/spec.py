@@ -44,9 +44,10 @@ Channels = Literal["rgb", "bgr", "grey"]
 PixelType = Literal["uint8", "int8", "float16", "float32"]
 Kind = Literal["classes", "mask", "labels"]
 Role = Literal["foreground", "background", "neutral"]
-Precision = Literal["float32", "float16", "float16-weights", "dynamic-range", "int8", "int16x8"]
+Precision = Literal["float32", "float16", "float16-weights", "dynamic-range", "int8", "int16x8", "mixed"]
 """``float16-weights``: float16 weights, float32 arithmetic; ``dynamic-range``: int8 weights, float32 activations;
-``int16x8``: int8 weights, int16 activations."""
+``int16x8``: int8 weights, int16 activations; ``mixed``: int8, and float32 around operators that have no int8 kernel,
+which ``provenance.quantization`` lists."""
 
 FITS: tuple[Fit, ...] = get_args(Fit)
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -190,8 +191,8 @@ class ModelSpec:
 
     Example:
         >>> from unet_runtime import Segmenter
-        >>> Segmenter(backend="tflite").spec
-        ModelSpec(pets-edge, unet, int8, 160x160 -> 160x160, pet background border)
+        >>> Segmenter(backend="tflite").spec  # doctest: +ELLIPSIS
+        ModelSpec(pets-..., int8, ... -> ..., pet background border)
     """
 
     name: str

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 
 from unet_runtime.core.artifact import Artifact
-from unet_runtime.core.errors import ModelFileError
+from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.core.spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
-"""``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes."""
+Device = Literal["auto", "cpu", "cuda", "tensorrt", "gpu", "npu"]
+"""``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes.
+
+``gpu`` and ``npu`` are those of Intel, through OpenVINO. Where a machine has several, a number says which: ``cuda:1``.
+"""
 
 MODELS = Path(__file__).parents[1] / "models"
 """Folder of the bundled models."""
@@ -34,13 +37,29 @@ INT8_ONNX = MODELS / f"{_NAME}.int8.onnx"
 INT8_TFLITE = MODELS / f"{_NAME}.int8.tflite"
 
 
+def split_device(device: str) -> tuple[str, int]:
+    """Kind and number of a device; a name without a number means the first.
+
+    Raises:
+        BackendError: the number is none.
+
+    Example:
+        >>> split_device("cuda:1"), split_device("cpu")
+        (('cuda', 1), ('cpu', 0))
+    """
+    kind, colon, number = device.partition(":")
+    if colon and not (number.isascii() and number.isdecimal() and kind not in ("auto", "cpu")):
+        raise BackendError(f"device {device!r}, expected a name such as cuda, or one with a number such as cuda:1")
+    return kind, int(number or 0)
+
+
 class Backend(Protocol):
     """A model loaded into an engine."""
 
     name: str
     """Name of the engine: ``onnx``, ``tflite``, ``openvino``."""
     device: str
-    """Where the model really runs, read back from the engine: ``cpu``, ``cuda`` or ``tensorrt``."""
+    """Where the model really runs, read back from the engine: ``cpu``, ``cuda``, ``gpu:1``, ..."""
     engine: str
     """Engine and version for people: ``ONNX Runtime 1.31.1``."""
     note: str
@@ -153,12 +172,12 @@ def output_position(artifact: Artifact, names: Sequence[Sequence[str]]) -> int:
     raise ModelFileError(f"{artifact.path}: no output is named {wanted!r}, as its spec says, expected one of {listed}")
 
 
-Load = Callable[[Artifact, Device, int | None], Backend]
+Load = Callable[[Artifact, str, int | None], Backend]
 """``load(artifact, device, threads)`` of an engine's module: imports the engine and loads a verified model file.
 
-``device`` is ``auto`` or one of the engine's devices; ``threads`` the number of CPU threads, None: the cores that this
-process may use. Raises BackendError where the engine does not run on ``device``, ModelFileError where it refuses the
-model.
+``device`` is ``auto`` or one of the engine's devices, with a number or without; ``threads`` the number of CPU threads,
+None: the cores that this process may use. Raises BackendError where the engine does not run on ``device``,
+ModelFileError where it refuses the model.
 """
 
 

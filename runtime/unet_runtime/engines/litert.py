@@ -10,7 +10,7 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import INT8_TFLITE, Backend, Device, Engine, check_graph, output_position
+from unet_runtime.engines.base import INT8_TFLITE, Backend, Engine, check_graph, output_position
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -57,7 +57,7 @@ class LiteRTBackend:
         return results
 
 
-def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
     """See ``base.Load``."""
     import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter

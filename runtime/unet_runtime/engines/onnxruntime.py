@@ -5,10 +5,10 @@ from __future__ import annotations
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.engines import wheels
-from unet_runtime.engines.base import FLOAT_ONNX, Backend, Device, Engine
+from unet_runtime.engines.base import FLOAT_ONNX, Backend, Engine
 
 
-def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
     """See ``base.Load``."""
     from unet_runtime.engines import onnxruntime_cpu  # imports the engine
 

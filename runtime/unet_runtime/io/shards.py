@@ -117,6 +117,10 @@ class ShardFolder:
         note = {"shard": self._shard.number, "total": self._shard.total, "rows": rows, "results": self._form}
         self._note(_NOTE, note | {"parts": -(-rows // PART_ROWS), "stamp": stamp, "kinds": kinds})
 
+    def path(self, part: Part) -> str:
+        """Path or address of a part's table."""
+        return f"{self._storage.name}/{self._folder}/{_name_of(part.number, TABLES[self._form])}"
+
     def failed(self, part: Part) -> int | None:
         """How many rows of a finished part have failed; None where it is missing, or made of other rows or options."""
         note = _read_note(self._storage, f"{self._folder}/{_note_of(part.number)}")

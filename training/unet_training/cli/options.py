@@ -36,7 +36,14 @@ SEED = click.IntRange(0, 2**32 - 1)
 _MAX_SIZE = 16_384  # pixels
 _MAX_DIGITS = 10
 _MAX_WORDS = 500
-_MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
+_MOST = {
+    "filters": 4096,
+    "depth": 16,
+    "size": _MAX_SIZE,
+    "batch_size": 65_536,
+    "accumulation": 65_536,
+    "weight_bits": 24,
+}
 """Largest values of whole numbers; of all others 1,000,000."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}

@@ -39,8 +39,8 @@ _DIGEST_LENGTH = 64
 _BEST, _CURRENT, _OPTIMIZER, _STATE = "best/", "now/", "optimizer/", "about"
 """What the names of its arrays begin with; the last is JSON."""
 
-_MAY_CHANGE = ("epochs", "name")
-"""Settings that may be others when a training is resumed: how long it is, and what its model is called."""
+_MAY_CHANGE = ("epochs", "name", "weight_bits")
+"""Settings that may be others when a training is resumed: how long it is, what its model is called, how it is saved."""
 
 Arrays = dict[str, np.ndarray]
 
