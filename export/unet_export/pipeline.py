@@ -128,9 +128,9 @@ def export_model(
             refused=refused,
             all_or_nothing=options.all_or_nothing,
         )
-        integer = [name for name in options.formats if FORMATS[name].quantized]
+        integer = [form for form in (format_named(result.format) for result in results) if form.quantized]
         if options.study and integer:
-            report = _with_study(report, FORMATS[integer[0]], builder, reference, folder)
+            report = _with_study(report, integer[0], builder, reference, folder)
         _settle(report, folder, output)
     return [replace(result, path=output / result.path.name) for result in results]
 
