@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "gpu", "npu"]
 """``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes.
 
-``gpu`` and ``npu`` are those of Intel, through OpenVINO. Where a machine has several, a number says which: ``cuda:1``."""
+``gpu`` and ``npu`` are those of Intel, through OpenVINO. Where there are several, a number says which: ``cuda:1``."""
 
 MODELS = Path(__file__).parents[1] / "models"
 """Folder of the bundled models."""
