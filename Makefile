@@ -41,7 +41,7 @@ train: $(STAMP) ## Train PRESET on PETS_DIR -> artifacts/model.keras
 	$(BIN)/unet-train --data $(PETS_DIR) --preset $(PRESET) --output $(ARTIFACTS) $(TRAIN_ARGS)
 
 export: $(STAMP) ## artifacts/model.keras -> artifacts/export: SavedModel, ONNX and TFLite in every precision, proven equal
-	$(BIN)/unet-export $(ARTIFACTS)/model.keras --data $(PETS_DIR) --output $(ARTIFACTS)/export $(EXPORT_ARGS)
+	$(BIN)/unet-export $(ARTIFACTS)/model.keras --data $(PETS_DIR) --output $(ARTIFACTS)/export --all-or-nothing $(EXPORT_ARGS)
 
 run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
 	$(BIN)/unet-run $(RUN_ARGS) --output-dir $(ARTIFACTS)/run $(or $(PHOTO),$(SAMPLE))

@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 
 from tests.helpers.arm import make_machine
+from tests.helpers.bundled import FLOAT_ONNX as FLOAT32
+from tests.helpers.bundled import INT8_TFLITE as INT8
 from tests.helpers.exported import Export
 from unet_export.bundle.bundle import bundle
 from unet_runtime import Segmenter
-from unet_runtime.engines.base import FLOAT32_ONNX as FLOAT32
-from unet_runtime.engines.base import INT8_TFLITE as INT8
 
 pytestmark = [
     pytest.mark.aarch64,

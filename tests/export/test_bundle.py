@@ -78,7 +78,7 @@ def unpacked(exported: Export, names: list[str], tmp_path_factory: pytest.TempPa
 def unpacked_arm(
     exported: Export, unpacked: Path, names: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Of the ONNX model alone; the runtime's wheel is the one that the other bundle has built."""
+    """A bundle of the ONNX model alone; the runtime's wheel is the one that the other bundle has built."""
     (runtime,) = (unpacked / "wheels").glob("unet_edge_runtime-*.whl")
     place = tmp_path_factory.mktemp("arm")
     yield fetched(exported.folder, "linux-aarch64", place / "bundle", names[:1], runtime)
@@ -226,6 +226,8 @@ def edit(copied: Path, change: Callable[[dict], object]) -> None:  # type: ignor
 
 def test_a_folder_that_was_never_accepted_is_refused(copied: Path) -> None:
     edit(copied, lambda report: report.update(passed=False))
+    assert "the gate did not pass" in refusal(copied)
+    edit(copied, lambda report: report.update(accepted=[], refused=[{"file": "other.onnx"}]))
     assert "the gate did not pass" in refusal(copied)
     (copied / "parity.json").write_text("{}")
     assert "no report of unet-export" in refusal(copied)

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from unet_training.data.augment import Augmenter, move, recolour
+from unet_runtime.core.metrics import IGNORED
+from unet_training.data.augment import GREY, Augmenter, move, recolour, rotate
 
 Pictures = tuple[np.ndarray, np.ndarray]
 
@@ -129,3 +130,39 @@ def test_a_grey_photo_stays_grey() -> None:
     photos, _ = Augmenter(3)(grey, np.zeros((12, 32, 32), np.uint8), FIRST)
     assert np.ptp(photos.astype(int), axis=-1).max() <= 1
     assert len(set(photos.mean(axis=(1, 2, 3)).round().tolist())) > 4
+
+
+def test_a_quarter_turn_is_exact() -> None:
+    """Against the sun, as NumPy turns: nothing is lost where positions are pixels."""
+    random = np.random.default_rng(2)
+    photos = random.integers(0, 256, (2, 9, 9, 3)).astype(np.float32)
+    masks = random.integers(0, 3, (2, 9, 9), dtype=np.uint8)
+    turned, classes = rotate(photos, masks, np.array([0.0, np.pi / 2]))
+    turned, classes = keras.ops.convert_to_numpy(turned), keras.ops.convert_to_numpy(classes)
+    np.testing.assert_allclose(turned[0], photos[0], atol=1e-3)
+    np.testing.assert_allclose(turned[1], np.rot90(photos[1]), atol=0.01)
+    np.testing.assert_array_equal(classes[0], masks[0])
+    np.testing.assert_array_equal(classes[1], np.rot90(masks[1]))
+
+
+def test_turned_pictures_stay_one_picture(marked: Pictures) -> None:
+    photos, masks = Augmenter(3, zoom=0.3, rotation=40)(*marked, FIRST)
+    red = photos[..., 0].astype(int) > photos[..., 1]
+    assert (red == (masks == 2)).mean() > 0.97
+    assert (photos.dtype, masks.dtype) == (np.uint8, np.uint8)
+    assert set(np.unique(masks)) <= {0, 2}
+    # A flip, a scale and a shift leave the rectangle one: each of its rows is as wide as the next. A turn does not.
+    widths = [len(set((mask == 2).sum(axis=1)) - {0}) for mask in masks]
+    assert max(widths) > 5
+
+
+def test_what_is_cut_out_is_grey_and_ignored(marked: Pictures) -> None:
+    plain_photos, plain_masks = Augmenter(3)(*marked, FIRST)
+    photos, masks = Augmenter(3, cut_out=0.5)(*marked, FIRST)
+    cut = masks == IGNORED
+    shares = cut.mean(axis=(1, 2))
+    assert 0 < shares.max() <= 0.26
+    assert len(np.unique(shares)) > 4
+    assert (photos[cut] == GREY).all()
+    np.testing.assert_array_equal(photos[~cut], plain_photos[~cut])
+    np.testing.assert_array_equal(masks[~cut], plain_masks[~cut])

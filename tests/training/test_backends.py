@@ -34,6 +34,9 @@ RECIPE = {
     "accumulation": 2,
     "region_loss": "dice",
     "border_weight": 2.0,
+    "rotation": 10.0,
+    "cut_out": 0.3,
+    "hard_pixels": 0.5,
     "sizes": [16, 32],
     "validation": 5,
 }
@@ -58,7 +61,7 @@ def _under_jax(*command: object, devices: int = 1) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of unet-train under JAX."""
+    """Folder that unet-train wrote under JAX."""
     folder = tmp_path_factory.mktemp("jax") / "output"
     ended = _under_jax(
         Path(sys.executable).with_name("unet-train"),

@@ -36,6 +36,14 @@ def test_a_class_of_weight_two_counts_as_if_its_pixels_were_there_twice() -> Non
     assert found == pytest.approx(twice.mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_hard_pixels_are_those_of_the_largest_loss(share: float) -> None:
+    each = -np.log(np.take_along_axis(PROBABILITIES, TRUTH[..., None], -1)[..., 0])
+    largest = np.sort(each.ravel())[int(np.floor(each.size * (1 - share))) :]
+    found = _number(losses.weighted_cross_entropy(CHOSEN, PROBABILITIES, (1, 1, 1), None, share))
+    assert found == pytest.approx(largest.mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["dice", "lovasz"])
 def test_region_losses_are_0_for_the_truth_and_at_most_1(name: str) -> None:
     loss = losses.REGION_LOSSES[name]

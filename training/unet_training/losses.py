@@ -37,13 +37,15 @@ class Objective:
     """From photos (n, h, w, 3) to probabilities as large as the student's; None: no distillation."""
     teacher_weight: float = 1.0
     """Weight of the divergence from the teacher."""
+    hard_pixels: float = 1.0
+    """Share of pixels, those of the largest loss, that the cross-entropy counts."""
 
     def __call__(self, photos: Tensor, truth: Tensor, probabilities: Tensor, extra: Tensor | None = None) -> Tensor:
         """Loss of a batch, one number; ``extra`` (n, h, w) is added to the class weight of each pixel."""
         probabilities = normalize(ops.cast(probabilities, "float32"))
         one_hot = chosen_classes(truth, len(self.class_weights))  # (n, h, w, classes)
         has_truth = labelled(truth)  # (n, h, w)
-        loss = weighted_cross_entropy(one_hot, probabilities, self.class_weights, extra)
+        loss = weighted_cross_entropy(one_hot, probabilities, self.class_weights, extra, self.hard_pixels)
         if self.region != "none":
             loss += self.region_weight * REGION_LOSSES[self.region](one_hot, probabilities * has_truth[..., None])
         if self.teacher is not None:
@@ -108,15 +110,34 @@ def mean_cross_entropy(truth: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def weighted_cross_entropy(
-    one_hot: Tensor, probabilities: Tensor, class_weights: Sequence[float], extra: Tensor | None = None
+    one_hot: Tensor,
+    probabilities: Tensor,
+    class_weights: Sequence[float],
+    extra: Tensor | None = None,
+    hard_pixels: float = 1.0,
 ) -> Tensor:
     """Mean over pixels, each weighted by its class plus ``extra`` (n, h, w); equal weights give the plain
-    cross-entropy."""
+    cross-entropy. Of all pixels of the batch, the share ``hard_pixels`` with the largest loss counts: most pixels are
+    learnt early, and their many small losses hide the few large ones (Shrivastava et al. 2016)."""
     each = ops.convert_to_tensor(class_weights, dtype="float32")
     if extra is not None:
         each = each + ops.cast(extra, "float32")[..., None]  # (n, h, w, classes)
     weights = one_hot * each
-    return -ops.sum(weights * ops.log(probabilities)) / ops.maximum(ops.sum(weights), _EPSILON)
+    losses = -ops.sum(weights * ops.log(probabilities), axis=-1)  # (n, h, w)
+    weights = ops.sum(weights, axis=-1)
+    if hard_pixels < 1.0:
+        losses, weights = _hardest(losses, weights, hard_pixels)
+    return ops.sum(losses) / ops.maximum(ops.sum(weights), _EPSILON)
+
+
+def _hardest(losses: Tensor, weights: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Losses and weights (n, h, w) of the batch's hardest pixels, 0 in the place of the others."""
+    flat = ops.reshape(ops.stop_gradient(losses), (-1,))
+    order = ops.sort(flat)
+    count = ops.cast(ops.shape(order)[0], "float32")
+    first = ops.cast(ops.floor(count * (1.0 - share)), "int32")
+    hard = ops.cast(losses >= ops.take(order, first), "float32")
+    return losses * hard, weights * hard
 
 
 def dice(one_hot: Tensor, probabilities: Tensor) -> Tensor:

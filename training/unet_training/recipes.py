@@ -62,18 +62,33 @@ class Recipe:
     batch_size: int = _option(16, "Training", "Photos per step.")
     accumulation: int = _option(1, "Training", "Steps whose gradients are summed into one.")
     augment: bool = _option(True, "Training", "Show photos flipped, scaled, shifted, in other colours.")
+    zoom: float = _option(
+        0.6, "Training", "Smallest share of its sides that an augmented photo shows.", min_open=True, max=1
+    )
+    rotation: float = _option(0.0, "Training", "Largest angle that an augmented photo is turned by, degrees.", max=180)
+    cut_out: float = _option(
+        0.0, "Training", "Largest share of its sides that is cut out of an augmented photo.", max=1, max_open=True
+    )
     optimizer: Optimizer = "adamw"
     """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
     learning_rate: float = _option(2e-3, "Training", "Learning rate at its peak.", min_open=True)
     weight_decay: float = 1e-2
     warmup_epochs: float = 1
     ema: float = _option(0.0, "Training", "Momentum of averaged weights; 0: no averaging.", max=1, max_open=True)
+    """BatchNormalization's averages take it too where it is larger than ``norm_momentum``: see ``build``."""
     monitor: Monitor = "val_mean_iou"
     """Metric that chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
     precision: Precision = _option("auto", "Training", "Precision while training; the saved model is float32.")  # noqa: RUF009
+    weight_bits: int = _option(
+        24, "Training", "Significant bits of the saved weights; 11, as float16's, halve the file."
+    )
+    """24 are float32's own. Fewer cost accuracy, which the metrics in the spec count."""
     class_weights: str = _option("none", "Loss", "Weights of classes: balanced by their pixels, or a JSON file's.")
     """``none``, ``balanced``, or a file: see ``class_weights.class_weights``. A model's spec has the numbers."""
     region_loss: RegionLoss = _option("none", "Loss", "Loss added to the cross-entropy.")  # noqa: RUF009
+    hard_pixels: float = _option(
+        1.0, "Loss", "Share of pixels, those of the largest loss, that the cross-entropy counts.", min_open=True, max=1
+    )
     region_weight: float = _option(1.0, "Loss", "Weight of the region loss, the cross-entropy having 1.")
     border_weight: float = _option(1.0, "Loss", "Weight of pixels of neutral classes (the border).", min_open=True)
     outline_weight: float = _option(0.0, "Loss", "Weight added to pixels between outlines (U-Net's paper: 10).")

@@ -33,10 +33,11 @@ from unet_export.bundle.archive import SUFFIXES, write_archive
 from unet_export.bundle.sbom import SUFFIX, bill_of_materials, sha256
 from unet_export.bundle.wheels import PLATFORMS, PlatformName, WheelError, Wheelhouse, oldest_system, pip, wheel_version
 from unet_export.errors import ExportError
-from unet_export.staging import PARITY_NAME, staging_folder
+from unet_export.staging import COMMAND, PARITY_NAME, staging_folder
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.files import publish, write_text
 from unet_runtime.engines import ENGINES, readers
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def bundle(
     engines: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     runtime: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write one archive that installs ``unet-run`` and an export's models where there is Python and no network.
 
@@ -75,13 +77,15 @@ def bundle(
         export: folder that ``unet-export`` accepted, with its ``parity.json``. A SavedModel in it stays there: it needs
             TensorFlow.
         platform: of ``PLATFORMS``, such as ``linux-aarch64``.
-        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is there; or a folder that exists, which gets
-            ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. For Windows ``.zip``.
+        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is an earlier one; or a folder that exists, which
+            gets ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. ``.zip`` for
+            Windows.
         python: CPython's version on the device, ``3.11``: wheels are made for one.
         engines: of ``BUNDLE_ENGINES``; None takes ``onnx`` for ``.onnx`` and ``tflite`` for ``.tflite`` models.
         models: file names of the export to take; None takes every ``.onnx`` and ``.tflite``.
         runtime: wheel or source folder of unet-edge-runtime; None takes what the one installed here was made from,
             and asks pip's indexes for the same version where that is gone.
+        overwrite: replace an archive of others, too.
 
     Returns:
         The archive's path; ``bill_path`` of it is its bill of materials.
@@ -97,6 +101,10 @@ def bundle(
     if not re.fullmatch(r"3\.\d+", python):
         raise ExportError(f"Python {python!r}, expected a version such as 3.11")
     target = _target(output, platform)
+    places = Places(overwrite=overwrite, command=COMMAND)
+    places.check(target)
+    if not target.exists():  # else the bill is that of the earlier bundle: its format has no place for a stamp
+        places.check(bill_path(target))
     chosen = _accepted(export, models)
     extras = _extras(chosen, engines)
     with staging_folder(target) as folder:
@@ -143,7 +151,7 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     path = export / PARITY_NAME
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        verdict, found = report["passed"], _proven(report["artifacts"])
+        verdict, found = report["passed"] is True or _partly_accepted(report), _proven(report["artifacts"])
     except FileNotFoundError as error:
         raise ExportError(f"{path}: not there: expected a folder that unet-export accepted") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -159,6 +167,12 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     if not names:
         raise ExportError(f"{export}: no accepted .onnx or .tflite model: export some with unet-export --formats")
     return list(map(found.__getitem__, dict.fromkeys(names)))
+
+
+def _partly_accepted(report: dict[str, Any]) -> bool:
+    """Whether an export was accepted without some of its artifacts, which failed or could not be made."""
+    left_out = bool(report.get("refused")) or not all(entry["passed"] for entry in report["artifacts"])
+    return bool(report.get("accepted")) and left_out
 
 
 def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:

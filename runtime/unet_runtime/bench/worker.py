@@ -76,7 +76,7 @@ def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[
     Returns:
         Pixel counts (row: true class, column: predicted class), and a line for each photo that cannot be read.
     """
-    from unet_runtime.core.geometry import model_input, model_labels
+    from unet_runtime.core.geometry import grid_labels, model_input
     from unet_runtime.core.metrics import confusion
     from unet_runtime.core.photo import open_photo
 
@@ -86,7 +86,7 @@ def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[
     problems = []
     for sample in samples:
         try:
-            truth = model_labels(sample.labels.read(), spec.input)[spec.input.valid]
+            truth = grid_labels(sample.labels.read(), spec)
             images = model_input(open_photo(sample.photo), spec.input)
         except ImageError as error:
             problems.append(str(error))

@@ -242,6 +242,8 @@ def _run(command: click.Command) -> int:
         if _received:  # an engine that is interrupted while it loads raises an error of its own
             return _interrupted(_received[0][0] == signal.SIGTERM)
         _say(f"error: {error}")
+        if error.hint:
+            _say(f"  {error.hint}")
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe is gone, as after "| head"
         return INPUTS_FAILED

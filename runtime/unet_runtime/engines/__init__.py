@@ -156,8 +156,14 @@ def load(name: str, artifact: Artifact, *, device: str = "auto", threads: int | 
             f"device {device}: {engine.label} does not run on it, expected {', '.join(('auto', *engine.devices))}: "
             f"take a .onnx model with --backend {' or '.join(able)}"
         )
+    if not artifact.spec.is_plain and not engine.foreign:
+        raise BackendError(f"{artifact.path}: backend {name} runs models of unet-export alone: take another --backend")
     import_engine(name)
     backend = engine.load(artifact, device, threads)
+    if not artifact.spec.is_plain:
+        from unet_runtime.engines.foreign import ForeignBackend  # what few need
+
+        backend = ForeignBackend(backend, artifact.spec)
     _loaded.add(backend)
     return backend
 

@@ -110,7 +110,7 @@ def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
         return on_cpu.load(artifact, threads, str(error))
 
 
-def _load_gpu(artifact: Artifact, named: str, threads: int | None) -> GpuBackend:
+def _load_gpu(artifact: Artifact, named: str, threads: int | None) -> Backend:
     device, index = split_device(named)
     reason = missing(device) or _missing_gpu(index)
     if reason:
@@ -125,11 +125,14 @@ def _load_gpu(artifact: Artifact, named: str, threads: int | None) -> GpuBackend
         providers.insert(0, (TENSORRT, tensorrt_options(artifact, index) | number))
     try:
         session = on_cpu.open_session(artifact, options, providers)
-        on_cpu.check_session(artifact, session)
+        position = on_cpu.check_session(artifact, session)
         used, note = assigned(session)
         if used != device:
             raise BackendError(f"device {named}: its provider was given no part of the model, which runs on {used}")
-        backend = GpuBackend(session, artifact, used, index, joined_notes(note, tf32_note(artifact, used)))
+        note = joined_notes(note, tf32_note(artifact, used))
+        if not artifact.spec.is_plain:  # what it gives has a shape of its own
+            return on_cpu.OnnxBackend(session, position, note, used)
+        backend = GpuBackend(session, artifact, used, index, note)
         # Kernels are loaded, algorithms chosen and TensorRT's engine built in the first run, not at the first photo.
         backend.run(np.zeros((1, artifact.spec.input.height, artifact.spec.input.width, 3), np.uint8))
     except (BackendError, ModelFileError):

@@ -9,7 +9,15 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import FLOAT32_ONNX, Backend, Engine, Tensor, check_graph, split_device
+from unet_runtime.engines.base import (
+    FLOAT_ONNX,
+    Backend,
+    Engine,
+    Tensor,
+    check_graph,
+    output_position,
+    split_device,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,8 +39,11 @@ class OpenVINOBackend:
     """One compiled model; each call makes its own request, so ``run`` may be called from several threads."""
 
     name = "openvino"
+    scaling = (0.0, 0)
 
     def __init__(self, model: Any, output: int, engine: str, device: str = "cpu", note: str = "") -> None:
+        batch = model.inputs[0].partial_shape[0]
+        self.batch: int | None = batch.get_length() if batch.is_static else None
         self._model = model
         self._output = output
         self._one_by_one = device.startswith("npu")  # its model is compiled for a batch of 1
@@ -127,9 +138,11 @@ def used_device(model: Any, wanted: str) -> str:
 
 def _output_position(artifact: Artifact, outputs: list[Any]) -> int:
     """Position of the probabilities: 0 if there is one output, else of the one with that name."""
-    if len(outputs) == 1:
+    if len(outputs) == 1 and not artifact.spec.output.name:
         return 0
     names = [sorted(output.get_names()) for output in outputs]
+    if not artifact.spec.is_plain:
+        return output_position(artifact, names)
     found = [position for position, known in enumerate(names) if _OUTPUT in known]
     if len(found) != 1:
         raise ModelFileError(f"{artifact.path}: OpenVINO finds outputs {names}, expected one named {_OUTPUT}")
@@ -147,8 +160,9 @@ ENGINE = Engine(
     package="openvino",
     extra="openvino",
     suffixes=(".onnx",),
-    default_model=FLOAT32_ONNX,
+    default_model=FLOAT_ONNX,
     default_threads=cores.usable_cores,
     load=load,
+    foreign=True,
     devices=("cpu", "gpu", "npu"),
 )

@@ -136,7 +136,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], feed: Feed, token: str) -> None:
         self.feed = feed
         self.token = token
-        self.page = Path(__file__).with_name("page.html").read_bytes()
+        self.page = web_access.read_page(Path(__file__).with_name("page.html"))
         self.address_family = _family(address[0])
         self.names = {"localhost", address[0].lower()}
         self._clients: dict[Any, _Client] = {}

@@ -1,22 +1,25 @@
 """Augmentation with Keras operations: photo and mask move together, colours change in the photo alone.
 
-All moves are one resampling and all colours one matrix, so that a photo costs about a millisecond: the loop that
-trains must not wait for it.
+All moves but a rotation are one resampling and all colours one matrix, so that a photo costs about a millisecond: the
+loop that trains must not wait for it.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from unet_runtime.core.metrics import IGNORED
+
 Tensor = Any
 """Tensor of whichever backend Keras runs on."""
 
-ZOOM = (0.6, 1.15)
-"""Share of the photo's sides that the picture shows."""
+LARGEST_ZOOM = 1.15
+"""Largest share of the photo's sides that the picture shows."""
 
 SHIFT = 0.12
 """Largest share of a side, either way."""
@@ -28,6 +31,9 @@ SATURATION = 0.8
 
 HUE = 0.015
 """Share of the colour circle."""
+
+GREY = 128
+"""Value of all channels where a photo is cut out."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -69,33 +75,76 @@ def recolour(photos: Tensor, mixing: Tensor, brightness: Tensor) -> Tensor:
     return ops.cast(ops.reshape(coloured, (-1, height, width, channels)), "uint8")
 
 
+def rotate(photos: Tensor, masks: Tensor, angles: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Turn photos (bilinear) and masks (nearest) about their centres, the corners filled by reflection.
+
+    Args:
+        photos: float32 (n, h, w, 3).
+        masks: integers (n, h, w).
+        angles: (n,), radians.
+    """
+    _, height, width, _ = photos.shape
+    cosine, sine = np.cos(angles), np.sin(angles)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    nothing = np.zeros_like(cosine)
+    rows = (cosine, -sine, x - x * cosine + y * sine, sine, cosine, y - x * sine - y * cosine, nothing, nothing)
+    transforms = np.stack(rows, axis=-1).astype(np.float32)  # (n, 8), as Keras takes them
+    turn = partial(ops.image.affine_transform, transform=transforms, fill_mode="reflect", data_format="channels_last")
+    turned = turn(ops.cast(masks, "float32")[..., None], interpolation="nearest")[..., 0]
+    return turn(photos, interpolation="bilinear"), ops.cast(turned, masks.dtype)
+
+
 class Augmenter:
-    """Random flip, scale, shift and colour, each drawn per picture. Threads may share one.
+    """Random flip, scale, shift, rotation, colour and cut, each drawn per picture. Threads may share one.
 
     Args:
         seed: together with a batch's number it decides what is drawn, so that a resumed training sees the
             pictures that an unbroken one does.
+        zoom: smallest share of the photo's sides that a picture shows; the largest is ``LARGEST_ZOOM``.
+        rotation: largest angle either way, degrees.
+        cut_out: largest share of the sides of a rectangle that is grey in the photo and ``IGNORED`` in the mask.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, zoom: float = 0.6, rotation: float = 0.0, cut_out: float = 0.0) -> None:
         self._seed = seed
+        self._zoom = (zoom, LARGEST_ZOOM)
+        self._rotation = np.radians(rotation)
+        self._cut_out = cut_out
 
     def __call__(self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types; ``number`` of the
         batch: epoch and index."""
         # NumPy draws, not layers: their random generators are variables, which threads would share.
         random = np.random.default_rng((self._seed, *number))
-        rows, columns = _draw_positions(random, *masks.shape)
+        rows, columns = _draw_positions(random, self._zoom, *masks.shape)
         mixing, brightness = _draw_colours(random, len(photos))
         with keras.device("cpu"):  # an accelerator has the network to train
             moved, classes = move(ops.cast(photos, "float32"), masks, rows, columns)
+            if self._rotation:
+                moved, classes = rotate(moved, classes, random.uniform(-self._rotation, self._rotation, len(photos)))
             coloured = recolour(moved, mixing, brightness)
-        return np.asarray(ops.convert_to_numpy(coloured)), np.asarray(ops.convert_to_numpy(classes))
+        pictures, classes = np.array(ops.convert_to_numpy(coloured)), np.array(ops.convert_to_numpy(classes))
+        if self._cut_out:
+            _cut_out(random, self._cut_out, pictures, classes)
+        return pictures, classes
 
 
-def _draw_positions(random: np.random.Generator, count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut_out(random: np.random.Generator, share: float, photos: np.ndarray, masks: np.ndarray) -> None:
+    """Make a rectangle of each photo grey: what lies around it has to do (DeVries and Taylor 2017). Nothing is asked of
+    the pixels under it."""
+    _, height, width = masks.shape
+    sides = np.round(random.uniform(0, share, (len(photos), 2)) * (height, width)).astype(int)
+    corners = np.floor(random.uniform(0, 1, (len(photos), 2)) * (np.array((height, width)) - sides + 1)).astype(int)
+    for photo, mask, (top, left), (high, wide) in zip(photos, masks, corners, sides, strict=True):
+        photo[top : top + high, left : left + wide] = GREY
+        mask[top : top + high, left : left + wide] = IGNORED
+
+
+def _draw_positions(
+    random: np.random.Generator, limits: tuple[float, float], count: int, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     """For ``move``: float32 (count, height) and (count, width)."""
-    zoom = random.uniform(*ZOOM, (count, 1))
+    zoom = random.uniform(*limits, (count, 1))
     flip = random.choice((-1.0, 1.0), (count, 1))
 
     def positions(side: int, step: np.ndarray) -> np.ndarray:
