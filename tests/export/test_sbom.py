@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.bundled import SPEC
 from unet_export.bundle.archive import write_archive
 from unet_export.bundle.bundle import bill_path
 from unet_export.bundle.sbom import bill_of_materials
@@ -72,7 +73,7 @@ def test_a_model_has_a_card(parts: tuple[Path, dict[str, Path], list[Path]]) -> 
     for model in models:
         card = model["modelCard"]
         assert card["modelParameters"]["datasets"][0]["name"].startswith("Oxford-IIIT Pet")
-        assert "160x160" in card["modelParameters"]["inputs"][0]["format"]
+        assert f"{SPEC.input.width}x{SPEC.input.height}" in card["modelParameters"]["inputs"][0]["format"]
         assert {entry["type"] for entry in card["quantitativeAnalysis"]["performanceMetrics"]} >= {"mean_iou", "iou"}
         assert "for research purposes" in model["licenses"][0]["license"]["name"]
 

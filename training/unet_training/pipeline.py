@@ -424,7 +424,7 @@ def tool_versions() -> dict[str, str]:
         # Its module is loaded already, and this package imports Keras alone.
         "backend": f"{backend} {getattr(sys.modules.get(backend), '__version__', '')}".rstrip(),
         "numpy": np.__version__,
-        # From 13 on it resizes otherwise than before: by one level in up to 0.8 % of a photo's pixels.
+        # From 13 on it resizes otherwise than before: by one level in up to 16 % of a photo's values.
         "pillow": PIL.__version__,
     }
 

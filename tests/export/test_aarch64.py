@@ -1,0 +1,104 @@
+"""A bundle on an aarch64 machine, emulated: installed by its own installer, its masks beside this machine's.
+
+    pytest -m aarch64 tests/export/test_aarch64.py
+
+About ten minutes on an idle machine, so outside the default run (tests/conftest.py).
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.arm import make_machine
+from tests.helpers.bundled import FLOAT_ONNX as FLOAT32
+from tests.helpers.bundled import INT8_TFLITE as INT8
+from tests.helpers.exported import Export
+from unet_export.bundle.bundle import bundle
+from unet_runtime import Segmenter
+
+pytestmark = [
+    pytest.mark.aarch64,
+    pytest.mark.skipif(
+        sys.platform != "linux" or platform.machine() != "x86_64", reason="emulates aarch64 on x86-64 under Linux"
+    ),
+]
+
+PHOTOS = 3
+SAME_CLASS = 0.9999
+
+
+class Device:
+    """The bundle, unpacked and installed there."""
+
+    def __init__(self, root: Path, python: Path) -> None:
+        self.root, self.python = root, python
+
+    def call(self, *words: str | Path, program: str = "unet-run") -> subprocess.CompletedProcess[str]:
+        command = [str(self.root / "venv" / "bin" / program), *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+
+
+@pytest.fixture(scope="module")
+def device(exported: Export, tmp_path_factory: pytest.TempPathFactory) -> Device:
+    folder = tmp_path_factory.mktemp("arm")
+    python = make_machine(folder / "machine")
+    archive = bundle(exported.folder, "linux-aarch64", folder, python="3.11", engines=["onnx", "tflite"])
+    subprocess.run([sys.executable, "-m", "tarfile", "-e", archive, folder], check=True, capture_output=True)
+    root = folder / "unet-edge-linux-aarch64"
+    installed = subprocess.run([python, root / "install.py"], capture_output=True, text=True, timeout=1800, check=False)
+    assert installed.returncode == 0, installed.stderr
+    assert str(root / "venv" / "bin" / "unet-run") in shlex.split(installed.stdout.splitlines()[-1])
+    return Device(root, python)
+
+
+@pytest.fixture(scope="module")
+def photos(pets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for path in sorted((pets_dir / "images").glob("*.jpg"))[:: 7393 // PHOTOS][:PHOTOS]:
+        shutil.copy(path, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("model", "same"), [(INT8, 1.0), (FLOAT32, SAME_CLASS)], ids=["int8", "float32"])
+def test_masks_are_those_of_this_machine(
+    model: Path, same: float, device: Device, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = device.call("--model", model, photos, "--save", "mask", "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    segmenter = Segmenter(model)
+    equal = total = 0
+    for path in sorted(photos.iterdir()):
+        with Image.open(out / f"{path.stem}.mask.png") as mask:
+            there = np.asarray(mask)
+        here = segmenter(path).mask
+        equal += int((here == there).sum())
+        total += here.size
+    assert equal >= same * total
+
+
+def test_a_damaged_model_is_refused(device: Device, photos: Path, tmp_path: Path) -> None:
+    content = bytearray(INT8.read_bytes())
+    content[1000] ^= 1
+    damaged = tmp_path / "damaged.tflite"
+    damaged.write_bytes(content)
+    done = device.call("--model", damaged, next(photos.iterdir()))
+    assert done.returncode == 3
+    assert "damaged" in done.stderr
+
+
+def test_unet_info_tells_the_truth(device: Device) -> None:
+    done = device.call(program="unet-info")
+    assert done.returncode == 0, done.stderr
+    assert "Linux aarch64" in done.stdout
+    assert done.stdout.count("    cpu      runs") == 2
+    assert "openvino  not installed" in done.stdout
