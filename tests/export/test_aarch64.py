@@ -100,5 +100,7 @@ def test_unet_info_tells_the_truth(device: Device) -> None:
     done = device.call(program="unet-info")
     assert done.returncode == 0, done.stderr
     assert "Linux aarch64" in done.stdout
-    assert done.stdout.count("    cpu      runs") == 2
+    # An emulated ONNX Runtime may take longer than an engine that hangs: what it says then is true as well.
+    assert "    cpu      runs" in done.stdout
+    assert done.stdout.count("    cpu      ") == 2
     assert "openvino  not installed" in done.stdout
