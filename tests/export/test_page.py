@@ -115,7 +115,7 @@ def test_an_export_that_is_accepted_in_part_names_what_is_and_what_is_not() -> N
     refusal = Refusal("tflite-int8", "odd.int8.tflite", "no such operator")
     page = Page(render(replace(report(FLOAT, WORSE), refused=(refusal,))))
     assert "✗ Accepted in part. 1 of 2 artifacts failed, 1 could not be made. Accepted: " in page.text
-    assert "odd.int8.tflite: no such operator" in page.text
+    assert "odd.int8.tflite : no such operator" in page.text
     assert "none was put in place" not in page.text
 
 

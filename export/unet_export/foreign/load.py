@@ -327,7 +327,8 @@ def _as_large(image: Any, result: Any, size: tuple[int, int]) -> tuple[Any, int]
     if margin is not None and _is_seen(keras.Model(image, result), size, (height, width), margin):
         logger.info("its unpadded convolutions leave out %d pixels on each side", margin)
         return result, margin
-    if margin is None and size[0] % height == 0 and size[0] * width == size[1] * height:
+    coarser = size[0] % height == 0 and size[0] * width == size[1] * height
+    if margin is None and coarser and size[0] // height <= outputs.COARSEST:
         return outputs.enlarge(result, size), 0
     # Unpadded convolutions and a coarser grid look alike from here, and one of them is a mask in the wrong place.
     raise ExportError(

@@ -189,9 +189,16 @@ def _is_grid(shape: Sequence[int], size: tuple[int, int]) -> bool:
     return size[0] % shape[0] == 0 and size[0] * shape[1] == size[1] * shape[0]
 
 
+COARSEST = 32
+"""Largest factor between the photo's size and a map's; beyond it an output is a class of the photo."""
+
+_COARSEST_FLATTENED = 8
+"""The same of a flattened map: fewer numbers may be anything."""
+
+
 def _grid(count: int, size: tuple[int, int]) -> tuple[int, int] | None:
     """The shape, a whole part of the input's, that has so many pixels."""
-    for factor in range(1, min(size) + 1):
+    for factor in range(1, _COARSEST_FLATTENED + 1):
         if size[0] % factor == 0 and size[1] % factor == 0 and (size[0] // factor) * (size[1] // factor) == count:
             return size[0] // factor, size[1] // factor
     return None
