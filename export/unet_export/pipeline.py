@@ -119,7 +119,7 @@ def _write_artifacts(builder: Builder, folder: Path, options: ExportOptions) -> 
         path = folder / form.file_name(builder.spec, dynamic=options.dynamic)
         logger.info("exporting %s", path.name)
         builder.write(form, path, form.quantization)
-        candidates.append(parity.Candidate(form, path, options.gates[form.precision]))
+        candidates.append(parity.Candidate(form, path, options.gates[form.precision], options.gates))
     return candidates
 
 

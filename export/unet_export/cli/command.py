@@ -13,7 +13,7 @@ import click
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, ON_REQUEST
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
@@ -29,6 +29,7 @@ Examples:
   unet-export model.keras --data oxford-iiit-pet
   unet-export model.keras --data oxford-iiit-pet --formats onnx,tflite-int8 --repair auto
   unet-export model.keras --calibration photos/a --parity photos/b -o export
+  unet-export model.keras --data oxford-iiit-pet --formats web
 """
 
 _BUNDLE_EXAMPLES = """\b
@@ -65,7 +66,7 @@ def command() -> None:
     click.option(
         "--formats",
         type=NameList(tuple(FORMATS), "all"),
-        help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: all but tflite-int16x8]",
+        help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: all but {', '.join(ON_REQUEST)}]",
     ),
     click.option(
         "-o",
@@ -103,8 +104,9 @@ def command() -> None:
 def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **given: Any) -> int:
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
-    Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, parity.json and report.html. If one artifact differs more
-    than its gate allows, none is accepted, all are in OUTPUT/rejected, and the exit code is 4.
+    Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, NAME-SIZE.web/ (a page that runs the model in a browser),
+    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), parity.json and report.html. If one
+    artifact differs more than its gate allows, none is accepted, all are in OUTPUT/rejected, and the exit code is 4.
     """
     setup_logging(verbosity)
     with engines_quiet(verbosity != 1):

@@ -61,11 +61,9 @@ def _format(name: str, precision: Precision, **settings: Any) -> Format:
     return Format(name, precision, f".{precision}.onnx", _ENGINES, write, check, resizable=True, **settings)
 
 
-_FLOAT32 = _format("onnx", "float32")
+FLOAT32 = _format("onnx", "float32")
 
-FORMATS = (
-    _FLOAT32,
-    _format("onnx-float16", "float16"),
-    # x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
-    _format("onnx-int8", "int8", quantization=Quantization(weight_bits=7), methods=METHODS, baseline=_FLOAT32),
-)
+# x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
+INT8 = _format("onnx-int8", "int8", quantization=Quantization(weight_bits=7), methods=METHODS, baseline=FLOAT32)
+
+FORMATS = (FLOAT32, _format("onnx-float16", "float16"), INT8)
