@@ -136,6 +136,19 @@ def test_the_page_as_its_users_see_it(
         assert address.startswith((home, f"blob:{home}", "data:"))
 
 
+def test_a_webcam_is_segmented_until_it_is_stopped(folder: Path) -> None:
+    fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with browser.open_page(folder, *fake) as (page, _):
+        page.click("#webcam")
+        page.wait_for_selector("#view[aria-label*='webcam: red']")  # Chromium's fake camera is green
+        assert page.get_attribute("#webcam", "aria-pressed") == "true"
+        page.click("#webcam")
+        page.wait_for_selector("#webcam[aria-pressed=false]")
+        page.wait_for_function("document.getElementById('message').textContent.startsWith('webcam: ')")
+        assert page.locator("#strip button").count() == 1
+        assert page.is_enabled("#save")
+
+
 def test_it_works_without_a_network(folder: Path, stripes: np.ndarray) -> None:
     with browser.open_page(folder) as (page, _), Segmenter(next(folder.glob("*.onnx"))) as segmenter:
         page.evaluate("navigator.serviceWorker.ready.then(() => true)")

@@ -118,11 +118,12 @@ class Page:
 
 
 @contextmanager
-def open_page(folder: Path) -> Iterator[tuple[Any, str]]:
+def open_page(folder: Path, *arguments: str) -> Iterator[tuple[Any, str]]:
     """A page in headless Chromium, whose models have been listed, and the browser's name and version.
 
     Args:
         folder: that ``formats.web.write_page`` wrote.
+        arguments: of Chromium's command line.
 
     Raises:
         MissingDependencyError: Playwright is not installed.
@@ -136,7 +137,7 @@ def open_page(folder: Path) -> Iterator[tuple[Any, str]]:
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     with _served(folder) as address, sync_api.sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=program)
+            browser = playwright.chromium.launch(executable_path=program, args=arguments)
         except sync_api.Error as error:
             reason = one_line(str(error))
             raise NoBrowserError(f"no Chromium starts here ({reason}): apt install chromium") from error
