@@ -41,7 +41,7 @@ train: $(STAMP) ## Train PRESET on PETS_DIR -> artifacts/model.keras
 	$(BIN)/unet-train --data $(PETS_DIR) --preset $(PRESET) --output $(ARTIFACTS) $(TRAIN_ARGS)
 
 export: $(STAMP) ## artifacts/model.keras -> artifacts/export: SavedModel, ONNX and TFLite in every precision, proven equal
-	$(BIN)/unet-export $(ARTIFACTS)/model.keras --data $(PETS_DIR) --output $(ARTIFACTS)/export $(EXPORT_ARGS)
+	$(BIN)/unet-export $(ARTIFACTS)/model.keras --data $(PETS_DIR) --output $(ARTIFACTS)/export --all-or-nothing $(EXPORT_ARGS)
 
 run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
 	$(BIN)/unet-run $(RUN_ARGS) --output-dir $(ARTIFACTS)/run $(or $(PHOTO),$(SAMPLE))
@@ -71,8 +71,9 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-dist: $(STAMP) ## Build the three wheels -> dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) $(PACKAGES:%=./%)
+dist: $(STAMP) ## Build wheels and source archives of the three packages, checked -> dist/
+	for package in $(PACKAGES); do $(BIN)/python -m build --quiet --outdir $(DIST) $$package || exit 1; done
+	$(BIN)/twine check --strict $(DIST)/unet_edge_*
 
 clean: ## Remove .venv, dist and the demo
 	rm -rf $(VENV) $(DIST) $(DEMO)

@@ -23,12 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import bundled
+
 from unet_runtime.core.files import write_text
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-REPOSITORY = Path(__file__).parents[1]
-TEACHER = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 STEP = 16  # a size is a multiple of it: the network halves four times
 
 EVERYTHING = "all together"
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1600, help="of trainval, 200 of them for validation; 0: all")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--teacher", type=Path, default=TEACHER)
+    parser.add_argument("--teacher", type=Path, default=bundled.KERAS)
     parser.add_argument("--rows", nargs="+", help="names of rows, default: all")
     parser.add_argument("--table", action="store_true", help="train nothing, print the table of what is there")
     options = parser.parse_args()

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from turns import median_ratio, take_turns
 
+from unet_runtime.engines import default_choice
+
 REPOSITORY = Path(__file__).parents[1]
-MODELS = REPOSITORY / "runtime/unet_runtime/models"
 PHOTO = REPOSITORY / "runtime/unet_runtime/samples/chelsea.jpg"
 GOAL = 1.25
 """Times the bare script, for ``unet-run PHOTO``."""
@@ -30,7 +31,7 @@ def commands(folder: str) -> dict[str, dict[str, list[str]]]:
     python = sys.executable
     bare = Path(__file__).parent
     unet_run = [str(Path(python).with_name("unet-run")), "--output-dir", folder, str(PHOTO), "--backend"]
-    models = {"onnx": MODELS / "pets-edge-160.float32.onnx", "tflite": MODELS / "pets-edge-160.int8.tflite"}
+    models = {engine: default_choice(engine).model for engine in ("onnx", "tflite")}
     scripts = {"onnx": bare / "bare_onnx.py", "tflite": bare / "bare_litert.py"}
     return {
         engine: {

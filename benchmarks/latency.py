@@ -1,6 +1,6 @@
 """Milliseconds per photo, side by side in one run: Keras, SavedModel, the runtime's engines, the whole Segmenter.
 
-    python benchmarks/latency.py [--model training/unet_training/weights/pets-edge.keras] [--rounds 15]
+    python benchmarks/latency.py [--model MODEL.keras] [--rounds 15]
 
 The engines take turns, round after round, so a drift of the machine's speed hits all; medians of the
 rounds. The same uint8 input everywhere, batch 1, each engine's own choice of threads.
@@ -18,17 +18,18 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import bundled
 from turns import take_turns
 
+from unet_export.foreign.load import load_model
 from unet_export.formats.saved_model import SIGNATURE_NAME, export_saved_model
-from unet_export.source_model import INPUT_NAME, load_model
+from unet_export.source_model import INPUT_NAME
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
 
 REPOSITORY = Path(__file__).parents[1]
-MODEL = REPOSITORY / "training/unet_training/weights/pets-edge.keras"
 PHOTO = REPOSITORY / "runtime/unet_runtime/samples/chelsea.jpg"
 CALLS = 5
 
@@ -64,7 +65,7 @@ def repeat(call: Callable[[], object]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--model", type=Path, default=bundled.KERAS)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,22 +18,23 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import bundled
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from unet_export.foreign.load import load_model
 from unet_export.formats.onnx_convert import build_onnx
-from unet_export.formats.onnx_reduced import quantize, to_float16
+from unet_export.formats.onnx_float16 import to_float16
+from unet_export.formats.onnx_reduced import quantize
 from unet_export.quantization import METHODS, Quantization
-from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.photo import open_photo
 
-MODEL = Path(__file__).parents[1] / "training/unet_training/weights/pets-edge.keras"
 TIMED = 60
 """Photos that are timed."""
 
@@ -79,7 +80,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--model", type=Path, default=bundled.KERAS)
     parser.add_argument("--photos", type=int, default=500, help="of the test part; 0: all")
     parser.add_argument("--calibration", type=int, default=200)
     parser.add_argument("--methods", default=",".join(METHODS))

@@ -39,9 +39,9 @@ from PIL import Image
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import evenly
 from unet_runtime.core.spec import ModelSpec
+from unet_runtime.engines.base import FLOAT_ONNX
 
 REPOSITORY = Path(__file__).parents[1]
-MODEL = REPOSITORY / "runtime/unet_runtime/models/pets-edge-160.float32.onnx"
 PHOTO = REPOSITORY / "runtime/unet_runtime/samples/chelsea.jpg"
 
 REMBG = "rembg[cpu,cli]==2.0.86"
@@ -142,7 +142,7 @@ class Contest:
         self.home = folder / "home"
         self.model = self.home / "models" / "u2net_custom" / "wrapped.onnx"
         self.model.parent.mkdir(parents=True)
-        onnx.save(wrapped(MODEL), self.model)
+        onnx.save(wrapped(FLOAT_ONNX), self.model)
         self.photos = folder / "photos"
         self.photos.mkdir()
         for path in photos:
@@ -150,7 +150,7 @@ class Contest:
         self.ours = str(Path(sys.executable).with_name("unet-run"))
 
     def unet_run(self, source: Path, output: Path) -> None:
-        command = [self.ours, "--backend", "onnx", "--model", str(MODEL), "--save", "cutout", "--output-dir"]
+        command = [self.ours, "--backend", "onnx", "--model", str(FLOAT_ONNX), "--save", "cutout", "--output-dir"]
         subprocess.run([*command, str(output), str(source)], check=True, stdout=subprocess.DEVNULL)
 
     def rembg_run(self, source: Path, output: Path) -> None:

@@ -14,22 +14,22 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import bundled
+
 from tests.helpers.hard_model import DECADES, hard_model
+from unet_export.foreign.load import load_model
 from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_export.report.report import table
-from unet_export.source_model import load_model
 from unet_runtime.cli.shared import setup_logging
 from unet_runtime.core.artifact import write_keras
-
-MODEL = Path(__file__).parents[1] / "training/unet_training/weights/pets-edge.keras"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("PETS_DIR"), help="default: PETS_DIR")
-    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--model", type=Path, default=bundled.KERAS)
     parser.add_argument("--output", type=Path, default=Path("artifacts/hard"))
     parser.add_argument("--decades", type=float, default=DECADES)
     parser.add_argument("--seed", type=int, default=1)

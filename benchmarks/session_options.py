@@ -20,7 +20,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-MODEL = Path(__file__).parents[1] / "runtime/unet_runtime/models/pets-edge-160.float32.onnx"
+from unet_runtime.engines.base import FLOAT_ONNX
+
 PAUSE = 0.015
 
 ROWS = (
@@ -70,7 +71,7 @@ def optimise(folder: Path) -> None:
         options.optimized_model_filepath = str(folder / f"optimised{suffix}")
         if suffix == ".ort":
             options.add_session_config_entry("session.save_model_format", "ORT")
-        ort.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(str(FLOAT_ONNX), options, providers=["CPUExecutionProvider"])
 
 
 def measure(row: str, folder: Path, runs: int) -> dict[str, float]:
@@ -80,7 +81,11 @@ def measure(row: str, folder: Path, runs: int) -> dict[str, float]:
     import onnxruntime as ort
 
     options = options_of(row)
-    file = folder / f"optimised{'.ort' if row.endswith('.ort') else '.onnx'}" if row.startswith("optimised") else MODEL
+    file = (
+        folder / f"optimised{'.ort' if row.endswith('.ort') else '.onnx'}"
+        if row.startswith("optimised")
+        else FLOAT_ONNX
+    )
     start = time.perf_counter()
     source = str(file) if row == "opened by path" else file.read_bytes()
     session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -21,22 +21,23 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import bundled
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
+from unet_export.foreign.load import load_model
 from unet_export.formats.saved_model import SIGNATURE_NAME, write_graph
 from unet_export.formats.tflite_convert import export_tflite
 from unet_export.photos import calibration_images
 from unet_export.quantization import Quantization
-from unet_export.source_model import INPUT_NAME, copy_with_input, load_model
+from unet_export.source_model import INPUT_NAME, copy_with_input
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_input, model_labels
 from unet_runtime.core.metrics import confusion, iou
 from unet_runtime.core.photo import open_photo
 
-MODEL = Path(__file__).parents[1] / "training/unet_training/weights/pets-edge.keras"
 BORDER = 2
 
 Images = npt.NDArray[np.uint8]
@@ -148,7 +149,7 @@ def measure(rows: list[Row], photos: list[Sample], spec: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="Oxford-IIIT Pet")
-    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--model", type=Path, default=bundled.KERAS)
     parser.add_argument("--photos", type=int, default=500, help="test photos, spread over all")
     parser.add_argument("--calibration", type=int, default=200, help="trainval photos")
     parser.add_argument("--chosen", action="store_true", help="only float32 and the exported int8")

@@ -30,6 +30,8 @@ MARKED = {
         "export/test_equalize.py",
         "export/test_finetune.py",
         "export/test_foreign.py",
+        "export/test_foreign_files.py",
+        "export/test_foreign_outputs.py",
         "export/test_new_format.py",
         "export/test_onnx.py",
         "export/test_onnx_reduced.py",
@@ -54,23 +56,35 @@ MARKED = {
         "runtime/test_bench.py",
         "runtime/test_cases.py",
         "runtime/test_coco_set.py",
+        "runtime/test_colour.py::test_memory",
+        "runtime/test_formats.py::test_jpeg_xl_tells_its_size",
         "runtime/test_info.py",
         "runtime/test_large.py",
+        "runtime/test_manifest.py",
         "runtime/test_many.py",
+        "runtime/test_matting.py::test_memory_is_bounded",
         "runtime/test_new_engine.py",
+        "runtime/test_places.py",
         "runtime/test_properties.py",
         "runtime/test_readers.py",
+        "runtime/test_remote.py",
         "runtime/test_resume.py",
         "runtime/test_run.py",
+        "runtime/test_sinks.py::test_large_results",
         "runtime/test_two_processes.py",
         "runtime/test_video.py",
+        "runtime/test_video_ffmpeg.py",
+        "runtime/test_video_stalled.py",
         "training/compare/test_command.py",
+        "training/compare/test_result.py::test_the_plot",
         "training/test_backends.py",
         "training/test_build.py",
+        "training/test_check.py::test_the_real_dataset",
         "training/test_cli.py",
         "training/test_distribution.py",
         "training/test_encoder_weights.py",
         "training/test_evaluate.py",
+        "training/test_events.py",
         "training/test_lite.py",
         "training/test_models.py",
         "training/test_own_data.py",
@@ -93,13 +107,13 @@ MARKED = {
     ),
     "network": ("export/test_bundle.py", "export/test_web.py", "export/test_wheels.py", "e2e/test_device.py"),
 }
-"""Marker -> test modules and folders, below tests/, that have it; ``make test-fast`` leaves all of them out."""
+"""Marker -> test folders, modules and tests, below tests/, that have it; ``make test-fast`` leaves all of them out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
     for item in items:
-        place = item.path.relative_to(tests).as_posix()
+        place = f"{item.path.relative_to(tests).as_posix()}::{item.name}"
         for marker, places in MARKED.items():
             if place.startswith(places):
                 item.add_marker(marker)

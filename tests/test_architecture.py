@@ -46,12 +46,12 @@ FLOORS = {
         ("cli",),
     ),
     "unet_export": (
-        ("errors", "photos", "quantization", "staging", "source_model"),
+        ("errors", "photos", "quantization", "staging", "source_model", "foreign"),
         ("transforms",),
         ("formats",),
         ("gate",),
         ("repair", "diagnosis", "report", "bundle"),
-        ("pipeline",),
+        ("pipeline", "adopt"),
         ("cli",),
     ),
     "unet_training": (

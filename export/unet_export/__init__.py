@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unet_export.diagnosis.examine import Diagnosis, examine
     from unet_export.errors import ExportError
+    from unet_export.foreign.load import Description
     from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult
     from unet_export.photos import PhotoSource
     from unet_export.pipeline import ExportOptions, export_model
-    from unet_export.source_model import Description
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Description": "unet_export.source_model",
+    "Description": "unet_export.foreign.load",
     "Diagnosis": "unet_export.diagnosis.examine",
     "ExportError": "unet_export.errors",
     "ExportOptions": "unet_export.pipeline",

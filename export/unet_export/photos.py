@@ -16,7 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.errors import ExportError
-from unet_runtime.core.datasets import Labels, Part, Sample, detect_layout, evenly, open_for_model, read_split
+from unet_runtime.core.datasets import (
+    Dataset,
+    Labels,
+    Part,
+    Sample,
+    detect_layout,
+    evenly,
+    open_dataset,
+    open_for_model,
+    read_split,
+)
+from unet_runtime.core.datasets.base import Options
+from unet_runtime.core.datasets.classes import IGNORE
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.geometry import model_input
 from unet_runtime.core.photo import open_photo
@@ -109,6 +121,12 @@ def choose_photos(source: PhotoSource, spec: ModelSpec) -> PhotoSets:
                 f"{len(names)} calibration photos are among those of the proof ({listed}): name folders that share no "
                 "photo, under whatever name"
             )
+        if shared.issuperset(calibration):
+            raise ExportError(
+                f"{source.data}: its test part has the pixels of all {len(calibration)} photos of the training part "
+                f"({listed}), so none is left for calibration: expected others in the two parts, or name a folder with "
+                "--calibration"
+            )
         # A dataset's own duplicates are not the user's fault.
         logger.warning("%d calibration photos are left out, the test part has the same pixels: %s", len(names), listed)
         calibration = list(filterfalse(shared.__contains__, calibration))
@@ -147,7 +165,24 @@ def _part(source: PhotoSource, folder: Path | None, spec: ModelSpec, part: Part,
             f"the model does not say which photos of {source.data} it was trained on: name the --split, or train it "
             "with unet-train, which records it"
         )
-    return labelled(read_split(open_for_model(source.data, spec), split, part))
+    return labelled(read_split(_dataset(source.data, spec), split, part))
+
+
+def _dataset(root: Path, spec: ModelSpec) -> Dataset:
+    """A dataset with the model's class ids.
+
+    Of a model that says nothing of its training, whose classes are some of the dataset's, the others say nothing: a
+    model of pet and background can be measured on labels that have a border besides.
+    """
+    try:
+        return open_for_model(root, spec)
+    except SourceError:
+        found = open_dataset(root) if root.is_dir() and not spec.provenance.recipe else None
+        if found is None or not set(spec.class_names) < set(found.class_names):
+            raise
+    others = [name for name in found.class_names if name not in spec.class_names]
+    logger.info("%s: pixels of %s, no class of the model, are not measured", root, ", ".join(others))
+    return found.chosen(Options(classes=spec.classes, unlabelled=IGNORE))
 
 
 def labelled(entries: Sequence[Sample]) -> list[Photo]:
@@ -160,7 +195,7 @@ def _folder_photos(folder: Path, spec: ModelSpec) -> list[Photo]:
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder, expected one with photos")
     if detect_layout(folder):
-        return labelled(open_for_model(folder, spec).samples)
+        return labelled(_dataset(folder, spec).samples)
     return [Photo(entry.path.relative_to(folder).as_posix(), entry.path, None) for entry in find_photos([folder], None)]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from unet_export.diagnosis.diagnose import diagnose_export, main_contributors
 from unet_export.errors import ExportError
-from unet_export.formats import FORMATS, Builder, Format
+from unet_export.formats import Builder, Format, format_named
+from unet_export.formats.base import measuring_norms
 from unet_export.gate.gate import ParityResult
 from unet_export.gate.parity import Candidate, prove
 from unet_export.gate.runners import Run
@@ -37,9 +38,11 @@ def repair(
     Returns that one's result; ``result`` if it passed already, is of a float format, or no remedy helps, and the file
     is as before.
     """
-    form = FORMATS[result.format]
+    form = format_named(result.format)
     if result.passed or not form.quantized:
         return result
+    if (mixed := _mixed(result, form, builder, reference, photos)) is not None:
+        return mixed
     failed = result.path.read_bytes()
     for name, quantization in remedies(form, lambda made: _contributors(form, result.path, builder, made)):
         logger.info("%s failed its gate, trying: %s", result.path.name, name)
@@ -56,6 +59,32 @@ def repair(
         logger.info("  %s", repaired.failures[0])
     result.path.write_bytes(failed)
     return result
+
+
+def _mixed(
+    result: ParityResult, form: Format, builder: Builder, reference: Run, photos: Sequence[Photo]
+) -> ParityResult | None:
+    """The file in which normalisations that measure a deviation compute in float, if that one passes; else None.
+
+    No calibration and no training holds a square and its reciprocal root in 8 bits. The file has another name.
+    """
+    if form.mixed is None or not measuring_norms(builder.model(form.quantization)):
+        return None
+    path = result.path.with_name(form.mixed.file_name(builder.spec, dynamic=builder.dynamic))
+    logger.info("%s failed its gate, trying: normalisations in float, %s", result.path.name, path.name)
+    try:
+        builder.write(form.mixed, path, form.mixed.quantization)
+    except ExportError as error:
+        logger.info("  not possible: %s", error)
+        path.unlink(missing_ok=True)
+        return None
+    (made,) = prove(reference, [Candidate(form.mixed, path, result.gate)], photos, builder.spec)
+    if made.passed:
+        result.path.unlink()
+        return made
+    logger.info("  %s", made.failures[0])
+    path.unlink()
+    return None
 
 
 def _contributors(form: Format, path: Path, builder: Builder, made: Quantization) -> list[str]:

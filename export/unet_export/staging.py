@@ -14,6 +14,10 @@ from pathlib import Path
 
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import sync_folder, sync_tree
+from unet_runtime.io.places import may_go
+
+COMMAND = "unet-export"
+"""Stamp of what this package writes."""
 
 PARITY_NAME = "parity.json"
 REPORT_NAME = "report.html"
@@ -81,10 +85,11 @@ def _clear_abandoned(output: Path, prefix: str) -> None:
             continue
 
 
-def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
-    """Move ``names`` from ``folder`` into ``output``, in place of everything that its previous report lists.
+def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool = True) -> None:
+    """Move ``names`` from ``folder`` into ``output``, in place of all of ours that its previous report lists.
 
-    If one cannot be moved, everything is put back, and its OSError is raised.
+    ``all_passed``: nothing of this export was rejected, so what an earlier one left in ``rejected`` goes. If one cannot
+    be moved, everything is put back, and its OSError is raised.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -94,7 +99,7 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
     try:
         # Artifacts of an earlier export that this one's report does not list go too.
         in_order = sorted(names, key=PARITY_NAME.__eq__)  # last: it lists what is there
-        for name in dict.fromkeys([*in_order, *_listed(output)]):
+        for name in dict.fromkeys([*in_order, *_own(output)]):
             if (output / name).exists():  # a folder cannot be replaced, only moved away
                 os.replace(output / name, previous / name)
             if name in names:
@@ -103,7 +108,8 @@ def accept(folder: Path, output: Path, names: Sequence[str]) -> None:
         _put_back(folder, output, names)
         raise
     sync_folder(output)
-    _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
+    if all_passed:
+        _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
 
 
 def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:
@@ -127,7 +133,7 @@ def reject(output: Path, paths: Sequence[Path]) -> Path:
 
 def _clear(place: Path) -> None:
     """Remove the files of an earlier failure, and nothing else that is kept there."""
-    for name in (*_listed(place), PARITY_NAME, REPORT_NAME):
+    for name in _own(place):
         _remove(place / name)
     with suppress(OSError):  # not there, or not empty
         place.rmdir()
@@ -148,3 +154,8 @@ def _listed(folder: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):  # none, or not ours
         return []
     return [name for name in names if Path(name).name == name and name not in ("", ".", "..")]
+
+
+def _own(folder: Path) -> list[str]:
+    """The same, less what others have put in their place since, with the reports."""
+    return [name for name in (*_listed(folder), REPORT_NAME, PARITY_NAME) if may_go(folder / name, COMMAND)]

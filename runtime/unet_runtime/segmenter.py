@@ -16,14 +16,14 @@ from unet_runtime.core.arrays import Channels
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.core.geometry import Placement, fill_input, place
-from unet_runtime.core.photo import any_photo
+from unet_runtime.core.photo import any_photo, whole_photo
 from unet_runtime.core.segmentation import Segmentation
-from unet_runtime.engines.base import Backend, Device
+from unet_runtime.engines.base import Backend
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from unet_runtime.core.photo import Photo
+    from unet_runtime.core.photo import Photo, StoredPhoto
     from unet_runtime.core.stream import Stream
     from unet_runtime.core.tiling import TiledSegmentation
 
@@ -38,15 +38,15 @@ class _Origin(NamedTuple):
 
     model: Path
     backend: str
-    device: Device
+    device: str
     threads: int | None
 
 
 class Prepared(NamedTuple):
     """A photo that is ready for the model."""
 
-    photo: Image.Image
-    """RGB, upright, at its own size (W, H)."""
+    photo: Image.Image | StoredPhoto
+    """RGB, upright, at its own size (W, H); of a JPEG perhaps still in its file."""
     images: npt.NDArray[np.uint8]
     """(1, h, w, 3) RGB in 0..255, as the model wants it."""
     placement: Placement
@@ -63,7 +63,7 @@ class Segmenter:
         model: a ``.onnx`` or ``.tflite`` file made by unet-export; None takes the bundled pets model.
         backend: an engine (a name in ``engines.ENGINES``: ``onnx``, ``tflite``, ``openvino``), or ``auto``: by the
             file's suffix and what is installed, and for the bundled model by the machine (docs/devices.md).
-        device: ``auto`` takes the fastest that really runs, but never ``tensorrt``.
+        device: ``auto`` takes the fastest that really runs, but never ``tensorrt``; ``cuda:1`` is the second GPU.
         threads: CPU threads of the engine; None lets the engine choose.
 
     Raises:
@@ -76,8 +76,8 @@ class Segmenter:
         >>> photo = Path(unet_runtime.__file__).parent / "samples" / "chelsea.jpg"
         >>> with unet_runtime.Segmenter() as segmenter:
         ...     result = segmenter(photo)
-        >>> result
-        Segmentation(451x300, pets-edge: pet, background, border)
+        >>> result  # doctest: +ELLIPSIS
+        Segmentation(451x300, pets-...: pet, background, border)
         >>> result.mask.shape, str(result.mask.dtype), result.photo.size
         ((300, 451), 'uint8', (451, 300))
     """
@@ -87,7 +87,7 @@ class Segmenter:
         model: str | os.PathLike[str] | None = None,
         *,
         backend: str = "auto",
-        device: Device = "auto",
+        device: str = "auto",
         threads: int | None = None,
     ) -> None:
         name, path = _choose(model, backend, device)
@@ -129,7 +129,9 @@ class Segmenter:
         Args:
             photo: a path, a file's content (``bytes``), a binary file, a Pillow image of any mode, or a uint8 array:
                 colour (H, W, 3), colour and opacity (H, W, 4), grey (H, W) or (H, W, 1). Files are read with
-                ``core.photo.open_photo`` and its limit of pixels. An RGB Pillow image is taken as it is, not copied.
+                ``core.photo.stored_photo`` and Pillow's limit of pixels; of a large JPEG no more is decoded than the
+                model needs, until ``photo``, or a picture that shows it, is asked for. An RGB Pillow image is taken as
+                it is, not copied.
             channels: order of an array's colours: ``bgr`` for what OpenCV gives. The result is RGB in any case.
 
         Raises:
@@ -312,12 +314,11 @@ class Segmenter:
         Raises:
             ImageError: no readable photo.
             BackendError: the engine failed, or the segmenter is closed.
-            ModelFileError: the model's output is not its input less the margin, so tiles would not fit together.
             ValueError: an overlap out of range.
         """
         from unet_runtime.core import tiling  # what few need
 
-        return tiling.segment(any_photo(photo, channels), self.spec, self.infer, overlap)
+        return tiling.segment(whole_photo(any_photo(photo, channels)), self.spec, self.infer, overlap)
 
     def close(self) -> None:
         """Free the model. Calls that are under way end as usual, later ones raise ``BackendError``."""
@@ -342,10 +343,10 @@ def _load_again(kind: type[Segmenter], origin: _Origin, spec: str) -> Segmenter:
     return segmenter
 
 
-def _choose(model: str | os.PathLike[str] | None, backend: str, device: Device) -> tuple[str, Path]:
+def _choose(model: str | os.PathLike[str] | None, backend: str, device: str) -> tuple[str, Path]:
     """(engine, model file) for what the user named."""
     if model is not None:
         path = Path(model)
-        return (engines.engine_for(path.suffix) if backend == "auto" else backend), path
+        return (engines.engine_for(path.suffix, device) if backend == "auto" else backend), path
     choice = engines.default_choice(backend, device)
     return choice.engine, choice.model

@@ -14,9 +14,9 @@ import pytest
 from tests.helpers import tiny
 from tests.helpers.exported import FORMATS, Export
 from tests.helpers.tiny import SPEC
+from unet_export.foreign.load import load_model
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.source_model import load_model
 from unet_runtime.core.artifact import write_keras
 from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.geometry import model_input

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from unet_export.bundle.archive import write_archive
+from unet_runtime.io.stamps import is_ours
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
@@ -26,6 +27,7 @@ def test_the_same_files_give_the_same_archive(tmp_path: Path, suffix: str) -> No
         write_archive(folder, path)
         written.append(path.read_bytes())
     assert written[0] == written[1]
+    assert is_ours(path, "unet-export")
     if suffix == ".tar.gz":
         with tarfile.open(path) as archive:
             modes = {entry.name: entry.mode for entry in archive}

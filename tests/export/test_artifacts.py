@@ -178,7 +178,7 @@ def test_the_file_tells_nothing_of_the_machine(exported: Export) -> None:
 _EXPORT = """
 import hashlib, pathlib, sys
 from tests.helpers.onnx_file import export_onnx
-from unet_export.source_model import load_model
+from unet_export.foreign.load import load_model
 print(hashlib.sha256(export_onnx(*load_model(pathlib.Path(sys.argv[1])))).hexdigest())
 """
 

@@ -24,8 +24,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers.exported import Export
+from tests.helpers.paths import REPOSITORY
 from unet_export.bundle import wheels
-from unet_export.bundle.bundle import bundle
+from unet_export.bundle.bundle import bill_path, bundle
 from unet_export.bundle.wheels import PLATFORMS, WheelError
 from unet_export.errors import ExportError
 from unet_runtime import Segmenter
@@ -53,6 +54,8 @@ def fetched(export: Path, platform: str, folder: Path, names: list[str], runtime
     place = folder / "on the device"
     place.mkdir()
     subprocess.run([sys.executable, "-m", "tarfile", "-e", archive, place], check=True, capture_output=True)
+    bill = json.loads(bill_path(archive).read_text(encoding="utf-8"))
+    assert bill["metadata"]["component"]["hashes"][0]["content"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     archive.unlink()
     (root,) = place.iterdir()
     return root
@@ -75,7 +78,7 @@ def unpacked(exported: Export, names: list[str], tmp_path_factory: pytest.TempPa
 def unpacked_arm(
     exported: Export, unpacked: Path, names: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Of the ONNX model alone; the runtime's wheel is the one that the other bundle has built."""
+    """A bundle of the ONNX model alone; the runtime's wheel is the one that the other bundle has built."""
     (runtime,) = (unpacked / "wheels").glob("unet_edge_runtime-*.whl")
     place = tmp_path_factory.mktemp("arm")
     yield fetched(exported.folder, "linux-aarch64", place / "bundle", names[:1], runtime)
@@ -179,6 +182,8 @@ def test_every_file_of_a_bundle_is_listed_pinned_and_for_the_device(
     model = f"models/{names[0]}"
     assert listed[model] == hashlib.sha256((exported.folder / names[0]).read_bytes()).hexdigest()
     assert {name for name in files if name.startswith("models/")} == {model, "models/parity.json"}
+    for name in ("LICENSE", "NOTICE.md"):
+        assert (unpacked_arm / name).read_bytes() == (REPOSITORY / name).read_bytes()
     assert len((unpacked_arm / "README.txt").read_text().splitlines()) == 2
 
 
@@ -221,6 +226,8 @@ def edit(copied: Path, change: Callable[[dict], object]) -> None:  # type: ignor
 
 def test_a_folder_that_was_never_accepted_is_refused(copied: Path) -> None:
     edit(copied, lambda report: report.update(passed=False))
+    assert "the gate did not pass" in refusal(copied)
+    edit(copied, lambda report: report.update(accepted=[], refused=[{"file": "other.onnx"}]))
     assert "the gate did not pass" in refusal(copied)
     (copied / "parity.json").write_text("{}")
     assert "no report of unet-export" in refusal(copied)

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,8 +19,10 @@ import pytest
 from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
 from unet_export.formats.onnx_convert import build_onnx, finish
+from unet_export.formats.onnx_float16 import check_stored, store_float16, to_float16
 from unet_export.formats.onnx_graph import nodes_of
-from unet_export.formats.onnx_reduced import check_quantized, head_layers, quantize, to_float16
+from unet_export.formats.onnx_parts import head_layers
+from unet_export.formats.onnx_reduced import check_quantized, quantize
 from unet_export.quantization import METHODS, Quantization
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
@@ -60,8 +63,19 @@ def int8(plain: onnx.ModelProto, images: Any) -> onnx.ModelProto:
 # --- float16 ---------------------------------------------------------------------------------------
 
 
-def test_float16_is_half_the_size_and_casts_once_down_and_once_up(plain: onnx.ModelProto) -> None:
-    half = to_float16(plain)
+@pytest.fixture(scope="module")
+def half(plain: onnx.ModelProto, images: Any) -> onnx.ModelProto:
+    return to_float16(plain, images)
+
+
+@pytest.fixture(scope="module")
+def stored(plain: onnx.ModelProto, images: Any) -> onnx.ModelProto:
+    return store_float16(plain, images)
+
+
+def test_float16_is_half_the_size_and_casts_once_down_and_once_up(
+    plain: onnx.ModelProto, half: onnx.ModelProto
+) -> None:
     types = {entry.name: entry.data_type for entry in half.graph.initializer}
     names = set(nodes_of(plain, ["logits"]))
     head = {name for node in half.graph.node if node.name in names for name in node.input[1:]}
@@ -75,37 +89,122 @@ def test_float16_is_half_the_size_and_casts_once_down_and_once_up(plain: onnx.Mo
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("precision", ["float16", "float16-weights"])
 def test_float16_runs_and_is_close(
-    plain: onnx.ModelProto, spec: ModelSpec, images: Any, expected: Any, tmp_path: Path, backend: str
+    request: pytest.FixtureRequest,
+    spec: ModelSpec,
+    images: Any,
+    expected: Any,
+    tmp_path: Path,
+    backend: str,
+    precision: Any,
 ) -> None:
     pytest.importorskip(backend.replace("onnx", "onnxruntime"))
-    (tmp_path / "tiny.onnx").write_bytes(finish(to_float16(plain), spec, "float16"))
+    proto = request.getfixturevalue("half" if precision == "float16" else "stored")
+    (tmp_path / "tiny.onnx").write_bytes(finish(proto, spec, precision))
     actual = load(backend, read_artifact(tmp_path / "tiny.onnx"), device="cpu").run(images)
     assert actual.dtype == np.float32
     assert 0 < np.abs(actual - expected).max() < 5e-3
     assert (actual.argmax(-1) == expected.argmax(-1)).mean() > 0.999
 
 
-def test_float16_kernels_keep_their_sums(plain: onnx.ModelProto) -> None:
+def test_float16_kernels_keep_their_sums(plain: onnx.ModelProto, half: onnx.ModelProto) -> None:
     def kernels(proto: onnx.ModelProto, name: str) -> Any:
         node = next(node for node in proto.graph.node if node.name == name)
         entry = next(entry for entry in proto.graph.initializer if entry.name == node.input[1])
         return onnx.numpy_helper.to_array(entry).astype(np.float64)
 
     for name in ("encoder2_conv_a", "bridge_conv_b", "decoder1_conv_a"):
-        before, after = kernels(plain, name), kernels(to_float16(plain), name)
+        before, after = kernels(plain, name), kernels(half, name)
         error = np.abs((after - before).sum(axis=(2, 3))).mean()
         rounding = np.abs((before.astype(np.float16) - before).sum(axis=(2, 3))).mean()
         assert error < rounding / 3
 
 
-def test_a_weight_beyond_float16_is_refused(plain: onnx.ModelProto) -> None:
+def louder(plain: onnx.ModelProto, layer: str, factor: float) -> onnx.ModelProto:
+    """The graph with a kernel multiplied."""
     loud = onnx.ModelProto()
     loud.CopyFrom(plain)
-    entry = next(entry for entry in loud.graph.initializer if entry.name == "encoder1_conv_a_input1")
-    entry.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry) * 1e6, entry.name))
+    entry = next(entry for entry in loud.graph.initializer if entry.name == f"{layer}_input1")
+    entry.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(entry) * np.float32(factor), entry.name))
+    return loud
+
+
+def test_a_weight_beyond_float16_is_refused(plain: onnx.ModelProto, images: Any) -> None:
     with pytest.raises(ExportError, match=r"encoder1_conv_a_input1 reaches .*float16 ends at 65504"):
-        to_float16(loud)
+        to_float16(louder(plain, "encoder1_conv_a", 1e6), images)
+
+
+def test_the_first_layers_stay_float32_where_float16_differs_too_much(
+    plain: onnx.ModelProto, images: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A head that is sure of itself makes much of every rounding before it."""
+    sure = louder(plain, "logits", 50)
+    caplog.set_level("INFO")
+    made = to_float16(sure, images)
+    steps = [record.args for record in caplog.records if record.name.endswith("onnx_float16")]
+    assert steps[0][0] == 1
+    first = steps[-1][0]
+    types = {entry.name: entry.data_type for entry in made.graph.initializer}
+    layers = [node for node in made.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    wide = [types[node.input[1]] == onnx.TensorProto.FLOAT for node in layers]
+    assert wide == first * [True] + (len(layers) - first - 1) * [False] + [True]  # the head too
+
+
+# --- float16 as storage ----------------------------------------------------------------------------
+
+
+def test_stored_float16_is_half_the_size_and_computes_in_float32(
+    plain: onnx.ModelProto, stored: onnx.ModelProto
+) -> None:
+    types = {entry.name: entry.data_type for entry in stored.graph.initializer}
+    for node in stored.graph.node:
+        if node.op_type != "Cast":
+            assert onnx.TensorProto.FLOAT16 not in map(types.get, node.input)
+    halves = [name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT16]
+    assert len([node for node in stored.graph.node if node.op_type == "Cast"]) == 1 + len(halves)
+    sizes = {entry.name: np.prod(entry.dims) for entry in plain.graph.initializer if len(entry.dims) > 1}
+    assert sum(sizes[name.removesuffix("_float16")] for name in halves) >= 0.95 * sum(sizes.values())
+    assert stored.ByteSize() < 0.65 * plain.ByteSize()
+    assert plain.graph.initializer[0].data_type == onnx.TensorProto.FLOAT  # the argument is left alone
+    check_stored(stored)
+
+
+def test_stored_float16_is_closer_than_plain_rounding(
+    plain: onnx.ModelProto, stored: onnx.ModelProto, images: Any, expected: Any
+) -> None:
+    rounded = onnx.ModelProto()
+    rounded.CopyFrom(plain)
+    for entry in rounded.graph.initializer:
+        if len(entry.dims) > 1:
+            values = onnx.numpy_helper.to_array(entry).astype(np.float16).astype(np.float32)
+            entry.CopyFrom(onnx.numpy_helper.from_array(values, entry.name))
+    errors = [np.square(run(proto, images)[0] - expected).mean() for proto in (stored, rounded)]
+    assert errors[0] < errors[1]
+
+
+def test_a_kernel_that_two_layers_share_is_stored_once(images: Any) -> None:
+    image = keras.Input((SIZE, SIZE, 3), dtype="uint8", name="image")
+    shared = keras.layers.Conv2D(8, 3, padding="same", name="shared")
+    x = keras.layers.Conv2D(8, 3, padding="same", name="first")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Conv2D(3, 1, activation="softmax", name="head")(shared(keras.layers.ReLU()(shared(x))))
+    made = store_float16(build_onnx(keras.Model(image, x), "twice"), images)
+    readers = [node.input[1] for node in made.graph.node if node.name.startswith("shared") and node.op_type == "Conv"]
+    assert len(readers) == 2
+    assert len(set(readers)) == 1
+    onnx.checker.check_model(made, full_check=True)
+
+
+def test_what_float16_cannot_hold_stays_float32_and_is_said(plain: onnx.ModelProto, images: Any) -> None:
+    made = store_float16(louder(plain, "bridge_conv_b", 1e7), images)
+    assert "bridge_conv_b_input1" in {entry.name for entry in made.graph.initializer}
+    with pytest.raises(ExportError, match=r"weights are float32: beyond the range of float16, ±65504"):
+        check_stored(made)
+
+
+def test_arithmetic_in_float16_is_no_storage(half: onnx.ModelProto) -> None:
+    with pytest.raises(ExportError, match=r"encoder1_conv_a.*computes in float16, expected float32"):
+        check_stored(half)
 
 
 # --- int8 ------------------------------------------------------------------------------------------

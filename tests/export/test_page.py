@@ -16,7 +16,7 @@ from PIL import Image
 from tests.helpers.exported import TFLITE, Export
 from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, metrics, report
 from unet_export.formats import FORMATS
-from unet_export.gate.gate import EngineResult, Panel
+from unet_export.gate.gate import EngineResult, Panel, Refusal
 from unet_export.photos import Photo, PhotoSets
 from unet_export.report.numbers import percent, scientific, signed
 from unet_export.report.page import render
@@ -101,7 +101,7 @@ def test_an_accepted_export_says_so_and_what_was_not_checked() -> None:
 
 
 def test_a_rejected_export_names_every_failure_with_its_numbers() -> None:
-    page = Page(render(report(FLOAT, WORSE)))
+    page = Page(render(replace(report(FLOAT, WORSE), all_or_nothing=True)))
     assert "✗ Rejected. 1 of 2 artifacts failed. Nothing was accepted, not even what passed." in page.text
     assert "mean IoU drops 0.400 points, tolerance 0.3 (would pass at 0.4" in page.text
     assert "blue IoU drops 0.800 points, tolerance 0.5 (would pass at 0.8" in page.text
@@ -109,6 +109,14 @@ def test_a_rejected_export_names_every_failure_with_its_numbers() -> None:
     assert page.marked["failed"][:2] == ["✗ Rejected.", "✗ failed"]
     assert len(page.marked["failed"]) == 4  # and both drops in the table of tolerances
     assert "Accepted" not in page.text
+
+
+def test_an_export_that_is_accepted_in_part_names_what_is_and_what_is_not() -> None:
+    refusal = Refusal("tflite-int8", "odd.int8.tflite", "no such operator")
+    page = Page(render(replace(report(FLOAT, WORSE), refused=(refusal,))))
+    assert "✗ Accepted in part. 1 of 2 artifacts failed, 1 could not be made. Accepted: " in page.text
+    assert "odd.int8.tflite: no such operator" in page.text
+    assert "none was put in place" not in page.text
 
 
 def test_an_artifact_that_no_engine_checked_is_nowhere_green() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,23 @@ from tests.helpers.tiny import SIZE, TEST
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
 from unet_export.gate import parity
-from unet_export.gate.gate import GATES, Gate, Metrics, ParityResult, changed_gates, judge, smallest_gate
+from unet_export.gate.gate import (
+    GATES,
+    Gate,
+    Metrics,
+    ParityResult,
+    changed_gates,
+    exact_tolerance,
+    judge,
+    smallest_gate,
+)
 from unet_export.gate.parity import Candidate
+from unet_export.gate.runners import exact_runner
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, PhotoSets
 from unet_export.report.report import Report, as_json, table
 from unet_runtime import Segmenter
-from unet_runtime.core.artifact import append_to_onnx
+from unet_runtime.core.artifact import append_to_onnx, read_artifact
 from unet_runtime.core.datasets import open_dataset, open_labels, read_split
 from unet_runtime.core.geometry import model_labels
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
@@ -303,7 +314,7 @@ def test_an_artifact_that_answers_nan_fails(
 
 
 def _nan_model() -> bytes:
-    """Of the right shape, and every probability 0 / 0."""
+    """The output has the right shape, and every probability 0 / 0."""
     shape = ["batch", SIZE, SIZE, 3]
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -372,3 +383,62 @@ def test_an_artifact_of_another_size_fails(exported: Export, model: Any, photos:
     (result,) = parity.prove(reference, [onnx_file(exported.folder / ONNX)], photos, spec)
     assert len(result.failures) == 2
     assert f"output (8, {SIZE}, {SIZE}, 3), expected (8, {SIZE}, {SIZE}, 2)" in result.failures[0]
+
+
+# --- the trained model's own rounding --------------------------------------------------------------
+
+
+def test_a_reference_that_is_wrong_by_more_than_the_artifact_does_not_fail_it(
+    model: Any, photos: list[Photo], spec: ModelSpec, exported: Export
+) -> None:
+    """Where Keras rounds badly, as float32 may, the artifact is compared with float64."""
+
+    def rounding(images: Any) -> Any:
+        return model(images, training=False).numpy() + np.float32(1.5e-5)
+
+    candidate = onnx_file(exported.folder / ONNX)
+    (alone,) = parity.prove(rounding, [candidate], photos, spec)
+    assert "max|dp| " in alone.failures[0]
+    (result,) = parity.prove(rounding, [candidate], photos, spec, partial(exact_runner, model))
+    exact = result.checked[0].exact
+    assert result.passed
+    assert exact is not None
+    assert exact.max_abs < 1e-5 < exact.noise < 3e-5
+    assert exact.tolerance == 2 * exact.noise
+    assert f"tolerance {exact.tolerance:.2g}; the trained model in float32 by {exact.noise:.2g}" in table([result])
+
+
+def test_a_file_that_is_wrong_stays_wrong_in_float64(
+    model: Any, photos: list[Photo], spec: ModelSpec, exported: Export
+) -> None:
+    proto = onnx.load_from_string(read_artifact(exported.folder / ONNX).content)
+    wrong = exported.folder.parent / "wrong.onnx"
+    head = next(entry for entry in proto.graph.initializer if entry.name == "logits_input2")
+    head.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(head) + np.float32([0, 0, 1e-4]), head.name))
+    wrong.write_bytes(append_to_onnx(proto.SerializeToString(), spec))
+
+    def reference(images: Any) -> Any:
+        return model(images, training=False).numpy()
+
+    (result,) = parity.prove(reference, [onnx_file(wrong)], photos, spec, partial(exact_runner, model))
+    assert "max|dp| " in result.failures[0]
+    exact = result.checked[0].exact
+    assert exact is not None
+    assert exact.noise < exact.tolerance == 1e-5 < exact.max_abs
+
+
+def test_a_tolerance_that_was_changed_is_kept(
+    model: Any, photos: list[Photo], spec: ModelSpec, exported: Export
+) -> None:
+    def rounding(images: Any) -> Any:
+        return model(images, training=False).numpy() + np.float32(1.5e-5)
+
+    candidate = onnx_file(exported.folder / ONNX, replace(FLOAT, max_abs=1.2e-5))
+    (result,) = parity.prove(rounding, [candidate], photos, spec, partial(exact_runner, model))
+    assert not result.passed
+    assert result.checked[0].exact is None
+
+
+def test_the_default_gate_is_no_looser_while_the_model_keeps_it_itself() -> None:
+    assert exact_tolerance(0.0) == exact_tolerance(9e-6) == GATES["float32"].max_abs
+    assert exact_tolerance(1.3e-5) == 2.6e-5

@@ -90,6 +90,15 @@ def test_a_dataset_s_own_duplicate_is_left_out_and_named(
     assert caplog.messages[-1] == "1 calibration photos are left out, the test part has the same pixels: trainval_005"
 
 
+def test_a_dataset_whose_two_parts_are_the_same_is_refused(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    lists = root / "annotations"
+    shutil.copy(lists / "trainval.txt", lists / "test.txt")
+    with pytest.raises(ExportError, match=rf"all {TRAIN} photos of the training part .*--calibration"):
+        choose(PhotoSource(root))
+
+
 def test_the_reserve_is_of_the_same_part_and_no_repetition(data: Path) -> None:
     photos = choose(PhotoSource(data, reserve=50))
     assert not {*photos.reserve} & {*photos.calibration}
@@ -175,3 +184,16 @@ def test_calibration_photos_hold_black_and_white(data: Path) -> None:
     assert (images.min(), images.max()) == (20, 200)  # the photos themselves are left alone
     assert (fit.min(), fit.max()) == (0, 255)
     assert (fit != images).sum() == 6
+
+
+def test_classes_of_the_data_that_a_model_lacks_are_not_measured(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A model of an object and its background, on labels that have a border besides."""
+    caplog.set_level(logging.INFO)
+    pet, background, border = SPEC.classes
+    two = replace(SPEC, classes=(background, pet), provenance=Provenance(split="official"))
+    photo = choose_photos(PhotoSource(data), two).parity[0]
+    assert photo.labels is not None
+    assert set(np.unique(photo.labels.read())) == {0, 1, 255}
+    assert any("pixels of border, no class of the model" in line for line in caplog.messages)
+    with pytest.raises(SourceError, match="expected the same names"):
+        choose_photos(PhotoSource(data), replace(two, classes=(background, replace(border, name="cat"))))

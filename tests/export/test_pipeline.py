@@ -19,17 +19,18 @@ from tests.helpers.exported import FORMATS, ONNX, TFLITE, Export
 from tests.helpers.tiny import SIZE, TEST, TRAIN
 from unet_export import staging
 from unet_export.errors import ExportError
+from unet_export.foreign.load import load_model
 from unet_export.formats import FORMATS as ALL
 from unet_export.formats import Builder
 from unet_export.formats import onnx_convert as onnx
 from unet_export.gate.gate import ParityError
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
-from unet_export.source_model import load_model
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import open_dataset
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.spec import ModelSpec, Provenance
+from unet_runtime.io.stamps import is_ours
 from unet_training.data.dataset import split_dataset
 from unet_training.models.unet import build
 
@@ -129,8 +130,9 @@ def test_a_count_below_its_minimum_is_refused(
 @pytest.mark.usefixtures("mixed_up")
 def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "place" / "export"
+    options = ExportOptions(("saved-model", "onnx"), all_or_nothing=True)
     with pytest.raises(ParityError, match=rf"{ONNX}: too different from") as caught:
-        export_model(model_file, PhotoSource(data), output, ExportOptions(("saved-model", "onnx")))
+        export_model(model_file, PhotoSource(data), output, options)
     assert [result.passed for result in caught.value.results] == [True, False]
     assert {path.name for path in output.iterdir()} == {"rejected"}
     assert {path.name for path in (output / "rejected").iterdir()} == {
@@ -145,6 +147,38 @@ def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Pa
     assert "would pass at" in report["artifacts"][1]["failures"][0]
 
 
+@pytest.mark.usefixtures("mixed_up")
+def test_each_artifact_is_accepted_or_rejected_by_itself(model_file: Path, data: Path, output: Path) -> None:
+    """``output`` holds an earlier export, whose files this one's take the place of."""
+    with pytest.raises(ParityError, match=rf"{ONNX}: too different from .*; accepted in .*: saved_model") as caught:
+        export_model(model_file, PhotoSource(data), output, ExportOptions(("saved-model", "onnx")))
+    assert [result.passed for result in caught.value.results] == [True, False]
+    assert {path.name for path in output.iterdir()} == {"saved_model", "parity.json", "report.html", "rejected"}
+    assert {path.name for path in (output / "rejected").iterdir()} == {ONNX, "parity.json", "report.html"}
+    report = json.loads((output / "parity.json").read_text(encoding="utf-8"))
+    assert (report["passed"], report["accepted"]) == (False, ["saved_model"])
+    assert [entry["passed"] for entry in report["artifacts"]] == [True, False]
+
+
+def test_a_format_that_cannot_be_made_takes_no_other_with_it(
+    model_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise ExportError("tf2onnx cannot convert layer odd")
+
+    monkeypatch.setattr(onnx, "build_onnx", refuse)
+    formats = ("saved-model", "onnx")
+    with pytest.raises(ExportError, match="cannot convert layer odd"):
+        export_model(model_file, PhotoSource(data), tmp_path / "all", ExportOptions(formats, all_or_nothing=True))
+    assert not (tmp_path / "all").exists()
+    with pytest.raises(ParityError, match=rf"^{ONNX}: not made, or too different") as caught:
+        export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(formats))
+    assert [refusal.reason for refusal in caught.value.refused] == ["tf2onnx cannot convert layer odd"]
+    assert (tmp_path / "out" / "saved_model").is_dir()
+    with pytest.raises(ExportError, match="cannot convert layer odd"):
+        export_model(model_file, PhotoSource(data), tmp_path / "none", ExportOptions(("onnx", "onnx-float16")))
+
+
 def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_it(
     model_file: Path, data: Path, output: Path, exported: Export, mixed_up: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +190,8 @@ def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_i
     assert len(rejected) == 3
     monkeypatch.undo()
     (output / "rejected" / "mine.txt").write_text("somebody else's")
-    (output / ONNX).write_bytes(b"previous")
+    with (output / ONNX).open("r+b") as file:  # damaged, and still known as ours
+        file.write(b"previous")
     (output / "notes.txt").write_text("the user's own")
     export_model(model_file, PhotoSource(data), output, only_onnx)
     # What the previous export left and this one's report does not speak of is gone; nothing of anybody else's is.
@@ -195,6 +230,36 @@ def test_every_format_passes(model_file: Path, data: Path, tmp_path: Path) -> No
     for result in results[1:]:
         assert read_artifact(result.path).spec.precision == ALL[result.format].precision
     assert TFLITE in {result.path.name for result in results}
+
+
+@pytest.mark.parametrize("name", ["parity.json", "report.html", ONNX, f"rejected/{ONNX}", "saved_model"])
+def test_files_of_others_stay(model_file: Path, data: Path, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "place" / "out"
+    place = output / name / "mine.txt" if name == "saved_model" else output / name
+    place.parent.mkdir(parents=True)
+    place.write_text("made with a pencil, of unet-edge")
+    before = tree(tmp_path)
+    options = ExportOptions(("saved-model", "onnx"))
+    with pytest.raises(OutputError, match=r"exists, and was not made by unet-export.*--overwrite"):
+        export_model(model_file, PhotoSource(data), output, options)
+    assert tree(tmp_path) == before
+    if name != f"rejected/{ONNX}":
+        export_model(model_file, PhotoSource(data), output, replace(options, overwrite=True))
+        assert (output / "parity.json").is_file()
+
+
+def test_what_an_export_wrote_is_known(exported: Export) -> None:
+    for path in exported.folder.iterdir():
+        assert is_ours(path, "unet-export"), path
+
+
+def test_a_file_that_others_put_in_place_of_a_listed_one_stays(exported: Export, tmp_path: Path) -> None:
+    shutil.copytree(exported.folder, tmp_path / "out")
+    (tmp_path / "out" / TFLITE).write_text("mine")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "parity.json").write_text("{}")
+    staging.accept(tmp_path / "new", tmp_path / "out", ["parity.json"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"parity.json", TFLITE}
 
 
 @pytest.mark.parametrize("fails", range(6))

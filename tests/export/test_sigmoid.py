@@ -12,8 +12,8 @@ import pytest
 
 from tests.helpers.exported import FORMATS, Export
 from tests.helpers.tiny import SIGMOID_FILE, SIGMOID_SPEC, SIZE, SPEC, TEST, share_loss
-from unet_export import source_model
 from unet_export.errors import ExportError
+from unet_export.foreign import load
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
@@ -29,7 +29,7 @@ ONNX, TFLITE = f"sigmoid-{SIZE}.float32.onnx", f"sigmoid-{SIZE}.int8.tflite"
 
 @pytest.fixture(scope="module")
 def trained() -> Any:
-    return source_model.load_model(SIGMOID_FILE)[0]
+    return load.load_model(SIGMOID_FILE)[0]
 
 
 @pytest.fixture(scope="module")
@@ -92,4 +92,4 @@ def test_masks_and_cut_outs(export: Export, data: Path, trained: Any, name: str)
 def test_a_sigmoid_model_that_says_softmax_is_refused(trained: Any, write_model: Callable[..., Path]) -> None:
     wrong: ModelSpec = replace(SIGMOID_SPEC, output=SPEC.output)
     with pytest.raises(ExportError, match=r"probabilities sum to .* on a black photo, expected the 1 of a softmax"):
-        source_model.load_model(write_model(trained, wrong))
+        load.load_model(write_model(trained, wrong))

@@ -157,7 +157,7 @@ def test_logits_of_second_classes_are_never_clipped() -> None:
 
 
 def test_biases_take_up_what_rounding_the_weights_moves(spec: ModelSpec, images: Any, tmp_path: Path) -> None:
-    """Of weights that all round up by a quarter of a step, behind a ReLU, the errors add up."""
+    """Where all weights round up by a quarter of a step, behind a ReLU, the errors add up."""
     layer = keras.layers.Conv2D(3, 1, name="mixed")
     network = small_model(keras.layers.ReLU(), layer, size=SIZE)
     kernel, bias = layer.get_weights()

@@ -140,11 +140,11 @@ def test_a_webcam_is_segmented_until_it_is_stopped(folder: Path) -> None:
     fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     with browser.open_page(folder, *fake) as (page, _):
         page.click("#webcam")
-        page.wait_for_selector("#view[aria-label*='webcam: red']")  # Chromium's fake camera is green
+        page.wait_for_selector("#view[aria-label*='of webcam: no red found']")  # Chromium's fake camera is green
         assert page.get_attribute("#webcam", "aria-pressed") == "true"
         page.click("#webcam")
         page.wait_for_selector("#webcam[aria-pressed=false]")
-        page.wait_for_function("document.getElementById('message').textContent.startsWith('webcam: ')")
+        page.wait_for_function("document.getElementById('message').textContent.startsWith('webcam: no red found')")
         assert page.locator("#strip button").count() == 1
         assert page.is_enabled("#save")
 

@@ -9,7 +9,7 @@ from tests.helpers.tiny import SIZE
 from unet_export.gate.gate import ParityResult
 
 FORMATS = ("saved-model", "onnx", "onnx-int8", "tflite-int8")
-"""Of the session's export; test_pipeline.py makes all of them once."""
+"""Formats of the session's export; test_pipeline.py makes all of them once."""
 
 ONNX, TFLITE = f"tiny-{SIZE}.float32.onnx", f"tiny-{SIZE}.int8.tflite"
 

@@ -1,4 +1,4 @@
-"""Peaks of memory, read in child processes (VmHWM, the most that was ever resident)."""
+"""Peaks of memory, measured in child processes: what was resident (VmHWM), or what Python and NumPy allocated."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.paths import REPOSITORY
 
 MB_A_MEGAPIXEL = 4.0
 """A photo in memory: Pillow keeps RGB in four bytes a pixel."""
@@ -40,3 +42,32 @@ def run_child(code: str, *arguments: Path) -> dict[str, float]:
     assert done.returncode == 0, done.stderr[-2000:]
     result: dict[str, float] = json.loads(done.stdout)
     return result
+
+
+TRACED = """
+import sys, tracemalloc
+from pathlib import Path
+{setup}
+tracemalloc.start()
+{work}
+peak = tracemalloc.get_traced_memory()[1]
+tracemalloc.stop()
+print(peak)
+"""
+
+
+def traced_peak(setup: str, work: str, *arguments: Path) -> int:
+    """Peak of what Python and NumPy allocate in ``work``, bytes.
+
+    In a process of its own: where the tests run, every thread and every late import would be counted too.
+
+    Args:
+        setup: code before it, which imports what ``work`` needs; ``sys`` and ``Path`` are there.
+        work: the code to be measured.
+        arguments: ``sys.argv[1:]``.
+    """
+    code = TRACED.format(setup=setup, work=work)
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout)

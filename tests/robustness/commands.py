@@ -1,9 +1,10 @@
 """Runs commands given as JSON lines, each in a fork of this process, and prints how each ended.
 
-    python -m tests.robustness.commands < cases > outcomes
+    python -m tests.robustness.commands FOLDER [keras] < cases > outcomes
 
-A fork has everything imported that a command needs but its engine, so that a thousand commands take minutes. Every
-command has a time limit, its own output files, and the same folder as all others: nothing it writes helps the next.
+A fork has everything imported that a command needs but its engine, so that a thousand commands take minutes; with
+``keras`` TensorFlow, too, which has not been used yet, and begins in each fork anew. Every command runs in FOLDER and
+has a time limit, its own output files, and the same folder as all others: nothing it writes helps the next.
 """
 
 from __future__ import annotations
@@ -22,15 +23,29 @@ MAINS = {
     "unet-run": "unet_runtime.cli.run",
     "unet-info": "unet_runtime.cli.info",
     "unet-bench": "unet_runtime.cli.bench",
+    "unet-serve": "unet_runtime.cli.serve",
     "unet-export": "unet_export.cli.command",
     "unet-train": "unet_training.cli.command",
 }
 
-HANG_SECONDS = 90
+HANG_SECONDS = 240
 """Of the clock: the machine may be busy. What a command itself takes is counted by the processor."""
 
+_WITH_KERAS = (
+    "keras",
+    "unet_training.pipeline",
+    "unet_training.report",
+    "unet_training.check",
+    "unet_training.evaluate",
+    "unet_training.compare.steps",
+    "unet_export.pipeline",
+    "unet_export.diagnosis.examine",
+    "unet_runtime.serve.app",
+    "unet_runtime.serve.server",
+)
 
-def run(words: list[bytes], stdin: str, stdout: str) -> dict[str, Any]:
+
+def run(words: list[bytes], stdin: str, stdout: str, stop: str = "") -> dict[str, Any]:
     """Exit code (negative: a signal), seconds of the processor and of the clock, output."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start = time.monotonic()
@@ -44,7 +59,7 @@ def run(words: list[bytes], stdin: str, stdout: str) -> dict[str, Any]:
                 _connect(stdout, os.O_WRONLY, 1)
             os.dup2(errors.fileno(), 2)
             _command(words)
-        status, usage = _wait(child, start)
+        status, usage = _wait(child, start, output.fileno(), stop.encode())
         output.seek(0)
         errors.seek(0)
         return {
@@ -89,8 +104,12 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _wait(child: int, start: float) -> tuple[int, Any]:
+def _wait(child: int, start: float, output: int, stop: bytes) -> tuple[int, Any]:
+    """Wait for a command's end; SIGTERM goes to it once it has printed ``stop``."""
     while True:
+        if stop and stop in os.pread(output, 1 << 16, 0):
+            os.kill(child, signal.SIGTERM)
+            stop = b""
         found, status, usage = os.wait4(child, os.WNOHANG)
         if found:
             return status, usage
@@ -104,11 +123,13 @@ def _wait(child: int, start: float) -> tuple[int, Any]:
 def main() -> None:
     for module in MAINS.values():
         import_module(module)
+    for module in _WITH_KERAS if sys.argv[2:] == ["keras"] else ():
+        import_module(module)
     os.chdir(sys.argv[1])
     for line in sys.stdin:
         case = json.loads(line)
         words = [word.encode("utf-8", "surrogateescape") for word in case["words"]]
-        outcome = run(words, case.get("stdin", os.devnull), case.get("stdout", "file"))
+        outcome = run(words, case.get("stdin", os.devnull), case.get("stdout", "file"), case.get("stop", ""))
         print(json.dumps({**case, **outcome}), flush=True)
 
 

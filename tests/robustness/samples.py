@@ -19,8 +19,8 @@ from tests.helpers.paths import REPOSITORY
 from unet_runtime import ModelSpec
 from unet_runtime.core.artifact import append_to_onnx
 from unet_runtime.core.spec import Provenance
+from unet_runtime.engines.base import INT8_TFLITE
 
-MODELS = REPOSITORY / "runtime" / "unet_runtime" / "models"
 PHOTO = REPOSITORY / "runtime" / "unet_runtime" / "samples" / "chelsea.jpg"
 
 Size = tuple[int, int]
@@ -160,7 +160,7 @@ def model(kind: str) -> bytes:
     from tests.helpers.convolution import write_convolution
 
     if kind == "tflite":
-        return (MODELS / "pets-edge-160.int8.tflite").read_bytes()
+        return INT8_TFLITE.read_bytes()
     if kind == "keras":
         return (REPOSITORY / "tests" / "data" / "tiny.keras").read_bytes()
     with tempfile.TemporaryDirectory() as folder:

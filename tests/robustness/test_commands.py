@@ -1,6 +1,6 @@
 """Unfriendly commands end with a clear error: no traceback, no hang, nothing that controls the terminal.
 
-With SLOW_TESTS=1 every input is tried with every option: some 1,000 commands.
+With SLOW_TESTS=1 every input is tried with every option: some 1,000 commands, and 900 of trainings, exports, services.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.paths import REPOSITORY
-from tests.robustness import cases
+from tests.robustness import cases, framework_cases
 
 SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="many minutes: set SLOW_TESTS=1")
 SECONDS = 10
@@ -26,13 +26,16 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def outcomes(lines: str, folder: Path, photo: Path) -> list[dict[str, Any]]:
+def outcomes(lines: str, folder: Path, photo: Path, *modules: str) -> list[dict[str, Any]]:
     folder /= "work"  # the results go beside it: the next command must not find them
     folder.mkdir()
     cases.make_folder(folder, photo)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment.pop("UNET_EDGE_TRACEBACK", None)
-    command = [sys.executable, "-m", "tests.robustness.commands", str(folder)]
+    if modules:
+        framework_cases.make_folder(folder)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for name in ("UNET_EDGE_TRACEBACK", "PETS_DIR"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "tests.robustness.commands", str(folder), *modules]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=REPOSITORY, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return list(map(json.loads, done.stdout.splitlines()))
@@ -49,7 +52,7 @@ def faults(outcome: dict[str, Any]) -> list[str]:
             found.append(word)
     if outcome["code"] != 0 and not errors.strip():
         found.append("fails without a word")
-    if outcome["processor"] > SECONDS or outcome["clock"] > 6 * SECONDS:
+    if outcome["processor"] > SECONDS or outcome["clock"] > 20 * SECONDS:
         found.append(f"took {outcome['processor']:.0f} s, {outcome['clock']:.0f} s of the clock")
     printed = outcome["stderr"] + ("" if "-" in outcome["words"][1:] else outcome["stdout"])
     if CONTROLS.search(printed):
@@ -59,8 +62,8 @@ def faults(outcome: dict[str, Any]) -> list[str]:
     return found
 
 
-def check(lines: str, folder: Path, photo: Path) -> list[dict[str, Any]]:
-    ended = outcomes(lines, folder, photo)
+def check(lines: str, folder: Path, photo: Path, *modules: str) -> list[dict[str, Any]]:
+    ended = outcomes(lines, folder, photo, *modules)
     assert len(ended) == lines.count("\n")
     problems = []
     for outcome in ended:
@@ -81,3 +84,19 @@ def test_every_input_and_every_option_once(tmp_path: Path, sample_photo: Path) -
 @SLOW
 def test_every_input_with_every_option(tmp_path: Path, sample_photo: Path) -> None:
     check(cases.to_lines(cases.all_cases()), tmp_path, sample_photo)
+
+
+def test_some_commands_that_load_a_framework(tmp_path: Path, sample_photo: Path) -> None:
+    pytest.importorskip("tensorflow")
+    ended = check(cases.to_lines(framework_cases.sample()), tmp_path, sample_photo, "keras")
+    assert len(ended) > 20
+    served = [outcome for outcome in ended if "stop" in outcome]
+    assert [outcome["code"] for outcome in served] == [0] * len(served)
+
+
+@SLOW
+def test_every_command_that_loads_a_framework(tmp_path: Path, sample_photo: Path) -> None:
+    pytest.importorskip("tensorflow")
+    ended = check(cases.to_lines(framework_cases.all_cases()), tmp_path, sample_photo, "keras")
+    assert len(ended) > 500
+    assert not (tmp_path / "work" / "gotcha").exists()

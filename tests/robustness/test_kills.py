@@ -1,6 +1,6 @@
 """SIGKILL at random moments: nothing damaged, nothing lost that was reported, and --resume comes to the same end.
 
-With SLOW_TESTS=1 there are 100 kills of a folder's run and 100 of a training.
+With SLOW_TESTS=1 there are 100 kills of a folder's run, 100 of a training and 100 of an export.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from tests.helpers.paths import REPOSITORY
 
 SLOW = bool(os.environ.get("SLOW_TESTS"))
-KILLS = {"folder": 100 if SLOW else 6, "training": 100}
+KILLS = {"folder": 100 if SLOW else 6, "training": 100, "export": 100}
 PHOTOS = 30
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -50,10 +50,27 @@ def test_a_folder(colour_model: Path, tmp_path: Path) -> None:
     assert (outcome["kills"], outcome["ends"] > 0) == (KILLS["folder"], True)
 
 
-@pytest.mark.skipif(not SLOW, reason="many minutes: set SLOW_TESTS=1; training/test_resume.py has some kills")
+LONG = pytest.mark.skipif(
+    not SLOW, reason="many minutes: set SLOW_TESTS=1; test_resume.py and test_staging.py have some kills"
+)
+
+
+@LONG
 def test_a_training(tmp_path: Path) -> None:
     synthetic = pytest.importorskip("unet_training.data.synthetic")
     synthetic.ensure_dataset(tmp_path / "pictures", train=24, test=8, size=48, seed=1)
     outcome = kills("training", tmp_path)
     assert outcome["problems"] == []
     assert (outcome["kills"], outcome["ends"] > 0) == (KILLS["training"], True)
+
+
+@LONG
+def test_an_export(tmp_path: Path) -> None:
+    from tests.helpers import tiny
+
+    (tmp_path / "data").mkdir()
+    tiny.write_dataset(tmp_path / "data")
+    (tmp_path / "model.keras").write_bytes(tiny.SOFTMAX_FILE.read_bytes())
+    outcome = kills("export", tmp_path)
+    assert outcome["problems"] == []
+    assert (outcome["kills"], outcome["ends"] > 0) == (KILLS["export"], True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers import bundled
 from unet_runtime import MissingDependencyError, Segmenter
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact, read_artifact
@@ -24,7 +25,8 @@ def artifact(engine: str) -> Artifact:
 
 
 def pictures(count: int) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, 160, 160, 3), np.uint8)
+    source = bundled.SPEC.input
+    return np.random.default_rng(count).integers(0, 256, (count, source.height, source.width, 3), np.uint8)
 
 
 def fake(folder: Path, package: str, source: str) -> dict[str, str]:
@@ -106,7 +108,8 @@ def test_a_process_that_may_use_one_core_takes_one_thread() -> None:
         "from unet_runtime import Segmenter; from unet_runtime.core import cores\n"
         "assert (cores.limit(), cores.default_threads()) == (1, 1)\n"
         "import onnxruntime; before = len(os.listdir('/proc/self/task'))\n"
-        "backend = Segmenter(backend='onnx').backend; backend.run(np.zeros((1, 160, 160, 3), np.uint8))\n"
+        "model = Segmenter(backend='onnx'); side = model.spec.input.height, model.spec.input.width\n"
+        "model.backend.run(np.zeros((1, *side, 3), np.uint8))\n"
         "print(len(os.listdir('/proc/self/task')) - before)"
     )
     done = in_process(script, dict(os.environ))

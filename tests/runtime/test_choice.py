@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import bundled
 from unet_runtime import Segmenter, engines
 from unet_runtime.core.errors import BackendError
 from unet_runtime.engines import ENGINES, choice
-from unet_runtime.engines.base import FLOAT32_ONNX, INT8_ONNX, INT8_TFLITE
+from unet_runtime.engines.base import FLOAT_ONNX, INT8_ONNX, INT8_TFLITE
 from unet_runtime.engines.choice import Kind
 
 GPU = Kind(gpu=True, x86=True, vnni=True)
@@ -38,10 +39,10 @@ def test_every_machine_and_every_engine_has_a_row_whose_file_is_there(
 @pytest.mark.parametrize(
     ("kind", "engine", "model"),
     [
-        (GPU, "onnx", FLOAT32_ONNX),
+        (GPU, "onnx", FLOAT_ONNX),
         (VNNI, "tflite", INT8_TFLITE),
         (PLAIN, "onnx", INT8_ONNX),
-        (ARM, "onnx", FLOAT32_ONNX),
+        (ARM, "onnx", FLOAT_ONNX),
     ],
 )
 def test_the_table_as_it_was_measured(kind: Kind, engine: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +62,7 @@ def test_an_engine_that_is_named_is_taken_with_its_int8_model(
 
 def test_a_gpu_that_is_named_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     on(VNNI, monkeypatch)
-    assert engines.default_choice("auto", "cuda")[:2] == ("onnx", FLOAT32_ONNX)
+    assert engines.default_choice("auto", "cuda")[:2] == ("onnx", FLOAT_ONNX)
     assert engines.default_choice("auto", "cpu").engine == "tflite"
 
 
@@ -71,7 +72,7 @@ def test_a_model_that_is_missing_from_the_package_is_not_chosen(
     on(PLAIN, monkeypatch)
     rows = [row if row.model != INT8_ONNX else row._replace(model=tmp_path / "absent.onnx") for row in choice.TABLE]
     monkeypatch.setattr(choice, "TABLE", tuple(rows))
-    assert engines.choose(["onnx"]).model == FLOAT32_ONNX
+    assert engines.choose(["onnx"]).model == FLOAT_ONNX
 
 
 def test_an_unknown_engine_is_refused() -> None:
@@ -111,6 +112,6 @@ def test_a_wheel_for_gpus_is_found_beside_the_engine(tmp_path: Path) -> None:
 
 def test_the_segmenter_says_which_artifact_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     on(VNNI, monkeypatch)
-    assert repr(Segmenter()).startswith("Segmenter(pets-edge int8, LiteRT ")
+    assert repr(Segmenter()).startswith(f"Segmenter({bundled.SPEC.name} int8, LiteRT ")
     on(ARM, monkeypatch)
-    assert repr(Segmenter()).startswith("Segmenter(pets-edge float32, ONNX Runtime ")
+    assert repr(Segmenter()).startswith(f"Segmenter({bundled.SPEC.name} float")

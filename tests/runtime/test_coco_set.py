@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from tests.helpers.colours import colour_spec
+from tests.helpers.memory import traced_peak
 from unet_runtime import OutputError
 from unet_runtime.io.coco_set import DataSet, names_root
 from unet_runtime.io.kind import Metadata
@@ -124,32 +125,24 @@ def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
 
 
 def test_many_photos_need_no_memory(tmp_path: Path) -> None:
-    """In a process of its own: tracemalloc counts what every thread and every late import allocates."""
-    program = """
-import sys, tracemalloc
-from pathlib import Path
+    setup = """
 import numpy as np
 from tests.helpers.colours import colour_spec
 from unet_runtime.io.coco_set import DataSet
 from unet_runtime.io.kind import Metadata
-
 path = Path(sys.argv[1])
 mask = np.random.default_rng(1).integers(0, 3, (40, 40), np.uint8)
 data_set = DataSet(path, colour_spec(), Metadata(), path.parent)
 entry = data_set.entry(mask)
-tracemalloc.start()
+"""
+    work = """
 for index in range(3000):
     data_set.add(path.parent / f"{index}.jpg", entry)
 data_set.close()
-print(tracemalloc.get_traced_memory()[1])
 """
     path = tmp_path / "all.json"
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", program, path], cwd=root, capture_output=True, text=True, timeout=120, check=True
-    )
+    assert traced_peak(setup, work, path) < 2e6
     assert path.stat().st_size > 30e6
-    assert int(done.stdout) < 2e6
 
 
 def test_a_full_disk(pets: Path, colour_model: Path) -> None:

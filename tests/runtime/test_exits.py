@@ -67,6 +67,56 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
     assert ended(signal.SIGINT, "os._exit(7)", "signal.signal(2, signal.SIG_IGN); time.sleep = print")[0] == 7
 
 
+SWALLOWED = """
+import gc, os, pathlib, sys, tempfile, time, weakref
+import click
+from unet_runtime.cli import exits
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        for _ in range(100): pass
+
+@click.command()
+def command():
+    try:
+        {body}
+        time.sleep(20)
+    finally:
+        print("cleaned up")
+
+exits.stop_once()
+exits.run(command)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("import swallows_all", id="an import that catches everything"),
+        pytest.param("import imports_another", id="an import within an import"),
+        pytest.param("Last()", id="a destructor"),
+        pytest.param("it = Last(); kept = weakref.ref(it, lambda _: time.sleep(0.05)); del it", id="a weak reference"),
+    ],
+)
+def test_a_signal_that_is_swallowed_still_ends_the_command(
+    body: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """What the handler raises is lost inside an optional import, or where Python cannot pass an exception on."""
+    swallow = f"try:\n    import os, time\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(0.2)\n"
+    swallow += "except BaseException: pass\n"
+    (tmp_path / "swallows_all.py").write_text(swallow)
+    (tmp_path / "imports_another.py").write_text("try:\n    import swallows_all\nexcept BaseException: pass\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    program = SWALLOWED.format(number=int(number), body=body)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "cleaned up\n"), done.stderr
+    assert done.stderr.strip() == ("terminated" if number == signal.SIGTERM else "interrupted")
+
+
 FULL = Path("/dev/full")
 
 ENDS = """

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.helpers import bundled
 from tests.helpers.colours import colour_spec
 from unet_runtime.cli import info, machine
 from unet_runtime.core.artifact import write_keras, write_saved_model_spec
 from unet_runtime.core.install import pip_command
 from unet_runtime.engines import ENGINES, MODELS, choose
-from unet_runtime.engines.base import FLOAT32_ONNX
 
 MAIN = [sys.executable, "-c", "from unet_runtime.cli.info import main; main()"]
 
@@ -70,15 +70,16 @@ def test_this_machine_for_programs() -> None:
 
 
 def test_a_model_says_what_it_is(no_engine: None) -> None:
-    code, text, _ = invoke(MODELS / "pets-edge-160.int8.tflite")
+    code, text, _ = invoke(bundled.INT8_TFLITE)
     assert code == 0
+    spec = bundled.SPEC
     for expected in (
-        "pets-edge, architecture unet, int8",
-        "2.0 MB, undamaged (SHA-256 ",
-        "160x160 pixels, RGB: a photo of any size",
+        f"{spec.name}, architecture {spec.architecture}, int8",
+        f"{bundled.INT8_TFLITE.stat().st_size / 1e6:.1f} MB, undamaged (SHA-256 ",
+        f"{spec.input.width}x{spec.input.height} pixels, RGB: a photo of any size",
         "pet (foreground), background (background), border (neutral)",
-        "Oxford-IIIT Pet, official split, 3473 photos",
-        "mean IoU 0.7613",
+        f"{spec.provenance.data}",
+        f"mean IoU {spec.provenance.metrics['mean_iou']:.4f}",
         "on 2922 test photos, in float32",
         "method minmax, photos 200",
         "Apache-2.0",
@@ -96,20 +97,20 @@ def test_a_machine_without_an_engine_gets_the_commands(no_engine: None) -> None:
 
 
 def test_damaged_models_are_exit_code_3_and_the_others_are_described(no_engine: None, tmp_path: Path) -> None:
-    content = bytearray((MODELS / "pets-edge-160.int8.tflite").read_bytes())
+    content = bytearray(bundled.INT8_TFLITE.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "damaged.tflite").write_bytes(content)
-    good = MODELS / "pets-edge-160.float32.onnx"
+    good = bundled.FLOAT_ONNX
     code, text, errors = invoke(tmp_path / "damaged.tflite", tmp_path / "absent.onnx", good)
     assert code == 3
     assert "damaged.tflite: damaged: its bytes have SHA-256" in errors
     assert "absent.onnx: no such model file" in errors
-    assert "architecture unet, float32" in text
+    assert f"architecture {bundled.SPEC.architecture}, float" in text
     code, text, _ = invoke("--json", tmp_path / "damaged.tflite", good)
     assert code == 3
     damaged, right = json.loads(text)["models"]
     assert "damaged" in damaged["error"]
-    assert right["spec"]["name"] == "pets-edge"
+    assert right["spec"]["name"] == bundled.SPEC.name
 
 
 def test_files_that_no_engine_runs_are_read_all_the_same(no_engine: None, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_devices_are_listed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
         "cpu      does not run: it crashes",
     ):
         assert expected in lines, text
-    assert f"unet-run takes onnx on cuda with {FLOAT32_ONNX.name} if no option says otherwise: " in text
+    assert f"unet-run takes onnx on cuda with {bundled.FLOAT_ONNX.name} if no option says otherwise: " in text
     monkeypatch.setattr(machine, "engine_states", lambda: engines[1:])
     assert "unet-run takes tflite, which does not run: see above" in invoke()[1]
 

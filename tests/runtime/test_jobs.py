@@ -23,7 +23,7 @@ def _no_thread_stays() -> Iterator[None]:
 
 def test_outcomes_are_in_order_and_work_overlaps() -> None:
     """The first two meet at a barrier: they are in work together. The first is the slowest."""
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=120)
 
     def work(item: int, checkpoint: Checkpoint) -> int:
         if item < 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pytest
 from PIL import Image
 
 from tests.helpers.colours import colour_spec, write_colour_model
-from unet_runtime import Segmentation, Segmenter
+from tests.helpers.memory import traced_peak
+from unet_runtime import Segmenter
 from unet_runtime.core import matting, render
 from unet_runtime.core.cells import Cells, with_surround
-from unet_runtime.core.geometry import place
 from unet_runtime.io.sinks import encode
 
 GREY, WHITE = 60, 200
@@ -82,7 +81,7 @@ def test_what_is_copied_is_what_would_be_computed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_values_between_points_are_linear() -> None:
-    """Of both parities of the step, against the definition at the centres of pixels."""
+    """For even and odd steps, against the definition at the centres of pixels."""
     for step in (1, 2, 3, 8, 11):
         size = (step * 7, step * 5)
         cells = Cells(size, 7)
@@ -188,16 +187,22 @@ def test_what_was_transparent_stays_so(sample_photo: Path) -> None:
 
 def test_memory_is_bounded() -> None:
     """12 megapixels: 36 MB of RGB and 12 MB of opacity; all else goes through bands."""
-    photo = photo_of(disc((4000, 3000), 900))
-    spec = colour_spec(40)
-    share = blurred_share(disc((4000, 3000), 930), (40, 40))
-    probabilities = np.stack([share, 1 - share, np.zeros_like(share)], -1)
-    result = Segmentation(photo, probabilities, spec, place(photo.size, spec)).refined()
-    tracemalloc.start()
-    opacity = result.opacity
-    assert tracemalloc.get_traced_memory()[1] < opacity.nbytes + 40e6
-    tracemalloc.reset_peak()
-    for band in render.cutout_bands(photo, opacity):
-        assert band.nbytes < 4e6
-    assert tracemalloc.get_traced_memory()[1] < opacity.nbytes + 40e6
-    tracemalloc.stop()
+    setup = """
+import numpy as np
+from tests.helpers.colours import colour_spec
+from tests.runtime.test_matting import blurred_share, disc, photo_of
+from unet_runtime import Segmentation
+from unet_runtime.core import render
+from unet_runtime.core.geometry import place
+photo = photo_of(disc((4000, 3000), 900))
+spec = colour_spec(40)
+share = blurred_share(disc((4000, 3000), 930), (40, 40))
+probabilities = np.stack([share, 1 - share, np.zeros_like(share)], -1)
+result = Segmentation(photo, probabilities, spec, place(photo.size, spec)).refined()
+"""
+    work = """
+opacity = result.opacity
+for band in render.cutout_bands(photo, opacity):
+    assert band.nbytes < 4e6
+"""
+    assert traced_peak(setup, work) < 12e6 + 40e6

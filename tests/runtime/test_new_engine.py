@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import bundled
 from tests.helpers.paths import REPOSITORY
 
 PACKAGE = REPOSITORY / "runtime" / "unet_runtime"
@@ -20,7 +21,7 @@ FILE = '''
 
 import numpy as np
 
-from unet_runtime.engines.base import MODELS, Engine
+from unet_runtime.engines.base import FLOAT_ONNX, Engine
 
 
 class PlainBackend:
@@ -46,7 +47,7 @@ ENGINE = Engine(
     package="plain_engine",
     extra="plain",
     suffixes=(".onnx",),
-    default_model=MODELS / "pets-edge-160.float32.onnx",
+    default_model=FLOAT_ONNX,
     default_threads=lambda: 3,
     load=load,
 )
@@ -121,7 +122,7 @@ def test_a_new_engine_is_one_file_and_one_line(package: Path) -> None:
     assert result["threads"] == 3
     assert result["devices"] == [["cpu", True, "Plain 0.1"]]
     assert result["planned"] == ["onnx", "openvino", "plain"]
-    assert result["default model"] == "pets-edge"
+    assert result["default model"] == bundled.SPEC.name
     assert result["option"]
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.helpers.colours import colour_model_bytes, colour_spec
+from tests.helpers.convolution import convolution_spec, write_convolution
 from unet_runtime.bench import plot
 from unet_runtime.cli import bench, info, machine
 from unet_runtime.cli.exits import INPUTS_FAILED, OK
+from unet_runtime.core.artifact import write_saved_model_spec
 from unet_runtime.core.errors import OutputError
-from unet_runtime.io.stamps import is_ours
+from unet_runtime.io.stamps import is_ours, page_mark
 
 FOREIGN = {
     "notes.txt": b"my notes on unet-edge-runtime 0.1.0",
@@ -63,6 +66,32 @@ def test_a_plot_of_others_stays(tmp_path: Path) -> None:
     (tmp_path / "bench.png").write_bytes(FOREIGN["bench.png"])
     result = CliRunner().invoke(bench.command, ["-o", str(tmp_path)], standalone_mode=False)
     assert "bench.png: exists, and was not made by unet-bench" in str(result.exception)
+
+
+@pytest.mark.parametrize("maker", ["0123456789abcdef", "unet-train", "unet-bench"])
+def test_what_another_command_made_stays(tmp_path: Path, maker: str) -> None:
+    path = tmp_path / "data.json"
+    for content in (f'{{"unet-edge":"{maker}","images":[]}}\n', json.dumps({"unet-edge": maker, "a": 1}, indent=1)):
+        path.write_text(content)
+        assert is_ours(path)
+        assert "exists, and was not made by unet-info" in str(_info("-o", path).exception)
+
+
+def test_pages_and_folders_show_who_made_them(tmp_path: Path) -> None:
+    page, folder = tmp_path / "page.html", tmp_path / "saved_model"
+    page.write_text(page_mark("unet-train") + "<!DOCTYPE html>")
+    assert (is_ours(page), is_ours(page, "unet-train"), is_ours(page, "unet-export")) == (True, True, False)
+    folder.mkdir()
+    assert not is_ours(folder)
+    write_saved_model_spec(folder, convolution_spec(1))
+    assert (is_ours(folder, "unet-export"), is_ours(folder, "unet-run")) == (True, False)
+
+
+def test_models_show_it_by_their_spec(tmp_path: Path) -> None:
+    path = write_convolution(tmp_path / "model.onnx", convolution_spec(1))
+    assert is_ours(path, "unet-export")
+    path.write_bytes(colour_model_bytes(colour_spec()))
+    assert not is_ours(path)
 
 
 @pytest.mark.skipif(not plot.available(), reason="needs matplotlib")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import tracemalloc
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.memory import traced_peak
 from unet_runtime import OutputError, Segmentation, Segmenter
 from unet_runtime.core.files import replacing
 from unet_runtime.core.segmentation import Result
@@ -64,15 +64,17 @@ def test_json_names_photo_and_engine(result: Segmentation, tmp_path: Path) -> No
 
 def test_large_results_need_no_memory_of_their_own(sample_photo: Path, tmp_path: Path) -> None:
     """12 megapixels: 36 MB of RGB and 72 MB of probabilities go through bands of a few MB."""
-    with Image.open(sample_photo) as photo:
-        large = photo.convert("RGB").resize((4000, 3000))
-    result = Segmenter()(large)
-    assert result.mask.nbytes == result.opacity.nbytes == 12_000_000  # made before
-    tracemalloc.start()
-    save(result, ("mask", "overlay", "cutout", "probabilities"), tmp_path, "large")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 24e6
+    setup = """
+from PIL import Image
+from unet_runtime import Segmenter
+from unet_runtime.io.sinks import save
+with Image.open(sys.argv[1]) as photo:
+    large = photo.convert("RGB").resize((4000, 3000))
+result = Segmenter()(large)
+assert result.mask.nbytes == result.opacity.nbytes == 12_000_000  # made before
+"""
+    work = 'save(result, ("mask", "overlay", "cutout", "probabilities"), Path(sys.argv[2]), "large")'
+    assert traced_peak(setup, work, sample_photo, tmp_path) < 24e6
 
 
 def test_names_as_long_as_a_file_system_takes(result: Segmentation, tmp_path: Path) -> None:

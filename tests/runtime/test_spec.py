@@ -19,9 +19,9 @@ def test_json_round_trip() -> None:
 
 
 def test_a_file_of_schema_1_is_read() -> None:
-    """What later schemas added has defaults; what is written is of schema 4."""
+    """What later schemas added has defaults; what is written is of schema 5."""
     data = json.loads(colour_spec().to_json())
-    assert data["schema"] == 4
+    assert data["schema"] == 5
     data["schema"] = 1
     del data["provenance"]["quantization"]
     assert ModelSpec.from_json(json.dumps(data)) == colour_spec()
@@ -53,7 +53,7 @@ def changed(path: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("schema", 5, "schema 5, this version reads 1, 2, 3 and 4"),
+        ("schema", 6, "schema 6, this version reads 1, 2, 3, 4 and 5"),
         ("schema", "one", "schema 'one'"),
         ("input.height", 0, "input.height is 0"),
         ("input.width", "160", "input.width is '160'"),
@@ -128,6 +128,8 @@ def test_a_coarser_output_covers_the_same_photo() -> None:
     data["output"] |= {"height": 8, "width": 8}
     assert ModelSpec.from_json(json.dumps(data)).output.height == 8
     data["input"]["fit"] = "letterbox"
+    assert ModelSpec.from_json(json.dumps(data)).output.height == 8
+    data["input"]["margin"] = 4
     with pytest.raises(ModelFileError, match="output, height x width, is"):
         ModelSpec.from_json(json.dumps(data))
 

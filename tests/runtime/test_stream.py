@@ -28,7 +28,7 @@ def threads() -> list[str]:
 
 
 def wait_until(true: object) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not true():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -61,7 +61,7 @@ def _under_jax(*command: object, devices: int = 1) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of unet-train under JAX."""
+    """Folder that unet-train wrote under JAX."""
     folder = tmp_path_factory.mktemp("jax") / "output"
     ended = _under_jax(
         Path(sys.executable).with_name("unet-train"),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.paths import REPOSITORY
+from tests.helpers import bundled
 from unet_training.build import (
     Pretrained,
     build_model,
@@ -20,6 +20,7 @@ from unet_training.build import (
     make_objective,
     make_optimizer,
     model_sha256,
+    round_weights,
     teacher_network,
 )
 from unet_training.errors import TrainingError
@@ -105,6 +106,21 @@ def test_the_schedule_ends_with_the_training_whatever_is_summed() -> None:
 
 
 @pytest.mark.usefixtures("small_network")
+def test_rounded_weights_keep_their_first_bits() -> None:
+    model = build_model(TINY)
+    before = [keras.ops.convert_to_numpy(variable).copy() for variable in model.weights]
+    round_weights(model, 24)
+    for variable, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    round_weights(model, 11)
+    for variable, value in zip(model.weights, before, strict=True):
+        rounded = keras.ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(rounded, value, rtol=2**-11, atol=0)
+        normal = np.abs(rounded) > 1e-4
+        np.testing.assert_array_equal(rounded[normal], rounded[normal].astype(np.float16))
+
+
+@pytest.mark.usefixtures("small_network")
 def test_training_starts_from_another_model_s_weights() -> None:
     keras.utils.set_random_seed(4)
     other = build_model(TINY)
@@ -154,5 +170,5 @@ def test_the_teacher_is_no_part_of_what_is_trained() -> None:
 
 
 def test_a_trained_file_is_loaded_with_its_digest() -> None:
-    other = load_pretrained(REPOSITORY / "training/unet_training/weights/pets-edge.keras")
-    assert (other.name, len(model_sha256(other.model))) == ("pets-edge", 64)
+    other = load_pretrained(bundled.KERAS)
+    assert (other.name, len(model_sha256(other.model))) == (bundled.SPEC.name, 64)

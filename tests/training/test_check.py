@@ -159,6 +159,29 @@ def test_what_stops_training_is_exit_1(data: Path, spoil: Callable[[Path], objec
     assert len(ended.err.splitlines()) == 1
 
 
+def test_a_page_is_written_again_and_what_others_made_stays(data: Path, tmp_path: Path) -> None:
+    page, results = tmp_path / "page.html", tmp_path / "check.json"
+    words = ("check", data, "--html", page, "--json", results)
+    assert [unet_train(*words).code for _ in range(2)] == [0, 0]
+    for path, content in ((page, "<!DOCTYPE html>\n<p>my own page on unet-edge"), (results, '{"shapes": []}')):
+        whole = path.read_bytes()
+        path.write_text(content)
+        ended = unet_train(*words)
+        assert (ended.code, f"{path.name}: exists, and was not made by unet-train" in ended.err) == (1, True)
+        assert path.read_text() == content
+        assert unet_train(*words, "--overwrite").code == 0
+        assert path.read_bytes() == whole
+
+
+def test_labels_are_not_replaced_whatever_is_said(tmp_path: Path) -> None:
+    WRITERS["coco polygons"](tmp_path / "data", drawn_animals())
+    labels = next((tmp_path / "data").rglob("*.json"))
+    before = labels.read_bytes()
+    ended = unet_train("check", tmp_path / "data", "--no-html", "--json", labels, "--overwrite")
+    assert (ended.code, "is read in this run" in ended.err) == (1, True)
+    assert labels.read_bytes() == before
+
+
 @pytest.mark.parametrize("writer", ["folders ids", "voc cvat", "coco polygons", "labelme", "roboflow", "cityscapes"])
 def test_every_layout_is_checked(writer: str, tmp_path: Path) -> None:
     animals = drawn_animals()

@@ -22,6 +22,7 @@ from tests.helpers.trained import TINY, Trained, unet_train
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.metrics import confusion, iou
+from unet_runtime.io.stamps import is_ours
 from unet_training.build import model_sha256
 from unet_training.data.dataset import load
 from unet_training.recipes import PRESETS
@@ -47,6 +48,29 @@ def test_a_training_writes_its_files_and_nothing_else(trained: Trained) -> None:
         "model.keras",
         "report.html",
     }
+
+
+def test_what_a_training_writes_is_known(trained: Trained) -> None:
+    for path in trained.output.iterdir():
+        assert path.name in ("cache", "history.json") or is_ours(path, "unet-train"), path
+
+
+@pytest.mark.parametrize("name", ["report.html", "best.png", "history.json", "checkpoint.npz"])
+def test_files_of_others_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("made with a pencil, of unet-edge")
+    ended = unet_train("--data", tmp_path / "absent", "--output", tmp_path)
+    assert ended.code == 1
+    assert f"{name}: exists, and was not made by unet-train: move it away" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_model_that_is_read_is_not_replaced(trained: Trained, tmp_path: Path) -> None:
+    shutil.copy(trained.output / "model.keras", tmp_path)
+    before = (tmp_path / "model.keras").read_bytes()
+    words = ["--weights", tmp_path / "model.keras", "--output", tmp_path, "--data", tmp_path / "absent"]
+    ended = unet_train(*words, "--overwrite")
+    assert (ended.code, "model.keras: is read in this run" in ended.err) == (1, True)
+    assert (tmp_path / "model.keras").read_bytes() == before
 
 
 def test_the_model_is_float32_though_trained_in_bfloat16(trained: Trained, artifact: Artifact) -> None:
@@ -159,6 +183,8 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         0.3,
         "--hard-pixels",
         0.5,
+        "--weight-bits",
+        11,
         "--weights",
         first,
         "--teacher",
@@ -183,6 +209,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "zoom": 0.4,
         "cut_out": 0.3,
         "hard_pixels": 0.5,
+        "weight_bits": 11,
     }
     assert {name: recipe[name] for name in chosen} == chosen
     origin = f"drawn-demo {read_artifact(first).spec.provenance.weights_sha256}"

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.trained import Trained, unet_train
+from tests.helpers.tiny import SOFTMAX_FILE
+from tests.helpers.trained import unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import MissingDependencyError
 from unet_training import encoder_weights
@@ -92,7 +93,7 @@ def tensor(key: str, count: int, offset: int, size: tuple[int, ...], stride: tup
 
 
 def test_strides_are_followed(tmp_path: Path) -> None:
-    """Of one storage: a transposed view, and one that begins later."""
+    """Two tensors of one storage: a transposed view, and one that begins later."""
     values = np.arange(12, dtype=np.float32)
     tensors = {"transposed": tensor("1", 12, 0, (3, 4), (1, 3)), "later": tensor("1", 12, 4, (2, 2), (4, 1))}
     state = read_state_dict(write_state(tmp_path / "file.pth", tensors, {"1": values}))
@@ -231,11 +232,11 @@ def test_the_package_s_code_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path
         read_encoder_weights("imagenet", "lite")
 
 
-def test_weights_of_a_whole_model_exclude_them(trained: Trained, pictures: Path, tmp_path: Path) -> None:
+def test_weights_of_a_whole_model_exclude_them(pictures: Path, tmp_path: Path) -> None:
     shared = ("--data", pictures, "--output", tmp_path, "--architecture", "lite", "--size", 32)
-    ended = unet_train(*shared, "--encoder-weights", "imagenet", "--weights", trained.output / "model.keras")
+    ended = unet_train(*shared, "--encoder-weights", "imagenet", "--weights", SOFTMAX_FILE)
     assert ended.code == 2
-    assert "--weights model.keras and --encoder-weights imagenet: both set the encoder's weights" in ended.err
+    assert "--weights tiny.keras and --encoder-weights imagenet: both set the encoder's weights" in ended.err
 
 
 def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path)
     copy.write_bytes(source.read_bytes())
     ended = unet_train(
         "--data", pictures, "--output", output, "--preset", "edge", "--architecture", "lite", "--width", 2,
-        "--depth", 2, "--size", 32, "--batch-size", 4, "--epochs", 2, "--sizes", "16,32", "--precision", "float32",
+        "--depth", 2, "--size", 32, "--batch-size", 4, "--epochs", 1, "--precision", "float32",
         "--encoder-weights", copy, "--encoder-rate", 0,
     )  # fmt: skip
     assert ended.code == 0, ended.err

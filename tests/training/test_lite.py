@@ -11,7 +11,7 @@ from unet_training.models.efficientnet_lite import SCALINGS
 from unet_training.optimizers import PartwiseAdamW
 
 PARAMETERS = {"lite": 4_652_008, "lite1": 5_416_680, "lite2": 6_092_072}
-"""Of the classifiers: 4.7, 5.4 and 6.1 million, as tensorflow/tpu publishes them."""
+"""Parameters of the classifiers: 4.7, 5.4 and 6.1 million, as tensorflow/tpu publishes them."""
 
 
 def decoder_parameters(model: keras.Model) -> int:

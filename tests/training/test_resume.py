@@ -217,20 +217,20 @@ class _Command:
         raise AssertionError(f"the command ended with {self.process.wait()} before {words!r}")
 
 
-def test_a_process_killed_at_random_moments_trains_the_same_curve(pictures: Path, tmp_path: Path) -> None:
+def test_a_process_killed_at_a_random_moment_trains_the_same_curve(pictures: Path, tmp_path: Path) -> None:
+    """One kill; tests/robustness/test_kills.py has a hundred."""
     unbroken = _Command(pictures, tmp_path / "unbroken")
     unbroken.process.communicate()
     assert unbroken.process.returncode == 0
 
-    epochs = sorted(random.sample(range(1, 7), 3))
-    print("killed after epochs", epochs)  # what pytest shows of a failure
+    epoch = random.randrange(1, 7)
+    print("killed after epoch", epoch)  # what pytest shows of a failure
     output = tmp_path / "killed"
-    for epoch in epochs:
-        command = _Command(pictures, output)
-        command.wait_for(f"epoch {epoch}/8 ")
-        time.sleep(random.uniform(0, 0.05))  # anywhere in what follows
-        command.process.send_signal(signal.SIGKILL)
-        command.process.communicate()
+    command = _Command(pictures, output)
+    command.wait_for(f"epoch {epoch}/8 ")
+    time.sleep(random.uniform(0, 0.05))  # anywhere in what follows
+    command.process.send_signal(signal.SIGKILL)
+    command.process.communicate()
     last = _Command(pictures, output)
     last.process.communicate()
     assert last.process.returncode == 0

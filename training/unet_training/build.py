@@ -130,6 +130,9 @@ def compile_model(
         # XLA's CPU convolutions take twice oneDNN's time: https://github.com/openxla/xla/issues/18586
         jit_compile=False if keras.backend.backend() == "tensorflow" and not accelerated() else "auto",
     )
+    if optimizer is not None:
+        # Else TensorFlow traces the first step twice: once to find the variables that the optimizer makes in it.
+        model.optimizer.build(model.trainable_variables)
     return counted
 
 
@@ -243,6 +246,13 @@ def copy_weights(model: keras.Model, source: Pretrained, classes: Sequence[Class
 def _head(model: keras.Model) -> keras.layers.Layer:
     """The last layer with weights: its channels are the classes."""
     return [layer for layer in model.layers if layer.weights][-1]
+
+
+def round_weights(model: keras.Model, bits: int) -> None:
+    """Round every weight to ``bits`` significant bits, so that a compressed file of them is shorter."""
+    for variable in model.weights:
+        fraction, exponent = np.frexp(keras.ops.convert_to_numpy(variable))
+        variable.assign(np.ldexp(np.rint(fraction * 2**bits) / 2**bits, exponent))
 
 
 def model_sha256(model: keras.Model) -> str:

@@ -25,7 +25,7 @@ from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.cores import usable_cores
 from unet_runtime.core.datasets import Part, Sample, check_split, evenly, open_for_model, read_split
 from unet_runtime.core.errors import BackendError, ModelFileError, SourceError
-from unet_runtime.core.geometry import model_input, model_labels
+from unet_runtime.core.geometry import grid_labels, model_input
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.engines.base import Backend
 from unet_training import segmentation_metrics
@@ -287,7 +287,7 @@ def _read(spec: ModelSpec, problems: list[str], item: Sample) -> _Measurable | N
     except UnusableError as error:
         problems.append(str(error))
         return None
-    truth = model_labels(labels, spec.input)[spec.input.valid]
+    truth = grid_labels(labels, spec)
     whole = photo if spec.input.fit == "crop" else None
     return _Measurable(item.name, model_input(photo, spec.input), truth, labels, whole)
 

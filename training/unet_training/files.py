@@ -8,6 +8,9 @@ from pathlib import Path
 
 from unet_runtime.core.errors import OutputError
 
+COMMAND = "unet-train"
+"""Stamp of what training writes."""
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import keras
 import numpy as np
+import PIL
 
 from unet_runtime.core.artifact import read_artifact, write_keras
 from unet_runtime.core.datasets import AUTO, RECORD, Dataset, automatic_split, open_dataset
@@ -23,6 +24,7 @@ from unet_runtime.core.datasets.classes import as_content
 from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from unet_runtime.io.places import Places
 from unet_training import build
 from unet_training.class_weights import NONE as EQUAL
 from unet_training.class_weights import class_weights, pixel_counts
@@ -32,8 +34,8 @@ from unet_training.data.dataset import Batches, load, split_dataset
 from unet_training.data.pairs import Labelled
 from unet_training.encoder_weights import NONE, EncoderWeights, assign_encoder_weights, read_encoder_weights
 from unet_training.errors import RecipeError, TrainingInterruptedError
-from unet_training.files import writing
-from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
+from unet_training.files import COMMAND, writing
+from unet_training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint
 from unet_training.fit.distribution import Distribute, check_batch, choose_devices, data_parallel, divisible
 from unet_training.fit.events import EventFolder
 from unet_training.fit.interrupt import InterruptBetweenSteps
@@ -130,16 +132,13 @@ def train(
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    check_output(output, resume=resume, overwrite=overwrite)
+    check_output(output, resume=resume, overwrite=overwrite, read=tuple(filter(None, (weights, teacher))))
     keras.utils.set_random_seed(seed)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     events = None if tensorboard is None else EventFolder(tensorboard)
     recipe = replace(recipe, precision=build.resolve_precision(recipe.precision), sizes=recipe.sizes or (recipe.size,))
-    pretrained: dict[str, build.Pretrained] = {}
-    for use, path in (("weights", weights), ("teacher", teacher)):
-        if path is not None:
-            pretrained[use] = build.load_pretrained(path)
+    pretrained = _load_pretrained(weights, teacher)
     encoder = _read_encoder_weights(recipe, weights)
     if encoder is not None:
         recipe = replace(recipe, encoder_weights=f"{encoder.name} {encoder.sha256}")
@@ -163,17 +162,9 @@ def train(
         )
     try:
         final, test, measured = _best_model(recipe, checkpoint, photos, interrupted)
-        provenance = Provenance(
-            data=f"{identity.data}, {recipe.split} split, {len(photos.stages[-1])} {_unit(recipe)}",
-            split=recipe.split,
-            command=command,
-            seed=seed,
-            weights_sha256=build.model_sha256(final),
-            tools=tool_versions(),
-            metrics=measured | {"epoch": checkpoint.epoch},
-            recipe=settings,
-        )
-        spec = _model_spec(recipe, photos, identity, provenance)
+        metrics = measured | {"epoch": checkpoint.epoch}
+        provenance = Provenance(command=command, seed=seed, metrics=metrics, recipe=settings)
+        spec = _model_spec(recipe, photos, identity, final, provenance)
         with writing(output / MODEL):
             write_keras(final.save, output / MODEL, spec)
         write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
@@ -181,6 +172,14 @@ def train(
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
     return Result(output / MODEL, spec, checkpoint.history, test)
+
+
+def _load_pretrained(weights: Path | None, teacher: Path | None) -> dict[str, build.Pretrained]:
+    pretrained = {}
+    for use, path in (("weights", weights), ("teacher", teacher)):
+        if path is not None:
+            pretrained[use] = build.load_pretrained(path)
+    return pretrained
 
 
 def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeights | None:
@@ -194,14 +193,24 @@ def _read_encoder_weights(recipe: Recipe, weights: Path | None) -> EncoderWeight
     return read_encoder_weights(recipe.encoder_weights, recipe.architecture)
 
 
-def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds the model of another training, which hours may have made.
+def check_output(output: Path, *, resume: bool, overwrite: bool, read: Sequence[Path] = ()) -> None:
+    """Refuse a folder that holds the model of another training, which hours may have made, or files of others.
+
+    Args:
+        output: a training's folder.
+        resume: a checkpoint in it is gone on with.
+        overwrite: replace all but what is read.
+        read: files that the training reads.
 
     Raises:
-        OutputError: it does, and ``overwrite`` does not insist.
+        OutputError: something must stay.
     """
     model = output / MODEL
-    if overwrite or not model.exists() or (resume and (output / CHECKPOINT).exists()):
+    goes_on = resume and (output / CHECKPOINT).exists()
+    if overwrite or goes_on or not model.exists():
+        # A history has names of metrics alone and no stamp: it is ours where its checkpoint is.
+        names = (MODEL,) if goes_on else (MODEL, HISTORY, CHECKPOINT, PREVIOUS)
+        Places(read, overwrite=overwrite, command=COMMAND).check_files(output, names)
         return
     what = "no readable model"
     with suppress(UnetRuntimeError):
@@ -353,6 +362,7 @@ def _best_model(
     their metrics: the test photos, or after Ctrl-C the validation photos, which need no more decoding."""
     model = build.build_model(recipe, photos.classes)
     checkpoint.restore(model)
+    build.round_weights(model, recipe.weight_bits)
     if not interrupted:
         with suppress(KeyboardInterrupt):
             test = photos.read_test()
@@ -382,7 +392,10 @@ def _measure(
     return {"split": split, "photos": len(photos)} | recorded
 
 
-def _model_spec(recipe: Recipe, photos: _Photos, identity: Identity, provenance: Provenance) -> ModelSpec:
+def _model_spec(
+    recipe: Recipe, photos: _Photos, identity: Identity, model: keras.Model, provenance: Provenance
+) -> ModelSpec:
+    """Spec of the trained ``model``, whose ``provenance`` lacks data, weights and tools."""
     source = photos.input
     predicted = source.height - 2 * source.margin
     return ModelSpec(
@@ -392,7 +405,13 @@ def _model_spec(recipe: Recipe, photos: _Photos, identity: Identity, provenance:
         input=source,
         output=OutputSpec(predicted, predicted, activation=recipe.activation),
         classes=photos.classes,
-        provenance=provenance,
+        provenance=replace(
+            provenance,
+            data=f"{identity.data}, {recipe.split} split, {len(photos.stages[-1])} {_unit(recipe)}",
+            split=recipe.split,
+            weights_sha256=build.model_sha256(model),
+            tools=tool_versions(),
+        ),
     )
 
 
@@ -405,6 +424,8 @@ def tool_versions() -> dict[str, str]:
         # Its module is loaded already, and this package imports Keras alone.
         "backend": f"{backend} {getattr(sys.modules.get(backend), '__version__', '')}".rstrip(),
         "numpy": np.__version__,
+        # From 13 on it resizes otherwise than before: by one level in up to 0.8 % of a photo's pixels.
+        "pillow": PIL.__version__,
     }
 
 

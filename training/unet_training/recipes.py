@@ -79,6 +79,10 @@ class Recipe:
     monitor: Monitor = "val_mean_iou"
     """Metric that chooses the checkpoint: ``val_loss`` (lowest) or ``val_mean_iou`` (highest)."""
     precision: Precision = _option("auto", "Training", "Precision while training; the saved model is float32.")  # noqa: RUF009
+    weight_bits: int = _option(
+        24, "Training", "Significant bits of the saved weights; 11, as float16's, halve the file."
+    )
+    """24 are float32's own. Fewer cost accuracy, which the metrics in the spec count."""
     class_weights: str = _option("none", "Loss", "Weights of classes: balanced by their pixels, or a JSON file's.")
     """``none``, ``balanced``, or a file: see ``class_weights.class_weights``. A model's spec has the numbers."""
     region_loss: RegionLoss = _option("none", "Loss", "Loss added to the cross-entropy.")  # noqa: RUF009

@@ -8,6 +8,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from unet_export.staging import COMMAND
+from unet_runtime.io.kind import STAMP_KEY
+from unet_runtime.io.stamps import mark
+
 SUFFIXES = (".tar.gz", ".zip")
 """Kinds of archives. A bare Linux unpacks the first, a bare Windows both, and Python alone either."""
 
@@ -36,7 +40,7 @@ def _mode(file: Path) -> int:
 def _write_tar(entries: dict[str, Path], path: Path) -> None:
     with (
         path.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=raw, mtime=0) as packed,
+        gzip.GzipFile(filename=STAMP_KEY, mode="wb", compresslevel=_COMPRESSION, fileobj=raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for name, file in entries.items():
@@ -48,6 +52,7 @@ def _write_tar(entries: dict[str, Path], path: Path) -> None:
 
 def _write_zip(entries: dict[str, Path], path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as archive:
+        archive.comment = mark(COMMAND)
         for name, file in entries.items():
             entry = zipfile.ZipInfo(name, _ZIP_TIME)
             entry.create_system, entry.external_attr = 3, _mode(file) << 16  # 3: Unix, whatever this machine is

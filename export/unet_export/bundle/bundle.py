@@ -1,6 +1,7 @@
 """One archive for a device without network: the runtime, all that it needs as wheels, accepted models, an installer.
 
     unet-edge-<platform>/
+        LICENSE NOTICE.md       whose weights the runtime brings, and under which terms
         install.sh install.py   the second does the work, with Python's standard library alone
         README.txt
         bundle.json             what the installer must know of the device
@@ -9,8 +10,8 @@
         models/                 accepted models and the parity.json that proves them
         wheels/                 runtime, engines, their dependencies, pip
 
-What goes in is what the gate accepted, byte for byte; versions are those installed here, where they suit
-the device (see ``wheels.py``).
+What goes in is what the gate accepted, byte for byte; versions are those installed here, where they suit the device
+(see ``wheels.py``). Beside the archive lies its bill of materials (see ``sbom.py``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import logging
 import re
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +30,14 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from unet_export.bundle.archive import SUFFIXES, write_archive
+from unet_export.bundle.sbom import SUFFIX, bill_of_materials, sha256
 from unet_export.bundle.wheels import PLATFORMS, PlatformName, WheelError, Wheelhouse, oldest_system, pip, wheel_version
 from unet_export.errors import ExportError
-from unet_export.staging import PARITY_NAME, staging_folder
+from unet_export.staging import COMMAND, PARITY_NAME, staging_folder
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.files import publish
+from unet_runtime.core.files import publish, write_text
 from unet_runtime.engines import ENGINES, readers
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ def bundle(
     engines: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     runtime: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write one archive that installs ``unet-run`` and an export's models where there is Python and no network.
 
@@ -72,16 +77,18 @@ def bundle(
         export: folder that ``unet-export`` accepted, with its ``parity.json``. A SavedModel in it stays there: it needs
             TensorFlow.
         platform: of ``PLATFORMS``, such as ``linux-aarch64``.
-        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is there; or a folder that exists, which gets
-            ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. For Windows ``.zip``.
+        output: the archive, ``.tar.gz`` or ``.zip``, replaced if it is an earlier one; or a folder that exists, which
+            gets ``unet-edge-<platform>.tar.gz``: Python alone unpacks it, and so does a bare Linux. ``.zip`` for
+            Windows.
         python: CPython's version on the device, ``3.11``: wheels are made for one.
         engines: of ``BUNDLE_ENGINES``; None takes ``onnx`` for ``.onnx`` and ``tflite`` for ``.tflite`` models.
         models: file names of the export to take; None takes every ``.onnx`` and ``.tflite``.
         runtime: wheel or source folder of unet-edge-runtime; None takes what the one installed here was made from,
             and asks pip's indexes for the same version where that is gone.
+        overwrite: replace an archive of others, too.
 
     Returns:
-        The archive's path.
+        The archive's path; ``bill_path`` of it is its bill of materials.
 
     Raises:
         ExportError: unknown platform, engine or model; an export that is not accepted or was changed since; a wheel
@@ -94,6 +101,10 @@ def bundle(
     if not re.fullmatch(r"3\.\d+", python):
         raise ExportError(f"Python {python!r}, expected a version such as 3.11")
     target = _target(output, platform)
+    places = Places(overwrite=overwrite, command=COMMAND)
+    places.check(target)
+    if not target.exists():  # else the bill is that of the earlier bundle: its format has no place for a stamp
+        places.check(bill_path(target))
     chosen = _accepted(export, models)
     extras = _extras(chosen, engines)
     with staging_folder(target) as folder:
@@ -106,10 +117,22 @@ def bundle(
         _write_texts(root, house, own, extras, chosen)
         archive = folder / target.name
         write_archive(root, archive)
+        models_taken = [root / "models" / model.name for model in chosen]
+        bill = bill_of_materials(archive, own, house.wheels.values(), models_taken)
         publish(archive, target)
+        write_text(bill_path(target), bill)
+        count = len(house.wheels)
     megabytes = target.stat().st_size / 1e6
-    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), len(house.wheels), megabytes)
+    logger.info("%s: %d models, %d wheels, %.0f MB", target, len(chosen), count, megabytes)
     return target
+
+
+def bill_path(archive: Path) -> Path:
+    """The bill of materials beside a bundle: ``unet-edge-linux-aarch64.cdx.json``."""
+    name = archive.name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return archive.with_name(name + SUFFIX)
 
 
 def _target(output: Path, platform: str) -> Path:
@@ -128,7 +151,7 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     path = export / PARITY_NAME
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        verdict, found = report["passed"], _proven(report["artifacts"])
+        verdict, found = report["passed"] is True or _partly_accepted(report), _proven(report["artifacts"])
     except FileNotFoundError as error:
         raise ExportError(f"{path}: not there: expected a folder that unet-export accepted") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -144,6 +167,12 @@ def _accepted(export: Path, names: Sequence[str] | None) -> list[_Model]:
     if not names:
         raise ExportError(f"{export}: no accepted .onnx or .tflite model: export some with unet-export --formats")
     return list(map(found.__getitem__, dict.fromkeys(names)))
+
+
+def _partly_accepted(report: dict[str, Any]) -> bool:
+    """Whether an export was accepted without some of its artifacts, which failed or could not be made."""
+    left_out = bool(report.get("refused")) or not all(entry["passed"] for entry in report["artifacts"])
+    return bool(report.get("accepted")) and left_out
 
 
 def _proven(entries: Sequence[dict[str, Any]]) -> dict[str, _Model]:
@@ -239,7 +268,7 @@ def _write_texts(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str]
     texts = {"requirements.txt": ""}
     for name, wheel in house.wheels.items():
         project = f"{name}[{','.join(extras)}]" if wheel == own else name
-        texts["requirements.txt"] += f"{project}=={wheel_version(wheel)} --hash=sha256:{_sha256(wheel)}\n"
+        texts["requirements.txt"] += f"{project}=={wheel_version(wheel)} --hash=sha256:{sha256(wheel)}\n"
     needs = oldest_system(house.wheels.values())
     installer = house.fetch(f"pip=={importlib.metadata.version('pip')}")
     about = {
@@ -260,15 +289,18 @@ def _write_texts(root: Path, house: Wheelhouse, own: Path, extras: Sequence[str]
     )
     for name in ("install.sh", "install.py"):
         texts[name] = (_DEVICE_FILES / name).read_text(encoding="utf-8").replace("@PYTHON@", house.python)
+    texts |= _terms(own)
     for name, text in texts.items():
         (root / name).write_text(text, encoding="utf-8", newline="\n")
     (root / "install.sh").chmod(0o755)
     sums = ""
     for path in sorted(filter(Path.is_file, root.rglob("*"))):
-        sums += f"{_sha256(path)}  {path.relative_to(root).as_posix()}\n"
+        sums += f"{sha256(path)}  {path.relative_to(root).as_posix()}\n"
     (root / "SHA256SUMS").write_text(sums, encoding="utf-8", newline="\n")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _terms(own: Path) -> dict[str, str]:
+    """LICENSE and NOTICE.md of the runtime, whose bundled weights are for research: for all to see, not in a wheel."""
+    with zipfile.ZipFile(own) as wheel:
+        found = [name for name in wheel.namelist() if ".dist-info/licenses/" in name]
+        return {Path(name).name: wheel.read(name).decode("utf-8") for name in found}

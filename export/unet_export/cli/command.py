@@ -12,12 +12,22 @@ import click
 
 from unet_export import __version__
 from unet_export.bundle.wheels import PLATFORMS
+from unet_export.cli.adopt import adopt
 from unet_export.cli.options import FOLDER, Words, description, model_options, photo_options, photo_source
-from unet_export.formats import DEFAULT_FORMATS, FORMATS, ON_REQUEST
+from unet_export.formats import DEFAULT_FORMATS, FORMATS, ONNX_FORMATS
 from unet_export.staging import PARITY_NAME, REJECTED_NAME
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import PATH, CommandGroup, NameList, echo, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    PATH,
+    CommandGroup,
+    NameList,
+    echo,
+    option_group,
+    overwrite_option,
+    setup_logging,
+    verbosity,
+)
 
 _DEFAULT = "model"
 
@@ -66,7 +76,7 @@ def command() -> None:
     click.option(
         "--formats",
         type=NameList(tuple(FORMATS), "all"),
-        help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: all but {', '.join(ON_REQUEST)}]",
+        help=f"all, or some of {', '.join(FORMATS)}, separated by commas  [default: {len(DEFAULT_FORMATS)} of them]",
     ),
     click.option(
         "-o",
@@ -74,11 +84,12 @@ def command() -> None:
         default="artifacts/export",
         show_default=True,
         type=FOLDER,
-        help="Folder for the artifacts; a previous export in it is replaced when the gate passes.",
+        help="Folder for the artifacts; a previous export in it is replaced when one passes the gate.",
     ),
     click.option("--dynamic", is_flag=True, help="ONNX files take any height and width that the network can halve."),
     click.option("--labels", is_flag=True, help="ONNX files have a second output, labels: the argmax, uint8."),
     _JSON,
+    overwrite_option,
 )
 @photo_options
 @option_group(
@@ -93,10 +104,11 @@ def command() -> None:
     click.option(
         "--repair",
         type=click.Choice(("none", "auto")),
-        default="none",
+        default="auto",
         show_default=True,
-        help="auto: try remedies, cheapest first, on an integer artifact that fails.",
+        help="auto: try remedies, cheapest first, on an integer artifact that fails; they take minutes.",
     ),
+    click.option("--all-or-nothing", is_flag=True, help="Accept nothing unless every artifact is made and passes."),
     click.option("--study", is_flag=True, help="Report what fewer calibration photos would have cost."),
 )
 @model_options
@@ -105,34 +117,40 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
     Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, NAME-SIZE.web/ (a page that runs the model in a browser),
-    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), parity.json and report.html. If one
-    artifact differs more than its gate allows, none is accepted, all are in OUTPUT/rejected, and the exit code is 4.
+    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), parity.json and report.html. Each
+    artifact is accepted or rejected by itself: one that differs more than its gate allows is in OUTPUT/rejected, and
+    the exit code is 4.
     """
     setup_logging(verbosity)
     with engines_quiet(verbosity != 1):
         # Imported here: --help must not wait for TensorFlow.
-        from unet_export.gate.gate import ParityError, changed_gates
+        from unet_export.gate.gate import FOREIGN_GATES, GATES, ParityError, changed_gates
         from unet_export.pipeline import ExportOptions, export_model
         from unet_export.report.report import table
 
+        described = description(given)
+        is_foreign = described is not None or model.suffix == ".onnx"
         options = ExportOptions(
-            formats=given["formats"] or DEFAULT_FORMATS,
-            gates=changed_gates(given["gates"]),
+            formats=given["formats"] or (ONNX_FORMATS if model.suffix == ".onnx" else DEFAULT_FORMATS),
+            gates=changed_gates(given["gates"], FOREIGN_GATES if is_foreign else GATES),
             repair=given["repair"] == "auto",
+            all_or_nothing=given["all_or_nothing"],
             study=given["study"],
             dynamic=given["dynamic"],
             labels=given["labels"],
-            description=description(given),
+            description=described,
             command=shlex.join(["unet-export", *sys.argv[1:]]),
+            overwrite=given["overwrite"],
         )
-        failure = None
+        failure: ParityError | None = None
         try:
             results = export_model(model, photo_source(given), output, options)
         except ParityError as error:
             failure = error
             results = error.results
     report = (output / REJECTED_NAME if failure else output) / PARITY_NAME
-    echo(report.read_text(encoding="utf-8").rstrip() if as_json else table(results))
+    refused = failure.refused if failure else ()
+    echo(report.read_text(encoding="utf-8").rstrip() if as_json else table(results, refused))
     if failure:
         raise failure
     if not as_json:
@@ -161,6 +179,7 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
         help="Folder for diagnosis.json and the pictures.",
     ),
     _JSON,
+    overwrite_option,
 )
 @photo_options
 @model_options
@@ -175,7 +194,9 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
         from unet_export.diagnosis.diagnose import table
         from unet_export.diagnosis.examine import REPORT_NAME, examine
 
-        found = examine(model, format_name, photo_source(given), output, description(given))
+        found = examine(
+            model, format_name, photo_source(given), output, description(given), overwrite=given["overwrite"]
+        )
     if as_json:
         echo((output / REPORT_NAME).read_text(encoding="utf-8").rstrip())
         return exits.OK
@@ -211,6 +232,7 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
         type=PATH,
         help="The archive, or a folder for it  [default: here]",
     ),
+    overwrite_option,
 )
 @verbosity
 def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **choices: Any) -> int:
@@ -224,6 +246,9 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     setup_logging(verbosity)
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
+
+
+command.add_command(adopt)
 
 
 def main() -> None:

@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
+from unet_export.foreign.files import Code
+from unet_export.foreign.inputs import CHANNELS, PIXELS, PREPROCESSING
+from unet_export.foreign.load import SIDE, Description, parse_classes
+from unet_export.foreign.outputs import HEADS
 from unet_export.photos import MIN_CALIBRATION, MIN_PARITY, PhotoSource
-from unet_export.source_model import HEADS, PIXELS, Description, parse_classes
 from unet_runtime.cli.shared import MAX_COUNT, PathName, option_group
 from unet_runtime.core.spec import FITS
 
@@ -71,28 +74,50 @@ photo_options = option_group(
     ),
 )
 
+_FOREIGN = (*("size", "pixels", "preprocess", "channels", "head", "output_name", "fit", "custom_objects", "build"),)
+"""Options that go with --classes."""
+
 model_options = option_group(
     "Model without a spec (not made by unet-train)",
     click.option(
-        "--classes", help="Names by class id, with the role of each, as pet:foreground,background,border:neutral."
+        "--classes",
+        help="Names by class id, with the role of each, as pet:foreground,background,border:neutral; of a model of one "
+        "channel the object's name alone.",
     ),
-    click.option("--size", type=Size(), help="Its input, HEIGHT or HEIGHTxWIDTH in pixels  [default: its own]"),
+    click.option(
+        "--size",
+        type=Size(),
+        help=f"Its input, HEIGHT or HEIGHTxWIDTH in pixels  [default: its own; {SIDE} where it takes any]",
+    ),
     click.option(
         "--pixels",
         type=click.Choice(list(PIXELS)),
-        default="0..255",
-        show_default=True,
-        help="Range of values that it expects of a pixel.",
+        help="Range of values that it expects of a pixel.  [default: 0..255]",
     ),
     click.option(
-        "--head", type=click.Choice(HEADS), default="softmax", show_default=True, help="Output of its last layer."
+        "--preprocess",
+        type=click.Choice(list(PREPROCESSING)),
+        metavar="NAME",
+        help="In place of --pixels: imagenet (mean and std), caffe (BGR less the mean), tf (-1..1), or the encoder as "
+        "segmentation_models names it (resnet34, efficientnetb0, ...).",
     ),
     click.option(
-        "--fit",
-        type=click.Choice(FITS),
-        default="stretch",
-        show_default=True,
-        help="How a photo is brought to its input size.",
+        "--channels",
+        type=click.Choice(list(CHANNELS)),
+        help="What it takes: rgba is a photo and its opacity.  [default: rgb of three, grey of one]",
+    ),
+    click.option("--head", type=click.Choice(HEADS), help="Output of its last layer.  [default: what its graph says]"),
+    click.option("--output-name", help="Which output is the map, of a model that has several."),
+    click.option(
+        "--fit", type=click.Choice(FITS), help="How a photo is brought to its input size.  [default: stretch]"
+    ),
+    click.option(
+        "--custom-objects", type=PathName(dir_okay=False), help="Python file that defines its own layers; it is run."
+    ),
+    click.option(
+        "--build",
+        metavar="MODULE:FUNCTION",
+        help="Function (or FILE.py:FUNCTION) that makes the model, for a file of weights; it is run.",
     ),
 )
 
@@ -107,10 +132,23 @@ def photo_source(given: dict[str, Any]) -> PhotoSource:
 
 def description(given: dict[str, Any]) -> Description | None:
     """The values of ``model_options`` as the library takes them; None for a model with a spec."""
-    if given["classes"] is not None:
-        classes = parse_classes(given["classes"])
-        return Description(classes, given["size"], given["pixels"], given["head"], given["fit"], given["split"] or "")
-    for name, default in (("size", None), ("pixels", "0..255"), ("head", "softmax"), ("fit", "stretch")):
-        if given[name] != default:
-            raise click.UsageError(f"--{name} goes with --classes, for a model without a spec")
-    return None
+    if given["classes"] is None:
+        for name in _FOREIGN:
+            if given[name] is not None:
+                option = name.replace("_", "-")
+                raise click.UsageError(f"--{option} goes with --classes, for a model without a spec")
+        return None
+    if given["pixels"] and given["preprocess"]:
+        raise click.UsageError("--pixels and --preprocess both say what the model expects of a pixel: leave one out")
+    return Description(
+        parse_classes(given["classes"]),
+        given["size"],
+        given["pixels"] or "0..255",
+        given["head"] or "auto",
+        given["fit"] or "stretch",
+        given["split"] or "",
+        given["channels"],
+        given["preprocess"] or "",
+        given["output_name"] or "",
+        Code(given["custom_objects"], given["build"] or ""),
+    )

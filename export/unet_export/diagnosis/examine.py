@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.diagnosis.diagnose import MEASURED, diagnose_export
-from unet_export.diagnosis.heat_maps import heat_maps
+from unet_export.diagnosis.heat_maps import POSITIONS_NAME, WORST_NAME, heat_maps
 from unet_export.diagnosis.layer_errors import LayerError
+from unet_export.foreign.load import Description, load_model
 from unet_export.formats import FORMATS, Builder
 from unet_export.gate.gate import masks_of
 from unet_export.gate.runners import Run, first_runner, keras_runner
 from unet_export.photos import PhotoSource, choose_photos, inputs
-from unet_export.source_model import Description, load_model
-from unet_export.staging import staging_folder
+from unet_export.staging import COMMAND, staging_folder
 from unet_runtime.core.files import write_text
+from unet_runtime.io.kind import STAMP_KEY
+from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,13 @@ class Diagnosis:
 
 
 def examine(
-    model: Path, format_name: IntegerFormat, source: PhotoSource, output: Path, description: Description | None = None
+    model: Path,
+    format_name: IntegerFormat,
+    source: PhotoSource,
+    output: Path,
+    description: Description | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Diagnosis:
     """Export ``model`` to one integer format and compare it with its float32 counterpart, layer by layer.
 
@@ -55,9 +63,12 @@ def examine(
         source: its calibration photos are compared layer by layer, the held-out ones give the heat maps.
         output: folder for what is written.
         description: of a model without a spec.
+        overwrite: replace files of others in ``output``, too.
 
     Raises as ``export_model``.
     """
+    places = Places([model], overwrite=overwrite, command=COMMAND)
+    places.check_files(output, (REPORT_NAME, POSITIONS_NAME, WORST_NAME))
     keras, spec = load_model(model, description)
     photos = choose_photos(source, spec)
     form = FORMATS[format_name]
@@ -77,6 +88,7 @@ def examine(
     names = list(map(attrgetter("name"), photos.parity))
     files = heat_maps(names, images, expected, actual, spec, output)
     content = {
+        STAMP_KEY: COMMAND,
         "model": spec.name,
         "format": form.name,
         "quantization": quantization.as_dict(),

@@ -10,9 +10,11 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from unet_export.staging import COMMAND
 from unet_runtime.core.files import replacing
 from unet_runtime.core.render import palette_image
 from unet_runtime.core.spec import ModelSpec
+from unet_runtime.io.kind import STAMP_KEY
 
 WORST = 5
 """Photos shown, those with the lowest agreement."""
@@ -101,5 +103,5 @@ def _positions(differ: npt.NDArray[np.bool_]) -> Figure:
 
 def _save(figure: Figure, path: Path) -> Path:
     with replacing(path, "choose another --output") as file:
-        figure.savefig(file, format="png", dpi=_DPI)
+        figure.savefig(file, format="png", dpi=_DPI, metadata={STAMP_KEY: COMMAND})
     return path

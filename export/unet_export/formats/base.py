@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,14 +13,23 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from unet_export.errors import ExportError
+from unet_export.formats.onnx_model import OnnxModel
 from unet_export.photos import PhotoSets, calibration_images, inputs
 from unet_export.quantization import Method, Quantization
 from unet_export.transforms.equalize import equalize
 from unet_export.transforms.finetune import finetune
 from unet_export.transforms.rounding import with_biases_of_float16
 from unet_runtime.core.spec import ModelSpec, Precision
+from unet_runtime.core.text import one_line
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+
+class NotIntegerError(ExportError):
+    """An integer file in which operators without an integer kernel compute in float: the message lists them."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,15 @@ class Format:
     """Calibration methods that an integer format has."""
     baseline: Format | None = field(default=None, repr=False)
     """The float32 format of the same family, which an integer file is compared with layer by layer."""
+    mixed: Format | None = field(default=None, repr=False)
+    """The format in place of an integer one where the model has operators without an integer kernel."""
     resizable: bool = False
     """Whether its file may take any height and width."""
 
     @property
     def quantized(self) -> bool:
         """Whether its activations are integers, so that it is calibrated on photos and may be repaired."""
-        return self.precision in ("int8", "int16x8")
+        return self.precision in ("int8", "int16x8", "mixed")
 
     def file_name(self, spec: ModelSpec, *, dynamic: bool = False) -> str:
         """``pets-edge-160.int8.tflite``; the size is ``160x224`` (height, width) or ``dynamic`` where it is that."""
@@ -59,6 +71,21 @@ class Format:
         height, width = spec.input.height, spec.input.width
         size = f"{height}" if height == width else f"{height}x{width}"
         return f"{spec.name}-{'dynamic' if dynamic and self.resizable else size}{self.suffix}"
+
+
+_INTEGER_NORMS = ("BatchNormalization", "Normalization")
+"""Normalisations by constants: a factor and an offset."""
+
+
+def measuring_norms(model: Any) -> tuple[str, ...]:
+    """Names of the layers that divide by a deviation which they measure, as LayerNormalization: 8 bits do not hold its
+    square."""
+    found = []
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if "Norm" in kind and kind not in _INTEGER_NORMS:
+            found.append(layer.name)
+    return tuple(found)
 
 
 class Builder:
@@ -97,6 +124,11 @@ class Builder:
         """The first ``count`` calibration photos as the model sees them, or all of fewer: uint8 (n, h, w, 3)."""
         return calibration_images(self._inputs[:count])
 
+    def add_reserve(self, photos: PhotoSets) -> None:
+        """Take further calibration photos, those of ``photos.reserve``, behind the others."""
+        self._photos = replace(self._photos, reserve=photos.reserve)
+        vars(self).pop("_inputs", None)
+
     @cached_property
     def _inputs(self) -> npt.NDArray[np.uint8]:
         return inputs([*self._photos.calibration, *self._photos.reserve], self.spec.input)
@@ -127,6 +159,20 @@ class Builder:
         return folder
 
     def _make(self, quantization: Quantization, precision: str) -> Any:
+        """A variant of the model. Raises ExportError where the model's layers do not take part in it."""
+        if isinstance(self._trained, OnnxModel):
+            return self._trained.variant(quantization)
+        try:
+            return self._transformed(quantization, precision)
+        except (ExportError, MemoryError):
+            raise
+        except Exception as error:  # layers of others' code raise whatever they like when they are copied
+            if precision == "float16":
+                logger.info("its biases are rounded to float16 as they are: %s", one_line(error))
+                return self._trained
+            raise ExportError(f"the model's layers cannot be changed ({one_line(error)})") from error
+
+    def _transformed(self, quantization: Quantization, precision: str) -> Any:
         if precision == "float16":
             return with_biases_of_float16(self._trained)
         if steps := quantization.finetune_steps:

@@ -19,6 +19,9 @@ WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 
 WEIGHTS = 1
 
+BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+"""Place of an operator's bias among its inputs, where it has one: (x, weights, bias), (size, weights, x, bias)."""
+
 LOGITS = "logits"
 """Name of the output of a file that ends before its activation."""
 
@@ -131,6 +134,23 @@ class Flatbuffer:
         for buffer in self.model.buffers:
             buffer.__class__ = _AlignedBuffer
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
+
+    def flatten_biases(self) -> bool:
+        """Give biases of (1, 1, 1, channels) the shape (channels,), in place; True if there were any.
+
+        A BatchNormalization behind a transposed convolution leaves such a bias. LiteRT reads it alike, but quantisers
+        take its first axis for that of the channels.
+        """
+        changed = False
+        for entry in self.weighted():
+            place = BIAS[entry.kind]
+            if len(entry.inputs) > place and self.constant(entry.inputs[place]):
+                tensor = self.graph.tensors[entry.inputs[place]]
+                if len(tensor.shape) > 1 and max(tensor.shape) == self.size(entry.inputs[place]):
+                    tensor.shape = np.array([max(tensor.shape)], np.int32)
+                    tensor.shapeSignature = None
+                    changed = True
+        return changed
 
     def without_last(self) -> bytes:
         """A file of the same graph without its last operator, whose one input becomes the output."""

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 
 from unet_export.errors import ExportError
 from unet_export.formats.saved_model import all_layers, serving, signature
@@ -43,7 +45,8 @@ def convert(model: Any, opset: int) -> onnx.ModelProto:
     with _marked(model), _error_log() as errors:
         try:
             function, source = tf.function(serving(model)), [signature(model, None, "uint8")]
-            proto, _ = tf2onnx.convert.from_function(function, source, opset=opset)
+            proto, _ = tf2onnx.convert.from_function(function, source, opset=opset, custom_op_handlers=_HANDLERS)
+            _store_constants(proto.graph, function.get_concrete_function(*source).graph)
         except Exception as error:  # the converter's errors share no base but Exception
             errors.append(str(error))
             cause: Exception | None = error
@@ -53,6 +56,36 @@ def convert(model: Any, opset: int) -> onnx.ModelProto:
         raise _refusal(model, opset, errors) from cause
     assert isinstance(proto, onnx.ModelProto)
     return proto
+
+
+def _store_constants(graph: onnx.GraphProto, source: Any) -> None:
+    """Make initializers of the tensors that a function holds from outside, which tf2onnx takes for inputs, in place.
+
+    Such are the mean and variance of Keras' Normalization: no variables, so nothing freezes them.
+    """
+    values = {}
+    for inside, outside in zip(source.internal_captures, source.external_captures, strict=True):
+        if outside.dtype.name != "resource":
+            values[inside.name] = outside.numpy()
+    for entry in [entry for entry in graph.input if entry.name in values]:
+        graph.input.remove(entry)
+        graph.initializer.append(onnx.numpy_helper.from_array(values[entry.name], entry.name))
+
+
+def _erfc(context: Any, node: Any, *_: Any, **__: Any) -> None:
+    """1 - erf(x), as ONNX has no erfc; it is in Keras' exact GELU."""
+    shape, dtype = context.get_shape(node.output[0]), context.get_dtype(node.output[0])
+    (source,), result = node.input, node.output[0]
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", [source], name=f"{node.name}/erf", shapes=[shape], dtypes=[dtype])
+    one = context.make_const(f"{node.name}/one", np.ones((), np.float32))
+    context.make_node(
+        "Sub", [one.output[0], erf.output[0]], outputs=[result], name=node.name, shapes=[shape], dtypes=[dtype]
+    )
+
+
+_HANDLERS: dict[str, tuple[Any, list[str]]] = {"Erfc": (_erfc, [])}
+"""Conversions of TensorFlow operators that tf2onnx lacks."""
 
 
 @contextmanager

@@ -1,14 +1,17 @@
-"""The ONNX formats: float32, float16 and int8. What they need is imported when a file is written."""
+"""The ONNX formats: float32, float16 in two ways, and int8. What they need is imported when a file is written."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet_export.formats.base import Builder, Format
+from unet_export.formats.base import Builder, Format, measuring_norms
+from unet_export.formats.onnx_model import OnnxModel, is_adopted
 from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
+from unet_export.transforms.rounding import MOMENT_PHOTOS
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision
 
@@ -19,16 +22,25 @@ _ENGINES = ("onnx", "openvino")
 
 
 def _write(builder: Builder, path: Path, quantization: Quantization, *, precision: Precision) -> None:
-    from unet_export.formats import onnx_convert, onnx_reduced
+    from unet_export.formats import onnx_convert, onnx_float16, onnx_reduced
 
     proto = _graph(builder, quantization, precision)
     provenance: dict[str, Any] = {}
-    if precision == "float16":
-        proto = onnx_reduced.to_float16(proto)
-    elif precision == "int8":
+    if precision in ("float16", "float16-weights"):
+        images = builder.images(MOMENT_PHOTOS)
+        make = onnx_float16.to_float16 if precision == "float16" else onnx_float16.store_float16
+        proto = make(proto, images)
+        provenance = {"calibration_sha256": sha256(images)}
+    elif precision in ("int8", "mixed"):
         images = builder.images(quantization.photos)
+        if precision == "mixed":
+            norms = onnx_reduced.layers_with_nodes(proto, measuring_norms(builder.model(quantization)))
+            quantization = replace(quantization, precise=(*quantization.precise, *norms))
         proto = onnx_reduced.quantize(proto, images, quantization)
-        provenance = {"quantization": quantization.as_dict(), "calibration_sha256": sha256(images)}
+        settings = quantization.as_dict()
+        if precision == "mixed":
+            settings["float"] = onnx_reduced.float_products(proto)
+        provenance = {"quantization": settings, "calibration_sha256": sha256(images)}
     path.write_bytes(onnx_convert.finish(proto, builder.spec, precision, **provenance))
 
 
@@ -38,6 +50,8 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
 
     def convert() -> onnx.ModelProto:
         model = builder.model(quantization, precision)
+        if isinstance(model, OnnxModel):
+            return model.graph
         return onnx_convert.build_onnx(model, builder.spec.name, dynamic=builder.dynamic, labels=builder.labels)
 
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
@@ -46,14 +60,20 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
 def _check(path: Path, *, precision: Precision) -> None:
     import onnx
 
-    from unet_export.formats import onnx_convert, onnx_reduced
+    from unet_export.formats import onnx_convert, onnx_float16, onnx_reduced
+    from unet_export.formats.onnx_parts import head_layers
 
     artifact = read_artifact(path)
     proto = onnx.load_from_string(artifact.content)
-    onnx_convert.check(proto)
+    if not is_adopted(artifact.spec):
+        onnx_convert.check(proto)
     if precision == "int8":
         asked = artifact.spec.provenance.quantization.get("precise", ())
-        onnx_reduced.check_quantized(proto, (*onnx_reduced.head_layers(proto), *asked))
+        onnx_reduced.check_quantized(proto, (*head_layers(proto), *asked))
+    elif precision == "mixed":
+        onnx_reduced.check_mixed(proto)
+    elif precision == "float16-weights":
+        onnx_float16.check_stored(proto)
 
 
 def _format(name: str, precision: Precision, **settings: Any) -> Format:
@@ -64,6 +84,17 @@ def _format(name: str, precision: Precision, **settings: Any) -> Format:
 FLOAT32 = _format("onnx", "float32")
 
 # x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
-INT8 = _format("onnx-int8", "int8", quantization=Quantization(weight_bits=7), methods=METHODS, baseline=FLOAT32)
+_INTEGERS: dict[str, Any] = {
+    "quantization": Quantization(weight_bits=7),
+    "methods": METHODS,
+    "baseline": FLOAT32,
+}
 
-FORMATS = (FLOAT32, _format("onnx-float16", "float16"), INT8)
+INT8 = _format("onnx-int8", "int8", **_INTEGERS, mixed=_format("onnx-mixed", "mixed", **_INTEGERS))
+
+FORMATS = (
+    FLOAT32,
+    _format("onnx-float16", "float16"),
+    _format("onnx-float16-weights", "float16-weights"),
+    INT8,
+)

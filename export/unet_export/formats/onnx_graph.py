@@ -6,6 +6,7 @@ nothing uses. Here the network alone decides.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -56,6 +57,12 @@ def tidy(graph: onnx.GraphProto, name: str, layer_of: LayerOf) -> onnx.GraphProt
 def initializers(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Weights and other constants by name."""
     return {entry.name: entry for entry in graph.initializer}
+
+
+def parameters(graph: onnx.GraphProto) -> int:
+    """How many numbers the floating-point weights have."""
+    weights = [entry for entry in graph.initializer if entry.data_type == onnx.TensorProto.FLOAT]
+    return sum(math.prod(entry.dims) for entry in weights)
 
 
 def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
@@ -192,6 +199,38 @@ def fold_scales(graph: onnx.GraphProto) -> None:
             continue
         if _fold(graph, before, node, constant, weights):
             made_by[result] = before
+
+
+_NOT_NEGATIVE = ("Relu", "Sigmoid", "Softmax", "Abs", "Exp", "HardSigmoid")
+"""Operators whose output is 0 or more."""
+
+_PADDED_WITH = 2
+"""Place of a Pad's constant among its inputs."""
+
+
+def guard_zero_padding(graph: onnx.GraphProto) -> None:
+    """Keep ONNX Runtime from merging a Pad of zeros into the MaxPool behind it, in place.
+
+    MaxPool pads with nothing, not with zeros: the two differ where all values of a window are negative. Its optimiser
+    Pad_Fusion takes a constant for zero whose bytes all are, so a minus zero, which is equal, is left alone:
+    https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/core/optimizer/pad_fusion.cc
+    """
+    weights = initializers(graph)
+    made_by = makers(graph)
+    read_by = readers(graph)
+    for node in list(graph.node):
+        pools = [reader for reader in read_by.get(node.output[0], []) if reader.op_type == "MaxPool"]
+        before = made_by.get(node.input[0]) if node.op_type == "Pad" else None
+        if node.op_type != "Pad" or not pools or (before is not None and before.op_type in _NOT_NEGATIVE):
+            continue
+        given = node.input[_PADDED_WITH] if len(node.input) > _PADDED_WITH else ""
+        if given and (given not in weights or numpy_helper.to_array(weights[given]).any()):
+            continue
+        entry = numpy_helper.from_array(np.array(-0.0, np.float32), f"{node.output[0]}/minus_zero")
+        graph.initializer.append(entry)
+        inputs = [*node.input[:_PADDED_WITH], entry.name, *node.input[_PADDED_WITH + 1 :]]
+        del node.input[:]
+        node.input.extend(inputs)
 
 
 def scales(graph: onnx.GraphProto) -> list[str]:

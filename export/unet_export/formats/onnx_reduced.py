@@ -1,4 +1,4 @@
-"""float32 ONNX graph -> float16 and int8: ``image`` stays uint8, ``probabilities`` float32, names stay.
+"""float32 ONNX graph -> int8: ``image`` stays uint8, ``probabilities`` float32, names stay.
 
 int8 means QuantizeLinear and DequantizeLinear around every operator but the head and what scales channels (a
 BatchNormalization that no convolution could take in), activations uint8, weights int8 per output channel, by default
@@ -25,18 +25,13 @@ from onnx import numpy_helper
 
 from unet_export.errors import ExportError
 from unet_export.formats import onnx_graph
+from unet_export.formats.base import NotIntegerError
 from unet_export.formats.onnx_graph import initializers, layer_of_node, makers, nodes_of, readers, redirect
+from unet_export.formats.onnx_parts import WEIGHTED, cleaned, head_layers, photo_means, tail_of
 from unet_export.quantization import Quantization
 from unet_export.source_model import INPUT_NAME
 from unet_export.transforms.bias_shift import bias_shift
-from unet_export.transforms.rounding import diffused
 from unet_runtime.core.text import one_line
-
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Where the arithmetic is: a file with one of these in float is not int8."""
-
-_SHAPING = ("Resize", "Reshape", "Slice", "Pad", "Tile", "Expand", "Squeeze", "Unsqueeze")
-"""Operators whose constants are sizes and positions, no weights."""
 
 _CALIBRATORS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 """ONNX Runtime's names."""
@@ -48,94 +43,6 @@ _SAFE_BITS = 7
 
 _PREPROCESSED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 """Tells ONNX Runtime's quantiser that there is nothing left to fold, or it warns."""
-
-
-def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and activations in float16; the head and its softmax, a sliver of the work, stay float32.
-
-    Raises:
-        ExportError: a weight that float16 cannot hold, or a graph that the checker refuses.
-    """
-    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-
-    kept = [*_tail(proto.graph), *nodes_of(proto, head_layers(proto))]
-    source = copy.deepcopy(proto)
-    precise: set[str] = set()
-    for node in source.graph.node:
-        if node.name in kept:
-            precise.update(node.input)
-    _round_kernels(source.graph, precise)
-    blocked = DEFAULT_OP_BLOCK_LIST
-    made = convert_float_to_float16(source, keep_io_types=True, op_block_list=blocked, node_block_list=kept)
-    _drop_round_trips(made.graph)
-    return _clean(made, proto)
-
-
-def _round_kernels(graph: onnx.GraphProto, kept: set[str]) -> None:
-    """Round weights to values of float16, in place, so that the converter has nothing to round in a kernel."""
-    largest = float(np.finfo(np.float16).max)
-    for entry in graph.initializer:
-        values = numpy_helper.to_array(entry)
-        if values.dtype != np.float32 or entry.name in kept:
-            continue
-        if np.abs(values).max(initial=0) > largest:
-            raise ExportError(f"weight {entry.name} reaches {np.abs(values).max():g}, float16 ends at {largest:g}")
-        if values.ndim > 2:
-            entry.CopyFrom(numpy_helper.from_array(diffused(values), entry.name))
-
-
-def _drop_round_trips(graph: onnx.GraphProto) -> None:
-    """Connect float32 nodes between which the converter goes through float16 and back.
-
-    ONNX Runtime removes such Casts for another entry point: https://github.com/microsoft/onnxruntime/pull/12871
-    """
-    made_by = makers(graph)
-    outputs = set(map(attrgetter("name"), graph.output))
-    for node in graph.node:
-        down = made_by.get(node.input[0]) if node.op_type == "Cast" else None
-        if down is None or not down.name.endswith("_cast_to_fp16_node"):
-            continue
-        source = down.input[0]
-        if node.output[0] in outputs:
-            maker = made_by[source]
-            maker.output[list(maker.output).index(source)] = node.output[0]
-            redirect(graph, source, node.output[0])
-            node.output[0] = f"{source}_unused"
-        else:
-            redirect(graph, node.output[0], source)
-
-
-def head_layers(proto: onnx.ModelProto) -> tuple[str, ...]:
-    """The Keras layers with the last weights before the output: whose rounding decides between near equal classes.
-
-    Kept in float32 they cost little (a 1x1 convolution) and lose nothing of the border class: see docs/results.md.
-    """
-    tail = set(_tail(proto.graph))
-    needed: set[str] = set()
-    for node in proto.graph.node:
-        if node.name in tail:
-            needed.update(node.input)
-    layers: dict[str, None] = {}
-    for node in proto.graph.node:
-        layer = layer_of_node(node.name)
-        if layer and node.name not in tail and needed.intersection(node.output):
-            layers[layer] = None
-    return tuple(layers)
-
-
-def _tail(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes after the last weights: the activation, a resizing, the layout of the output."""
-    weights = initializers(graph).keys()
-    read_by = readers(graph)
-    tail: list[str] = []
-    for node in reversed(graph.node):
-        weighted = node.op_type not in _SHAPING and weights & set(node.input)
-        followers: set[str] = set()
-        for tensor in node.output:
-            followers.update(map(attrgetter("name"), read_by.get(tensor, [])))
-        if not weighted and followers.issubset(tail):
-            tail.append(node.name)
-    return tail
 
 
 def _input_chain(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], npt.NDArray[np.float32]]:
@@ -160,9 +67,6 @@ def _input_chain(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], npt.NDAr
     return chain, factor
 
 
-# --- int8 ------------------------------------------------------------------------------------------
-
-
 def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization: Quantization) -> onnx.ModelProto:
     """int8 by ONNX Runtime's static quantisation; the same arguments give the same graph, byte for byte.
 
@@ -180,7 +84,7 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
     excluded = [
         *map(attrgetter("name"), chain),
         *onnx_graph.scales(proto.graph),
-        *_tail(proto.graph),
+        *tail_of(proto.graph),
         *nodes_of(proto, precise),
     ]
     pixels = {}
@@ -217,7 +121,7 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
     if not quantization.finetune_steps:  # its biases have learnt with rounded weights
         _correct_biases(made.graph, proto, images)
     _feed_integers(made.graph)
-    return _clean(made, proto)
+    return cleaned(made, proto)
 
 
 def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> None:
@@ -236,7 +140,7 @@ def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.
         kernel = sources[1].input[0].removesuffix("_quantized")
         if rounding is not None and rounding.op_type == "QuantizeLinear" and kernel in exact:
             found.append((node, rounding.input[0], kernel))
-    means = _channel_means(proto, sorted({source for _, source, _ in found}), images)
+    means = photo_means(proto, sorted({source for _, source, _ in found}), images, _channel_means)
     for node, source, kernel in found:
         if source not in means:
             continue
@@ -250,26 +154,10 @@ def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.
         constants[bias[0]].CopyFrom(numpy_helper.from_array(corrected, bias[0]))
 
 
-def _channel_means(
-    proto: onnx.ModelProto, tensors: list[str], images: npt.NDArray[np.uint8]
-) -> dict[str, npt.NDArray[np.float64]]:
-    """Means of the channels, (channels,), of those of a float graph's ``tensors``, (n, channels, ...), that it has."""
-    import onnxruntime as ort
-
-    probe = copy.deepcopy(proto)
-    made = makers(probe.graph)
-    names = list(filter(made.__contains__, tensors))
-    if not names:
-        return {}
-    del probe.graph.output[:]
-    for name in names:
-        probe.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    sums = dict.fromkeys(names, np.zeros(()))
-    for index in range(len(images)):
-        for name, value in zip(names, session.run(names, {INPUT_NAME: images[index : index + 1]}), strict=True):
-            sums[name] = sums[name] + value.mean(axis=(0, *range(2, value.ndim)), dtype=np.float64)
-    return {name: total / len(images) for name, total in sums.items()}
+def _channel_means(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(n, channels, ...) -> (channels,)"""
+    means: npt.NDArray[np.float64] = value.mean(axis=(0, *range(2, value.ndim)), dtype=np.float64)
+    return means
 
 
 def _feed_integers(graph: onnx.GraphProto) -> None:
@@ -287,25 +175,48 @@ def _feed_integers(graph: onnx.GraphProto) -> None:
 
 
 def check_quantized(proto: onnx.ModelProto, precise: Collection[str]) -> None:
-    """Raise ExportError where a convolution or matrix product computes in float outside of ``precise``, or all do."""
-    made_by = makers(proto.graph)
+    """Raise ExportError where all convolutions and matrix products compute in float.
+
+    Raise NotIntegerError where some do that are not in ``precise``.
+    """
     unasked = []
-    weighted = integers = 0
-    for node in proto.graph.node:
-        if node.op_type not in _WEIGHTED:
-            continue
-        weighted += 1
-        sources = map(made_by.get, node.input[:2])
-        if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
-            integers += 1
-        elif layer_of_node(node.name) not in precise:
+    for node in _float_products(proto):
+        if layer_of_node(node.name) not in precise:
             unasked.append(f"{node.name} ({node.op_type})")
+    check_mixed(proto)
     if unasked:
+        raise NotIntegerError(f"the int8 graph computes in float: {', '.join(unasked)}")
+
+
+def check_mixed(proto: onnx.ModelProto) -> None:
+    """Raise ExportError where no convolution or matrix product is int8."""
+    weighted = [node for node in proto.graph.node if node.op_type in WEIGHTED]
+    if len(_float_products(proto)) == len(weighted):
         raise ExportError(
-            f"the int8 graph computes in float: {', '.join(unasked)}: name these layers as precise, or do without int8"
+            f"the int8 graph has {len(weighted)} weighted operators, none of them int8: keep fewer precise"
         )
-    if not integers:
-        raise ExportError(f"the int8 graph has {weighted} weighted operators, none of them int8: keep fewer precise")
+
+
+def layers_with_nodes(proto: onnx.ModelProto, layers: Collection[str]) -> list[str]:
+    """Those of some Keras layers that have nodes in a graph."""
+    known = {layer_of_node(node.name) for node in proto.graph.node}
+    return list(filter(known.__contains__, layers))
+
+
+def float_products(proto: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions and matrix products that compute in float, the head among them."""
+    return list(map(attrgetter("name"), _float_products(proto)))
+
+
+def _float_products(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    made_by = makers(proto.graph)
+    found = []
+    for node in proto.graph.node:
+        sources = map(made_by.get, node.input[:2])
+        integer = all(source is not None and source.op_type == "DequantizeLinear" for source in sources)
+        if node.op_type in WEIGHTED and not integer:
+            found.append(node)
+    return found
 
 
 def _reader(images: npt.NDArray[np.uint8]) -> Any:
@@ -328,20 +239,3 @@ def _reader(images: npt.NDArray[np.uint8]) -> Any:
             return None if index is None else {INPUT_NAME: images[index : index + 1]}
 
     return Reader()
-
-
-# --- both ------------------------------------------------------------------------------------------
-
-
-def _clean(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The new graph with the ends of the old, its nodes in order, and nothing that no output needs."""
-    nodes = onnx_graph.in_order(made.graph)
-    used: set[str] = set()
-    for node in nodes:
-        used.update(node.input)
-    constants = initializers(made.graph)
-    weights = list(map(constants.__getitem__, sorted(used & constants.keys())))
-    graph = onnx.helper.make_graph(nodes, proto.graph.name, proto.graph.input, proto.graph.output, weights)
-    return onnx.helper.make_model(
-        graph, producer_name=proto.producer_name, opset_imports=proto.opset_import, ir_version=proto.ir_version
-    )

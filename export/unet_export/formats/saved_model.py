@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from unet_export.errors import ExportError
 from unet_export.formats.base import Builder, Format
 from unet_export.quantization import Quantization
@@ -61,23 +64,64 @@ def serving(model: Any) -> Any:
 
 @contextmanager
 def _single_resize_operators(model: Any) -> Iterator[None]:
-    """For the time of a call every nearest UpSampling2D is one resize operator, which every engine has.
+    """For the time of a call every layer that resizes is made of operators that every engine has, and computes alike.
 
-    Keras repeats rows, then columns, in reshapes and tiles of five dimensions that no converter sees through, because
-    the resize has no XLA kernel for its gradient: https://github.com/keras-team/keras/issues/18460
+    A nearest UpSampling2D is one resize operator: Keras repeats rows, then columns, in reshapes and tiles of five
+    dimensions that no converter sees through, because the resize has no XLA kernel for its gradient:
+    https://github.com/keras-team/keras/issues/18460.
+    Cubic and Lanczos resizing are products with constant matrices: LiteRT has neither, OpenVINO's cubic is another one.
     """
     changed = []
     try:
         for layer in all_layers(model):
-            if type(layer).__name__ != "UpSampling2D" or layer.data_format != "channels_last":
-                continue
-            if layer.interpolation == "nearest":
-                vars(layer)["call"] = partial(_resize, layer.size)
+            if (call := _resizing(layer)) is not None:
+                vars(layer)["call"] = call
                 changed.append(layer)
         yield
     finally:
         for layer in changed:
             del vars(layer)["call"]
+
+
+_SMOOTH = ("bicubic", "lanczos3", "lanczos5")
+
+
+def _resizing(layer: Any) -> Any | None:
+    """What to call in place of a layer that resizes; None for all others, and for those that engines compute alike."""
+    kind = type(layer).__name__
+    method = getattr(layer, "interpolation", "")
+    if kind not in ("UpSampling2D", "Resizing") or layer.data_format != "channels_last":
+        return None
+    if kind == "UpSampling2D" and method == "nearest":
+        return partial(_resize, layer.size)
+    is_plain = not getattr(layer, "crop_to_aspect_ratio", False) and not getattr(layer, "pad_to_aspect_ratio", False)
+    _, *before = layer.input.shape[:3]
+    _, *after = layer.output.shape[:3]
+    if method not in _SMOOTH or None in (*before, *after) or not is_plain:
+        return None
+    matrices = []
+    for old, new in zip(before, after, strict=True):
+        matrices.append(_resizing_matrix(old, new, method))
+    return partial(_resize_by_products, *matrices)
+
+
+def _resizing_matrix(old: int, new: int, method: str) -> npt.NDArray[np.float32]:
+    """(old, new): what each of ``old`` positions along an axis contributes to each of ``new``, by TensorFlow's own."""
+    import tensorflow as tf
+
+    unit = np.eye(old, dtype=np.float32).reshape(1, old, 1, old)  # (n, h, w, channels): a position in each channel
+    with tf.init_scope():
+        resized = tf.image.resize(unit, (new, 1), method).numpy()  # (1, new, 1, old)
+    return np.ascontiguousarray(resized[0, :, 0].T)
+
+
+def _resize_by_products(rows: npt.NDArray[np.float32], columns: npt.NDArray[np.float32], inputs: Any, **_: Any) -> Any:
+    """(n, h, w, c) -> (n, h', w', c); ``rows``: (h, h'), ``columns``: (w, w'); a Resizing is told whether it trains."""
+    import tensorflow as tf
+
+    x = tf.matmul(tf.transpose(inputs, (0, 3, 1, 2)), columns)  # (n, c, h, w')
+    x = tf.matmul(tf.transpose(x, (0, 1, 3, 2)), rows)  # (n, c, w', h')
+    return tf.transpose(x, (0, 3, 2, 1))
 
 
 def _resize(factors: tuple[int, int], inputs: Any) -> Any:

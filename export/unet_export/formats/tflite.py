@@ -1,4 +1,4 @@
-"""The TFLite formats, in five precisions. What they need is imported when a file is written."""
+"""The TFLite formats, in six precisions. What they need is imported when a file is written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from unet_export.formats.base import Builder, Format
 from unet_export.quantization import TFLITE_METHODS, Quantization
+from unet_export.transforms.rounding import MOMENT_PHOTOS
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision
 
@@ -19,7 +20,7 @@ def _write(builder: Builder, path: Path, quantization: Quantization, *, form: st
     if precision in tflite_convert.CALIBRATED:
         images = builder.images(quantization.photos)
     elif precision == "float16":
-        images = builder.images(tflite_convert.MOMENT_PHOTOS)
+        images = builder.images(MOMENT_PHOTOS)
     model = builder.model(quantization)  # float16 kernels are rounded behind the conversion, biases are not
     work = builder.folder(form)
     path.write_bytes(tflite_convert.export_tflite(model, precision, builder.spec, images, quantization, work))
@@ -41,11 +42,13 @@ def _format(name: str, precision: Precision, suffix: str, **settings: Any) -> Fo
 
 _FLOAT32 = _format("tflite", "float32", ".float32.tflite")
 
+_MIXED = _format("tflite-mixed", "mixed", ".mixed.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32)
+
 FORMATS = (
     _FLOAT32,
     _format("tflite-float16", "float16", ".float16.tflite"),
     _format("tflite-dynamic", "dynamic-range", ".dynamic.tflite"),
-    _format("tflite-int8", "int8", ".int8.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32),
+    _format("tflite-int8", "int8", ".int8.tflite", methods=TFLITE_METHODS, baseline=_FLOAT32, mixed=_MIXED),
     _format(
         "tflite-int8-finer",
         "int8",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unet_export.errors import ExportError
-from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer
+from unet_export.formats.base import NotIntegerError
+from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, Operator
+from unet_export.transforms.rounding import SHARE_OF_FLOAT32
 
 _INDICES = ("INT32", "INT64", "BOOL")
 """Types of shapes, positions and biases, which every file has."""
@@ -34,9 +37,6 @@ class _Contents:
     output: tuple[str, ...] = ("FLOAT32",)
 
 
-SHARE_OF_FLOAT32 = 0.05
-"""Share of a float16 file's weights that stay float32, at most."""
-
 _CONTENTS = {
     "float32": _Contents(("FLOAT32", *_INDICES), "float32"),
     "float16": _Contents(
@@ -44,6 +44,14 @@ _CONTENTS = {
     ),
     "dynamic-range": _Contents(("FLOAT32", "INT8", *_INDICES), "float32 or int8", "INT8", SMALL),
     "int8": _Contents(("UINT8", "INT8", *_INDICES), "8-bit integers", "INT8", activations=("INT8",), output=("INT8",)),
+    "mixed": _Contents(
+        ("UINT8", "INT8", "FLOAT32", *_INDICES),
+        "8-bit integers or float32",
+        "INT8",
+        exempt=0.5,
+        activations=("INT8", "FLOAT32"),
+        output=("INT8", "FLOAT32"),
+    ),
     "int16x8": _Contents(
         ("UINT8", "INT8", "INT16", *_INDICES), "integer", "INT8", activations=("INT16",), output=("INT16",)
     ),
@@ -59,6 +67,8 @@ _PARTLY_WIDE = _Contents(
 def check(content: bytes, precision: str, *, wide: bool = False) -> None:
     """Raise ExportError with all that contradicts the precision a file claims, by tensor or operator.
 
+    Raise NotIntegerError where that is operators which have no int8 kernel.
+
     Besides the types of ``_CONTENTS``: an integer file takes the photo's bytes with scale 1 and zero point 0, an int8
     file has int8 activations, an int16x8 file none, and no file has an operator from outside LiteRT (Flex, custom).
 
@@ -68,6 +78,12 @@ def check(content: bytes, precision: str, *, wide: bool = False) -> None:
         wide: whether an int8 file may have int16 activations as well.
     """
     flatbuffer = Flatbuffer(content)
+    if precision == "int8" and (islands := float_operators(flatbuffer)):
+        count = len(list(filter(_computes, flatbuffer.operators)))
+        raise NotIntegerError(
+            f"no int8 kernel for {', '.join(f'{kind} ({number})' for kind, number in islands.items())}: "
+            f"{sum(islands.values())} of {count} operators compute in float"
+        )
     allowed = _PARTLY_WIDE if wide and precision == "int8" else _CONTENTS[precision]
     problems = [
         *_operators(flatbuffer),
@@ -83,6 +99,22 @@ def check(content: bytes, precision: str, *, wide: bool = False) -> None:
         problems.append(f"{len(narrow)} activations are INT8, the first: {_describe(flatbuffer, narrow[0])}")
     if problems:
         raise ExportError(f"the .tflite is not {precision}: {'; '.join(problems)}")
+
+
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST")
+
+
+def _computes(entry: Operator) -> bool:
+    return entry.kind not in _CONVERSIONS
+
+
+def float_operators(flatbuffer: Flatbuffer) -> dict[str, int]:
+    """How many operators of each kind compute in float, the most frequent first."""
+    found: Counter[str] = Counter()
+    for entry in filter(_computes, flatbuffer.operators):
+        if any(flatbuffer.type(index) == "FLOAT32" for index in (*entry.inputs, *entry.outputs)):
+            found[entry.kind] += 1
+    return dict(found.most_common())
 
 
 def _operators(flatbuffer: Flatbuffer) -> Iterator[str]:

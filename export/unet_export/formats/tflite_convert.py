@@ -16,24 +16,28 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.errors import ExportError
+from unet_export.formats.base import measuring_norms
 from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, layers_in
 from unet_export.formats.saved_model import layer_names, write_graph
-from unet_export.formats.tflite_check import SHARE_OF_FLOAT32
+from unet_export.formats.tflite_check import float_operators
 from unet_export.formats.tflite_head import center_logits, gives_logits
 from unet_export.formats.tflite_quantize import check_settings, quantize, second_moments
 from unet_export.photos import sha256
 from unet_export.quantization import Quantization
 from unet_export.source_model import copy_with_input
-from unet_export.transforms.rounding import compensated, diffused
+from unet_export.transforms.rounding import (
+    MOMENT_PHOTOS,
+    compensated,
+    diffused,
+    held_by_float16,
+    stored_as_float16,
+)
 from unet_runtime.core.artifact import append_to_tflite
 from unet_runtime.core.spec import ModelSpec, Precision
 from unet_runtime.core.text import one_line
 
-CALIBRATED = ("int8", "int16x8")
+CALIBRATED = ("int8", "int16x8", "mixed")
 """Precisions that need calibration photos."""
-
-MOMENT_PHOTOS = 24
-"""Photos on which a float16 file's kernels are rounded: millions of pixels."""
 
 _LOCATION = re.compile(r'"(\w+):", "([^"]+)"')
 """In the converter's complaints: (TensorFlow operator, ``unet_1/grow_1/resize/ResizeBicubic@…``)."""
@@ -56,7 +60,7 @@ def export_tflite(
 
     Args:
         model: the Keras model.
-        precision: ``float32``, ``float16``, ``dynamic-range``, ``int8`` or ``int16x8``.
+        precision: ``float32``, ``float16``, ``dynamic-range``, ``int8``, ``mixed`` or ``int16x8``.
         spec: of the model.
         images: calibration photos, uint8 (n, h, w, 3), for int8 and int16x8; for float16 some, or None, which
             rounds 1x1 kernels less well; not used by the others.
@@ -76,6 +80,8 @@ def export_tflite(
         spec = replace(spec, output=replace(spec.output, logits=gives_logits(content)))
         tools["ai-edge-quantizer"] = version("ai-edge-quantizer")
         provenance = {"calibration_sha256": sha256(images), "quantization": quantization.as_dict()}
+        if precision == "mixed":
+            provenance["quantization"]["float"] = float_operators(Flatbuffer(content))
     else:
         write_graph(model, folder, batch=1, dtype="uint8")
         # The weights of float16 are stored here: TensorFlow rounds each value by itself, those of biases too.
@@ -103,7 +109,9 @@ def _integers(
     # The activation of the last layer has another name in the file: that of the graph's output.
     precise = tuple(name for name in quantization.precise if name not in model.output_names)
     finer = quantization.finer_head or len(precise) < len(quantization.precise)
-    return quantize(content, precision, images, replace(quantization, precise=precise, finer_head=finer), names)
+    settings = replace(quantization, precise=precise, finer_head=finer)
+    floats = measuring_norms(model) if precision == "mixed" else ()
+    return quantize(content, precision, images, settings, names, floats)
 
 
 def _convert(folder: Path, model: Any, precision: str) -> bytes:
@@ -116,11 +124,13 @@ def _convert(folder: Path, model: Any, precision: str) -> bytes:
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     try:
-        return bytes(converter.convert())
+        content = bytes(converter.convert())
     except Exception as error:  # the converter's errors share no base but Exception
         raise ExportError(
             f"TensorFlow {tf.__version__} cannot convert the model to {precision}: {_reason(str(error), model)}"
         ) from error
+    flatbuffer = Flatbuffer(content)
+    return flatbuffer.pack() if flatbuffer.flatten_biases() else content
 
 
 def _rounded_kernels(
@@ -128,16 +138,13 @@ def _rounded_kernels(
 ) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
     """(tensor, values of float16) of the kernels that a float16 file rounds; ``moments`` of the inputs of 1x1 ones.
 
-    The smallest ones stay float32: they are a small part of the file, and those of the first layers, whose rounding all
-    others pass on. So do kernels that float16 cannot hold.
+    Kernels that float16 cannot hold stay float32, as the smallest do.
     """
     kernels = {entry.inputs[WEIGHTS] for entry in flatbuffer.weighted()}
-    kernels = set(filter(flatbuffer.constant, kernels))
-    left = sum(map(flatbuffer.size, kernels)) * SHARE_OF_FLOAT32
-    for index in sorted(kernels, key=lambda index: (flatbuffer.size(index), index)):
-        left -= flatbuffer.size(index)
+    sizes = {index: flatbuffer.size(index) for index in kernels if flatbuffer.constant(index)}
+    for index in stored_as_float16(sizes):
         values = flatbuffer.values(index, np.float32)
-        if left >= 0 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+        if not held_by_float16(values):
             continue
         if index in moments:
             values = compensated(values.reshape(len(values), -1), moments[index]).reshape(values.shape)

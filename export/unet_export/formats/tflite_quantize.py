@@ -22,10 +22,11 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_quantizer import qtyping, quantizer
 
 from unet_export.errors import ExportError
-from unet_export.formats.flatbuffer import WEIGHTS, Flatbuffer, Operator, layers_in
+from unet_export.formats.flatbuffer import BIAS, WEIGHTS, Flatbuffer, Operator, layers_in
 from unet_export.formats.tflite_head import center_logits, decisive, head, without_activation
 from unet_export.quantization import TFLITE_METHODS, Quantization
 from unet_export.transforms.bias_shift import bias_shift
+from unet_export.transforms.rounding import moments
 from unet_runtime.core.text import one_line
 
 _PERCENTILE = 99.99
@@ -33,9 +34,6 @@ _PERCENTILE = 99.99
 
 _SAMPLES = 4096
 """Values of an activation that a photo contributes to the percentile."""
-
-_PIXELS = 800
-"""Pixels of an activation that a photo contributes to the moments."""
 
 _LEAST_RANGE = 2.0**-16
 """Smallest range of an activation, as a share of the range of what it is computed from."""
@@ -47,6 +45,9 @@ Biases are int32 and int64; LiteRT's factors go down to 2**-31, which leaves 16 
 
 _BIAS_TYPES = {"INT32": np.int32, "INT64": np.int64}
 
+_NO_QUANTIZATION = "no_quantize"
+"""ai-edge-quantizer's name of what it does with operators that stay float."""
+
 _PIXEL_RANGE = (0.0, 255.0)
 """Range of the input, whatever the photos show: int8 then has scale 1 and zero point -128, the photo's own bytes."""
 
@@ -55,7 +56,12 @@ _INT16_RANGE = (-32767.0, 32767.0)
 
 
 def quantize(
-    content: bytes, precision: str, images: npt.NDArray[np.uint8], quantization: Quantization, layers: Iterable[str]
+    content: bytes,
+    precision: str,
+    images: npt.NDArray[np.uint8],
+    quantization: Quantization,
+    layers: Iterable[str],
+    floats: Iterable[str] = (),
 ) -> bytes:
     """A ``.tflite`` of integers: uint8 (1, h, w, 3) -> (1, h', w', classes), int8 logits.
 
@@ -64,10 +70,11 @@ def quantize(
 
     Args:
         content: the float file, whose input is float32 in 0..255.
-        precision: ``int8`` or ``int16x8``.
+        precision: ``int8``, ``mixed`` (the same, where operators without an int8 kernel stay float) or ``int16x8``.
         images: calibration photos, uint8 (n, h, w, 3).
         quantization: ``precise`` layers get int16 activations.
         layers: names of all Keras layers.
+        floats: names of those that compute in float, in a mixed file.
 
     Raises ExportError for a precise layer without an operator, values that are not finite, or what ai-edge-quantizer
     refuses.
@@ -95,6 +102,7 @@ def quantize(
         with _quiet():
             worker = quantizer.Quantizer(content)
             _add_rules(worker, flatbuffer, precise, wide)
+            _add_floats(worker, flatbuffer, set(floats))
             result = worker.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
         message = f"ai-edge-quantizer cannot quantise the model to {precision}: {one_line(error)}"
@@ -257,7 +265,7 @@ def _correct_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer, measured: Map
 
 def _bias(entry: Operator) -> int | None:
     """The bias tensor of an operator with weights, if it has one."""
-    place = 3 if entry.kind == "TRANSPOSE_CONV" else 2  # (size, weights, x, bias), the others (x, weights, bias)
+    place = BIAS[entry.kind]
     return entry.inputs[place] if len(entry.inputs) > place else None
 
 
@@ -289,10 +297,8 @@ def second_moments(flatbuffer: Flatbuffer, images: npt.NDArray[np.uint8]) -> dic
             kernels[entry.inputs[0]].append(entry.inputs[WEIGHTS])
     sums: dict[int, npt.NDArray[np.float64]] = {}
     for index, value in _activations(flatbuffer.pack(), sorted(kernels), images):
-        pixels = value.reshape(-1, value.shape[-1])
-        pixels = pixels[:: max(1, len(pixels) // _PIXELS)].astype(np.float64)
-        moments = pixels.T @ pixels / len(pixels) / len(images)
-        sums[index] = sums[index] + moments if index in sums else moments
+        share = moments(value.reshape(-1, value.shape[-1])) / len(images)
+        sums[index] = sums[index] + share if index in sums else share
     found: dict[int, npt.NDArray[np.float64]] = {}
     for index, tensors in kernels.items():
         found |= dict.fromkeys(tensors, sums[index])
@@ -352,3 +358,13 @@ def _add_rules(worker: Any, flatbuffer: Flatbuffer, precise: list[Operator], wid
     for entry in precise:
         scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
         worker.add_static_config(f"^{scope}$", names.ALL_SUPPORTED, activation_num_bits=16, weight_num_bits=8)
+
+
+def _add_floats(worker: Any, flatbuffer: Flatbuffer, layers: set[str]) -> None:
+    """Rules that leave the operators of some Keras layers in float."""
+    for entry in flatbuffer.operators:
+        if layers & set(layers_in(flatbuffer.name(entry.outputs[0]), layers)):
+            scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
+            worker.update_quantization_recipe(
+                f"^{scope}$", qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=_NO_QUANTIZATION
+            )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,9 @@ from unet_export.formats.base import Builder, Format
 from unet_export.quantization import Quantization
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import Precision
+from unet_runtime.io import web_access
+
+logger = logging.getLogger(__name__)
 
 SUMS_NAME = "SHA256SUMS"
 
@@ -72,7 +76,8 @@ def write_page(folder: Path, models: list[Path]) -> None:
         (folder / model.name).write_bytes(model.read_bytes())
     for name in ("browser.js", "worker.js", "pixels.js"):
         (folder / name).write_bytes((_ASSETS / name).read_bytes())
-    page = _SERVICE.sub('<script id="source" src="browser.js"></script>', _PAGE.read_text(encoding="utf-8"))
+    page = web_access.read_page(_PAGE).decode()
+    page = _SERVICE.sub('<script id="source" src="browser.js"></script>', page)
     (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
     # Not ``.mjs``: servers that do not know it call it a download, and browsers run none.
     (folder / _ENGINE).write_bytes(engine[web_engine.SCRIPT])
@@ -146,8 +151,14 @@ def _write(builder: Builder, path: Path, quantization: Quantization) -> None:
     models = []
     for form in (onnx.FLOAT32, onnx.INT8):
         model = place / form.file_name(builder.spec)
-        builder.write(form, model, form.quantization)
-        models.append(model)
+        try:
+            builder.write(form, model, form.quantization)
+        except ExportError as error:
+            if form is onnx.FLOAT32:
+                raise
+            logger.warning("%s: without an int8 model: %s", path.name, error)
+        else:
+            models.append(model)
     write_page(path, models)
 
 

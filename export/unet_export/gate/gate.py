@@ -30,7 +30,12 @@ class Gate:
     """Largest loss of mean IoU against the ground truth, percentage points."""
     class_drop: float
     """Largest loss of any class's IoU, percentage points: a mean hides the class that a quantiser hurts."""
+    margin: float = 0.0
+    """Agreement counts pixels where the model's best class leads the second by more than this probability: elsewhere
+    the class is a toss-up, which any rounding decides anew. 0: all pixels."""
 
+
+_FLOAT16_GATE = Gate(max_abs=5e-3, agreement=0.999, iou_drop=0.05, class_drop=0.1)
 
 # Single probabilities of integer files may differ at will, as long as decisions do not; 1.0 still refuses NaN.
 _INTEGER_GATE = Gate(max_abs=1.0, agreement=0.99, iou_drop=0.3, class_drop=0.5)
@@ -38,22 +43,36 @@ _INTEGER_GATE = Gate(max_abs=1.0, agreement=0.99, iou_drop=0.3, class_drop=0.5)
 GATES = {
     # The same arithmetic in another order: differences are rounding.
     "float32": Gate(max_abs=1e-5, agreement=0.9999, iou_drop=0.05, class_drop=0.05),
-    "float16": Gate(max_abs=5e-3, agreement=0.999, iou_drop=0.05, class_drop=0.1),
+    "float16": _FLOAT16_GATE,
+    "float16-weights": _FLOAT16_GATE,
     "dynamic-range": _INTEGER_GATE,
     "int8": _INTEGER_GATE,
     "int16x8": _INTEGER_GATE,
+    "mixed": _INTEGER_GATE,
 }
 """Tolerances by precision."""
+
+UNSURE_MARGIN = 0.1
+"""A lead of a probability that rounding to 8 bits may undo: a logit's step or two where two classes share a pixel."""
+
+_LEAST_SURE = 0.5
+"""Share of pixels that must have the margin, or agreement is judged on all: little would be judged."""
+
+FOREIGN_GATES = {
+    name: replace(gate, margin=UNSURE_MARGIN) if gate is _INTEGER_GATE else gate for name, gate in GATES.items()
+}
+"""The same for models that unet-train did not make: those trained for minutes are unsure of many pixels, which says
+nothing of their files. IoU is judged on all pixels as ever."""
 
 _CRITERIA = tuple(Gate.__dataclass_fields__)
 
 
-def changed_gates(settings: Sequence[str]) -> dict[str, Gate]:
-    """``GATES`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
+def changed_gates(settings: Sequence[str], start: Mapping[str, Gate] = GATES) -> dict[str, Gate]:
+    """``start`` with each ``PRECISION.CRITERION=VALUE`` of ``settings`` applied, such as ``int8.agreement=0.98``.
 
     Raises ExportError for a setting of another form, or no such precision or criterion.
     """
-    gates = dict(GATES)
+    gates = dict(start)
     for setting in settings:
         key, _, text = setting.partition("=")
         precision, _, criterion = key.partition(".")
@@ -89,6 +108,10 @@ class Metrics(NamedTuple):
     """IoU of each class of the artifact against the ground truth, likewise."""
     pixels: Mapping[str, int]
     """Pixels of each class that the ground truth has, at model size; empty without one."""
+    sure: float = 1.0
+    """Share of pixels (0..1) where the trained model's best class has the gate's margin."""
+    sure_agreement: float = math.nan
+    """``agreement`` on these; NaN where the gate has no margin, or none has it."""
 
     @property
     def disagreement(self) -> float:
@@ -144,6 +167,41 @@ def _mean(scores: Mapping[str, float]) -> float:
     return mean_iou(np.array(list(scores.values())))
 
 
+class Exact(NamedTuple):
+    """A float32 artifact beside the trained model in float64, looked at where it is too far from it in float32."""
+
+    max_abs: float
+    """Largest difference of a probability of the artifact's."""
+    noise: float
+    """Largest difference of a probability of the trained model's own, in float32."""
+    tolerance: float
+    """What ``max_abs`` may be, see ``exact_tolerance``."""
+
+    @property
+    def passed(self) -> bool:
+        return self.max_abs <= self.tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"from the trained model in float64 it differs by {self.max_abs:.2g}, tolerance {self.tolerance:.2g}; the "
+            f"trained model in float32 by {self.noise:.2g}"
+        )
+
+
+ROUNDING = 2e-4
+"""A larger difference of a probability is no rounding of float32, in networks of any depth."""
+
+
+def exact_tolerance(noise: float) -> float:
+    """Tolerance of a float32 artifact's difference from the trained model in float64.
+
+    float32's own, as long as the trained model keeps it by itself. A model whose ``noise`` is beyond it rounds more
+    than most, in whatever order it is computed: its artifacts may differ twice as much as it does.
+    """
+    tolerance = GATES["float32"].max_abs
+    return 2 * noise if noise > tolerance else tolerance
+
+
 @dataclass(frozen=True)
 class EngineResult:
     """One artifact in one engine."""
@@ -166,6 +224,8 @@ class EngineResult:
     """Every criterion that failed, with its number and its tolerance; or what broke."""
     part: str = ""
     """Precision of a part that the artifact can be without; empty for the artifact itself."""
+    exact: Exact | None = None
+    """Where it was too far from the trained model in float32, and by no more than rounding may explain."""
 
     @property
     def verdict(self) -> str:
@@ -237,15 +297,28 @@ class ParityResult:
         return tuple(filter(attrgetter("metrics"), self.engines))
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A format that the model cannot be brought to."""
+
+    format: str
+    """Name as ``--formats`` takes it."""
+    file: str
+    """Name that the artifact would have had."""
+    reason: str
+
+
 class ParityError(UnetRuntimeError):
-    """The gate failed: nothing was accepted."""
+    """An artifact failed its gate, or could not be made."""
 
     exit_code = GATE
 
-    def __init__(self, message: str, results: list[ParityResult]) -> None:
+    def __init__(self, message: str, results: list[ParityResult], refused: Sequence[Refusal] = ()) -> None:
         super().__init__(message)
         self.results = results
         """Results of all artifacts, including those that passed."""
+        self.refused = tuple(refused)
+        """Formats that no artifact could be made of."""
 
 
 def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:
@@ -259,9 +332,10 @@ def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:
     if not metrics.max_abs <= gate.max_abs:
         text = f"max|dp| {metrics.max_abs:.3g}, tolerance {gate.max_abs:g}"
         failures.append(text + _would_pass(needed.max_abs))
-    if not metrics.agreement >= gate.agreement:
-        text = f"agreement {metrics.agreement:.3%}, at least {gate.agreement:.2%}"
-        failures.append(text + _would_pass(needed.agreement))
+    agreement, pixels = _judged_agreement(metrics, gate)
+    if not agreement >= gate.agreement:
+        text = f"agreement {agreement:.3%}{pixels}, at least {gate.agreement:.2%}"
+        failures.append(text + _would_pass(_round_down(agreement)))
     change = metrics.iou_change
     if change is not None and not -change <= gate.iou_drop:
         text = f"mean IoU drops {-change:.3f} points, tolerance {gate.iou_drop:g}"
@@ -278,20 +352,62 @@ def judge(metrics: Metrics, gate: Gate) -> tuple[str, ...]:
     return tuple(failures)
 
 
+def _judged_agreement(metrics: Metrics, gate: Gate) -> tuple[float, str]:
+    """(agreement that the gate asks of, of which pixels)"""
+    if not gate.margin or not metrics.sure >= _LEAST_SURE:
+        return metrics.agreement, ""
+    pixels = f" of the {metrics.sure:.1%} of pixels with a lead of {gate.margin:g} ({metrics.agreement:.3%} of all)"
+    return metrics.sure_agreement, pixels
+
+
+def accepting(result: ParityResult) -> str:
+    """The options that would accept an artifact as it is, and what that would mean; empty where none would."""
+    metrics = [entry.metrics for entry in result.checked if entry.metrics is not None and entry.failures]
+    if not metrics or len(metrics) < sum(bool(entry.failures) for entry in result.engines):
+        return ""  # what does not run has no tolerance
+    options = []
+    meanings = []
+    needed = list(map(smallest_gate, metrics))
+    largest = max(entry.max_abs for entry in needed)
+    if not largest <= result.gate.max_abs:
+        options.append(f"max_abs={largest:g}")
+        meanings.append(f"a probability may differ by {largest:g}")
+    agreements = [_judged_agreement(entry, result.gate)[0] for entry in metrics]
+    agreement = _round_down(min(agreements))
+    if not agreement >= result.gate.agreement:
+        options.append(f"agreement={agreement:g}")
+        meanings.append(f"{1 - agreement:.2%} of the pixels may have another class")
+    for name, what in (("iou_drop", "mean IoU"), ("class_drop", "the IoU of a class")):
+        drop = max(getattr(entry, name) for entry in needed)
+        if not drop <= getattr(result.gate, name):
+            options.append(f"{name}={drop:g}")
+            meanings.append(f"{what} may lose {drop:g} points")
+    if not options or "nan" in "".join(options):
+        return ""
+    text = " ".join(f"--gate {result.precision}.{option}" for option in options)
+    same = all(entry.agreement == 1 for entry in metrics)
+    if result.precision == "float32" and same and largest < ROUNDING:
+        return f"{text} accepts it: every pixel has the same class, the differences are float32's own rounding"
+    return f"{text} accepts it: {', '.join(meanings)}"
+
+
+def _round_down(agreement: float) -> float:
+    return agreement if math.isnan(agreement) else math.floor(agreement * 1e5) / 1e5
+
+
 def _would_pass(tolerance: float) -> str:
     return "" if math.isnan(tolerance) else f" (would pass at {tolerance:g})"
 
 
 def smallest_gate(metrics: Metrics) -> Gate:
     """The strictest gate that ``metrics`` pass, its tolerances rounded to what a person would type."""
-    agreement = metrics.agreement
     class_drops = [0.0]
     for name, change in metrics.iou_changes.items():
         if not -change <= metrics.one_pixel(name):
             class_drops.append(_drop(change))
     return Gate(
         max_abs=_round_up(metrics.max_abs),
-        agreement=agreement if math.isnan(agreement) else math.floor(agreement * 1e5) / 1e5,
+        agreement=_round_down(metrics.agreement),
         iou_drop=_drop(metrics.iou_change),
         class_drop=float(np.max(class_drops)),  # unlike max(), keeps NaN
     )

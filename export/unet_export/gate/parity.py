@@ -24,13 +24,24 @@ import numpy.typing as npt
 from unet_export.formats import Format
 from unet_export.formats.web import SUMS_NAME, leave_out
 from unet_export.gate.browser import Page
-from unet_export.gate.gate import GATES, EngineResult, Gate, Panel, ParityResult, judge, masks_of
-from unet_export.gate.runners import Run, open_runners
+from unet_export.gate.gate import (
+    GATES,
+    ROUNDING,
+    EngineResult,
+    Exact,
+    Gate,
+    Panel,
+    ParityResult,
+    exact_tolerance,
+    judge,
+    masks_of,
+)
+from unet_export.gate.runners import ExactRun, Run, open_runners
 from unet_export.gate.tally import Tally
 from unet_export.photos import Photo, inputs
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.geometry import model_labels
+from unet_runtime.core.geometry import grid_labels
 from unet_runtime.core.spec import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -61,19 +72,31 @@ class Candidate:
 
 
 def prove(
-    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec
+    reference: Run,
+    candidates: Sequence[Candidate],
+    photos: Sequence[Photo],
+    spec: ModelSpec,
+    exact: Callable[[], ExactRun] | None = None,
 ) -> list[ParityResult]:
     """Measure every candidate, in every engine that can run it, against ``reference`` on ``photos``.
+
+    A float32 artifact that is too far from ``reference`` by no more than rounding explains is compared with what
+    ``exact`` returns, the trained model in float64: ``reference`` rounds, too, and may be the one that is wrong.
 
     Without labels, IoU against the truth is not measured. The results are in the candidates' order. Raises ImageError
     for a photo or labels that cannot be read.
     """
     with ExitStack() as stack:
-        return _prove(reference, candidates, photos, spec, stack)
+        return _prove(reference, candidates, photos, spec, exact, stack)
 
 
 def _prove(
-    reference: Run, candidates: Sequence[Candidate], photos: Sequence[Photo], spec: ModelSpec, stack: ExitStack
+    reference: Run,
+    candidates: Sequence[Candidate],
+    photos: Sequence[Photo],
+    spec: ModelSpec,
+    exact: Callable[[], ExactRun] | None,
+    stack: ExitStack,
 ) -> list[ParityResult]:
     trials: list[list[_Trial]] = []
     every_trial: list[_Trial] = []
@@ -96,6 +119,7 @@ def _prove(
             logger.info("%d of %d photos", done, len(photos))
     for trial in every_trial:
         trial.check_photos(photos)
+    _compare_exactly(every_trial, reference, photos, spec, exact)
     first = inputs(photos[:1], spec.input)
     times = iter(milliseconds([partial(trial.run, first) for trial in every_trial]))
     results = []
@@ -123,15 +147,57 @@ def _without_failed_parts(path: Path, engines: Sequence[EngineResult]) -> tuple[
     return tuple(kept)
 
 
+def _compare_exactly(
+    trials: Sequence[_Trial],
+    reference: Run,
+    photos: Sequence[Photo],
+    spec: ModelSpec,
+    exact: Callable[[], ExactRun] | None,
+) -> None:
+    """Compare the trials that ask for it with the trained model in float64."""
+    asking = [trial for trial in trials if trial.asks_for_exact]
+    if exact is None or not asking:
+        return
+    logger.info("comparing %d float32 artifacts with the trained model in float64", len(asking))
+    try:
+        run = exact()
+        noise = np.float64(0)
+        for images, _ in _batches(photos, spec):
+            expected = run(images)
+            noise = np.maximum(noise, np.abs(reference(images) - expected).max())
+            for trial in asking:
+                trial.check_exactly(images, expected)
+    except Exception as error:  # a layer that is float32 alone raises anything: the verdicts stay
+        logger.warning("the trained model cannot be computed in float64: %s", error)
+        return
+    for trial in asking:
+        trial.noise = float(noise)
+
+
 class _Trial:
     """One artifact in one engine: its sums, and what went wrong with it."""
 
     def __init__(self, result: EngineResult, run: Run | None, gate: Gate, spec: ModelSpec) -> None:
         self._result, self._run, self._gate = result, run, gate
-        self._tally = Tally(spec)
+        self._tally = Tally(spec, gate.margin)
         self._photo_failures: tuple[str, ...] = ()
         self.agreements: list[float] = []
         """Share of pixels (0..1) with the same class, per photo."""
+        self.noise: float | None = None
+        """Largest difference of a probability of the trained model in float32 from float64, where it was compared."""
+        self._exact_abs = np.float64(0)
+
+    @property
+    def asks_for_exact(self) -> bool:
+        """Whether it is a float32 artifact that rounding may have brought over the tolerance, which nobody changed."""
+        tolerance = GATES["float32"].max_abs
+        return self._run is not None and self._gate.max_abs == tolerance < self._tally.max_abs <= ROUNDING
+
+    def check_exactly(self, images: Images, expected: npt.NDArray[np.float64]) -> None:
+        """Compare one batch with the trained model in float64."""
+        actual = self.run(images)
+        if actual is not None:
+            self._exact_abs = np.maximum(self._exact_abs, np.abs(actual - expected).max())
 
     def check(self, images: Images, expected: npt.NDArray[np.float32], labels: Images | None) -> None:
         """Compare one batch with ``expected``."""
@@ -167,12 +233,18 @@ class _Trial:
         if self._run is None:
             return self._result
         metrics = self._tally.metrics(reference)
+        gate, exact = self._gate, None
+        if self.noise is not None:
+            exact = Exact(float(self._exact_abs), self.noise, exact_tolerance(self.noise))
+            if exact.passed:
+                gate = replace(gate, max_abs=metrics.max_abs)
         return replace(
             self._result,
             metrics=metrics,
             histogram=self._tally.histogram(),
-            failures=judge(metrics, self._gate) + self._photo_failures,
+            failures=judge(metrics, gate) + self._photo_failures,
             milliseconds=time,
+            exact=exact,
         )
 
 
@@ -214,7 +286,7 @@ def _batches(photos: Sequence[Photo], spec: ModelSpec) -> Iterator[tuple[Images,
 def _labels(photo: Photo, spec: ModelSpec) -> Images:
     """Class ids at the model's output size: (h', w')."""
     assert photo.labels is not None
-    return model_labels(photo.labels.read(), spec.input)[spec.input.valid]
+    return grid_labels(photo.labels.read(), spec)
 
 
 def _quantization(path: Path) -> dict[str, Any]:

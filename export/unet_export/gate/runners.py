@@ -16,7 +16,7 @@ from unet_export.formats.saved_model import SIGNATURE_NAME
 from unet_export.formats.web import WEB, model_files
 from unet_export.gate import browser
 from unet_export.gate.gate import EngineResult
-from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
+from unet_export.source_model import INPUT_NAME, OUTPUT_NAME, import_keras
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import BackendError, MissingDependencyError, ModelFileError
@@ -25,6 +25,9 @@ from unet_runtime.engines import ENGINES, Device, install_hint, installed
 Run = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 (n, h, w, 3), RGB in 0..255, NHWC -> float32 probabilities (n, h', w', classes)."""
 
+
+ExactRun = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float64]]
+"""The same in float64."""
 
 Runner = tuple[EngineResult, Run | None]
 """One artifact in one engine: the result to be filled in, which says why where there is no ``Run``."""
@@ -65,6 +68,23 @@ def keras_runner(model: Any) -> Run:
 
     def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         probabilities: npt.NDArray[np.float32] = model(images, training=False).numpy()
+        return probabilities
+
+    return run
+
+
+def exact_runner(model: Any) -> ExactRun:
+    """The trained model in float64, to tell whose rounding a difference is. Raises what Keras raises."""
+    keras = import_keras()
+
+    def precise(layer: Any) -> Any:
+        return type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+
+    copy = keras.models.clone_model(model, clone_function=precise, recursive=True)
+    copy.set_weights(model.get_weights())
+
+    def run(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        probabilities: npt.NDArray[np.float64] = copy(images, training=False).numpy()
         return probabilities
 
     return run

@@ -21,7 +21,10 @@ Probabilities = npt.NDArray[np.float32]
 class Tally:
     """Sums of one artifact in one engine, or of the trained model itself."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, margin: float = 0.0) -> None:
+        """``margin``: a pixel whose best class leads the second by more than that is sure; 0: nobody asks."""
+        self._margin = margin
+        self._sure = np.zeros(2, np.int64)  # sure pixels, and those of them with the same class
         classes = len(spec.classes)
         self._names = spec.class_names
         self._truth = np.zeros((classes, classes), np.int64)
@@ -47,10 +50,19 @@ class Tally:
         expected_masks = masks_of(expected)  # (n, h, w)
         masks = masks_of(actual)
         self._keras += confusion(expected_masks, masks, len(self._keras))
+        if self._margin:
+            best = np.partition(expected, -2, axis=-1)
+            sure = best[..., -1] - best[..., -2] > self._margin  # (n, h, w)
+            self._sure += (int(sure.sum()), int((sure & (expected_masks == masks)).sum()))
         if labels is not None:
             self._truth += confusion(labels, masks, len(self._truth))
         agreements: npt.NDArray[np.float64] = (expected_masks == masks).mean(axis=(1, 2))
         return agreements
+
+    @property
+    def max_abs(self) -> float:
+        """Largest difference of a probability so far."""
+        return float(self._max_abs)
 
     def histogram(self) -> tuple[int, ...]:
         """Number of differences in each decade of ``DECADES``."""
@@ -67,6 +79,8 @@ class Tally:
             reference_iou=self._by_class(reference._truth),
             iou=self._by_class(self._truth),
             pixels=self._pixels(),
+            sure=float(self._sure[0] / self._keras.sum()) if self._margin else 1.0,
+            sure_agreement=float(self._sure[1] / self._sure[0]) if self._sure[0] else float("nan"),
         )
 
     def _percentile(self, share: float) -> float:

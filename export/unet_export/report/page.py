@@ -13,13 +13,14 @@ from unet_export.report import numbers
 from unet_export.report.pictures import DIFFERENT, histogram, lengths, pictures
 from unet_export.report.recommend import baselines, recommend
 from unet_export.report.report import Report, as_json
-from unet_export.staging import PARITY_NAME, REPORT_NAME
+from unet_export.staging import COMMAND, PARITY_NAME, REPORT_NAME
+from unet_runtime.io.stamps import page_mark
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``report.html`` and ``parity.json``; returns their paths. Raises OSError."""
     page = folder / REPORT_NAME
-    page.write_text(render(report), encoding="utf-8")
+    page.write_text(page_mark(COMMAND) + render(report), encoding="utf-8")
     machine = folder / PARITY_NAME
     machine.write_text(as_json(report), encoding="utf-8")
     return [page, machine]

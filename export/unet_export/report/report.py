@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from unet_export.gate.gate import EngineResult, Metrics, ParityResult, smallest_gate
+from unet_export.gate.gate import EngineResult, Gate, Metrics, ParityResult, Refusal, accepting, smallest_gate
 from unet_export.photos import PhotoSets
+from unet_export.staging import COMMAND
 from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
+from unet_runtime.io.kind import STAMP_KEY
 
 _HEADER = (
     *(
@@ -52,6 +54,11 @@ class Report:
     keras_milliseconds: float | None = None
     """Median time of Keras' ``predict`` per photo, batch 1; measured right after the artifacts'."""
 
+    refused: Sequence[Refusal] = ()
+    """Formats that no artifact could be made of."""
+    all_or_nothing: bool = False
+    """Whether one artifact that fails takes the others with it."""
+
     @property
     def failed(self) -> list[ParityResult]:
         """Artifacts that failed their gate."""
@@ -59,8 +66,15 @@ class Report:
 
     @property
     def accepted(self) -> bool:
-        """True if there is an artifact and all passed."""
-        return bool(self.results) and not self.failed
+        """True if there is an artifact, and all that were asked for passed."""
+        return bool(self.results) and not self.failed and not self.refused
+
+    @property
+    def kept(self) -> list[ParityResult]:
+        """Artifacts that are accepted."""
+        if self.all_or_nothing and not self.accepted:
+            return []
+        return [result for result in self.results if result.passed]
 
     @property
     def absent(self) -> list[str]:
@@ -76,8 +90,9 @@ class Report:
         return bool(self.photos.parity) and all(map(attrgetter("labels"), self.photos.parity))
 
 
-def table(results: Sequence[ParityResult]) -> str:
-    """One line per artifact and engine, changes in percentage points; below, why each failed or was not checked."""
+def table(results: Sequence[ParityResult], refused: Sequence[Refusal] = ()) -> str:
+    """One line per artifact and engine, changes in percentage points; below, why each failed or was not checked, and
+    which option would accept it. Formats that cannot be made have a line each."""
     rows: list[tuple[str, ...]] = [_HEADER]
     absent: dict[str, None] = {}
     reasons: list[str] = []
@@ -89,7 +104,14 @@ def table(results: Sequence[ParityResult]) -> str:
             else:
                 rows.append(_row(result, entry))
                 unseen |= dict.fromkeys(_unseen(entry))
+            if entry.exact is not None:
+                reasons.append(f"{result.path.name}: {entry.engine}: {entry.exact}")
         reasons += map(f"{result.path.name}: {{}}".format, result.failures)
+        if option := accepting(result):
+            reasons.append(f"{result.path.name}: {option}")
+    for refusal in refused:
+        rows.append((refusal.file, *[""] * (len(_HEADER) - 2), "not made"))
+        reasons.append(f"{refusal.file}: {refusal.reason}")
     if unseen:
         absent[f"in no label mask of these photos, so nothing is known of it: {', '.join(unseen)}"] = None
     return "\n".join([text.table(rows), *absent, *reasons])
@@ -122,10 +144,13 @@ def _number(value: float | None, form: str) -> str:
 def as_json(report: Report) -> str:
     """``parity.json``: all that is needed to doubt the verdict and to repeat it. Metrics that do not exist are null."""
     content = {
+        STAMP_KEY: COMMAND,
         "model": report.spec.name,
         "weights_sha256": report.spec.provenance.weights_sha256,
         "split": report.photos.split,
         "passed": report.accepted,
+        "accepted": [result.path.name for result in report.kept],
+        "refused": list(map(asdict, report.refused)),
         "artifacts": list(map(_artifact, report.results)),
         "photos": list(map(attrgetter("name"), report.photos.parity)),
         "calibration_photos": list(map(attrgetter("name"), report.photos.calibration)),
@@ -141,11 +166,19 @@ def _artifact(result: ParityResult) -> dict[str, Any]:
         "bytes": result.size,
         "sha256": result.sha256,
         "quantization": result.quantization,
-        "tolerances": asdict(result.gate),
+        "tolerances": _tolerances(result.gate),
         "engines": list(map(_engine, result.engines)),
         "passed": result.passed,
         "failures": result.failures,
     }
+
+
+def _tolerances(gate: Gate) -> dict[str, float]:
+    """A gate's tolerances; a margin only where it has one."""
+    found: dict[str, float] = asdict(gate)
+    if not gate.margin:
+        del found["margin"]
+    return found
 
 
 def _engine(entry: EngineResult) -> dict[str, Any]:
@@ -154,7 +187,7 @@ def _engine(entry: EngineResult) -> dict[str, Any]:
     smallest = None
     if metrics is not None:
         measured = _figures(metrics)
-        smallest = _finite(asdict(smallest_gate(metrics)))
+        smallest = _finite(_tolerances(smallest_gate(metrics)))
     return {
         "backend": entry.backend,
         "device": entry.device,
@@ -165,6 +198,7 @@ def _engine(entry: EngineResult) -> dict[str, Any]:
         "figures": measured,  # the name that readers of the file know
         "smallest_passing_tolerances": smallest,
         "failures": entry.failures,
+        "float64": None if entry.exact is None else _finite(entry.exact._asdict()),
     }
 
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from unet_export.transforms.rescale import clone, rescalable, rescale_channels
+
+_Kernel = TypeVar("_Kernel", int, str)
+
+SHARE_OF_FLOAT32 = 0.05
+"""Share of the weights that stay float32 where float16 only stores them, at most."""
+
+MOMENT_PHOTOS = 24
+"""Photos on which float16 files are rounded: millions of pixels for the moments of 1x1 kernels."""
+
+_PIXELS = 800
+"""Pixels of an activation that a photo contributes to the moments."""
 
 _SMALLEST = float(np.finfo(np.float16).tiny)
 """Below it float16 has fewer bits, and a bias says little."""
@@ -33,6 +45,31 @@ def with_biases_of_float16(model: Any) -> Any:
         representable = np.isfinite(rounded) & (np.abs(rounded) >= _SMALLEST)
         rescale_channels(source, np.divide(rounded, bias, out=np.ones_like(bias), where=representable))
     return copy
+
+
+def stored_as_float16(sizes: Mapping[_Kernel, int]) -> list[_Kernel]:
+    """Kernels, by their ``sizes``, that a file stores in float16: all but the smallest.
+
+    Those are a small part of the file, and they are the first layers', whose rounding all others pass on.
+    """
+    left = sum(sizes.values()) * SHARE_OF_FLOAT32
+    rounded = []
+    for kernel in sorted(sizes, key=lambda kernel: (sizes[kernel], kernel)):
+        left -= sizes[kernel]
+        if left < 0:
+            rounded.append(kernel)
+    return rounded
+
+
+def held_by_float16(values: npt.NDArray[np.float32]) -> bool:
+    """Whether none is beyond the range of float16."""
+    return bool(np.abs(values).max(initial=0) <= np.finfo(np.float16).max)
+
+
+def moments(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Mean of ``x * x^T`` over pixels x of one photo, (n, channels) -> (channels, channels)."""
+    some = pixels[:: max(1, len(pixels) // _PIXELS)].astype(np.float64)
+    return some.T @ some / len(some)
 
 
 def diffused(kernels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

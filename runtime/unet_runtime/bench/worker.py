@@ -76,7 +76,7 @@ def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[
     Returns:
         Pixel counts (row: true class, column: predicted class), and a line for each photo that cannot be read.
     """
-    from unet_runtime.core.geometry import model_input, model_labels
+    from unet_runtime.core.geometry import grid_labels, model_input
     from unet_runtime.core.metrics import confusion
     from unet_runtime.core.photo import open_photo
 
@@ -86,7 +86,7 @@ def confusion_matrix(segmenter: Segmenter, samples: list[Sample]) -> tuple[list[
     problems = []
     for sample in samples:
         try:
-            truth = model_labels(sample.labels.read(), spec.input)[spec.input.valid]
+            truth = grid_labels(sample.labels.read(), spec)
             images = model_input(open_photo(sample.photo), spec.input)
         except ImageError as error:
             problems.append(str(error))
@@ -114,6 +114,8 @@ def peak_memory() -> int | None:
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
     photos, kind = job["photos"], job["kind"]
+    if job["device"].startswith("tensorrt"):
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # this process is the benchmark's own
     begun = time.perf_counter()
     segmenter = Segmenter(job["model"], backend=job["backend"], device=job["device"], threads=job["threads"])
     loaded = time.perf_counter()

@@ -49,7 +49,11 @@ TRACEBACK = "UNET_EDGE_TRACEBACK"
 _STREAMS = (0, 1, 2)  # file descriptors
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALARMS = (signal.SIGALRM,) if hasattr(signal, "SIGALRM") else ()  # not on Windows
 _GRACE_SECONDS = 10.0
+_IMPORT_SECONDS = 8.0  # the longest that a signal waits for an import: TensorFlow's, on a slow disk
+_RETRY_SECONDS = 0.02
+_IMPORTLIB = "<frozen importlib"
 _received: list[tuple[int, float]] = []  # signal and time
 
 
@@ -61,10 +65,16 @@ def stop_once() -> None:
     """From now on SIGTERM ends this process as Ctrl-C does, and for some seconds only the first such signal counts.
 
     Whoever waits for the end of a command may well send another signal, or both: they must not cut off the cleaning up.
+    An exception in the middle of an import may be swallowed there, or leave half a module behind: a signal that comes
+    then is kept until the import is done.
     """
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # one that is ignored, as under nohup, stays ignored
             signal.signal(number, _stop)
+    if sys.unraisablehook is not _keep_swallowed:
+        global _shown_elsewhere
+        _shown_elsewhere = sys.unraisablehook
+        sys.unraisablehook = _keep_swallowed
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -72,7 +82,45 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if _received and now - _received[-1][1] < _GRACE_SECONDS:
         return
     _received.append((number, now))
+    _raise_or_wait(0, frame)
+
+
+def _raise_or_wait(_: int, frame: FrameType | None) -> None:
+    """Raise what the last signal means, or come back shortly where an import is under way."""
+    if not _received:
+        return
+    number, came = _received[-1]
+    if _is_importing(frame) and time.monotonic() - came < _IMPORT_SECONDS and _come_back():
+        return
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether an import that the command made is under way, by the frames that the signal came to."""
+    while frame is not None and frame.f_code is not run.__code__:
+        if frame.f_code.co_filename.startswith(_IMPORTLIB):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _come_back() -> bool:
+    """Have ``_raise_or_wait`` called again; False where the system has no alarm (Windows)."""
+    if not _ALARMS:
+        return False
+    signal.signal(_ALARMS[0], _raise_or_wait)
+    signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS)
+    return True
+
+
+_shown_elsewhere = sys.unraisablehook
+
+
+def _keep_swallowed(problem: sys.UnraisableHookArgs) -> None:
+    """Raise a signal's exception again that came to code which cannot pass it on: ``__del__``, a weak reference."""
+    if _received and isinstance(problem.exc_value, KeyboardInterrupt) and _come_back():
+        return
+    _shown_elsewhere(problem)
 
 
 def stopped() -> int:
@@ -104,7 +152,7 @@ def run(command: click.Command, *, quick: bool = False) -> None:
     except KeyboardInterrupt as error:  # while it was ending
         code = _interrupted(isinstance(error, Terminated))
     if _received:  # the process ends anyway: one more signal must not cut anything off
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, *_ALARMS):
             signal.signal(number, signal.SIG_IGN)
     code = _flush(code)
     if quick:
@@ -194,6 +242,8 @@ def _run(command: click.Command) -> int:
         if _received:  # an engine that is interrupted while it loads raises an error of its own
             return _interrupted(_received[0][0] == signal.SIGTERM)
         _say(f"error: {error}")
+        if error.hint:
+            _say(f"  {error.hint}")
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe is gone, as after "| head"
         return INPUTS_FAILED

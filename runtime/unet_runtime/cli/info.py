@@ -27,7 +27,7 @@ from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import MODEL, OK, ModelFileError
 from unet_runtime.core.files import is_stream, write_text
 from unet_runtime.core.install import pip_command
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
 from unet_runtime.core.text import to_json
 from unet_runtime.engines import ENGINES, MODELS, Choice, choose, readers
 from unet_runtime.io.kind import STAMP_KEY
@@ -35,6 +35,7 @@ from unet_runtime.io.places import Places
 
 logger = logging.getLogger(__name__)
 
+_COLOURS = {"rgb": "RGB", "bgr": "BGR", "grey": "grey"}
 _FITS = {
     "stretch": "a photo of any size is stretched to it",
     "letterbox": "a photo of any size is fitted into it, its aspect ratio kept, the rest black",
@@ -141,8 +142,8 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
     rows = {
         "model": f"{spec.name}, architecture {spec.architecture}, {spec.precision}",
         "file": f"{entry['bytes'] / 1e6:.1f} MB, undamaged{digest}",
-        "input": f"{spec.input.width}x{spec.input.height} pixels, RGB: {_FITS[spec.input.fit]}",
-        "output": f"{spec.output.width}x{spec.output.height} pixels, {spec.output.activation}",
+        "input": f"{_size(spec.input)}, {_COLOURS[spec.input.channels]}: {_FITS[spec.input.fit]}",
+        "output": f"{_size(spec.output)}, {spec.output.activation}",
         "classes": ", ".join(f"{known.name} ({known.role})" for known in spec.classes),
         "trained on": spec.provenance.data or "not recorded",
         "measured": _metrics(spec) or "not recorded",
@@ -153,6 +154,10 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
     for title, text in rows.items():
         if text:
             yield f"  {title:11}{text}"
+
+
+def _size(grid: InputSpec | OutputSpec) -> str:
+    return f"{grid.width}x{grid.height} pixels"
 
 
 def _metrics(spec: ModelSpec) -> str:

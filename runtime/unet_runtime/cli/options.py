@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import PATH, THREADS, NameList, PathName, Real, option_group
+from unet_runtime.cli.shared import DEVICE, MAX_COUNT, PATH, THREADS, NameList, PathName, Real, option_group
 from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.files import is_stream
 from unet_runtime.core.segmentation import MIN_SCORE
-from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.engines import ENGINES
 from unet_runtime.io.coco import CONTOURS
 from unet_runtime.io.sinks import KINDS, RESULTS
 from unet_runtime.io.sources import STDIN, VIDEO_SUFFIXES, PhotoFile
@@ -61,8 +61,27 @@ Examples:
   unet-run holiday --save mask --coco all.json    masks, and one COCO data set of the folder
   cat a.jpg | unet-run - -o - > cut.png           a cut-out through a pipe
   unet-run holiday --resume                       go on where a run was interrupted
+  unet-run --manifest photos.csv --shard 3/64     the third of 64 shares of a list
   unet-run film.mp4                               film.overlay.mp4
   unet-run --webcam                               live, in a window"""
+
+
+class _ShardNumber(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """``3/64``: the third of 64 shares."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from unet_runtime.io.manifest import Shard  # few commands need it
+
+        if isinstance(value, Shard):
+            return value
+        number, _, total = str(value).partition("/")
+        is_whole = number.isascii() and number.isdigit() and total.isascii() and total.isdigit()
+        if not is_whole or not 1 <= int(number) <= int(total) <= MAX_COUNT:
+            self.fail(f"{value!r}, expected K/N with K from 1 to N, such as 3/64", param, ctx)
+        return Shard(int(number), int(total))
+
 
 result_options = option_group(
     "Results",
@@ -126,6 +145,24 @@ result_options = option_group(
 many_options = option_group(
     "Many photos",
     click.option(
+        "--manifest",
+        type=PathName(dir_okay=False),
+        help="File that lists the photos instead of PHOTOS: .txt (one on each line), .csv or .parquet (column photo), "
+        "paths relative to it, or addresses (s3://...).",
+    ),
+    click.option(
+        "--shard",
+        type=_ShardNumber(),
+        metavar="K/N",
+        help="Do the K-th of N shares of the manifest: any number of processes, anywhere, do the others. See unet-run "
+        "status FOLDER and unet-run merge FOLDER.",
+    ),
+    click.option(
+        "--results",
+        type=click.Choice(["files", "parquet", "webdataset"]),
+        help="Where the results of a manifest go: files of their own, or bytes in tables.  [default: files]",
+    ),
+    click.option(
         "--resume",
         is_flag=True,
         help="Leave out photos whose results are all there, newer than the photo, and made with the same model and "
@@ -150,7 +187,7 @@ model_options = option_group(
     ),
     click.option(
         "--device",
-        type=click.Choice(DEVICES),
+        type=DEVICE,
         default="auto",
         help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
     ),
@@ -183,8 +220,8 @@ live_options = option_group(
         is_flag=False,
         flag_value="0",
         metavar="[INDEX|PATH|URL]",
-        help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), or "
-        "a video file played as if it were one.",
+        help="Segment a camera live: its number (0 if none is given), a device, an address (rtsp://, http://), "
+        "picamera (Raspberry Pi), csi (Jetson), gst:PIPELINE, or a video file played as if it were one.",
     ),
     click.option(
         "--view",
@@ -222,17 +259,27 @@ def check(given: dict[str, Any]) -> None:
     Raises:
         click.UsageError: exit code 2.
     """
-    photos: tuple[Path, ...] = given["photos"]
     if given["output"] is not None:
         _check_output(given)
+    if given["manifest"] is not None:
+        _check_manifest(given)
+        return
     if given["webcam"] is not None:
         _check_webcam(given)
         return
+    _check_photos(given)
+
+
+def _check_photos(given: dict[str, Any]) -> None:
+    for name in ("shard", "results"):
+        if given[name] is not None:
+            raise click.UsageError(f"--{name} without --manifest: it says what becomes of the photos of a list.")
     live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
     if given["refine"] and given["tile"] is not None:
         raise click.UsageError("--refine and --tile: tiles have the photo's own size already: give one of them.")
     if live:
         raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
+    photos: tuple[Path, ...] = given["photos"]
     if not photos:
         raise click.UsageError("Missing argument 'PHOTOS...': name photos, folders, videos or -, or give --webcam.")
     if STDIN in photos and sys.stdin is None:
@@ -241,6 +288,19 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError(
             '"-" reads a photo from standard input, which is a terminal: pipe one in, or name a file.'
         )
+
+
+def _check_manifest(given: dict[str, Any]) -> None:
+    if given["photos"]:
+        raise click.UsageError(f"--manifest together with {given['photos'][0]}: a list of photos, or photos, not both.")
+    if given["output"] is not None:
+        raise click.UsageError(f"--output {given['output']} is a file, --manifest saves in a folder: name a folder.")
+    for name in ("webcam", "coco", *LIVE_OPTIONS):
+        if given[name] is not None:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} has no meaning with --manifest: leave it out.")
+    if given["refine"] and given["tile"] is not None:
+        raise click.UsageError("--refine and --tile: tiles have the photo's own size already: give one of them.")
 
 
 def _check_webcam(given: dict[str, Any]) -> None:

@@ -40,6 +40,8 @@ class Done(NamedTuple):  # not a dataclass: half a millisecond of a cold start
     """Nothing that the model looks for is in the photo."""
     was_done: bool = False
     """Its results were there already."""
+    places: Sequence[str] = ()
+    """Where its results are, of those that are no files of their own on this machine."""
 
 
 def describe(segmenter: Segmenter) -> str:
@@ -85,7 +87,7 @@ class Report:
         """Say what runs."""
         logger.info("%s", describe(self._segmenter))
 
-    def add(self, path: Path, done: Done | None, error: UnetRuntimeError | None = None) -> None:
+    def add(self, path: Path | str, done: Done | None, error: UnetRuntimeError | None = None) -> None:
         """Report one more photo: what came of it, or why it failed."""
         self._erase()
         if done is not None and done.was_done:
@@ -109,11 +111,15 @@ class Report:
         logger.error("%s", error)
         self._has_failed = True
 
-    def skip(self, path: Path, results: Sequence[Path]) -> None:
+    def skip(self, path: Path | str, results: Sequence[Path]) -> None:
         """Report a photo whose results are there already."""
         self.skipped += 1
         if self._as_json:
             _print_json({"photo": str(path), "skipped": True, "results": list(map(str, results))})
+
+    def skip_rows(self, count: int) -> None:
+        """Count rows of a manifest that are done already."""
+        self.skipped += count
 
     def leave_out(self, kind: LeftOut) -> None:
         """Report pictures of folders that are not segmented, and why: one line for all of a kind."""
@@ -158,11 +164,11 @@ class Report:
         left = round((total - count) / rate) if rate else 0
         return f"{count} of {total}   {rate:.1f} photos/s   {left // 60}:{left % 60:02d} left"
 
-    def _print_done(self, path: Path, done: Done) -> None:
+    def _print_done(self, path: Path | str, done: Done) -> None:
         if done.piped and not done.written:
             sys.stdout.buffer.write(done.piped)
             sys.stdout.buffer.flush()
-        results = list(map(str, done.written))
+        results = list(done.places or map(str, done.written))
         if not self._as_json:
             summary = f"{done.summary} " if done.summary else ""
             click.echo(printable(f"{path}: {summary}-> {', '.join(results) or 'standard output'}"), err=self._to_stderr)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,27 +18,20 @@ from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
 from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
-from unet_runtime.core.errors import ImageError, OutputError, SourceError, UnetRuntimeError
+from unet_runtime.cli.work import Settings, engine_pool, is_piped, segment
+from unet_runtime.core.errors import OutputError, SourceError, UnetRuntimeError
 from unet_runtime.core.files import is_stream, remove_leftovers, replacing
-from unet_runtime.core.photo import open_photo, photo_size
-from unet_runtime.core.segmentation import Result, Segmentation
-from unet_runtime.core.spec import ModelSpec
-from unet_runtime.io.coco import areas_by_name, require_contours
+from unet_runtime.io.coco import require_contours
 from unet_runtime.io.jobs import (
     Outcome,
     PixelBudget,
-    Plan,
-    Pool,
     give_back_large_blocks,
     map_in_order,
-    models_to_load,
     plan,
 )
-from unet_runtime.io.kind import Checkpoint, Metadata
+from unet_runtime.io.kind import Checkpoint
 from unet_runtime.io.places import Places
-from unet_runtime.io.sinks import encode, result_path, save
 from unet_runtime.io.sources import STDIN, LeftOut, PhotoFile, find
-from unet_runtime.io.stamps import is_current, stamp
 from unet_runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -50,15 +42,27 @@ logger = logging.getLogger(__name__)
 _SWITCH_SECONDS = 0.0005
 """Python's default is ten times as long: an inference that is ready to begin would wait for a quarter of its time."""
 
-_STAMPED = ("tile", "contours", "refine", "min_score", "min_share")
-"""Options that decide what is in the results."""
-
 _QUIET, _VERBOSE = -1, 1  # of ``verbosity``
 
-_STDIN_FILE = Path("/dev/stdin")  # where a shell has redirected a file to it, that file
+
+class _RunCommand(GroupedCommand):
+    """unet-run, and what looks at the results of many of its processes: ``merge`` and ``status``."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args[:1] not in (["merge"], ["status"]):
+            return super().make_context(info_name, args, parent, **extra)
+        from unet_runtime.cli import manifest  # photos need nothing of it
+
+        chosen = manifest.merge if args[0] == "merge" else manifest.status
+        return chosen.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
-@click.command(cls=GroupedCommand, epilog=options.EXAMPLES)
+@click.command(cls=_RunCommand, epilog=options.EXAMPLES)
 @click.argument("photos", nargs=-1, type=PathName(allow_dash=True))
 @options.result_options
 @options.many_options
@@ -82,78 +86,15 @@ def command(**given: Any) -> int:
         return _webcam(given)
     if "json" in (given["kinds"] or ()) or given["coco"] is not None:
         require_contours(given["contours"])
+    if given["manifest"] is not None:
+        from unet_runtime.cli.manifest import run_manifest  # photos need nothing of it
+
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        return run_manifest(given, partial(_load, given))
     files, left_out = find(given["photos"], given["output_dir"], strict=False)
     if given["output"] is not None:
         options.check_named_file(given, files)
     return _run(files, left_out, given)
-
-
-class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold start
-    """The user's choices, for every photo."""
-
-    kinds: tuple[str, ...]
-    output: Path | None
-    """File of the one result; ``-``: standard output; None: files in each photo's folder of results."""
-    video_kinds: tuple[str, ...]
-    max_pixels: int | None
-    tile: float | None
-    refine: bool
-    min_score: float
-    min_share: float
-    metadata: Metadata
-    places: Places
-    stdin: bytes = b""
-    """The photo that came through standard input."""
-    data_set: DataSet | None = None
-    """What ``--coco`` makes of all photos."""
-
-    @classmethod
-    def of(cls, given: dict[str, Any], files: Sequence[PhotoFile], segmenter: Segmenter) -> Settings:
-        """Read them from the command's parameters, and the photo from standard input where it is named."""
-        tile = given["tile"]
-        if tile is None and segmenter.spec.input.fit == "crop":
-            tile = options.OVERLAP
-            logger.info("%s saw parts of photos at their own scale: photos are covered with tiles", segmenter.spec.name)
-        metadata = Metadata(
-            engine=segmenter.backend.engine,
-            contours=given["contours"],
-            stamp=stamp(segmenter.spec.to_json(), **{name: given[name] for name in _STAMPED} | {"tile": tile}),
-        )
-        # Here, not in a worker: a read from a terminal must end with Ctrl-C.
-        stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
-        return cls(
-            given["kinds"] or options.DEFAULT_RESULTS,
-            given["output"],
-            given["kinds"] or ("overlay",),
-            given["max_pixels"] or None,
-            tile,
-            given["refine"],
-            given["min_score"],
-            given["min_share"],
-            metadata,
-            _places(given, files),
-            stdin,
-        )
-
-    def paths(self, file: PhotoFile) -> list[Path]:
-        """List the files that one photo or video results in."""
-        if self.output is not None:
-            return [self.output]
-        if file.is_video:
-            return [file.output_dir / f"{file.stem}.{kind}.mp4" for kind in self.video_kinds]
-        return [result_path(kind, file.output_dir, file.stem) for kind in self.kinds]
-
-    def is_done(self, file: PhotoFile) -> bool:
-        """Whether ``--resume`` may leave it out."""
-        return is_current(file.path, self.paths(file), self.metadata.stamp)
-
-
-def _places(given: dict[str, Any], files: Sequence[PhotoFile]) -> Places:
-    """What the run reads stays; but who insists on one named file may mean the photo itself."""
-    read = [] if given["model"] is None else [given["model"]]
-    if given["output"] is None or not given["overwrite"]:
-        read += [_STDIN_FILE if file.path == STDIN else file.path for file in files if not file.problem]
-    return Places(read, overwrite=given["overwrite"])
 
 
 def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any]) -> int:
@@ -163,7 +104,7 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
     settings = Settings.of(given, files, segmenter)
     data_set = _data_set(files, given, settings, segmenter)
     settings = settings._replace(data_set=data_set)
-    if settings.output is not None and not _is_piped(settings.output):
+    if settings.output is not None and not is_piped(settings.output):
         settings.places.check(settings.output)
     _clean(files)
     done = dict.fromkeys(file for file in files if given["resume"] and settings.is_done(file))  # in their order
@@ -176,7 +117,7 @@ def _run(files: list[PhotoFile], left_out: list[LeftOut], given: dict[str, Any])
     )
     try:
         _announce(report, left_out, [file for file in done if data_set is None or file.is_video], settings)
-        engines = _engines(segmenter, shares, given)
+        engines = engine_pool(segmenter, shares, partial(_load, given, shares.threads))
         budget = PixelBudget() if shares.workers > 1 else None
         if shares.workers > 1:
             give_back_large_blocks()
@@ -240,11 +181,6 @@ def _segment_photos(
     return True
 
 
-def _is_piped(path: Path) -> bool:
-    """Whether a result goes to standard output, or into a device or a pipe."""
-    return path == options.STDOUT or is_stream(path)
-
-
 def _deliver(outcome: Outcome[PhotoFile, Done], settings: Settings) -> UnetRuntimeError | None:
     """Do what the main thread does with a result: a pipe may wait for its reader until Ctrl-C. Returns an error."""
     done = outcome.result
@@ -292,98 +228,6 @@ def _close_data_set(data_set: DataSet, report: Report) -> None:
         logger.info("%s: %d photos, %d annotations", data_set.path, data_set.photos, data_set.annotations)
     except OutputError as error:
         report.fail(error)
-
-
-def _engines(segmenter: Segmenter, shares: Plan, given: dict[str, Any]) -> Pool[Segmenter]:
-    """A segmenter for each run at a time; several of them may be the same one."""
-    count = models_to_load(segmenter.backend, shares.runs)
-    loaded = [segmenter, *(_load(given, shares.threads) for _ in range(count - 1))]
-    return Pool(loaded * (shares.runs // count))
-
-
-def segment(
-    file: PhotoFile,
-    checkpoint: Checkpoint,
-    *,
-    settings: Settings,
-    engines: Pool[Segmenter],
-    budget: PixelBudget | None,
-    done: Container[PhotoFile] = (),
-) -> Done:
-    """Segment one photo and write its results; of one in ``done``, take what a data set needs from its results.
-
-    Raises:
-        SourceError, ImageError, OutputError: this photo's problem.
-        BackendError: the engine failed.
-        StoppedError: the run has ended.
-    """
-    if file.problem:
-        raise SourceError(file.problem)
-    try:
-        with _reserved(file, budget):
-            if file in done and settings.data_set is not None:
-                known = settings.data_set.known_entry(settings.paths(file))
-                if known is not None:
-                    return Done(settings.paths(file), entry=known, was_done=True)
-            photo = open_photo(io.BytesIO(settings.stdin) if file.path == STDIN else file.path, settings.max_pixels)
-            checkpoint()
-            with engines.borrow() as segmenter:
-                result = segmenter(photo) if settings.tile is None else segmenter.tiled(photo, settings.tile)
-            checkpoint()
-            found = result.found(settings.min_score, settings.min_share)
-            result = result.only(found)
-            if settings.refine and isinstance(result, Segmentation):  # tiles have the photo's own size
-                result = result.refined()
-            return _save_results(result, found, file, settings, checkpoint)
-    except MemoryError as error:
-        raise ImageError(f"{file.path}: too large for this machine's memory") from error
-
-
-def _reserved(file: PhotoFile, budget: PixelBudget | None) -> AbstractContextManager[None]:
-    """Wait until a photo of this size may be decoded; a single photo need not wait."""
-    if budget is None or not file.path.is_file():
-        return nullcontext()
-    size = photo_size(file.path)
-    return nullcontext() if size is None else budget.reserve(size[0] * size[1])
-
-
-def _save_results(
-    result: Result, found: Sequence[str], file: PhotoFile, settings: Settings, checkpoint: Checkpoint
-) -> Done:
-    written: list[Path] = []
-    piped = b""
-    metadata = settings.metadata._replace(photo=file.path.name)
-    if settings.output is None:
-        written = save(result, settings.kinds, file.output_dir, file.stem, metadata, checkpoint, settings.places)
-    else:
-        content = encode(result, settings.kinds[0], metadata, settings.output.suffix)
-        if _is_piped(settings.output):
-            piped = content
-        else:
-            settings.places.check(settings.output)
-            with replacing(settings.output, "see --output", durable=False) as target:
-                target.write(content)
-        written = [] if settings.output == options.STDOUT else [settings.output]
-    areas = areas_by_name(result)
-    is_empty = not found and bool(result.spec.role_names("foreground"))
-    described = {"width": result.photo.width, "height": result.photo.height, "found": not is_empty, "classes": areas}
-    entry = None if settings.data_set is None else settings.data_set.entry(result.mask)
-    return Done(written, described, _summary(result.spec, areas, found), piped, entry, is_empty=is_empty)
-
-
-def _summary(spec: ModelSpec, areas: Mapping[str, Mapping[str, float]], found: Sequence[str]) -> str:
-    """``pet 35% (score 0.95), border 8%``, or ``no pet found (score 0.41)``: what a photo's line says of it."""
-    foreground = spec.role_names("foreground")
-    if foreground and not found:
-        best = max(areas[name]["score"] for name in foreground)
-        return f"no {', '.join(foreground)} found" + (f" (score {best:.2f})" if best else "")
-    parts = []
-    for entry in spec.classes:
-        if entry.role == "foreground":
-            parts.append(f"{entry.name} {areas[entry.name]['share']:.0%} (score {areas[entry.name]['score']:.2f})")
-        elif entry.role == "neutral":
-            parts.append(f"{entry.name} {areas[entry.name]['share']:.0%}")
-    return ", ".join(parts)
 
 
 def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Report) -> None:

@@ -15,6 +15,7 @@ from unet_runtime import __version__
 from unet_runtime.cli import exits
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.shared import (
+    DEVICE,
     MAX_COUNT,
     THREADS,
     GroupedCommand,
@@ -26,7 +27,7 @@ from unet_runtime.cli.shared import (
 )
 from unet_runtime.core.errors import OK
 from unet_runtime.core.install import missing
-from unet_runtime.engines import DEVICES, ENGINES
+from unet_runtime.engines import ENGINES
 from unet_runtime.io import web_access
 from unet_runtime.io.jobs import give_back_large_blocks, plan
 from unet_runtime.segmenter import Segmenter
@@ -68,7 +69,7 @@ Examples:
     ),
     click.option(
         "--device",
-        type=click.Choice(DEVICES),
+        type=DEVICE,
         default="auto",
         help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
     ),

@@ -13,12 +13,17 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from unet_runtime.cli.quiet import visible_stderr
+from unet_runtime.core.errors import BackendError
 from unet_runtime.core.text import printable
+from unet_runtime.engines import DEVICES, split_device
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +60,36 @@ class Real(click.FloatRange):
         return number
 
 
+class DeviceName(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """A device, where there are several with its number: ``cuda``, ``cuda:1``."""
+
+    name = "device"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(DEVICES)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            kind, _ = split_device(str(value))
+        except BackendError as error:
+            self.fail(str(error), param, ctx)
+        if kind not in DEVICES:
+            self.fail(
+                f"{value!r}, expected one of {', '.join(DEVICES)}, or one with a number such as cuda:1", param, ctx
+            )
+        if kind == "tensorrt":
+            # This process is the command's own; NVIDIA's libraries read it when they are first used.
+            os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in DEVICES if name.startswith(incomplete)]
+
+
 PATH = PathName()
+DEVICE = DeviceName()
 MAX_COUNT = 1_000_000_000
 COUNT = click.IntRange(1, MAX_COUNT)
 MAX_THREADS = max(64, 2 * (os.cpu_count() or 1))

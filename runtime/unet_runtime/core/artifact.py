@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 SPEC_NAME = "unet_edge.json"
 """Name of the spec: zip entry, file in assets.extra, and (less ``.json``) metadata key."""
 
+SPEC_MARKS = (b"unet_edge.sha256", SPEC_NAME.encode())
+"""What stands near the end of a model file with a spec, damaged or not."""
+
+SAVED_MODEL_SPEC = f"assets.extra/{SPEC_NAME}"
+"""The spec's file in a SavedModel."""
+
 MAX_BYTES = 2**31
 """A model file has fewer: neither a protobuf message nor a flatbuffer can be longer."""
 
@@ -89,7 +95,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             f"{path}: its spec cannot be read ({type(error).__name__}: {error}): export it with unet-export"
         ) from error
     if spec is None:
-        raise ModelFileError(f"{path}: carries no model spec: export it with unet-export")
+        raise _without_spec(path, "carries no model spec, was not made by unet-export")
     return Artifact(path, spec, content)
 
 
@@ -108,9 +114,10 @@ def _read_model(path: Path) -> bytes:
 def _verify(path: Path, content: bytes) -> None:
     recorded = content[-_DIGEST_LENGTH:]
     if len(recorded) < _DIGEST_LENGTH or not all(byte in b"0123456789abcdef" for byte in recorded):
-        raise ModelFileError(
-            f"{path}: {len(content)} bytes that do not end in a SHA-256 digest: the file is truncated, "
-            "or was not made by unet-export"
+        raise _without_spec(
+            path,
+            f"{len(content)} bytes that do not end in a SHA-256 digest: the file is truncated, or was not made by "
+            "unet-export",
         )
     actual = _hex_digest(memoryview(content)[:-_DIGEST_LENGTH])
     if actual != recorded:
@@ -118,6 +125,18 @@ def _verify(path: Path, content: bytes) -> None:
             f"{path}: damaged: its bytes have SHA-256 {actual[:12].decode()}..., recorded is "
             f"{recorded[:12].decode()}...: copy the file again"
         )
+
+
+def _without_spec(path: Path, found: str) -> ModelFileError:
+    """The error for a file that does not say how it is used, with what to type."""
+    if path.suffix == ".keras":
+        return ModelFileError(f"{path}: {found}: export it with unet-export")
+    import shlex  # what only an error needs
+
+    error = ModelFileError(f"{path}: {found}. If another tool made it, give it a spec first:")
+    name = shlex.quote(str(path))
+    error.hint = f"unet-export adopt {name} --classes background,NAME   # asks for what else the file does not say"
+    return error
 
 
 def _hex_digest(content: bytes | memoryview) -> bytes:
@@ -214,7 +233,7 @@ def read_entry(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> None:
-    """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), then put spec and digest in.
+    """Write a ``.keras`` file with ``save(path)`` (Keras' own ``Model.save``), compress it, put spec and digest in.
 
     Raises:
         OutputError: the file cannot be written; whatever ``save`` raises. The file appears whole or not at all.
@@ -222,9 +241,22 @@ def write_keras(save: Callable[[str], object], path: Path, spec: ModelSpec) -> N
     temporary = temporary_sibling(path, ".keras")
     try:
         save(os.fspath(temporary))
-        write_bytes(path, _with_zip_entry(temporary.read_bytes(), spec))
+        write_bytes(path, _with_zip_entry(_deflated(temporary), spec))
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _deflated(path: Path) -> bytes:
+    """A zip with its entries compressed, which Keras stores as they are, and no time of day."""
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            entry = zipfile.ZipInfo(name, _ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            target.writestr(entry, source.read(name))
+    return buffer.getvalue()
 
 
 _SPEC_READERS: dict[str, Callable[[bytes], bytes | None]] = {

@@ -164,6 +164,11 @@ def image_size(file: IO[bytes], name: str) -> Size:
     return size or open_image(file, name, lambda size: None).size
 
 
+def is_jpeg(file: IO[bytes]) -> bool:
+    """Whether a file that can go back to its beginning is a JPEG, by its first bytes."""
+    return _head(file).startswith(_MARKS["JPEG"])
+
+
 def _head(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(_HEAD)

@@ -35,6 +35,9 @@ class UnetRuntimeError(Exception):
     exit_code: ClassVar[int] = INPUTS_FAILED
     """Exit code of a command that ends with this error."""
 
+    hint: str = ""
+    """A command that helps, as a line of its own below the message."""
+
 
 class ModelFileError(UnetRuntimeError):
     """A model file is missing, damaged, carries no spec, or one of an unknown schema."""

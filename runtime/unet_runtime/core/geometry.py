@@ -19,6 +19,8 @@ from unet_runtime.core.spec import InputSpec, ModelSpec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from unet_runtime.core.photo import StoredPhoto
+
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR}
 
 
@@ -39,7 +41,8 @@ class Placement(NamedTuple):
     box: Box
     """The photo's place in the model's input."""
     part: Box
-    """The photo's place in the model's output: shifted by the margin, clipped to what the output covers."""
+    """The photo's place in what the output covers: shifted by the margin, clipped; in pixels of the input, or of the
+    output where the photo fills it whole."""
 
 
 def photo_box(size: tuple[int, int], spec: InputSpec) -> Box:
@@ -56,9 +59,12 @@ def photo_box(size: tuple[int, int], spec: InputSpec) -> Box:
 def place(size: tuple[int, int], spec: ModelSpec) -> Placement:
     """Placement of a photo of ``size`` (width, height)."""
     box, margin = photo_box(size, spec.input), spec.input.margin
+    if spec.input.fit == "stretch":
+        return Placement(size, box, Box(0, 0, spec.output.width, spec.output.height))
     left, top = max(0, box.left - margin), max(0, box.top - margin)
-    right = min(spec.output.width, box.left + box.width - margin)
-    bottom = min(spec.output.height, box.top + box.height - margin)
+    height, width = spec.input.covered
+    right = min(width, box.left + box.width - margin)
+    bottom = min(height, box.top + box.height - margin)
     return Placement(size, box, Box(left, top, max(1, right - left), max(1, bottom - top)))
 
 
@@ -80,7 +86,7 @@ def model_input(photo: Image.Image, spec: InputSpec) -> npt.NDArray[np.uint8]:
     return fill_input(photo, photo_box(photo.size, spec), spec)
 
 
-def fill_input(photo: Image.Image, box: Box, spec: InputSpec) -> npt.NDArray[np.uint8]:
+def fill_input(photo: Image.Image | StoredPhoto, box: Box, spec: InputSpec) -> npt.NDArray[np.uint8]:
     """As ``model_input``, for a photo whose place ``box`` is known."""
     pixels = np.asarray(photo.resize((box.width, box.height), _RESAMPLE[spec.resample]))
     return placed(pixels, box, spec, fill=0)[np.newaxis]
@@ -108,6 +114,15 @@ def placed(pixels: npt.NDArray[np.uint8], box: Box, spec: InputSpec, *, fill: in
     rows = mirrored(-spec.margin, inner.shape[0] + spec.margin, inner.shape[0])
     columns = mirrored(-spec.margin, inner.shape[1] + spec.margin, inner.shape[1])
     return inner[rows[:, np.newaxis], columns]
+
+
+def grid_labels(labels: npt.NDArray[np.uint8], spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    """Class ids (H, W) of a photo -> uint8 (spec.output.height, spec.output.width), as the model's output shows it."""
+    covered = model_labels(labels, spec.input)[spec.input.valid]
+    if covered.shape == (spec.output.height, spec.output.width):
+        return covered
+    size = (spec.output.width, spec.output.height)
+    return np.asarray(Image.fromarray(covered).resize(size, Image.Resampling.NEAREST))
 
 
 def mirrored(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from unet_runtime.core.errors import MissingDependencyError
 
 _DISTRIBUTION = "unet-edge-runtime"
@@ -10,8 +12,8 @@ _DISTRIBUTION = "unet-edge-runtime"
 def pip_command(extra: str, distribution: str = _DISTRIBUTION) -> str:
     """The command that installs what an extra of a package brings: ``pip install "onnxruntime<2,>=1.20"``.
 
-    The packages themselves are named, as the installed metadata lists them: the extra could not be installed by its
-    name from an index that does not have unet-edge.
+    The packages themselves are named, as the installed metadata lists them: unet-edge is on no index, and a package of
+    its name that somebody puts there is not this one. Run from its source folder, that folder is named.
     """
     from importlib import metadata  # 20 ms that only an error message needs
 
@@ -24,7 +26,13 @@ def pip_command(extra: str, distribution: str = _DISTRIBUTION) -> str:
         package, _, marker = requirement.partition(";")
         if f'extra == "{extra}"' in marker.replace("'", '"'):
             packages.append(f'"{package.strip()}"')
-    return "pip install " + (" ".join(packages) or f'"{distribution}[{extra}]"')
+    return "pip install " + (" ".join(packages) or f'"{_source(distribution)}[{extra}]"')
+
+
+def _source(distribution: str) -> str:
+    """The folder that a package which is not installed is run from."""
+    root = Path(__file__).parents[3]
+    return str(root / distribution.removeprefix("unet-edge-"))
 
 
 def missing(purpose: str, package: str, extra: str, distribution: str = _DISTRIBUTION) -> MissingDependencyError:

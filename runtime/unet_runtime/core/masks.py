@@ -100,9 +100,19 @@ def photo_planes(probabilities: npt.NDArray[np.float32], placement: Placement, s
         float32 (C, h', w'), as ``shares``.
     """
     left, top, width, height = placement.part
+    if spec.input.fit != "stretch" and probabilities.shape[:2] != spec.input.covered:
+        # The photo's edges lie between pixels of such a grid.
+        planes = enlarged(shares(probabilities, spec), spec.input.covered)
+        return np.ascontiguousarray(planes[:, top : top + height, left : left + width])
     # Shares before resampling: else a pixel whose probabilities are all large would outvote its neighbours.
     part = shares(probabilities[top : top + height, left : left + width], spec)
     return np.ascontiguousarray(part.transpose(2, 0, 1))
+
+
+def enlarged(probabilities: npt.NDArray[np.float32], size: tuple[int, int]) -> Planes:
+    """Shares float32 (h, w, C) -> planes float32 (C, *size), ``size``: (height, width)."""
+    planes = np.ascontiguousarray(probabilities.transpose(2, 0, 1))
+    return resample.rows_of(planes, (size[1], size[0]), 0, size[0])
 
 
 def class_mask(planes: Planes, size: tuple[int, int]) -> npt.NDArray[np.uint8]:

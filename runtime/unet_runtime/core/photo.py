@@ -1,5 +1,7 @@
 """File, Pillow image or array -> Pillow image: sRGB (mode RGB), 8 bit, upright.
 
+A JPEG may stay in its file (``StoredPhoto``): the model's input needs few of its pixels, and a mask none.
+
 What is not plain about a photo is logged once: values that were scaled, a colour profile that cannot be used, frames
 that were left out.
 """
@@ -13,7 +15,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import ImageFile
 
-    Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]
-    """A path, a file's content, a binary file, a Pillow image of any mode, or an array: see ``core.arrays``."""
+    _Bytes = bytes | bytearray | memoryview | IO[bytes]
+    Photo: TypeAlias = str | os.PathLike[str] | _Bytes | Image.Image | npt.NDArray[np.uint8] | "StoredPhoto"
+    """A path, a file's content, a binary file, a Pillow image of any mode, an array (see ``core.arrays``), or what
+    ``stored_photo`` gives."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,18 @@ ALPHA = "unet_edge_alpha"
 
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF
 _PHOTOMETRIC, _WHITE_IS_ZERO, _SAMPLE_FORMAT, _UNSIGNED = 262, 0, 339, 1  # TIFF
+
+_SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange width and height
+
+_MARGIN = 3
+"""How many times larger, at least, a reduced photo is than the size it is resized to. What is resized differs from the
+whole photo by 0.1 of 255 levels on average: the class of one pixel in a thousand (``benchmarks/large_photos.py``)."""
+
+_LEAST_REDUCED = 1 << 19
+"""Pixels from which on it pays: a smaller photo is decoded as it is."""
+
+_MOST_STORED = 64 << 20
+"""Bytes of the largest file that is kept in memory: a photo with a film behind it."""
 
 _MOST_NOTES = 4096
 _OPAQUE = 255
@@ -66,12 +82,97 @@ def open_photo(source: str | os.PathLike[str] | IO[bytes], max_pixels: int | Non
     Raises:
         ImageError: not an image, truncated, unreadable, a camera's raw file, or with more than ``max_pixels`` pixels.
     """
+    with _opened(source) as (file, path, name):
+        return _decode(file, path, max_pixels, name)
+
+
+def stored_photo(
+    source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = PILLOW_LIMIT
+) -> Image.Image | StoredPhoto:
+    """Read a photo as ``open_photo`` does, but leave a JPEG in its file until its pixels are asked for.
+
+    Raises:
+        ImageError: as ``open_photo``; of a JPEG that is damaged behind its header when it is decoded.
+    """
+    with _opened(source) as (file, path, name):
+        if decoders.is_jpeg(file) and file.seek(0, os.SEEK_END) <= _MOST_STORED:
+            file.seek(0)
+            return StoredPhoto(file.read(), path, name, max_pixels)
+        return _decode(file, path, max_pixels, name)
+
+
+class StoredPhoto:
+    """A JPEG in its file, whose pixels are decoded when they are asked for, and only as many as are needed.
+
+    JPEG's decoder gives a photo at a half, a quarter or an eighth of its size in a fraction of the time. Pillow's
+    decoders of WebP, TIFF and PNG cannot.
+    """
+
+    def __init__(self, content: bytes, path: str, name: str, max_pixels: int | None) -> None:
+        self._content = content
+        self._path = path
+        self._name = name
+        self._max_pixels = max_pixels
+        self._whole: Image.Image | None = None
+        image = self._open()
+        width, height = image.size
+        self._orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
+        self.size: tuple[int, int] = (height, width) if self._orientation in _SIDEWAYS else (width, height)
+        """(width, height) of the upright photo."""
+
+    def whole(self) -> Image.Image:
+        """All pixels, as ``open_photo`` gives them; decoded once.
+
+        Raises:
+            ImageError: the file is damaged.
+        """
+        if self._whole is None:
+            with _image_errors(self._name):
+                self._whole = _decode(io.BytesIO(self._content), self._path, self._max_pixels, self._name)
+        return self._whole
+
+    def resize(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+        """The upright photo at another size, as ``Image.resize``; decoded no larger than this needs.
+
+        Raises:
+            ImageError: the file is damaged.
+        """
+        width, height = self.size
+        if width * height >= _LEAST_REDUCED and min(width // size[0], height // size[1]) >= 2 * _MARGIN:
+            return self._reduced(size, resample)
+        return self.whole().resize(size, resample)
+
+    def _reduced(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+        stored = size[::-1] if self._orientation in _SIDEWAYS else size
+        with _image_errors(self._name):
+            image = self._open()
+            draft = image.draft(None, (_MARGIN * stored[0], _MARGIN * stored[1]))
+            image.load()
+            rgb, notes = _rgb(image, _profile(image))
+            # The last column and row may reach past the photo: they stand for up to eight of its pixels.
+            part = draft[1] if draft else None
+            resized = rgb.resize(stored, resample, box=part)
+            resized.getexif()[_ORIENTATION] = self._orientation
+            ImageOps.exif_transpose(resized, in_place=True)  # now, as there are few pixels
+        for note in notes:
+            _say(note and self._name + note)
+        return resized
+
+    def _open(self) -> ImageFile.ImageFile:
+        check = functools.partial(_check_pixels, max_pixels=self._max_pixels)
+        return decoders.open_image(io.BytesIO(self._content), self._path, check)
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike[str] | IO[bytes]) -> Iterator[tuple[IO[bytes], str, str]]:
+    """(file, path, beginning of messages); the path is empty where there is none. Errors become an ``ImageError``."""
     is_path = isinstance(source, (str, os.PathLike))
     name = f"{source if is_path else getattr(source, 'name', 'input')}: "
     with _image_errors(name), contextlib.ExitStack() as stack:
         if isinstance(source, (str, os.PathLike)):
-            return _decode(stack.enter_context(Path(source).open("rb")), os.fspath(source), max_pixels, name)
-        return _decode(_seekable(source), "", max_pixels, name)
+            yield stack.enter_context(Path(source).open("rb")), os.fspath(source), name
+        else:
+            yield _seekable(source), "", name
 
 
 def _seekable(file: IO[bytes]) -> IO[bytes]:
@@ -179,14 +280,14 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}damaged or truncated image ({one_line(error)})") from error
 
 
-def photo_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+def photo_size(source: str | os.PathLike[str] | IO[bytes]) -> tuple[int, int] | None:
     """(width, height) of a photo as its file has it, before it is turned upright; None if it cannot be read.
 
     Nothing is decoded, and there is no limit of pixels.
     """
     try:
-        with Path(path).open("rb") as file:
-            return decoders.image_size(file, os.fspath(path))
+        with _opened(source) as (file, path, _):
+            return decoders.image_size(file, path)
     except Exception:  # decoders raise anything; open_photo says what is wrong
         return None
 
@@ -224,8 +325,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return rgb
 
 
-def any_photo(photo: Photo, channels: Channels = "rgb") -> Image.Image:
-    """Whatever a caller has for a photo -> mode RGB, 8 bit, upright.
+def any_photo(photo: Photo, channels: Channels = "rgb") -> Image.Image | StoredPhoto:
+    """Whatever a caller has for a photo -> mode RGB, 8 bit, upright, or a JPEG that is still in its file.
 
     Args:
         photo: see ``Photo``.
@@ -236,18 +337,20 @@ def any_photo(photo: Photo, channels: Channels = "rgb") -> Image.Image:
         ValueError: another order than ``rgb`` and ``bgr``.
     """
     check_channels(channels)
+    if isinstance(photo, StoredPhoto):
+        return photo
     if isinstance(photo, (str, os.PathLike)):
-        return open_photo(photo)
+        return stored_photo(photo)
     if isinstance(photo, Image.Image):
         return upright_rgb(photo)
     if isinstance(photo, np.ndarray):
         image = array_image(photo, channels)
         return image if image.mode == "RGB" else upright_rgb(image)
     if isinstance(photo, (bytes, bytearray, memoryview)):
-        return open_photo(io.BytesIO(photo))
+        return stored_photo(io.BytesIO(photo))
     if callable(getattr(photo, "read", None)):
         _check_binary(photo)
-        return open_photo(photo)
+        return stored_photo(photo)
     raise ImageError(
         f"photo of type {type(photo).__name__}, expected a path, bytes, a binary file, a Pillow image, or {EXPECTED}"
     )
@@ -302,9 +405,18 @@ def _rgb(image: Image.Image, profile: bytes, keep: Image.Image | None = None) ->
     return (image if image.mode == "RGB" else image.convert("RGB")), notes
 
 
-def limit_opacity(opacity: npt.NDArray[np.uint8], photo: Image.Image) -> npt.NDArray[np.uint8]:
+def whole_photo(photo: Image.Image | StoredPhoto) -> Image.Image:
+    """All pixels of a photo, decoded where they are still in its file.
+
+    Raises:
+        ImageError: the file is damaged.
+    """
+    return photo.whole() if isinstance(photo, StoredPhoto) else photo
+
+
+def limit_opacity(opacity: npt.NDArray[np.uint8], photo: Image.Image | StoredPhoto) -> npt.NDArray[np.uint8]:
     """Lower the opacity of a cut-out, uint8 (H, W), to the photo's own, in place: what was transparent stays so."""
-    alpha = photo.info.get(ALPHA)
+    alpha = None if isinstance(photo, StoredPhoto) else photo.info.get(ALPHA)  # no JPEG has any
     if isinstance(alpha, Image.Image) and alpha.size == opacity.shape[::-1]:
         np.minimum(opacity, np.asarray(alpha), out=opacity)
     return opacity

@@ -11,7 +11,7 @@ from PIL import Image
 
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import Placement
-from unet_runtime.core.photo import limit_opacity
+from unet_runtime.core.photo import StoredPhoto, limit_opacity, whole_photo
 from unet_runtime.core.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ class Result(Protocol):
 
     @property
     def photo(self) -> Image.Image: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -113,7 +116,7 @@ class Pictures:
         return render.cutout(self.photo, self.opacity)
 
     def __repr__(self: Result) -> str:
-        width, height = self.photo.size
+        width, height = self.size
         return f"{type(self).__name__}({width}x{height}, {self.spec.name}: {', '.join(self.spec.class_names)})"
 
 
@@ -124,8 +127,8 @@ class Segmentation(Findings, Pictures):
     ``mask`` and ``opacity`` are made once and kept. Any thread may ask for them.
     """
 
-    photo: Image.Image
-    """RGB, upright, at its own size (W, H)."""
+    source: Image.Image | StoredPhoto
+    """The photo, upright, its pixels perhaps still in its file: see ``photo``."""
     probabilities: npt.NDArray[np.float32]
     """float32 (h, w, C) on the model's grid, the model's output: a sigmoid model's do not sum to 1."""
     spec: ModelSpec
@@ -136,9 +139,23 @@ class Segmentation(Findings, Pictures):
     _made: dict[str, Any] = field(default_factory=dict, init=False)
 
     @property
+    def photo(self) -> Image.Image:
+        """RGB, upright, at its own size (W, H); what is still in its file is decoded when it is asked for.
+
+        Raises:
+            ImageError: the file is damaged.
+        """
+        return whole_photo(self.source)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the photo, and of everything made of it."""
+        return self.source.size
+
+    @property
     def mask(self) -> npt.NDArray[np.uint8]:
         """Class ids, uint8 (H, W), at the photo's own size."""
-        return self._once("mask", lambda: masks.class_mask(self._planes, self.photo.size))
+        return self._once("mask", lambda: masks.class_mask(self._planes, self.size))
 
     @property
     def opacity(self) -> npt.NDArray[np.uint8]:
@@ -147,11 +164,11 @@ class Segmentation(Findings, Pictures):
 
     def _opacity(self) -> npt.NDArray[np.uint8]:
         if not self.is_refined:
-            return limit_opacity(masks.opacity(self._planes, self.photo.size, self.spec), self.photo)
+            return limit_opacity(masks.opacity(self._planes, self.size, self.spec), self.source)
         from unet_runtime.core import matting  # what few need
 
         share = masks.foreground_share(self._planes, self.spec)
-        return limit_opacity(matting.refined(share, self.photo), self.photo)
+        return limit_opacity(matting.refined(share, self.photo), self.source)
 
     @property
     def scores(self) -> tuple[float, ...]:
@@ -190,7 +207,7 @@ class Segmentation(Findings, Pictures):
         Yields:
             (top, band) from the top down: the band's first row, and float32 (rows, W, C); ``mask`` is their argmax.
         """
-        return masks.probability_bands(self._planes, self.photo.size)
+        return masks.probability_bands(self._planes, self.size)
 
     @property
     def _planes(self) -> npt.NDArray[np.float32]:

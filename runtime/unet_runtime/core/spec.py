@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar, get_args
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.text import one_line, printable
 
-SCHEMA = 4
+SCHEMA = 5
 """What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
-input, 4 added ``output.logits``; whatever earlier ones say can be said in it."""
+input, 4 added ``output.logits``, 5 the precision ``float16-weights`` and what files made by other tools take and give;
+whatever earlier ones say can be said in it."""
 
-_READABLE = (1, 2, 3, SCHEMA)
+_READABLE = (1, 2, 3, 4, SCHEMA)
 
 _MARGIN_IN_OUTPUT = (1, 2)
 
@@ -38,17 +39,34 @@ MAX_TEXT = 1000
 Fit = Literal["stretch", "letterbox", "crop"]
 Resample = Literal["bilinear"]
 Activation = Literal["softmax", "sigmoid"]
+Layout = Literal["nhwc", "nchw"]
+Channels = Literal["rgb", "bgr", "grey"]
+PixelType = Literal["uint8", "int8", "float16", "float32"]
+Kind = Literal["classes", "mask", "labels"]
 Role = Literal["foreground", "background", "neutral"]
-Precision = Literal["float32", "float16", "dynamic-range", "int8", "int16x8"]
-"""``dynamic-range``: int8 weights, float32 activations; ``int16x8``: int8 weights, int16 activations."""
+Precision = Literal["float32", "float16", "float16-weights", "dynamic-range", "int8", "int16x8", "mixed"]
+"""``float16-weights``: float16 weights, float32 arithmetic; ``dynamic-range``: int8 weights, float32 activations;
+``int16x8``: int8 weights, int16 activations; ``mixed``: int8, and float32 around operators that have no int8 kernel,
+which ``provenance.quantization`` lists."""
 
 FITS: tuple[Fit, ...] = get_args(Fit)
 ROLES: tuple[Role, ...] = get_args(Role)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+CHANNELS: tuple[Channels, ...] = get_args(Channels)
+PIXEL_TYPES: tuple[PixelType, ...] = get_args(PixelType)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+BYTES = (0.0, 255.0)
+"""Range of a pixel as it is in a photo."""
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What goes into the model: uint8 RGB in 0..255, NHWC. Rescaling is the model's first layer."""
+    """What goes into the model: uint8 RGB in 0..255, NHWC, unless the fields from ``dtype`` on say otherwise.
+
+    They have their defaults in every file that unet-export makes, whose first layer rescales; files of other tools
+    take (range[0] + pixel / 255 * (range[1] - range[0]) - mean) / std.
+    """
 
     height: int
     """Pixels."""
@@ -63,6 +81,34 @@ class InputSpec:
     margin: int = 0
     """Pixels on each side that have no output pixel (unpadded convolutions): the photo lies inside of them, and is
     mirrored into them. 0 for padded convolutions."""
+    dtype: PixelType = "uint8"
+    """Of the file's input tensor; where that has a scale of its own (a quantised one), it holds the value in steps."""
+    layout: Layout = "nhwc"
+    """Order of the input's axes."""
+    channels: Channels = "rgb"
+    """Which colours, in which order; ``grey``: one channel, ITU-R 601 luma as Pillow's mode L."""
+    range: tuple[float, float] = BYTES
+    """What a black and a white pixel are before mean and std."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, in the order of ``channels``, on the scale of ``range``; empty: 0."""
+    std: tuple[float, ...] = ()
+    """As ``mean``; empty: 1."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file takes uint8 RGB in 0..255, NHWC, as it is."""
+        kind = (self.dtype, self.layout, self.channels, self.range)
+        return kind == ("uint8", "nhwc", "rgb", BYTES) and not self.mean and not self.std
+
+    @property
+    def depth(self) -> int:
+        """Number of channels."""
+        return 1 if self.channels == "grey" else 3
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """(height, width) of what has output: all but the margin."""
+        return self.height - 2 * self.margin, self.width - 2 * self.margin
 
     @property
     def valid(self) -> tuple[slice, slice]:
@@ -85,6 +131,18 @@ class OutputSpec:
     logits: bool = False
     """Whether the file ends before the activation, which then is the runtime's to apply: in 8 bits logits say more than
     probabilities."""
+    kind: Kind = "classes"
+    """``classes``: one channel for each; ``mask``: one channel, what the second of two classes has, the first has the
+    rest; ``labels``: class ids."""
+    layout: Layout = "nhwc"
+    """Order of the output's axes."""
+    name: str = ""
+    """Which of the file's outputs it is; empty: the first one."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file's first output is float32 NHWC, a channel for each class."""
+        return (self.kind, self.layout, self.name) == ("classes", "nhwc", "")
 
 
 @dataclass(frozen=True)
@@ -133,8 +191,8 @@ class ModelSpec:
 
     Example:
         >>> from unet_runtime import Segmenter
-        >>> Segmenter(backend="tflite").spec
-        ModelSpec(pets-edge, unet, int8, 160x160 -> 160x160, pet background border)
+        >>> Segmenter(backend="tflite").spec  # doctest: +ELLIPSIS
+        ModelSpec(pets-..., int8, ... -> ..., pet background border)
     """
 
     name: str
@@ -157,6 +215,7 @@ class ModelSpec:
         _check_one_of("output.activation", self.output.activation, get_args(Activation))
         _check("output.logits", self.output.logits, isinstance(self.output.logits, bool), "true or false")
         _check_one_of("precision", self.precision, get_args(Precision))
+        _check_tensors(self.input, self.output, len(self.classes))
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
         check_classes(self.classes)
         _check_provenance(self.provenance)
@@ -169,6 +228,11 @@ class ModelSpec:
     def class_names(self) -> tuple[str, ...]:
         """Names by class id."""
         return tuple(entry.name for entry in self.classes)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file's input and output are as in every file that unet-export makes: what needs no conversion."""
+        return self.input.is_plain and self.output.is_plain
 
     def roles(self, role: Role) -> tuple[int, ...]:
         """Ids of the classes with ``role``."""
@@ -214,6 +278,8 @@ class ModelSpec:
 
 _T = TypeVar("_T")
 
+_NUMBERS = ("range", "mean", "std")
+
 
 def _build(kind: type[_T], data: Any, where: str) -> _T:
     if not isinstance(data, dict):
@@ -224,6 +290,8 @@ def _build(kind: type[_T], data: Any, where: str) -> _T:
         raise ModelFileError(
             f"model spec: {where} has unknown fields {_shown(unknown)}, expected some of {sorted(known)}"
         )
+    if kind is InputSpec:
+        data = data | {name: tuple(data[name]) for name in _NUMBERS if isinstance(data.get(name), list)}
     try:
         return kind(**data)
     except TypeError as error:  # a field without default is missing
@@ -303,20 +371,51 @@ def _check_grids(source: InputSpec, result: OutputSpec, channels: int) -> None:
             _check(f"{where}.{side}", size, _is_whole(size) and size > 0, "a positive number of pixels")
             _check(f"{where}.{side}", size, size <= MAX_SIDE, f"at most {MAX_SIDE} pixels")
     for where, values in (
-        ("input", source.height * source.width * 3),
+        ("input", source.height * source.width * 3),  # a photo's, whatever the file takes
         ("output", result.height * result.width * channels),
     ):
         _check(f"{where}, height x width x channels,", values, values <= MAX_VALUES, f"at most {MAX_VALUES:,}")
     margin, shorter = source.margin, min(source.height, source.width)
     fits = _is_whole(margin) and 0 <= 2 * margin < shorter
     _check("input.margin", margin, fits, f"0 or more pixels, and less than half of {shorter}")
-    covered = (source.height - 2 * margin, source.width - 2 * margin)
-    actual = (result.height, result.width)
-    # A coarser output would do for a photo that fills the whole input; a margin or black bars are found by pixels.
-    coarser = actual[0] and not margin and source.fit == "stretch" and covered[0] * actual[1] == covered[1] * actual[0]
-    ok = actual == covered or (coarser and covered[0] % actual[0] == 0)
+    covered, actual = source.covered, (result.height, result.width)
     expected = f"{covered[0]} x {covered[1]}: the input's {source.height} x {source.width} less the margin of {margin}"
-    _check("output, height x width,", actual, bool(ok), expected)
+    if not margin:  # with a margin, sizes alone tell which pixels are meant
+        expected += ", or the same shape at another size"
+    ok = actual == covered or (not margin and _is_same_shape(covered, actual))
+    _check("output, height x width,", actual, ok, expected)
+
+
+def _is_same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes have one ratio, to within the pixel that a size is rounded to."""
+    error = abs(size[0] * other[1] - size[1] * other[0])
+    return error == 0 or error < min(max(size), max(other))
+
+
+def _check_tensors(source: InputSpec, result: OutputSpec, classes: int) -> None:
+    """What a file made by another tool takes and gives."""
+    _check_one_of("input.dtype", source.dtype, PIXEL_TYPES)
+    _check_one_of("input.layout", source.layout, LAYOUTS)
+    _check_one_of("input.channels", source.channels, CHANNELS)
+    ok = _are_numbers(source.range, 2) and source.range[0] < source.range[1]
+    _check("input.range", source.range, ok, "two numbers, the second above the first, as [0, 1]")
+    for name in ("mean", "std"):
+        values = getattr(source, name)
+        ok = values == () or (_are_numbers(values, source.depth) and (name == "mean" or min(values) > 0))
+        above = ", all above 0" if name == "std" else ""
+        _check(f"input.{name}", values, ok, f"{source.depth} numbers, one for each channel{above}, or none")
+    _check_one_of("output.kind", result.kind, KINDS)
+    _check_one_of("output.layout", result.layout, LAYOUTS)
+    _check_text("output.name", result.name, MAX_TEXT, empty=True)
+    if result.kind == "mask":
+        _check("classes", classes, classes == 2, "2 of a mask: what it is not, and what it is")
+        _check("output.activation", result.activation, result.activation == "sigmoid", "sigmoid for a mask")
+    if result.kind == "labels":
+        _check("output.logits", result.logits, not result.logits, "false for class ids")
+
+
+def _are_numbers(values: object, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count and all(map(_is_number, values))
 
 
 def check_classes(classes: tuple[ClassSpec, ...]) -> None:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from unet_runtime.core import masks
-from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.geometry import mirrored
 from unet_runtime.core.photo import limit_opacity
 from unet_runtime.core.segmentation import Findings, Pictures, taken_out
@@ -74,6 +73,11 @@ class TiledSegmentation(Findings, Pictures):
     run: Run
     overlap: float
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the photo, and of everything made of it."""
+        return self.photo.size
+
     def probability_bands(self) -> Iterator[tuple[int, Floats]]:
         """As ``Segmentation.probability_bands``. They have not been kept: the model runs again, band by band."""
         return blended_bands(self.photo, self.spec, self.run, self.overlap)
@@ -104,7 +108,6 @@ def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVER
 
     Raises:
         ValueError: an overlap out of range.
-        ModelFileError: the model's output is not its input less the margin, so tiles would not fit together.
     """
     width, height = photo.size
     mask = np.empty((height, width), np.uint8)
@@ -115,20 +118,23 @@ def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVER
         mask[top : top + len(band)] = masks.first_of_the_largest(planes)
         sums += masks.region_sums(planes)
         opacity[top : top + len(band)] = masks.opacity_of(masks.foreground_share(planes, spec))
-    tiles = len(axis_tiles(height, spec.output.height, overlap)) * len(axis_tiles(width, spec.output.width, overlap))
+    side = spec.input.covered
+    tiles = len(axis_tiles(height, side[0], overlap)) * len(axis_tiles(width, side[1], overlap))
     opacity = limit_opacity(opacity, photo)
     return TiledSegmentation(photo, mask, opacity, spec, tiles, masks.scores(sums), run, overlap)
 
 
 def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float) -> Iterator[tuple[int, Floats]]:
     """(top, band) from the top down: the band's first row, and shares float32 (rows, W, C); see ``segment``."""
-    _check(spec, overlap)
-    rows = axis_tiles(photo.height, spec.output.height, overlap)
-    columns = axis_tiles(photo.width, spec.output.width, overlap)
+    if not 0 <= overlap <= MOST_OVERLAP:
+        raise ValueError(f"overlap {overlap}, expected a share of a tile's side, 0 to {MOST_OVERLAP}")
+    side = spec.input.covered
+    rows = axis_tiles(photo.height, side[0], overlap)
+    columns = axis_tiles(photo.width, side[1], overlap)
     pending = np.zeros((0, photo.width, len(spec.classes)), np.float32)  # rows from ``top`` on, not complete yet
     top = 0
     for index, (start, weights) in enumerate(rows):
-        bottom = min(start + spec.output.height, photo.height)
+        bottom = min(start + side[0], photo.height)
         grown = np.zeros((bottom - top, *pending.shape[1:]), np.float32)
         grown[: len(pending)] = pending
         strip = _strip(photo, spec, run, start, columns)[: bottom - start]  # (rows, W, C)
@@ -141,19 +147,22 @@ def blended_bands(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float)
 
 
 def _strip(photo: Image.Image, spec: ModelSpec, run: Run, top: int, columns: list[Tile]) -> Floats:
-    """One row of tiles, whose outputs begin at row ``top`` of the photo: shares float32 (output height, W, C)."""
+    """One row of tiles, whose outputs begin at row ``top`` of the photo: shares float32 (covered height, W, C)."""
     margin = spec.input.margin
+    side = spec.input.covered
     picture = _mirrored_rows(photo, top - margin, top - margin + spec.input.height)  # uint8 (h, W, 3)
-    strip = np.zeros((spec.output.height, photo.width, len(spec.classes)), np.float32)
+    strip = np.zeros((side[0], photo.width, len(spec.classes)), np.float32)
     for first in range(0, len(columns), _TILES_PER_CALL):
         part = columns[first : first + _TILES_PER_CALL]
         images = np.empty((len(part), spec.input.height, spec.input.width, 3), np.uint8)
         for image, tile in zip(images, part, strict=True):
             left = tile.start - margin
             image[:] = picture[:, mirrored(left, left + spec.input.width, photo.width)]
-        outputs = masks.shares(run(images), spec)  # (n, output height, output width, C)
+        outputs = masks.shares(run(images), spec)  # (n, h', w', C)
         for output, tile in zip(outputs, part, strict=True):
-            width = min(spec.output.width, photo.width - tile.start)
+            if output.shape[:2] != side:
+                output = masks.enlarged(output, side).transpose(1, 2, 0)
+            width = min(side[1], photo.width - tile.start)
             strip[:, tile.start : tile.start + width] += output[:, :width] * tile.weights[:width, np.newaxis]
     return strip
 
@@ -197,15 +206,3 @@ def _ramp(common: int) -> npt.NDArray[np.float64]:
     """Weights of a tile in the pixels that it has in common with the tile before it."""
     position = (np.arange(common) + 0.5) / max(common, 1)
     return np.clip((position - _OUTER) / (1 - 2 * _OUTER), 0, 1)
-
-
-def _check(spec: ModelSpec, overlap: float) -> None:
-    if not 0 <= overlap <= MOST_OVERLAP:
-        raise ValueError(f"overlap {overlap}, expected a share of a tile's side, 0 to {MOST_OVERLAP}")
-    for axis in ("height", "width"):
-        size, found, margin = getattr(spec.input, axis), getattr(spec.output, axis), spec.input.margin
-        if found != size - 2 * margin:
-            raise ModelFileError(
-                f"{spec.name}: output {axis} {found} for input {axis} {size} and margin {margin}, "
-                f"expected {size - 2 * margin}: this model cannot be run in tiles"
-            )

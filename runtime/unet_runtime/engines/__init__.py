@@ -14,9 +14,9 @@ from unet_runtime.core import install
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, MissingDependencyError
 from unet_runtime.engines import choice, wheels
-from unet_runtime.engines.base import MODELS, Backend, Device, Engine
+from unet_runtime.engines.base import MODELS, Backend, Device, Engine, split_device
 
-__all__ = ["DEVICES", "ENGINES", "MODELS", "Backend", "Device", "Engine"]
+__all__ = ["DEVICES", "ENGINES", "MODELS", "Backend", "Device", "Engine", "split_device"]
 
 _MODULES = (
     "onnxruntime",
@@ -84,8 +84,8 @@ def readers(suffix: str) -> list[str]:
     return [name for name, engine in ENGINES.items() if suffix in engine.suffixes]
 
 
-def engine_for(suffix: str) -> str:
-    """Name of the preferred installed engine for a model file's suffix.
+def engine_for(suffix: str, device: str = "auto") -> str:
+    """Name of the preferred installed engine for a model file's suffix, of those that know the device if there are any.
 
     Raises:
         BackendError: no engine reads such files.
@@ -94,10 +94,12 @@ def engine_for(suffix: str) -> str:
     able = readers(suffix)
     if not able:
         raise BackendError(f"no engine reads {suffix!r} files, expected .onnx or .tflite")
+    kind, _ = split_device(device)
+    able = [name for name in able if kind in ("auto", *ENGINES[name].devices)] or able
     return _first_installed(able, f"no engine for {suffix} files is installed")
 
 
-def choose(names: Iterable[str], device: Device = "auto") -> Choice:
+def choose(names: Iterable[str], device: str = "auto") -> Choice:
     """The engine, of those ``names``, that runs a bundled model best on this machine, and that model.
 
     Nothing is imported or measured: ``choice.TABLE`` decides. Engines that it does not have come last.
@@ -106,14 +108,15 @@ def choose(names: Iterable[str], device: Device = "auto") -> Choice:
         names: engines, one at least.
         device: as for ``load``.
     """
-    able = list(names)
+    kind, _ = split_device(device)
+    able = [name for name in names if kind in ("auto", *ENGINES[name].devices)] or list(names)
     for row in choice.rows(device, choice.has_gpu_wheel(package_file("onnx"))):
         if row.engine in able and row.model.exists():
             return Choice(row.engine, row.model, row.why)
     return Choice(able[0], find(able[0]).default_model, "the only one here")
 
 
-def default_choice(backend: str = "auto", device: Device = "auto") -> Choice:
+def default_choice(backend: str = "auto", device: str = "auto") -> Choice:
     """Engine and bundled model for what the user asked for, as ``choose``.
 
     Raises:
@@ -132,7 +135,7 @@ def _first_installed(names: list[str], problem: str) -> str:
     raise MissingDependencyError(f"{problem}: {' or '.join(dict.fromkeys(map(install_hint, names)))}")
 
 
-def load(name: str, artifact: Artifact, *, device: Device = "auto", threads: int | None = None) -> Backend:
+def load(name: str, artifact: Artifact, *, device: str = "auto", threads: int | None = None) -> Backend:
     """Load a model into the engine ``name``.
 
     Raises:
@@ -142,18 +145,25 @@ def load(name: str, artifact: Artifact, *, device: Device = "auto", threads: int
         ModelFileError: the engine refuses the file.
     """
     engine = find(name)
-    if device not in DEVICES:
+    kind, _ = split_device(device)
+    if kind not in DEVICES:
         raise BackendError(f"device {device!r}, expected one of {', '.join(DEVICES)}")
     if artifact.path.suffix not in engine.suffixes:
         raise BackendError(f"{artifact.path}: backend {name} reads {', '.join(engine.suffixes)} files")
-    if device not in ("auto", *engine.devices):
-        able = [other.name for other in ENGINES.values() if device in other.devices]
+    if kind not in ("auto", *engine.devices):
+        able = [other.name for other in ENGINES.values() if kind in other.devices]
         raise BackendError(
             f"device {device}: {engine.label} does not run on it, expected {', '.join(('auto', *engine.devices))}: "
             f"take a .onnx model with --backend {' or '.join(able)}"
         )
+    if not artifact.spec.is_plain and not engine.foreign:
+        raise BackendError(f"{artifact.path}: backend {name} runs models of unet-export alone: take another --backend")
     import_engine(name)
     backend = engine.load(artifact, device, threads)
+    if not artifact.spec.is_plain:
+        from unet_runtime.engines.foreign import ForeignBackend  # what few need
+
+        backend = ForeignBackend(backend, artifact.spec)
     _loaded.add(backend)
     return backend
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unet_runtime.engines import wheels
-from unet_runtime.engines.base import FLOAT32_ONNX, INT8_ONNX, INT8_TFLITE, Device
+from unet_runtime.engines.base import FLOAT_ONNX, INT8_ONNX, INT8_TFLITE, split_device
 
 _CPUINFO = Path("/proc/cpuinfo")
 _FIRST_BYTES = 4096
@@ -41,13 +41,14 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row(lambda kind: kind.gpu, "onnx", FLOAT32_ONNX, "float32 is what GPUs run well"),
+    Row(lambda kind: kind.gpu, "onnx", FLOAT_ONNX, "arithmetic in float32 is what GPUs run well"),
+    Row(lambda kind: kind.gpu, "openvino", FLOAT_ONNX, "arithmetic in float32 is what GPUs run well"),
     Row(lambda kind: kind.vnni, "tflite", INT8_TFLITE, "int8 in LiteRT is the fastest on CPUs with VNNI"),
     Row(lambda kind: kind.x86, "onnx", INT8_ONNX, "int8 in ONNX Runtime is the fastest on x86 without VNNI"),
     Row(lambda kind: kind.x86, "openvino", INT8_ONNX, "int8 is the fastest in OpenVINO on x86"),
-    Row(lambda kind: True, "onnx", FLOAT32_ONNX, "int8 ONNX was measured on x86 alone"),
+    Row(lambda kind: True, "onnx", FLOAT_ONNX, "int8 ONNX was measured on x86 alone"),
     Row(lambda kind: True, "tflite", INT8_TFLITE, "int8 is what LiteRT is made for"),
-    Row(lambda kind: True, "openvino", FLOAT32_ONNX, "int8 ONNX was measured on x86 alone"),
+    Row(lambda kind: True, "openvino", FLOAT_ONNX, "int8 ONNX was measured on x86 alone"),
 )
 """The first row that fits the machine, of those whose engine is installed or asked for.
 
@@ -55,14 +56,15 @@ OpenVINO is last though it is the fastest of all on Intel's CPUs: it starts so m
 done by then."""
 
 
-def rows(device: Device, gpu_wheel: bool) -> list[Row]:
+def rows(device: str, gpu_wheel: bool) -> list[Row]:
     """Rows that fit this machine, the preferred one first.
 
     Args:
         device: that was asked for.
         gpu_wheel: whether a wheel for GPUs is installed, which ``auto`` tries.
     """
-    kind = this_kind(device in ("cuda", "tensorrt") or (device == "auto" and gpu_wheel))
+    wanted, _ = split_device(device)
+    kind = this_kind(wanted not in ("auto", "cpu") or (wanted == "auto" and gpu_wheel))
     return [row for row in TABLE if row.when(kind)]
 
 

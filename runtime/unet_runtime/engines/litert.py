@@ -10,7 +10,7 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import INT8_TFLITE, Backend, Device, Engine, check_graph
+from unet_runtime.engines.base import INT8_TFLITE, Backend, Engine, check_graph, output_position
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,11 +23,15 @@ class LiteRTBackend:
     device = "cpu"
     note = ""
 
-    def __init__(self, interpreter: Any, engine: str) -> None:
+    batch = 1
+
+    def __init__(self, interpreter: Any, engine: str, output: int = 0, *, is_real: bool = True) -> None:
         self._interpreter = interpreter
         self._input = interpreter.get_input_details()[0]
-        self._output = interpreter.get_output_details()[0]
-        self._scale, self._zero_point = self._output["quantization"]
+        self._output = interpreter.get_output_details()[output]
+        self.scaling: tuple[float, int] = self._input["quantization"]
+        scaling: tuple[float, int] = self._output["quantization"] if is_real else (0.0, 0)
+        self._scale, self._zero_point = scaling
         self._lock = threading.Lock()
         self.engine = engine
 
@@ -53,7 +57,7 @@ class LiteRTBackend:
         return results
 
 
-def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
     """See ``base.Load``."""
     import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter
@@ -63,26 +67,46 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
         # https://tensorflow.org/versions/r2.5/api_docs/python/tf/lite/Interpreter
         count = threads or cores.default_threads()
         interpreter: Any = Interpreter(model_content=artifact.content, num_threads=count)
+        _resize(artifact, interpreter)
         interpreter.allocate_tensors()
+        position = _check(artifact, interpreter)
     except (ValueError, RuntimeError) as error:  # undamaged, so a model this engine's version cannot run
         raise ModelFileError(f"{artifact.path}: LiteRT refuses it: {error}") from error
-    _check(artifact, interpreter)
-    return LiteRTBackend(interpreter, f"LiteRT {ai_edge_litert.__version__}")
+    is_real = artifact.spec.output.kind != "labels"
+    return LiteRTBackend(interpreter, f"LiteRT {ai_edge_litert.__version__}", position, is_real=is_real)
 
 
-def _check(artifact: Artifact, interpreter: Any) -> None:
+def _resize(artifact: Artifact, interpreter: Any) -> None:
+    """Give a file of another tool the spec's size where it leaves it open, and a batch of 1."""
+    inputs = interpreter.get_input_details()
+    if artifact.spec.is_plain or len(inputs) != 1:
+        return
+    from unet_runtime.core import tensors
+
+    sizes = tensors.input_sizes(artifact.spec.input)
+    is_open = zip(inputs[0]["shape_signature"].tolist(), (-1, *sizes), strict=False)
+    if all(known in (-1, size) for known, size in is_open) and len(inputs[0]["shape"]) == 1 + len(sizes):
+        interpreter.resize_tensor_input(inputs[0]["index"], (1, *sizes))
+
+
+def _check(artifact: Artifact, interpreter: Any) -> int:
+    """Compare the file with its spec; returns the position of the output."""
     inputs = [(np.dtype(entry["dtype"]).name, _sizes(entry)) for entry in interpreter.get_input_details()]
     outputs = interpreter.get_output_details()
     if not outputs:
         raise ModelFileError(f"{artifact.path}: the model has no output, expected probabilities: export it again")
-    dtype = np.dtype(outputs[0]["dtype"])
-    scale, _ = outputs[0]["quantization"]
-    if dtype.kind in "iu" and not (np.isfinite(scale) and scale > 0):
+    position = output_position(artifact, [[entry["name"]] for entry in outputs])
+    output = outputs[position]
+    dtype = np.dtype(output["dtype"])
+    scale, _ = output["quantization"]
+    is_label = artifact.spec.output.kind == "labels"
+    if dtype.kind in "iu" and not is_label and not (np.isfinite(scale) and scale > 0):
         raise ModelFileError(
             f"{artifact.path}: the model's output is {dtype.name} with scale {scale}, expected a scale above 0 that "
             "makes real numbers of its integers: export it again"
         )
-    check_graph(artifact, inputs, (dtype.name, _sizes(outputs[0])), quantized=dtype.kind in "iu")
+    check_graph(artifact, inputs, (dtype.name, _sizes(output)), quantized=dtype.kind in "iu")
+    return position
 
 
 def _sizes(entry: Any) -> list[int]:
@@ -100,4 +124,5 @@ ENGINE = Engine(
     default_model=INT8_TFLITE,
     default_threads=cores.default_threads,
     load=load,
+    foreign=True,
 )

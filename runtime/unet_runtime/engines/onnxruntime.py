@@ -5,10 +5,10 @@ from __future__ import annotations
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.engines import wheels
-from unet_runtime.engines.base import FLOAT32_ONNX, Backend, Device, Engine
+from unet_runtime.engines.base import FLOAT_ONNX, Backend, Engine
 
 
-def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
     """See ``base.Load``."""
     from unet_runtime.engines import onnxruntime_cpu  # imports the engine
 
@@ -34,10 +34,11 @@ ENGINE = Engine(
     entry="unet_runtime.engines.onnxruntime_cpu",
     extra="onnx",
     suffixes=(".onnx",),
-    default_model=FLOAT32_ONNX,
+    default_model=FLOAT_ONNX,
     default_threads=cores.usable_cores,
     load=load,
     devices=("cpu", "cuda", "tensorrt"),
+    foreign=True,
     parallel=True,
     rival_wheels=wheels.ONNXRUNTIME,
     slow_start={"tensorrt": _missing_for_tensorrt},

@@ -12,7 +12,7 @@ from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
 from unet_runtime.engines import wheels
-from unet_runtime.engines.base import Tensor, check_graph
+from unet_runtime.engines.base import Tensor, check_graph, output_position
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 TITLE = f"ONNX Runtime {ort.__version__}"  # here, because a half-removed wheel has no version: found at import
+
+_NUMPY_TYPES = {"float": "float32", "double": "float64"}
 
 _FATAL_ONLY = 4  # what the engine has to say is said by our exceptions, once
 
@@ -36,12 +38,15 @@ class OnnxBackend:
     """One session on the CPU. ``run`` may be called from several threads: sessions are thread-safe."""
 
     name = "onnx"
-    device = "cpu"
+    scaling = (0.0, 0)
 
-    def __init__(self, session: Any, note: str = "") -> None:
+    def __init__(self, session: Any, output: int = 0, note: str = "", device: str = "cpu") -> None:
+        source = session.get_inputs()[0]
         self._session = session
-        self._input = session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        self._input = source.name
+        self._output = session.get_outputs()[output].name
+        self.batch = source.shape[0] if isinstance(source.shape[0], int) else None
+        self.device = device
         self.engine = TITLE
         self.note = note
 
@@ -63,8 +68,7 @@ def load(artifact: Artifact, threads: int | None, note: str = "") -> OnnxBackend
     ort.set_default_logger_severity(_FATAL_ONLY)
     try:
         session = open_session(artifact, session_options(threads), [CPU])
-        check_session(artifact, session)
-        return OnnxBackend(session, note)
+        return OnnxBackend(session, check_session(artifact, session), note)
     except ModelFileError:
         raise
     except Exception as error:  # as above; undamaged, so a model this engine's version cannot run
@@ -95,19 +99,22 @@ def open_session(artifact: Artifact, options: Any, providers: list[Any]) -> Any:
     return session
 
 
-def check_session(artifact: Artifact, session: Any) -> None:
-    """Compare a session's input and its first output, the probabilities, with the model's spec.
+def check_session(artifact: Artifact, session: Any) -> int:
+    """Compare a session's input and output with the model's spec; returns the position of the output.
 
     Raises:
         ModelFileError: they differ.
     """
     inputs = [_tensor(entry) for entry in session.get_inputs()]
-    check_graph(artifact, inputs, _tensor(session.get_outputs()[0]))
+    outputs = session.get_outputs()
+    position = output_position(artifact, [[entry.name] for entry in outputs])
+    check_graph(artifact, inputs, _tensor(outputs[position]))
+    return position
 
 
 def _tensor(entry: Any) -> Tensor:
     dtype = entry.type.removeprefix("tensor(").removesuffix(")")
-    return "float32" if dtype == "float" else dtype, entry.shape
+    return _NUMPY_TYPES.get(dtype, dtype), entry.shape
 
 
 def has_cuda_provider() -> bool:

@@ -24,12 +24,14 @@ import onnxruntime as ort
 
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.engines import nvidia, wheels
 from unet_runtime.engines import onnxruntime_cpu as on_cpu
-from unet_runtime.engines import wheels
-from unet_runtime.engines.base import Backend, Device
+from unet_runtime.engines.base import Backend, split_device
 from unet_runtime.engines.onnxruntime_cpu import CPU, CUDA, TITLE
 
 TENSORRT = "TensorrtExecutionProvider"
+
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 
 _PROVIDERS = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
@@ -52,7 +54,7 @@ class GpuBackend:
 
     name = "onnx"
 
-    def __init__(self, session: Any, artifact: Artifact, device: str, note: str) -> None:
+    def __init__(self, session: Any, artifact: Artifact, device: str, index: int, note: str) -> None:
         self._session = session
         self._binding = session.io_binding()
         self._input = session.get_inputs()[0].name
@@ -63,7 +65,8 @@ class GpuBackend:
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._one_by_one = device == "tensorrt"  # its engine is built for a batch of 1
-        self.device = device
+        self._index = index
+        self.device = f"{device}:{index}" if index else device
         self.engine = TITLE
         self.note = note
 
@@ -80,12 +83,15 @@ class GpuBackend:
                     part = slice(first, first + step)
                     self._run(np.ascontiguousarray(images[part]), results[part])
         except Exception as error:  # the engine's exceptions share no base but Exception
-            raise BackendError(f"ONNX Runtime failed on input {images.dtype}{images.shape}: {error}") from error
+            problem = f"ONNX Runtime failed on input {images.dtype}{images.shape}: {error}"
+            raise BackendError(_with_remedy(problem, self._index)) from error
         return results
 
     def _run(self, images: npt.NDArray[np.uint8], results: npt.NDArray[np.float32]) -> None:
         if images.shape != self._shape:
-            self._image = ort.OrtValue.ortvalue_from_shape_and_type(images.shape, images.dtype.type, "cuda", 0)
+            self._image = ort.OrtValue.ortvalue_from_shape_and_type(
+                images.shape, images.dtype.type, "cuda", self._index
+            )
             self._binding.bind_ortvalue_input(self._input, self._image)
             self._shape = images.shape
         self._image.update_inplace(images)
@@ -94,7 +100,7 @@ class GpuBackend:
         self._binding.synchronize_outputs()
 
 
-def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
+def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
     """See ``base.Load``; ``auto`` takes CUDA, or else the CPU, with a note that says why."""
     if device != "auto":
         return _load_gpu(artifact, device, threads)
@@ -104,32 +110,42 @@ def load(artifact: Artifact, device: Device, threads: int | None) -> Backend:
         return on_cpu.load(artifact, threads, str(error))
 
 
-def _load_gpu(artifact: Artifact, device: str, threads: int | None) -> GpuBackend:
-    reason = missing(device)
+def _load_gpu(artifact: Artifact, named: str, threads: int | None) -> Backend:
+    device, index = split_device(named)
+    reason = missing(device) or _missing_gpu(index)
     if reason:
-        raise BackendError(f"device {device}: {reason}")
-    providers: list[Any] = [(CUDA, CUDA_OPTIONS), CPU]
+        raise BackendError(f"device {named}: {reason}")
+    number = {"device_id": str(index)}
+    providers: list[Any] = [(CUDA, CUDA_OPTIONS | number), CPU]
     options = on_cpu.session_options(threads)
     # Recorded from ONNX Runtime 1.24 on: which provider got which node.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if device == "tensorrt":
         options.add_free_dimension_override_by_name("batch", 1)  # else the engine is built anew for other sizes
-        providers.insert(0, (TENSORRT, tensorrt_options(artifact)))
+        providers.insert(0, (TENSORRT, tensorrt_options(artifact, index) | number))
     try:
         session = on_cpu.open_session(artifact, options, providers)
-        on_cpu.check_session(artifact, session)
+        position = on_cpu.check_session(artifact, session)
         used, note = assigned(session)
         if used != device:
-            raise BackendError(f"device {device}: its provider was given no part of the model, which runs on {used}")
-        backend = GpuBackend(session, artifact, used, note)
+            raise BackendError(f"device {named}: its provider was given no part of the model, which runs on {used}")
+        note = joined_notes(note, tf32_note(artifact, used))
+        if not artifact.spec.is_plain:  # what it gives has a shape of its own
+            return on_cpu.OnnxBackend(session, position, note, used)
+        backend = GpuBackend(session, artifact, used, index, note)
         # Kernels are loaded, algorithms chosen and TensorRT's engine built in the first run, not at the first photo.
         backend.run(np.zeros((1, artifact.spec.input.height, artifact.spec.input.width, 3), np.uint8))
     except (BackendError, ModelFileError):
         raise
     except Exception as error:  # as above
         on_cpu.load(artifact, threads)  # a model that no device takes is the model's fault, and says so
-        raise BackendError(f"device {device}: {TITLE} does not start it: {error}") from error
+        raise BackendError(_with_remedy(f"device {named}: {TITLE} does not start it: {error}", index)) from error
     return backend
+
+
+def _with_remedy(problem: str, index: int) -> str:
+    """An error of CUDA, which says what failed, with what to do about it."""
+    return f"{problem}: {advice}" if (advice := nvidia.remedy(problem, index)) else problem
 
 
 def missing(device: str) -> str:
@@ -152,7 +168,42 @@ def missing(device: str) -> str:
     except OSError as error:  # the loader's message names the first library that is missing
         message = str(error).replace(str(library.parent) + os.sep, "")
         return f"the {_TITLES[device]} provider does not start ({message}). {_install(message, device)}"
+    return _missing_late(device)
+
+
+def _missing_late(device: str) -> str:
+    """As ``missing``, for cuDNN: the provider opens it when a first convolution is prepared, and loads without it."""
+    try:
+        ctypes.CDLL("cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9")
+    except OSError as error:
+        advice = _install(str(error), device)
+        return f"the {_TITLES[device]} provider needs cuDNN 9, which does not load ({error}). {advice}"
     return ""
+
+
+def _missing_gpu(index: int) -> str:
+    """Why there is no GPU of that number; empty where there is one, or no driver to ask."""
+    found = nvidia.count()
+    if found is None or index < found:
+        return ""
+    advice = "see nvidia-smi -L and CUDA_VISIBLE_DEVICES"
+    return f"GPU {index} is not there, the driver lists {found} for this process: {advice}"
+
+
+def joined_notes(*notes: str) -> str:
+    """Notes that are not empty, in one line."""
+    return "; ".join(filter(None, notes))
+
+
+def tf32_note(artifact: Artifact, device: str) -> str:
+    """What to say where TensorRT may round float32 to TF32.
+
+    The provider has no option against it (https://github.com/microsoft/onnxruntime/issues/26029). NVIDIA's libraries
+    read a variable when they are first used, which is the host process' own: commands set it for themselves.
+    """
+    if device != "tensorrt" or artifact.spec.precision != "float32" or os.environ.get(TF32_OVERRIDE) == "0":
+        return ""
+    return f"TensorRT may round to TF32: set {TF32_OVERRIDE}=0 before the process starts"
 
 
 def assigned(session: Any) -> tuple[str, str]:
@@ -169,14 +220,9 @@ def assigned(session: Any) -> tuple[str, str]:
     return device, ""
 
 
-def tensorrt_options(artifact: Artifact) -> dict[str, str]:
-    """The engine is built once for each model and kept; float16 where the model itself is."""
-    if artifact.spec.precision == "float32":
-        # The provider has no option against TF32; NVIDIA's libraries read this when they are first used:
-        # https://github.com/microsoft/onnxruntime/issues/26029
-        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
-    exact = os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
-    folder = cache_folder() / "tensorrt" / (artifact.digest[:16] + ("" if exact else "-tf32"))
+def tensorrt_options(artifact: Artifact, index: int = 0) -> dict[str, str]:
+    """An engine is built once for each model, GPU and version of TensorRT, and kept; float16 where the model is."""
+    folder = cache_folder() / "tensorrt" / engine_key(artifact, nvidia.gpu(index), nvidia.tensorrt_version())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # nobody else's: an engine is code
     return {
         "trt_fp16_enable": str(artifact.spec.precision == "float16"),
@@ -185,6 +231,14 @@ def tensorrt_options(artifact: Artifact) -> dict[str, str]:
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(folder),
     }
+
+
+def engine_key(artifact: Artifact, gpu: nvidia.Gpu | None, tensorrt: str) -> str:
+    """A folder's name for all that an engine depends on: one of another GPU or TensorRT is refused, or runs wrongly."""
+    exact = os.environ.get(TF32_OVERRIDE) == "0"
+    parts = [artifact.digest[:16], artifact.spec.precision + ("" if exact else "-tf32"), f"trt{tensorrt or '-unknown'}"]
+    parts += [f"{gpu.capability}-{gpu.name}" if gpu else "gpu-unknown", f"ort{ort.__version__}"]
+    return re.sub(r"[^\w.-]+", "-", "_".join(parts))
 
 
 def cache_folder() -> Path:

@@ -39,8 +39,9 @@ def class_areas(mask: npt.NDArray[np.uint8], count: int) -> list[int]:
     areas = [0] * count
     for top in range(0, len(mask), band_rows):
         band = mask[top : top + band_rows]
-        for index in range(count):
+        for index in range(1, count):
             areas[index] += int(np.count_nonzero(band == index))
+    areas[0] = mask.size - sum(areas)
     return areas
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
@@ -108,7 +109,8 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-class Outcome(NamedTuple, Generic[T, R]):
+@dataclass(frozen=True)  # Python 3.10 has no generic NamedTuple
+class Outcome(Generic[T, R]):
     item: T
     result: R | None
     error: UnetRuntimeError | None

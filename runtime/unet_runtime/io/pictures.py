@@ -30,7 +30,7 @@ GREEN = (0, 177, 64)
 
 
 def _mask_bands(result: Result) -> Iterator[Pixels]:
-    for top, bottom in bands(result.photo.size):
+    for top, bottom in bands(result.size):
         yield result.mask[top:bottom, :, np.newaxis]
 
 
@@ -43,7 +43,7 @@ def _mask_frame(result: Result) -> Pixels:
 
 
 def _overlay_bands(result: Result) -> Iterator[Pixels]:
-    for top, bottom in bands(result.photo.size):
+    for top, bottom in bands(result.size):
         rows = result.photo.crop((0, top, result.photo.width, bottom))
         yield np.asarray(render.overlay(rows, result.mask[top:bottom], result.spec))
 
@@ -65,7 +65,7 @@ def _cutout_picture(result: Result) -> Image.Image:
 
 
 def _cutout_frame(result: Result) -> Pixels:
-    screen = Image.new("RGB", result.photo.size, GREEN)
+    screen = Image.new("RGB", result.size, GREEN)
     cutout = _cutout_picture(result)
     screen.paste(cutout, mask=cutout)
     return np.asarray(screen)
@@ -98,7 +98,7 @@ def _picture(
                 yield band
 
         palette = render.palette(result.spec) if has_palette else b""
-        write_png(file, result.photo.size, checked(), palette=palette, text={STAMP_KEY: metadata.stamp})
+        write_png(file, result.size, checked(), palette=palette, text={STAMP_KEY: metadata.stamp})
 
     return Kind(suffix, write, frame, picture, other_suffixes)
 

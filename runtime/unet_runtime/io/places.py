@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.files import is_stream
-from unet_runtime.io.stamps import is_ours
+from unet_runtime.io.stamps import RESULTS, is_ours
 
 _Identity = tuple[int, int]
 """Device and inode: the same for every name of a file."""
@@ -21,9 +21,9 @@ class Places:
     Args:
         read: paths of what the run reads, such as its photos and its model: they are never replaced.
         overwrite: whether files without our stamp may be.
-        command: that made what may go, for people.
+        command: that made what may go.
         option: that names a place, for people.
-        insist: whether the command has ``--overwrite``.
+        folders: whether the command replaces folders, too; writing a file in the place of one is an error anyway.
     """
 
     def __init__(
@@ -31,15 +31,15 @@ class Places:
         read: Iterable[Path] = (),
         *,
         overwrite: bool = False,
-        command: str = "unet-run",
+        command: str = RESULTS,
         option: str = "--output",
-        insist: bool = True,
+        folders: bool = False,
     ) -> None:
         self._read = tuple(read)
         self._overwrite = overwrite
         self._command = command
         self._option = option
-        self._insist = ", or insist with --overwrite" if insist else ""
+        self._folders = folders
         self._identities: frozenset[_Identity] | None = None
 
     def check(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class Places:
             there = path.lstat()
         except (OSError, ValueError):  # nothing there; or writing will say why not
             return
-        if stat.S_ISDIR(there.st_mode):
+        if stat.S_ISDIR(there.st_mode) and not self._folders:
             return
         if not stat.S_ISREG(there.st_mode) and is_stream(path):
             raise OutputError(
@@ -62,11 +62,16 @@ class Places:
             raise OutputError(
                 f"{path}: is read in this run, and would be replaced: name another place with {self._option}"
             )
-        if not self._overwrite and not _may_go(path):
+        if not self._overwrite and not may_go(path, self._command):
             raise OutputError(
                 f"{path}: exists, and was not made by {self._command}: move it away, or name another place with "
-                f"{self._option}{self._insist}"
+                f"{self._option}, or insist with --overwrite"
             )
+
+    def check_files(self, folder: Path, names: Iterable[str]) -> None:
+        """Refuse a folder in which one of these names must stay; the error is that of ``check``."""
+        for name in names:
+            self.check(folder / name)
 
     def _is_read(self, path: Path) -> bool:
         if self._identities is None:  # only where something is there: each one asks the file system
@@ -87,8 +92,9 @@ def _identity(path: Path) -> _Identity | None:
     return found.st_dev, found.st_ino
 
 
-def _may_go(path: Path) -> bool:
+def may_go(path: Path, command: str) -> bool:
+    """Whether a file or folder that is there was made by a command; what cannot be read was not."""
     try:
-        return is_ours(path)
+        return is_ours(path, command)
     except OSError:  # unreadable, or a link that leads nowhere
         return False

@@ -15,7 +15,7 @@ def _write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Check
 
     from numpy.lib import format as npy
 
-    width, height = result.photo.size
+    width, height = result.size
     names = np.array(result.spec.class_names)
     header = {"descr": "<f2", "fortran_order": False, "shape": (height, width, len(names))}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

@@ -152,7 +152,7 @@ def _photos(item: Path, output_dir: Path | None, others: _Others) -> list[PhotoF
     if os.path.isdir(item):  # noqa: PTH112 - Path.is_dir raises where a name is too long, or a folder not ours
         return _folder_photos(item, output_dir, others)
     if os.path.lexists(item):
-        return [_named_photo(item, output_dir or item.parent)]
+        return [named_photo(item, output_dir or item.parent)]
     from unet_runtime.io.patterns import MAGIC  # no photo that is there needs it
 
     if MAGIC & set(str(item)):
@@ -183,7 +183,8 @@ def _problem(path: Path, text: str) -> PhotoFile:
     return PhotoFile(path, path.parent, path.name, problem=f"{shown}: {text}")
 
 
-def _named_photo(path: Path, output_dir: Path) -> PhotoFile:
+def named_photo(path: Path, output_dir: Path) -> PhotoFile:
+    """The photo or video of a path that the user named."""
     if _may_wait(path):
         return _problem(
             path, 'is a pipe or a device, expected a file: send a photo through "-", as in: unet-run - < FILE'
@@ -202,7 +203,7 @@ def _matching_photos(pattern: Path, output_dir: Path | None, others: _Others) ->
         if os.path.isdir(path):  # noqa: PTH112
             photos += _folder_photos(path, parent / path.name if output_dir else None, others)
         else:
-            photos.append(_named_photo(path, parent))
+            photos.append(named_photo(path, parent))
     return photos or [_problem(pattern, "no file matches this pattern")]
 
 
@@ -246,12 +247,12 @@ def _with_own_names(photos: list[PhotoFile]) -> list[PhotoFile]:
     Names that differ in case only, or in the form of Unicode, count as one, as they do on the disks of macOS, Windows
     and cameras. Where the whole names are one as well, all but the first take a digest of theirs.
     """
-    photos = [photo._replace(stem=_short(photo.stem)) for photo in photos]
+    photos = [photo._replace(stem=short_stem(photo.stem)) for photo in photos]
     while True:
         taken = Counter(map(_place, photos))
         renamed = []
         for photo in photos:
-            stem = _short(photo.path.name)
+            stem = short_stem(photo.path.name)
             renamed.append(photo._replace(stem=stem) if taken[_place(photo)] > 1 and photo.stem != stem else photo)
         if renamed == photos:
             return _with_digests(photos)
@@ -278,7 +279,7 @@ def _with_digests(photos: list[PhotoFile]) -> list[PhotoFile]:
     return result
 
 
-def _short(stem: str) -> str:
+def short_stem(stem: str) -> str:
     """The stem itself, or one so short that a result's name is within the 255 bytes that a name may have."""
     name = os.fsencode(stem)
     if len(name) <= _STEM_BYTES:

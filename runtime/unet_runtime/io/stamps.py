@@ -1,28 +1,42 @@
 """The stamp: how a result file shows that it is one of ours, and of which model and options it was made.
 
 Every format has a place for it that readers ignore: a text chunk of a PNG, the first key of a JSON object, the comment
-of an archive or a JPEG, the software tag of a TIFF or WebP, a padding element at the end of a video.
+of an archive or a JPEG, the software tag of a TIFF or WebP, a padding element at the end of a video, a comment that a
+page begins with. A model's is its spec. Reports have the name of the command that made them in place of the digest.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from unet_runtime.core.artifact import SAVED_MODEL_SPEC, SPEC_MARKS
 from unet_runtime.io.kind import STAMP_KEY
 
 STAMP_REACH = 512
 """Bytes at a file's beginning and at its end among which its stamp is."""
 
-_RESULTS_VERSION = 3
+_RESULTS_VERSION = 4
 """Changes when the same model and options give other files: 2 has greyscale masks and COCO ids from 1, 3 cut-outs
-without veil and photo behind them."""
+without veil and photo behind them, 4 takes the model's input of large photos from reduced ones."""
 
-_MARK = STAMP_KEY.encode() + b"\0"  # no text file has a NUL: a label tool's may well name a folder "unet-edge"
-_JSON_MARKS = (f'{{"{STAMP_KEY}":'.encode(), f'{{\n "{STAMP_KEY}":'.encode())  # of one line, and indented
+RESULTS = "unet-run"
+"""Command whose files have a digest for their stamp."""
+
+_KEY = STAMP_KEY.encode()
+_MARK = _KEY + b"\0"  # no text file has a NUL: a label tool's may well name a folder "unet-edge"
+_BEGINNING = re.compile(
+    rb'\{\n? ?"' + _KEY + rb'": ?"(?P<json>[\w-]*)'  # of one line, and indented
+    rb"|<!-- " + _KEY + rb": (?P<page>[\w-]+) -->"
+)
+_COMMAND = re.compile(rb"unet-(?:bench|export|info|run|train)")  # anything may follow it
 _TEXT_MARK = b"unet-edge-runtime "  # with which unet-info's text begins
+_EXPORT = "unet-export"
+_ARTIFACTS = {".onnx": _EXPORT, ".tflite": _EXPORT, ".gz": _EXPORT, ".keras": "unet-train"}
+"""Suffixes of files that one command alone writes: their stamps name none."""
 _ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}  # a power failure may leave the beginning of a file alone
 _BLOCK = 1 << 20
 
@@ -64,14 +78,43 @@ def mark_video(path: Path, stamp: str) -> None:
         file.write(element)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a regular file is a result of ours, or holds nothing, as after a power failure.
+def page_mark(command: str) -> str:
+    """The line that a page of HTML or Markdown begins with."""
+    return f"<!-- {STAMP_KEY}: {command} -->\n"
+
+
+def is_ours(path: Path, command: str = "") -> bool:
+    """Whether a file was made by one of our commands, or holds nothing, as after a power failure.
+
+    Args:
+        path: a file, or a folder: a SavedModel may be ours.
+        command: that must have made it; empty for any.
 
     Raises:
         OSError: it cannot be read.
     """
-    ends = _ends(path)
-    return _MARK in ends or ends.startswith((*_JSON_MARKS, _TEXT_MARK)) or (not ends.strip(b"\0\n") and _is_blank(path))
+    if path.is_dir():
+        maker = _EXPORT if (path / SAVED_MODEL_SPEC).is_file() else ""
+    else:
+        ends = _ends(path)
+        if not ends.strip(b"\0\n"):
+            return _is_blank(path)
+        maker = _made_by(ends, path.suffix.lower())
+    return bool(maker) and command in ("", maker)
+
+
+def _made_by(ends: bytes, suffix: str) -> str:
+    """The command that a file's stamp names; empty where there is none."""
+    if suffix in _ARTIFACTS:
+        return _ARTIFACTS[suffix] if any(known in ends for known in (_MARK, *SPEC_MARKS)) else ""
+    if found := _BEGINNING.match(ends):
+        name = found["json"] or found["page"] or b""
+    elif _MARK in ends:
+        name = ends[ends.index(_MARK) + len(_MARK) :]
+    else:
+        return "unet-info" if ends.startswith(_TEXT_MARK) else ""
+    named = _COMMAND.match(name)
+    return named.group().decode() if named else RESULTS
 
 
 def is_current(photo: Path, paths: Sequence[Path], stamp: str) -> bool:

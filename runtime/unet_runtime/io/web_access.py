@@ -1,4 +1,4 @@
-"""Who may ask a web server of this package: addresses, tokens, pages of others. Live view and unet-serve share it.
+"""What the live view and unet-serve share: the head of their pages, and who may ask them (addresses, tokens).
 
 Browsers send what shows whose page asks: Host is the name they believe to talk to (a number cannot be rebound), Origin
 and Sec-Fetch-Site say where the page comes from.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 HEADERS = {
@@ -24,8 +25,16 @@ HEADERS = {
 }
 """Headers of every response: no other page may show or read anything here, and ours load nothing from elsewhere."""
 
+_HEAD = "io/head.html"
+
 _TOKEN_BYTES = 18
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")
+
+
+def read_page(path: Path) -> bytes:
+    """A page with the shared head (colours, icon) in the place of the comment that names it."""
+    head = Path(__file__).with_name("head.html").read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8").replace(f"<!-- {_HEAD} -->\n", head).encode()
 
 
 def new_token() -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Numbered(NamedTuple, Generic[T]):
+@dataclass(frozen=True)  # Python 3.10 has no generic NamedTuple
+class Numbered(Generic[T]):
     number: int
     """1, 2, ...: counts every value, also those that nobody has taken."""
     value: T

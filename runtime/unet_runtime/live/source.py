@@ -16,14 +16,16 @@ from typing import Any, Literal
 from unet_runtime.core.errors import SourceError
 from unet_runtime.io.addresses import ENCODE, meant_address, named_file, parse_address, shown_address
 from unet_runtime.io.video.opencv import load_opencv, plain_path
+from unet_runtime.live import piped
 
 
 @dataclass(frozen=True)
 class Source:
     """Where frames come from."""
 
-    kind: Literal["camera", "file", "stream", "snapshots"]
-    """A camera of this machine, a video file played as if it were one, an address, one that gives a picture a time."""
+    kind: Literal["camera", "file", "stream", "snapshots", "program"]
+    """A camera of this machine, a video file played as if it were one, an address, one that gives a picture a time, a
+    program that sends pictures (see ``piped``)."""
     target: int | str
     """As OpenCV takes it: a camera's number, a path or an address."""
     name: str
@@ -46,13 +48,17 @@ _CAMERA_DIGITS = 4
 
 
 def parse_source(text: str) -> Source:
-    """A camera's number (``0``), a device (``/dev/video0``), a video file or an address (``rtsp://``, ``http://``).
+    """A camera's number (``0``), a device (``/dev/video0``), a video file, an address (``rtsp://``, ``http://``), or a
+    board's own (``picamera``, ``csi:1``).
 
     Raises:
         SourceError: none of these; the message lists this machine's cameras.
     """
     if text.isdecimal() and len(text) <= _CAMERA_DIGITS:
         return Source("camera", int(text), f"camera {int(text)}")
+    if piped.is_piped(text):
+        piped.command(text)  # refuses what is none
+        return Source("program", text, piped.shown(text))
     if named_file(text):
         raise SourceError(f"{text}: expected a path, not an address of a file: {named_file(text)}")
     meant = meant_address(text)
@@ -70,8 +76,8 @@ def parse_source(text: str) -> Source:
             raise _mistyped(text, meant) from error
         reason = getattr(error, "strerror", None) or "no name of a file"
         raise SourceError(
-            f"{shown_address(text)}: {reason}: expected a camera's number, a device, a video file or an address such "
-            f"as rtsp://10.0.0.7/stream; {cameras_here()}"
+            f"{shown_address(text)}: {reason}: expected a camera's number, a device, a video file, an address such as "
+            f"rtsp://10.0.0.7/stream, picamera (Raspberry Pi) or csi (Jetson); {cameras_here()}"
         ) from error
     return Source("camera" if stat.S_ISCHR(mode) else "file", text, text)
 
@@ -99,11 +105,13 @@ def open_capture(source: Source, patience: Patience) -> Any | None:
         elif source.kind == "file":
             with plain_path(Path(str(source.target))) as name:
                 capture = cv2.VideoCapture(name)
+        elif source.kind == "program":
+            return piped.Piped(cv2, str(source.target), patience.open)
         elif source.kind == "snapshots":
             return _open_snapshots(cv2, str(source.target), patience)
         else:
             capture = _open_stream(cv2, str(source.target), patience)
-    except cv2.error:
+    except (cv2.error, FileNotFoundError, PermissionError):
         return None
     if capture.isOpened():
         return capture
@@ -160,6 +168,8 @@ def explain(source: Source, opened: bool, patience: Patience) -> str:
     """Why a source gives no picture, as far as can be found out from here, and what to do."""
     if source.kind == "camera":
         reason = f"opened, but gave no picture: {_OTHER}. Now {cameras_here()}." if opened else _camera_problem(source)
+    elif source.kind == "program":
+        reason = piped.problem(str(source.target), patience.open)
     elif source.kind == "file":
         reason = _NO_DECODER if opened else "not a video that OpenCV can read"
     elif opened:

@@ -141,7 +141,7 @@ class _Server(ThreadingHTTPServer):
         self.feed = feed
         self.token = token
         self.about = json.dumps(asdict(about)).encode()
-        self.page = Path(__file__).with_name("page.html").read_bytes()
+        self.page = web_access.read_page(Path(__file__).with_name("page.html"))
         self.address_family = _family(address[0])
         self.names = {"localhost", address[0].lower()}
         self._clients: dict[Any, _Client] = {}

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from unet_runtime import __version__
 from unet_runtime.core.errors import UnetRuntimeError
+from unet_runtime.io import web_access
 from unet_runtime.io.jobs import PixelBudget
 from unet_runtime.io.kind import Checkpoint
 from unet_runtime.serve import inference
@@ -127,7 +128,7 @@ class Service:
     # For people, watchdogs and Prometheus
 
     async def _page(self, request: Request) -> Response:
-        response = HTMLResponse(_PAGE.read_bytes())
+        response = HTMLResponse(web_access.read_page(_PAGE))
         if self._parts.guard.token:
             response.set_cookie(
                 self._parts.guard.cookie, self._parts.guard.token, httponly=True, samesite="strict", path="/"

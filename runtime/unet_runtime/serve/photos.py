@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from unet_runtime.core import decoders
 from unet_runtime.core.errors import ImageError
-from unet_runtime.core.photo import open_photo
+from unet_runtime.core.photo import stored_photo
 from unet_runtime.core.segmentation import MIN_SCORE, Segmentation
 from unet_runtime.io.coco import areas_by_name
 from unet_runtime.io.jobs import PixelBudget
@@ -172,7 +172,7 @@ class Photographer:
         """
         try:
             with self.metrics.measure("decode"):
-                prepared = model.segmenter.prepare(open_photo(io.BytesIO(photo), self.max_pixels))
+                prepared = model.segmenter.prepare(stored_photo(io.BytesIO(photo), self.max_pixels))
             checkpoint()
             with self.metrics.measure("infer"):
                 probabilities = model.infer(prepared.images)[0]
@@ -211,7 +211,7 @@ class Photographer:
             body = self.encoded(result, asked.kind, asked.suffix, metadata)
             headers = {
                 "X-Model": f"{model.name}/{model.version}",
-                "X-Size": f"{result.photo.width}x{result.photo.height}",
+                "X-Size": "{}x{}".format(*result.size),
                 "X-Found": json.dumps(found),
             }
             areas = json.dumps(areas_by_name(result), separators=(",", ":"))  # ASCII, as a header must be

@@ -66,9 +66,9 @@ def test_a_signal_ends_a_live_view_as_it_is_meant_to_end(
     with subprocess.Popen(
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
-        wait_for(lambda: served.sent > 60, 30)  # it has been looking for some time
+        wait_for(lambda: served.sent > 60, 60)  # it has been looking for some time
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "frames shown in" in out
     assert len(numbers(path)) > 0
@@ -84,10 +84,10 @@ def test_a_signal_while_the_camera_is_waited_for_is_no_error(served: MjpegCamera
         text=True,
         env=ENVIRONMENT,
     ) as process:
-        wait_for(lambda: served.connections, 30)
+        wait_for(lambda: served.connections, 60)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "0 frames shown" in out
 
@@ -119,11 +119,11 @@ def test_a_stalled_camera_does_not_keep_the_program_from_ending(served: MjpegCam
     with subprocess.Popen(
         [*COMMAND, "--webcam", served.url, "--view", "none"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
-        wait_for(lambda: served.sent > 10, 30)
+        wait_for(lambda: served.sent > 10, 60)
         served.mode = "stall"
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert "frames shown in" in out
 
@@ -184,11 +184,11 @@ def test_a_signal_during_a_video_leaves_nothing(number: signal.Signals, code: in
     with subprocess.Popen(
         [*COMMAND, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
-        wait_for(lambda: list(tmp_path.glob(".*.part.mp4")), 30)
+        wait_for(lambda: list(tmp_path.glob(".*.part.mp4")), 60)
         time.sleep(1)
         assert list(tmp_path.glob(".*.part.mp4"))  # half written
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
     assert process.returncode == code
     assert list(tmp_path.iterdir()) == [path]
 

@@ -129,7 +129,7 @@ def test_every_stage_is_timed_and_every_frame_counted(
 
 
 def test_what_is_not_found_is_said(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
-    """Of red and green pictures, the green ones lack what the model looks for."""
+    """Red and green pictures in turn: the green ones lack what the model looks for."""
     from unet_runtime.io.video.opencv import load_opencv
 
     cv2 = load_opencv("a test")
@@ -148,7 +148,7 @@ def test_what_is_not_found_is_said(tmp_path: Path, colours: Segmenter, view: Rem
 
 
 def test_each_picture_is_shown_with_its_own_mask(tmp_path: Path, colours: Segmenter, view: Remembering) -> None:
-    """Of red and green pictures in turn, a cut-out keeps the red ones; another frame's mask would keep a green one."""
+    """A cut-out keeps the red ones of red and green pictures in turn; another frame's mask would keep a green one."""
     from unet_runtime.io.video.opencv import load_opencv
 
     cv2 = load_opencv("a test")
@@ -310,7 +310,7 @@ def test_answers_are_smoothed_where_it_is_asked_for(served: MjpegCamera, view: R
     def blinking(smoother: Smoother | None) -> float:
         """The largest change from one picture to the next, in levels of 255."""
         view.pictures.clear()
-        pressing = meanwhile(lambda: wait_for(lambda: len(view.pictures) > 12, 30), lambda: view.press("q"))
+        pressing = meanwhile(lambda: wait_for(lambda: len(view.pictures) > 12, 60), lambda: view.press("q"))
         run(Camera(served.url), segmenter, view, None, smoother=smoother)
         pressing.join()
         parts = [picture[100:].astype(int) for picture in view.pictures[2:]]

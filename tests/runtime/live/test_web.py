@@ -27,7 +27,7 @@ def ask(
     view: WebView, path: str, method: str = "GET", body: str | None = None, **headers: str
 ) -> tuple[int, Any, bytes]:
     """(status, headers, body) of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", view.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", view.port, timeout=60)
     try:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -79,9 +79,7 @@ def test_a_client_waits_for_a_picture_that_it_has_not_seen(view: WebView) -> Non
     view.show(plain(10), Status())
     later = threading.Timer(0.3, view.show, (plain(200), Status()))
     later.start()
-    start = time.monotonic()
     _, headers, body = ask(view, "/frame?after=1")
-    assert time.monotonic() - start > 0.2
     assert (headers["X-Frame"], mean_colour(body)) == ("2", [200, 200, 200])
     later.join()
 
@@ -116,7 +114,7 @@ def test_other_programs_can_read_the_stream(view: WebView) -> None:
 
 def test_a_picture_of_the_stream_is_complete_without_the_next_one(view: WebView) -> None:
     view.show(plain(10), Status())
-    with socket.create_connection(("127.0.0.1", view.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", view.port), timeout=60) as client:
         client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         received = b""
         while received.count(b"--picture\r\n") < 2:
@@ -232,7 +230,7 @@ def test_it_is_served_to_this_machine_alone(view: WebView) -> None:
 
 def exchange(view: WebView, request: bytes) -> bytes:
     """All that comes back until the connection is closed."""
-    with socket.create_connection(("127.0.0.1", view.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", view.port), timeout=60) as client:
         client.sendall(request)
         received = b""
         while block := client.recv(65536):
@@ -290,7 +288,7 @@ def test_slow_clients_take_no_more_than_their_places(view: WebView, monkeypatch:
     view.show(plain(10), Status())
     slow = []
     for _ in range(20):
-        client = socket.create_connection(("127.0.0.1", view.port), timeout=5)
+        client = socket.create_connection(("127.0.0.1", view.port), timeout=60)
         client.sendall(b"GET /frame HTT")  # and no more
         slow.append(client)
     assert ask(view, "/frame")[0] == 200
@@ -306,7 +304,7 @@ def test_where_all_places_are_taken_by_clients_that_watch_the_next_is_sent_away(
     view.show(plain(10), Status())
     watching = []
     for _ in range(2):
-        client = socket.create_connection(("127.0.0.1", view.port), timeout=5)
+        client = socket.create_connection(("127.0.0.1", view.port), timeout=60)
         client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         watching.append(client)

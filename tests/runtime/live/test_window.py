@@ -68,7 +68,7 @@ class App:
         return self.process.stdout.readline().strip()
 
     def run(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -101,7 +101,7 @@ class App:
 
     def end(self) -> tuple[int, str]:
         """Exit status, and all that was written to the terminal beside our own lines."""
-        errors = self.process.communicate(timeout=20)[1]
+        errors = self.process.communicate(timeout=120)[1]
         return self.process.returncode, errors
 
 

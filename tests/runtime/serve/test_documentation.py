@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.helpers import bundled
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.serving import serving
 
@@ -31,7 +32,8 @@ def test_the_lines_do_what_they_say(tmp_path: Path, sample_photo: Path) -> None:
         (client,) = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
         script = client.replace(ADDRESS, f"127.0.0.1:{service.port}")
         done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        assert done.stdout.strip() == "(1, 160, 160)", done.stderr
+        output = bundled.SPEC.output
+        assert done.stdout.strip() == f"(1, {output.height}, {output.width})", done.stderr
     modes = {"cutout.png": "RGBA", "mask.png": "L", "overlay.jpg": "RGB", "cutout.webp": "RGBA"}
     for name, mode in modes.items():
         with Image.open(tmp_path / name) as picture:

@@ -35,7 +35,7 @@ def jpeg(width: int, height: int) -> bytes:
 
 
 def status_of(port: int, body: bytes, ready: threading.Barrier) -> int:
-    """Of one client, which sends when all are there."""
+    """Status of the response to one client, which sends when all are there."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     ready.wait(TIMEOUT)
     connection.request("POST", "/segment?save=mask", body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,37 +18,25 @@ from unet_runtime.core.errors import GATE
 from unet_training.compare import steps
 from unet_training.compare.steps import StepError, Steps
 
-PROGRAM = Path(sys.executable).with_name("unet-train")
 TINY = ("--preset", "demo", "--size", 32, "--epochs", 1, "--batch-size", 4)
 
 
-def test_networks_are_trained_exported_timed_once(pictures: Path, tmp_path: Path) -> None:
-    words = [
-        PROGRAM,
-        "compare",
-        "edge-fast:2:1",
-        "--data",
-        pictures,
-        "--output",
-        tmp_path / "out",
-        *TINY,
-        "--parity-count",
-        64,
-        "--rounds",
-        1,
-    ]
-    first, second = (subprocess.run([*map(str, words)], capture_output=True, text=True, check=False) for _ in range(2))
-    for done in (first, second):
-        assert done.returncode in (0, 4), done.stderr  # a network trained for five steps may fail a gate
-    assert "training begins" in first.stderr
-    assert "training begins" not in second.stderr
+def test_networks_are_trained_exported_timed_once(
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ("edge-fast:2:1", "--data", pictures, "--output", tmp_path / "out", *TINY)
+    for is_trained in (False, True):
+        ended = unet_train("compare", *words, "--parity-count", 64, "--rounds", 1)
+        steps_told = capfd.readouterr().err  # the processes that it starts
+        assert ended.code in (0, 4), steps_told  # a network trained for five steps may fail a gate
+        assert ("training begins" in steps_told) is not is_trained
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     (row,) = content["rows"]
     assert row["label"] == "edge-fast:2:1"
     ways = {f"{one['backend']} {one['precision']}" for one in row["artifacts"]}
     assert {"onnx float32", "onnx int8", "tflite int8", "openvino float32", "openvino int8"} <= ways
     assert all(one["milliseconds"] > 0 and one["iou_change"] is not None for one in row["artifacts"])
-    assert (tmp_path / "out" / "compare.md").read_text() in second.stdout
+    assert (tmp_path / "out" / "compare.md").read_text() in ended.out
     with Image.open(tmp_path / "out" / "compare.png") as picture:
         assert picture.width > 1000
 
@@ -72,9 +59,9 @@ def test_wrong_usage_is_refused_before_anything_is_trained(
 
 
 def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
-    absent = Steps(tmp_path / "absent", tmp_path / "out", ["--preset", "demo"], 64, 1)
-    with pytest.raises(StepError, match=r"unet-train .*absent.* ended with exit code"):
-        absent.train(tmp_path / "out" / "a", [])
+    steps = Steps(tmp_path, tmp_path / "out", [], 64, 1)
+    with pytest.raises(StepError, match=r"unet-bench .*absent\.onnx.* ended with exit code"):
+        steps.bench([tmp_path / "absent.onnx"])
 
 
 def test_an_export_that_fails_is_not_passed_over_for_an_older_one(
@@ -102,19 +89,35 @@ def test_an_export_that_fails_is_not_passed_over_for_an_older_one(
     assert [entry["file"] for entry in parity["artifacts"]] == [*files]
 
 
-def test_an_interruption_waits_for_the_command_to_clean_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM to this process alone, as a supervisor sends it: the command is interrupted, and ends as it wants to."""
-    script = tmp_path / "slow.py"
-    script.write_text(
-        "import os, pathlib, signal, sys, time\n"
-        "def end(*_):\n"
-        "    time.sleep(0.3); pathlib.Path(sys.argv[1]).write_text('clean'); sys.exit(143)\n"
-        "signal.signal(signal.SIGTERM, end)\n"
-        "os.kill(os.getppid(), signal.SIGINT)\n"
-        "time.sleep(20)\n"
-    )
-    monkeypatch.setattr(steps.shutil, "which", lambda name, path=None: sys.executable)
-    with pytest.raises(KeyboardInterrupt):
-        steps._run([sys.executable, str(script), str(tmp_path / "done")])
+INTERRUPTED = """
+import sys
+from unet_training.compare import steps
+try:
+    steps._run([sys.executable, *sys.argv[1:]])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+SLOW = """
+import os, pathlib, signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    pathlib.Path(sys.argv[1]).write_text("clean")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+time.sleep(0.5)  # until it is waited for
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(60)
+"""
+
+
+def test_an_interruption_waits_for_the_command_to_clean_up(tmp_path: Path) -> None:
+    """Only the comparison is sent a signal, as by a supervisor: its command is interrupted, and ends as it wants to.
+
+    In a process of its own: a signal sent to the one that runs the tests has ended it.
+    """
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "slow.py"), str(tmp_path / "done")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
     assert (tmp_path / "done").read_text() == "clean"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -18,7 +18,9 @@ from unet_runtime.core.datasets import IGNORED, Sample, evenly, open_labels
 from unet_runtime.core.datasets.classes import hexadecimal
 from unet_runtime.core.errors import ImageError
 from unet_runtime.core.photo import open_photo
+from unet_runtime.io.stamps import page_mark
 from unet_training.check.report import SHOWN, Report
+from unet_training.files import COMMAND
 
 PICTURES = 24
 """Overlays on the page, spread evenly over the photos."""
@@ -58,7 +60,9 @@ def write_page(report: Report, path: Path) -> None:
     text = environment.get_template(_TEMPLATE).render(
         report=report, pictures=list(filter(None, pictures)), legend=legend, shown=SHOWN
     )
-    files.write_bytes(path, text.encode(errors="replace"))  # a file's name need not be Unicode text
+    files.write_bytes(
+        path, (page_mark(COMMAND) + text).encode(errors="replace")
+    )  # a file's name need not be Unicode text
 
 
 def _picture(sample: Sample, colours: np.ndarray) -> _Picture | None:

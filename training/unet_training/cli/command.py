@@ -23,7 +23,7 @@ from unet_training.cli.dataset import check, download
 from unet_training.cli.evaluate import evaluate
 from unet_training.cli.start import import_keras, print_result
 from unet_training.errors import TrainingInterruptedError
-from unet_training.recipes import PRESETS
+from unet_training.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
     from unet_training.pipeline import Result
@@ -120,7 +120,9 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 @option_group(
     "Results",
     options.output_option("artifacts", "model.keras, report.html and its pictures, history.json"),
-    click.option("--overwrite", is_flag=True, help="Replace the model of another training in --output."),
+    click.option(
+        "--overwrite", is_flag=True, help="Replace the model of another training in --output, and files of others."
+    ),
     click.option(
         "--name", type=options.ModelName(), help="Name of the model  [default: the data's and the preset's name]"
     ),
@@ -175,15 +177,20 @@ def command(
     from unet_training.build import input_spec
     from unet_training.data.cache import PhotoCache
     from unet_training.pipeline import check_output, train
-    from unet_training.report import write_report
+    from unet_training.report import FILES, write_report
 
-    check_output(output, resume=others["resume"], overwrite=others["overwrite"])
+    overwrite = others["overwrite"]
+    read = [others["weights"], others["teacher"], *_named_files(recipe, labels["classes"])]
+    check_output(output, resume=others["resume"], overwrite=overwrite, read=tuple(filter(None, read)))
+    options.check_files(map(output.joinpath, FILES), json_file, read, overwrite=overwrite)
     for size in recipe.sizes or (recipe.size,):  # before the data is downloaded
         input_spec(recipe, size)
     try:
+        dataset = options.read_dataset(_folder(data, output, synthetic_count, others["seed"]), **labels)
+        options.check_files((), json_file, options.dataset_files(dataset), overwrite=overwrite)
         result = train(
             recipe,
-            options.read_dataset(_folder(data, output, synthetic_count, others["seed"]), **labels),
+            dataset,
             output,
             cache=None if no_cache else PhotoCache(cache or output / "cache"),
             data_name=SYNTHETIC if synthetic else "",
@@ -204,6 +211,11 @@ def command(
 
 for subcommand in (download, check, evaluate, compare):
     command.add_command(subcommand)
+
+
+def _named_files(recipe: Recipe, classes: str | None) -> list[Path]:
+    """What may be files among the options that take words, too."""
+    return [Path(word) for word in (recipe.encoder_weights, recipe.class_weights, classes) if word]
 
 
 def _folder(data: str, output: Path, count: int, seed: int) -> Path:

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unet_runtime.cli.shared import COUNT, MAX_COUNT, GroupedCommand, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    COUNT,
+    MAX_COUNT,
+    GroupedCommand,
+    option_group,
+    overwrite_option,
+    setup_logging,
+    verbosity,
+)
 from unet_runtime.core import files
 from unet_runtime.core.errors import GATE, OK
+from unet_runtime.io.kind import STAMP_KEY
+from unet_runtime.io.stamps import page_mark
 from unet_training.cli import options
 from unet_training.cli.start import import_keras, print_result
 from unet_training.compare.points import FAMILY, Point, parse
+from unet_training.files import COMMAND
 from unet_training.recipes import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -56,6 +67,7 @@ Examples:
         "artifacts/compare", "compare.json, compare.md and compare.png, and of each network's folder"
     ),
     options.json_option,
+    overwrite_option,
 )
 @verbosity
 @click.pass_context
@@ -70,6 +82,7 @@ def compare(
     parity_count: int,
     rounds: int,
     json_file: Path | None,
+    overwrite: bool,
     verbosity: int | None,
     **changes: Any,
 ) -> int:
@@ -81,6 +94,8 @@ def compare(
     """
     setup_logging(verbosity)
     recipes = {point: _recipe(point, preset, changes) for point in map(parse, points or FAMILY)}
+    table, page, plot = map(output.joinpath, ("compare.json", "compare.md", "compare.png"))
+    options.check_files((table, page, plot), json_file, overwrite=overwrite)
     import_keras()
     from unet_training.compare.plot import draw
     from unet_training.compare.result import as_json, markdown
@@ -90,10 +105,10 @@ def compare(
     rows = _compare(recipes, Steps(data, output, training, parity_count, rounds))
     settings = {"training": training, "parity_photos": parity_count, "rounds": rounds}
     text, json_text = markdown(rows), json.dumps(as_json(rows, settings), indent=1)
-    files.write_text(output / "compare.json", json_text + "\n")
-    files.write_text(output / "compare.md", text)
-    draw(rows, output / "compare.png")
-    places = f"table  {output / 'compare.md'}\nplot   {output / 'compare.png'}"
+    files.write_text(table, json.dumps({STAMP_KEY: COMMAND} | json.loads(json_text), indent=1) + "\n")
+    files.write_text(page, page_mark(COMMAND) + text)
+    draw(rows, plot)
+    places = f"table  {page}\nplot   {plot}"
     print_result(f"\n{text}\n{places}", json_text, json_file)
     passed = all(artifact.passed for row in rows for artifact in row.artifacts)
     return OK if passed else GATE

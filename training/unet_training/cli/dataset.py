@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from unet_runtime.cli.shared import GroupedCommand, echo, option_group, setup_logging, verbosity
+from unet_runtime.cli.shared import GroupedCommand, echo, option_group, overwrite_option, setup_logging, verbosity
 from unet_runtime.core import files
 from unet_runtime.core.datasets import Dataset
 from unet_runtime.core.datasets.classes import FILES, as_yaml, class_file
@@ -52,6 +52,7 @@ def download(folder: Path, verbosity: int | None) -> int:
     click.option("--no-html", is_flag=True, help="Write no page."),
     click.option("--write-classes", is_flag=True, help="Write DATA/classes.yaml, to be edited: names, colours, roles."),
     json_option,
+    overwrite_option,
 )
 @verbosity
 def check(
@@ -63,6 +64,7 @@ def check(
     no_html: bool,
     write_classes: bool,
     json_file: Path | None,
+    overwrite: bool,
     verbosity: int | None,
 ) -> int:
     """Read every photo and all labels in DATA, and name each oddity and what training does about it.
@@ -72,7 +74,10 @@ def check(
     setup_logging(verbosity)
     from unet_training.check import check_dataset, write_page
 
+    pages = () if no_html else (html,)
+    options.check_files(pages, json_file, overwrite=overwrite)
     dataset = options.read_dataset(data, layout, classes, ignore)
+    options.check_files(pages, json_file, options.dataset_files(dataset), overwrite=overwrite)
     report = check_dataset(dataset)
     print_result(report.as_text(), json.dumps(report.as_json(), indent=1), json_file)
     if write_classes:

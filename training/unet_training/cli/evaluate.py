@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, setup_logging, verbosity
+from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, overwrite_option, setup_logging, verbosity
 from unet_runtime.core.datasets import PARTS, Part
 from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES
-from unet_training.cli.options import DEFAULT_DATA, data_option, json_option
-from unet_training.cli.start import STDOUT, import_keras, print_result
+from unet_training.cli.options import DEFAULT_DATA, STDOUT, check_files, data_option, json_option
+from unet_training.cli.start import import_keras, print_result
 from unet_training.files import writing
 
 if TYPE_CHECKING:
@@ -45,12 +45,21 @@ _MATRIX = 12
     help="Engine of an exported MODEL; a .keras file runs in Keras.",
 )
 @json_option
+@overwrite_option
 @verbosity
 def evaluate(
-    model: Path, data: Path, part: Part, count: int | None, backend: str, json_file: Path | None, verbosity: int | None
+    model: Path,
+    data: Path,
+    part: Part,
+    count: int | None,
+    backend: str,
+    json_file: Path | None,
+    overwrite: bool,
+    verbosity: int | None,
 ) -> int:
     """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
     setup_logging(verbosity)
+    check_files((), json_file, [model], overwrite=overwrite)
     from unet_training import evaluate as evaluation
 
     if model.suffix == ".keras":

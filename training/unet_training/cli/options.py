@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -18,6 +18,7 @@ from unet_runtime.core.errors import SourceError
 from unet_runtime.core.files import is_stream
 from unet_runtime.io.places import Places
 from unet_training.encoder_weights import NONE, PUBLISHED
+from unet_training.files import COMMAND
 from unet_training.identity import NAME
 from unet_training.models import ARCHITECTURES
 from unet_training.recipes import PRESETS, Recipe
@@ -35,7 +36,14 @@ SEED = click.IntRange(0, 2**32 - 1)
 _MAX_SIZE = 16_384  # pixels
 _MAX_DIGITS = 10
 _MAX_WORDS = 500
-_MOST = {"filters": 4096, "depth": 16, "size": _MAX_SIZE, "batch_size": 65_536, "accumulation": 65_536}
+_MOST = {
+    "filters": 4096,
+    "depth": 16,
+    "size": _MAX_SIZE,
+    "batch_size": 65_536,
+    "accumulation": 65_536,
+    "weight_bits": 24,
+}
 """Largest values of whole numbers; of all others 1,000,000."""
 
 _FIELDS = {entry.name for entry in fields(Recipe)}
@@ -44,11 +52,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
 
-def _check_json(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that others made: now, not after hours of training."""
-    if path is not None and path != Path("-") and not is_stream(path):
-        Places(command="unet-train", option="--json", insist=False).check(path)
-    return path
+STDOUT = Path("-")
 
 
 json_option: Decorator[Any] = click.option(
@@ -57,10 +61,38 @@ json_option: Decorator[Any] = click.option(
     is_flag=False,
     flag_value="-",
     type=JSON_FILE,
-    callback=_check_json,
     metavar="[FILE]",
     help="Print the result as JSON; with FILE, write it there and print the text as usual.",
 )
+
+
+def check_files(
+    paths: Iterable[Path], json_file: Path | None, read: Iterable[Path | None] = (), *, overwrite: bool
+) -> None:
+    """Refuse to replace what is read or what others made: now, not after hours of training.
+
+    Args:
+        paths: to be written.
+        json_file: the value of ``--json``.
+        read: what the command reads.
+        overwrite: whether what others made may be replaced.
+
+    Raises:
+        OutputError: one of them must stay.
+    """
+    inputs = tuple(filter(None, read))
+    if json_file is not None and json_file != STDOUT and not is_stream(json_file):
+        Places(inputs, overwrite=overwrite, command=COMMAND, option="--json").check(json_file)
+    places = Places(inputs, overwrite=overwrite, command=COMMAND)
+    for path in paths:
+        places.check(path)
+
+
+def dataset_files(dataset: Dataset) -> Iterator[Path]:
+    """Photos and files of labels."""
+    for sample in dataset.samples:
+        yield sample.photo
+        yield sample.labels.path
 
 
 def data_option(help_text: str, **settings: Any) -> Decorator[Any]:

@@ -13,8 +13,8 @@ from unet_runtime.core import files
 from unet_runtime.core.errors import MissingDependencyError
 from unet_runtime.core.install import pip_command
 from unet_runtime.io.kind import STAMP_KEY
-
-STDOUT = Path("-")
+from unet_training.cli.options import STDOUT
+from unet_training.files import COMMAND
 
 
 def import_keras() -> None:
@@ -50,5 +50,5 @@ def print_result(text: str, json_text: str, json_file: Path | None) -> None:
     """
     echo(json_text if json_file == STDOUT else text)
     if json_file not in (None, STDOUT):
-        content = {STAMP_KEY: "unet-train"} | json.loads(json_text)  # by which it is known when the command is repeated
+        content = {STAMP_KEY: COMMAND} | json.loads(json_text)  # by which it is known when the command is repeated
         files.write_text(json_file, json.dumps(content, indent=1) + "\n")

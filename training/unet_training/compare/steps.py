@@ -75,10 +75,11 @@ class Steps:
         words += [f"--formats={EXPORT_FORMATS}", f"--parity-count={self.parity_count}", "--repair=auto"]
         stamp = [*words, model.spec.provenance.weights_sha256]
         if not _done(folder / "exported.json", stamp):
-            shutil.rmtree(exported, ignore_errors=True)  # an older export beside one that fails would pass for it
             _run(words, allowed=(OK, GATE))
             _note(folder / "exported.json", stamp)
-        there = exported if (exported / "parity.json").is_file() else exported / "rejected"
+        # An export that passes removes the one that failed; the other way round an older one stays.
+        rejected = exported / "rejected"
+        there = rejected if (rejected / "parity.json").is_file() else exported
         parity = json.loads((there / "parity.json").read_text(encoding="utf-8"))
         return [there / entry["file"] for entry in parity["artifacts"]], parity
 

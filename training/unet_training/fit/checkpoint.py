@@ -23,7 +23,9 @@ import numpy as np
 
 from unet_runtime.core.files import replacing, temporary_sibling
 from unet_runtime.core.text import one_line
+from unet_runtime.io.stamps import mark
 from unet_training.errors import TrainingError
+from unet_training.files import COMMAND
 from unet_training.recipes import Monitor
 
 CHECKPOINT = "checkpoint.npz"
@@ -37,8 +39,8 @@ _DIGEST_LENGTH = 64
 _BEST, _CURRENT, _OPTIMIZER, _STATE = "best/", "now/", "optimizer/", "about"
 """What the names of its arrays begin with; the last is JSON."""
 
-_MAY_CHANGE = ("epochs", "name")
-"""Settings that may be others when a training is resumed: how long it is, and what its model is called."""
+_MAY_CHANGE = ("epochs", "name", "weight_bits")
+"""Settings that may be others when a training is resumed: how long it is, what its model is called, how it is saved."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -248,13 +250,13 @@ class _Digested:
 
 
 def _write_arrays(file: BinaryIO, arrays: Arrays) -> None:
-    """As ``np.savez``, with the digest as the zip's comment."""
+    """As ``np.savez``, with stamp and digest as the zip's comment."""
     digested = _Digested(file)
     with zipfile.ZipFile(digested, "w") as archive:  # type: ignore[call-overload]  # writes on, seeks nowhere
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
-        archive.comment = bytes(_DIGEST_LENGTH)
+        archive.comment = mark(COMMAND) + bytes(_DIGEST_LENGTH)
     digested.finish()
 
 

@@ -94,11 +94,7 @@ def fit(
     except Exception as error:
         if not _out_of_memory(error):
             raise
-        raise TrainingError(
-            f"no memory left for batches of {recipe.batch_size} photos at {recipe.size}x{recipe.size} with "
-            f"{recipe.filters} filters: lower --batch-size (--accumulation makes up for it), --size or --width "
-            f"({checkpoint.recovery_hint()})"
-        ) from error
+        raise _no_memory(recipe, checkpoint) from error
     return False
 
 
@@ -121,6 +117,14 @@ def _size_per_epoch(recipe: Recipe) -> list[int]:
     for size, (first, end) in zip(recipe.sizes, _epoch_ranges(recipe), strict=True):
         sizes += [size] * (end - first)
     return sizes
+
+
+def _no_memory(recipe: Recipe, checkpoint: Checkpoint) -> TrainingError:
+    return TrainingError(
+        f"no memory left for batches of {recipe.batch_size} photos at {recipe.size}x{recipe.size} with "
+        f"{recipe.filters} filters: lower --batch-size (--accumulation makes up for it), --size or --width "
+        f"({checkpoint.recovery_hint()})"
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:

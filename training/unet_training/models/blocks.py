@@ -80,12 +80,7 @@ def architecture(
             image = keras.Input((height, width, 3), dtype="uint8", name="image")
             x = layers.Rescaling(scale, offset, name="rescale")(image)  # so no device code normalises
             x = body(x, filters, depth)
-            # float32 whatever the policy: a softmax in half precision costs accuracy, and the contract says float32.
-            x = layers.Conv2D(classes, 1, name="logits", dtype="float32")(x)
-            if enlarge > 1:
-                x = layers.UpSampling2D(enlarge, interpolation="bilinear", name="logits_up", dtype="float32")(x)
-            x = layers.Activation(activation, name="probabilities", dtype="float32")(x)
-            model = keras.Model(image, x, name=name)
+            model = keras.Model(image, _probabilities(x, classes, enlarge, activation), name=name)
             for layer in model.layers:
                 if isinstance(layer, layers.BatchNormalization):
                     layer.momentum = norm_momentum
@@ -94,6 +89,17 @@ def architecture(
         return build
 
     return decorate
+
+
+def _probabilities(x: Tensor, classes: int, enlarge: int, activation: str) -> Tensor:
+    """Logits -> bilinear ``enlarge`` -> activation.
+
+    In float32 whatever the policy: a softmax in half precision costs accuracy, and the contract says float32.
+    """
+    x = layers.Conv2D(classes, 1, name="logits", dtype="float32")(x)
+    if enlarge > 1:
+        x = layers.UpSampling2D(enlarge, interpolation="bilinear", name="logits_up", dtype="float32")(x)
+    return layers.Activation(activation, name="probabilities", dtype="float32")(x)
 
 
 def norm_relu(x: Tensor, name: str, suffix: str = "") -> Tensor:

@@ -28,6 +28,9 @@ REPORT = "report.html"
 PICTURES = ("curves", "best", "worst", "random", "confusion", "breeds")
 """Pictures beside the page: ``curves.png`` and so on."""
 
+FILES = (REPORT, *map("{}.png".format, PICTURES))
+"""Names of all that a report may replace."""
+
 
 def write_report(result: Result, output: Path) -> None:
     """Write ``report.html`` and its pictures, PNG, into ``output``.

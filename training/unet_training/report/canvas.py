@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unet_runtime.core import files
+from unet_runtime.io.kind import STAMP_KEY
+from unet_training.files import COMMAND
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -49,7 +51,7 @@ def save(figure: Figure, path: Path, alt: str, caption: str = "") -> Picture:
         OutputError: ``path`` cannot be written.
     """
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI)
+    figure.savefig(content, format="png", dpi=_DPI, metadata={STAMP_KEY: COMMAND})
     files.write_bytes(path, content.getvalue())
     return Picture(path.name, content.getvalue(), alt, caption)
 

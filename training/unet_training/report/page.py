@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unet_runtime.core import files
+from unet_runtime.io.stamps import page_mark
+from unet_training.files import COMMAND
 from unet_training.pipeline import Result
 
 _TEMPLATE = "report.html.j2"
@@ -37,7 +39,9 @@ def write(path: Path, result: Result, **content: Any) -> None:
         epochs=max(map(len, result.history.values()), default=0),
         **content,
     )
-    files.write_bytes(path, text.encode(errors="replace"))  # a folder's name need not be Unicode text
+    files.write_bytes(
+        path, (page_mark(COMMAND) + text).encode(errors="replace")
+    )  # a folder's name need not be Unicode text
 
 
 def _decimal(value: float) -> str:

@@ -109,13 +109,8 @@ def segment_video(
         OutputError: a target cannot be written, is ``source``, or is of a kind that no video shows.
         BackendError: the engine failed.
     """
-    for kind in targets:
-        if kind not in VIDEO_KINDS:
-            raise OutputError(f"{source}: a video has no {kind}, expected some of {', '.join(VIDEO_KINDS)}")
+    _check_targets(source, targets)
     reader = Reader(source)
-    for target in targets.values():
-        if target.exists() and target.samefile(source):
-            raise OutputError(f"{target}: would replace the video it is made of: name another file")
 
     def draw(result: Segmentation) -> list[Frame]:
         shown = result.refined() if refine else result
@@ -142,6 +137,14 @@ def segment_video(
         raise reader.no_frame()
     reader.check_complete(targets.values())
     return count
+
+
+def _check_targets(source: Path, targets: Mapping[str, Path]) -> None:
+    for kind, target in targets.items():
+        if kind not in VIDEO_KINDS:
+            raise OutputError(f"{source}: a video has no {kind}, expected some of {', '.join(VIDEO_KINDS)}")
+        if source.exists() and target.exists() and target.samefile(source):
+            raise OutputError(f"{target}: would replace the video it is made of: name another file")
 
 
 def _timed(

@@ -1,0 +1,580 @@
+"""Segmentation networks of other people's kind, small, as ``foreign_models.py`` exports them.
+
+Each builder takes the input's side in pixels and returns a Keras model, float32 in 0..1 unless its entry says else.
+They have the operators of the networks whose names they bear, with few filters and blocks, so that one export takes
+seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+CLASSES = 3
+"""Object, background, border."""
+
+Builder = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network, and what its user would say of it on the command line."""
+
+    build: Builder
+    description: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``Description`` but the classes."""
+    single: bool = False
+    """Whether it has one channel, which tells the object from its background."""
+    any_size: bool = False
+    """Whether it takes photos of any size."""
+    output: str = ""
+    """Which of several outputs is trained."""
+
+
+def _convolution(x: Any, filters: int, size: int = 3, **settings: Any) -> Any:
+    """Convolution, BatchNormalization and ReLU, the block that most networks are made of."""
+    activation = settings.pop("activation", "relu")
+    x = layers.Conv2D(filters, size, padding="same", use_bias=False, **settings)(x)
+    x = layers.BatchNormalization()(x)
+    return layers.Activation(activation)(x)
+
+
+def _encoder(x: Any, filters: Sequence[int] = (8, 16, 24)) -> list[Any]:
+    """Features at full size, at 1/2, 1/4, ..."""
+    found = []
+    for index, count in enumerate(filters):
+        x = _convolution(x, count, strides=2 if index else 1)
+        x = _convolution(x, count)
+        found.append(x)
+    return found
+
+
+def _decoder(features: Sequence[Any], filters: int = 8, interpolation: str = "nearest") -> Any:
+    x = features[-1]
+    for skip in reversed(features[:-1]):
+        x = layers.UpSampling2D(2, interpolation=interpolation)(x)
+        x = _convolution(layers.Concatenate()([x, skip]), filters)
+    return x
+
+
+def _head(x: Any, classes: int = CLASSES, activation: str | None = "softmax") -> Any:
+    return layers.Conv2D(classes, 1, activation=activation, name="head")(x)
+
+
+def _image(side: int | None, channels: int = 3, **settings: Any) -> Any:
+    return keras.Input((side, side, channels), **settings)
+
+
+def _scale(x: Any, factor: int, interpolation: str = "bilinear") -> Any:
+    return layers.UpSampling2D(factor, interpolation=interpolation)(x)
+
+
+# --- U-Nets ----------------------------------------------------------------------------------------
+
+
+def xception_unet(side: int) -> Any:
+    """Separable convolutions and projected residuals, as in Keras' segmentation tutorial."""
+    image = _image(side)
+    x = _convolution(image, 8, strides=2)
+    previous = x
+    for filters in (12, 16):
+        x = layers.Activation("relu")(x)
+        x = layers.BatchNormalization()(layers.SeparableConv2D(filters, 3, padding="same")(x))
+        x = layers.Activation("relu")(x)
+        x = layers.BatchNormalization()(layers.SeparableConv2D(filters, 3, padding="same")(x))
+        x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+        x = layers.add([x, layers.Conv2D(filters, 1, strides=2, padding="same")(previous)])
+        previous = x
+    for filters in (16, 12, 8):
+        x = layers.Activation("relu")(x)
+        x = layers.BatchNormalization()(layers.Conv2DTranspose(filters, 3, padding="same")(x))
+        x = layers.UpSampling2D(2)(x)
+        residual = layers.Conv2D(filters, 1, padding="same")(layers.UpSampling2D(2)(previous))
+        x = layers.add([x, residual])
+        previous = x
+    return keras.Model(image, layers.Conv2D(CLASSES, 3, activation="softmax", padding="same")(x))
+
+
+def pix2pix_unet(side: int) -> Any:
+    """Sequential upsampling blocks on a nested encoder with several outputs, as in TensorFlow's tutorial."""
+    source = _image(side)
+    encoder = keras.Model(source, _encoder(source, (8, 12, 16, 24)), name="encoder")
+    image = _image(side)
+    features = encoder(image)
+    x = features[-1]
+    for index, skip in enumerate(reversed(features[:-1])):
+        block = keras.Sequential(
+            [
+                layers.Conv2DTranspose(8, 3, strides=2, padding="same", use_bias=False),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+            ],
+            name=f"up_{index}",
+        )
+        x = layers.Concatenate()([block(x), skip])
+    return keras.Model(image, layers.Conv2D(CLASSES, 3, padding="same")(x))
+
+
+def binary_unet(side: int) -> Any:
+    """One channel behind a sigmoid."""
+    image = _image(side)
+    return keras.Model(image, _head(_decoder(_encoder(image)), 1, "sigmoid"))
+
+
+def binary_logits(side: int) -> Any:
+    """One channel of logits, enlarged, of any input size."""
+    image = _image(None)
+    x = _decoder(_encoder(_convolution(image, 8, strides=2)))
+    return keras.Model(image, _scale(layers.Conv2D(1, 1)(x), 2))
+
+
+def valid_unet(side: int) -> Any:
+    """Unpadded convolutions: the output is smaller than the input."""
+    image = _image(side + 8)
+    first = layers.Conv2D(8, 3, activation="relu")(image)
+    x = layers.Conv2D(12, 3, activation="relu", padding="same")(layers.MaxPooling2D()(first))
+    x = layers.UpSampling2D(2)(x)
+    x = layers.Concatenate()([x, first])
+    x = layers.Conv2D(8, 3, activation="relu")(layers.Conv2D(8, 3, activation="relu")(x))
+    return keras.Model(image, _head(layers.Conv2D(8, 3, activation="relu")(x)))
+
+
+def attention_unet(side: int) -> Any:
+    """Additive attention gates on the skip connections."""
+    image = _image(side)
+    features = _encoder(image)
+    x = features[-1]
+    for skip in reversed(features[:-1]):
+        gate = layers.Conv2D(8, 1)(layers.UpSampling2D(2)(x))
+        weight = layers.Conv2D(1, 1, activation="sigmoid")(
+            layers.Activation("relu")(layers.add([gate, layers.Conv2D(8, 1)(skip)]))
+        )
+        x = layers.Concatenate()([layers.UpSampling2D(2)(x), layers.multiply([skip, weight])])
+        x = _convolution(x, 8)
+    return keras.Model(image, _head(x))
+
+
+def unet_plus_plus(side: int) -> Any:
+    """Nested skip connections with deep supervision: three outputs."""
+    image = _image(side)
+    first = _encoder(image)
+    second = [_convolution(layers.Concatenate()([first[i], _scale(first[i + 1], 2)]), 8) for i in range(2)]
+    third = _convolution(layers.Concatenate()([first[0], second[0], _scale(second[1], 2)]), 8)
+    heads = []
+    for index, x in enumerate((first[0], second[0], third)):
+        heads.append(layers.Conv2D(CLASSES, 1, activation="softmax", name=f"depth_{index}")(x))
+    return keras.Model(image, heads)
+
+
+def unet_three_plus(side: int) -> Any:
+    """Full-scale skip connections: every level sees every other, pooled or enlarged by 2 and 4."""
+    image = _image(side)
+    full, half, quarter = _encoder(image)
+    middle = [layers.MaxPooling2D(2)(full), half, _scale(quarter, 2)]
+    middle = _convolution(layers.Concatenate()([_convolution(x, 6) for x in middle]), 12)
+    last = [full, _scale(middle, 2), _scale(quarter, 4)]
+    return keras.Model(image, _head(_convolution(layers.Concatenate()([_convolution(x, 6) for x in last]), 12)))
+
+
+def u2_net(side: int) -> Any:
+    """A U-Net inside of each stage, dilated convolutions, and fused side outputs of one channel."""
+    image = _image(side)
+
+    def block(x: Any, filters: int) -> Any:
+        source = _convolution(x, filters)
+        outer = _convolution(source, 6)
+        inner = _convolution(layers.MaxPooling2D(2, padding="same")(outer), 6, dilation_rate=2)
+        x = _convolution(layers.Concatenate()([_scale(inner, 2), outer]), filters)
+        return layers.add([x, source])
+
+    first = block(image, 8)
+    second = block(layers.MaxPooling2D(2)(first), 12)
+    x = block(layers.Concatenate()([_scale(second, 2), first]), 8)
+    sides = [layers.Conv2D(1, 3, padding="same")(x), _scale(layers.Conv2D(1, 3, padding="same")(second), 2)]
+    fused = layers.Conv2D(1, 1)(layers.Concatenate()(sides))
+    return keras.Model(image, layers.Activation("sigmoid", name="fused")(fused))
+
+
+def resunet_elu(side: int) -> Any:
+    """Residual blocks, ELU, dropout and a flattened output for sample weights."""
+    image = _image(side)
+    x = layers.Conv2D(8, 3, padding="same", activation="elu")(image)
+    skip = x
+    x = layers.Dropout(0.2)(layers.MaxPooling2D()(x))
+    x = layers.add([layers.Conv2D(8, 3, padding="same", activation="elu")(x), x])
+    x = layers.Conv2DTranspose(8, 2, strides=2, padding="same")(x)
+    x = layers.Conv2D(8, 3, padding="same", activation="elu")(layers.Concatenate()([x, skip]))
+    x = layers.Reshape((side * side, CLASSES))(layers.Conv2D(CLASSES, 1)(x))
+    return keras.Model(image, layers.Activation("softmax")(x))
+
+
+def grey_unet(side: int) -> Any:
+    """One channel in, as for X-rays and microscopes, and one out."""
+    image = _image(side, 1)
+    return keras.Model(image, _head(_decoder(_encoder(image)), 1, "sigmoid"))
+
+
+def rgba_unet(side: int) -> Any:
+    """Four channels in."""
+    image = _image(side, 4)
+    return keras.Model(image, _head(_decoder(_encoder(image))))
+
+
+def channels_first_unet(side: int) -> Any:
+    """(n, 3, h, w) in, (n, classes, h, w) out."""
+    image = keras.Input((3, side, side))
+    settings = {"padding": "same", "data_format": "channels_first"}
+    first = layers.Conv2D(8, 3, activation="relu", **settings)(image)
+    x = layers.MaxPooling2D(2, data_format="channels_first")(first)
+    x = layers.BatchNormalization(axis=1)(layers.Conv2D(12, 3, **settings)(x))
+    x = layers.UpSampling2D(2, data_format="channels_first")(layers.ReLU()(x))
+    x = layers.Conv2D(8, 3, activation="relu", **settings)(layers.Concatenate(axis=1)([x, first]))
+    return keras.Model(image, layers.Conv2D(CLASSES, 1, data_format="channels_first")(x))
+
+
+def argmax_unet(side: int) -> Any:
+    """Class ids instead of probabilities."""
+    image = _image(side)
+    x = _head(_decoder(_encoder(image)))
+    return keras.Model(image, ops.argmax(x, axis=-1))
+
+
+def mixed_precision_unet(side: int) -> Any:
+    """Computed in float16 with weights in float32."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        image = _image(side)
+        x = _decoder(_encoder(image))
+        x = layers.Conv2D(CLASSES, 1)(x)
+        return keras.Model(image, layers.Activation("softmax", dtype="float32")(x))
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def sequential_fcn(side: int) -> Any:
+    """A Sequential with its own rescaling, pooling and a transposed convolution with bias before normalisation."""
+    return keras.Sequential(
+        [
+            _image(side),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(12, 3, padding="same", activation="relu"),
+            layers.Conv2DTranspose(8, 2, strides=2),
+            layers.BatchNormalization(axis=3),
+            layers.ReLU(),
+            layers.Conv2D(CLASSES, 1, activation="softmax"),
+        ]
+    )
+
+
+# --- DeepLab and its like --------------------------------------------------------------------------
+
+
+def _inverted_residual(x: Any, filters: int, strides: int = 1) -> Any:
+    source = x
+    x = _convolution(x, 3 * x.shape[-1], 1, activation="relu6")
+    x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
+    x = layers.ReLU(6)(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(x))
+    return layers.add([source, x]) if strides == 1 and source.shape[-1] == filters else x
+
+
+def deeplab_mobilenet(side: int) -> Any:
+    """Inverted residuals, atrous pyramid with image pooling, enlarged by 4 with bilinear upsampling."""
+    image = _image(side)
+    low = _inverted_residual(_convolution(image, 8, strides=2, activation="relu6"), 8)
+    x = _inverted_residual(_inverted_residual(low, 12, 2), 12)
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    pooled = _scale(_convolution(pooled, 8, 1), side // 4)
+    branches = [pooled, _convolution(x, 8, 1)]
+    branches += [_convolution(x, 8, 3, dilation_rate=rate) for rate in (2, 4)]
+    x = _scale(_convolution(layers.Concatenate()(branches), 12, 1), 2)
+    x = _convolution(layers.Concatenate()([x, _convolution(low, 6, 1)]), 12)
+    return keras.Model(image, _scale(layers.Conv2D(CLASSES, 1)(x), 2))
+
+
+def pspnet(side: int) -> Any:
+    """Pyramid of average pooling, enlarged by layers that resize."""
+    image = _image(side)
+    x = _convolution(_convolution(image, 8, strides=2), 16, strides=2)
+    small = side // 4
+    branches = [x]
+    for bins in (1, 2, 4):
+        pooled = _convolution(layers.AveragePooling2D(small // bins)(x), 6, 1)
+        branches.append(layers.Resizing(small, small, interpolation="bilinear")(pooled))
+    x = _convolution(layers.Concatenate()(branches), 12)
+    return keras.Model(image, layers.Resizing(side, side)(layers.Conv2D(CLASSES, 3, padding="same")(x)))
+
+
+def fcn_quarter(side: int) -> Any:
+    """Probabilities at a quarter of the photo's size."""
+    image = _image(side)
+    return keras.Model(image, _head(_convolution(_encoder(image)[-1], 16)))
+
+
+def linknet(side: int) -> Any:
+    """Additive skip connections and transposed convolutions, on a nested encoder."""
+    source = _image(side)
+    encoder = keras.Model(source, _encoder(source), name="encoder")
+    image = _image(side)
+    features = encoder(image)
+    x = features[-1]
+    for skip in reversed(features[:-1]):
+        x = _convolution(x, 8, 1)
+        x = layers.Conv2DTranspose(8, 4, strides=2, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.add([_convolution(x, skip.shape[-1], 1), skip])
+    return keras.Model(image, _head(x))
+
+
+def fpn(side: int) -> Any:
+    """Feature pyramid: lateral sums, and all levels enlarged and concatenated."""
+    image = _image(side)
+    features = _encoder(image)
+    x = layers.Conv2D(12, 1)(features[-1])
+    levels = [x]
+    for skip in reversed(features[:-1]):
+        x = layers.add([_scale(x, 2, "nearest"), layers.Conv2D(12, 1)(skip)])
+        levels.append(x)
+    levels = [_scale(_convolution(level, 8), 2 ** (2 - index)) for index, level in enumerate(levels)]
+    x = layers.SpatialDropout2D(0.2)(layers.Concatenate()(levels))
+    return keras.Model(image, _head(x, activation="sigmoid"))
+
+
+# --- real-time networks ----------------------------------------------------------------------------
+
+
+def bisenet(side: int) -> Any:
+    """A spatial and a context path with attention of global pooling; output at 1/4."""
+    image = _image(side)
+    spatial = _convolution(_convolution(image, 8, strides=2), 12, strides=2)
+    context = _convolution(_convolution(spatial, 12, strides=2), 16, strides=2)
+    weight = layers.GlobalAveragePooling2D(keepdims=True)(context)
+    weight = layers.Activation("sigmoid")(layers.BatchNormalization()(layers.Conv2D(16, 1, use_bias=False)(weight)))
+    context = _scale(layers.multiply([context, weight]), 4)
+    fused = _convolution(layers.Concatenate()([spatial, context]), 16, 1)
+    weight = layers.Reshape((1, 1, 16))(layers.GlobalAveragePooling2D()(fused))
+    weight = layers.Conv2D(16, 1, activation="sigmoid")(layers.Conv2D(16, 1, activation="relu")(weight))
+    fused = layers.add([fused, layers.multiply([fused, weight])])
+    return keras.Model(image, layers.Conv2D(CLASSES, 1)(_convolution(fused, 12)))
+
+
+def enet(side: int) -> Any:
+    """PReLU, asymmetric and dilated convolutions, pooling beside convolution."""
+    image = _image(side)
+
+    def activated(x: Any) -> Any:
+        return layers.PReLU(shared_axes=(1, 2))(layers.BatchNormalization(momentum=0.9)(x))
+
+    x = layers.Conv2D(13, 3, strides=2, padding="same")(image)
+    x = activated(layers.Concatenate()([x, layers.MaxPooling2D(2)(image)]))
+    for rate in (1, 2):
+        y = activated(layers.Conv2D(6, 1, use_bias=False)(x))
+        y = activated(layers.Conv2D(6, 3, padding="same", dilation_rate=rate)(y))
+        y = layers.Conv2D(6, (5, 1), padding="same", use_bias=False)(y)
+        y = activated(layers.Conv2D(6, (1, 5), padding="same")(y))
+        y = layers.BatchNormalization()(layers.Conv2D(16, 1, use_bias=False)(y))
+        x = layers.PReLU(shared_axes=(1, 2))(layers.add([x, layers.SpatialDropout2D(0.1)(y)]))
+    return keras.Model(image, layers.Conv2DTranspose(CLASSES, 2, strides=2, padding="same", activation="softmax")(x))
+
+
+def fast_scnn(side: int) -> Any:
+    """Learning to downsample, bottlenecks with depthwise convolutions, feature fusion."""
+    image = _image(side)
+    x = _convolution(image, 8, strides=2)
+    x = layers.ReLU()(layers.BatchNormalization()(layers.SeparableConv2D(12, 3, strides=2, padding="same")(x)))
+    high = x
+    x = _inverted_residual(_inverted_residual(x, 16, 2), 16)
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = layers.add([x, layers.Conv2D(16, 1)(pooled)])
+    x = layers.DepthwiseConv2D(3, padding="same", dilation_rate=2)(_scale(x, 2))
+    x = layers.ReLU()(layers.add([layers.Conv2D(12, 1)(x), layers.Conv2D(12, 1)(high)]))
+    x = layers.Dropout(0.1)(layers.SeparableConv2D(12, 3, padding="same", activation="relu")(x))
+    return keras.Model(image, layers.Softmax()(_scale(layers.Conv2D(CLASSES, 1)(x), 4)))
+
+
+def hardswish_lraspp(side: int) -> Any:
+    """MobileNetV3's hard swish and squeeze-excite with hard sigmoid, and the head of LR-ASPP."""
+    image = _image(side)
+    x = _convolution(image, 8, strides=2, activation="hard_silu")
+    low = x
+    y = layers.DepthwiseConv2D(5, strides=2, padding="same", use_bias=False)(x)
+    y = layers.Activation("hard_silu")(layers.BatchNormalization()(y))
+    weight = layers.Conv2D(4, 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(y))
+    y = layers.multiply([y, layers.Conv2D(8, 1, activation="hard_sigmoid")(weight)])
+    x = _convolution(y, 16, 1, activation="hard_silu")
+    weight = layers.Conv2D(16, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = _scale(layers.multiply([_convolution(x, 16, 1), weight]), 2)
+    x = layers.add([layers.Conv2D(CLASSES, 1)(x), layers.Conv2D(CLASSES, 1)(low)])
+    return keras.Model(image, _scale(x, 2))
+
+
+# --- transformers and modern encoders --------------------------------------------------------------
+
+
+def _attention(x: Any, heads: int = 2) -> Any:
+    """A transformer block on (n, pixels, channels), with exact GELU."""
+    y = layers.LayerNormalization(epsilon=1e-6)(x)
+    x = layers.add([x, layers.MultiHeadAttention(heads, x.shape[-1] // heads)(y, y)])
+    y = layers.Dense(2 * x.shape[-1], activation=None)(layers.LayerNormalization(epsilon=1e-6)(x))
+    return layers.add([x, layers.Dense(x.shape[-1])(layers.Activation("gelu")(y))])
+
+
+def segformer(side: int) -> Any:
+    """Overlapping patches, attention with a reduced sequence, mixed feed-forward, output at 1/4."""
+    image = _image(side)
+    levels = []
+    x = image
+    for filters, strides in ((8, 4), (16, 2)):
+        x = layers.Conv2D(filters, 7, strides=strides, padding="same")(x)
+        height, width = x.shape[1:3]
+        tokens = layers.LayerNormalization()(layers.Reshape((height * width, filters))(x))
+        reduced = layers.Conv2D(filters, 2, strides=2)(layers.Reshape((height, width, filters))(tokens))
+        reduced = layers.LayerNormalization()(layers.Reshape((-1, filters))(reduced))
+        tokens = layers.add([tokens, layers.MultiHeadAttention(2, filters // 2)(tokens, reduced)])
+        x = layers.Reshape((height, width, filters))(tokens)
+        y = layers.DepthwiseConv2D(3, padding="same")(layers.Conv2D(2 * filters, 1)(x))
+        x = layers.add([x, layers.Conv2D(filters, 1)(layers.Activation("gelu")(y))])
+        levels.append(layers.Conv2D(12, 1)(x))
+    levels[1] = layers.Resizing(side // 4, side // 4)(levels[1])
+    x = _convolution(layers.Concatenate()(levels), 12, 1)
+    return keras.Model(image, layers.Conv2D(CLASSES, 1)(x))
+
+
+def transunet(side: int) -> Any:
+    """A convolutional encoder, a transformer on its last features with positions that are learnt, a U-Net's decoder."""
+    image = _image(side)
+    features = _encoder(image, (8, 12, 16, 16))
+    small = side // 8
+    x = layers.Reshape((small * small, 16))(features[-1])
+    positions = layers.Embedding(small * small, 16)(ops.arange(small * small))
+    x = _attention(x + ops.expand_dims(positions, 0))
+    features[-1] = layers.Reshape((small, small, 16))(x)
+    return keras.Model(image, _head(_decoder(features)))
+
+
+def convnext_unet(side: int) -> Any:
+    """Patches of 4, depthwise 7x7, LayerNormalization, exact GELU, layer scale as a custom layer would have it."""
+    image = _image(side)
+    x = layers.LayerNormalization(epsilon=1e-6)(layers.Conv2D(12, 4, strides=4)(image))
+    y = layers.LayerNormalization(epsilon=1e-6)(layers.DepthwiseConv2D(7, padding="same")(x))
+    y = layers.Dense(12)(layers.Activation("gelu")(layers.Dense(36)(y)))
+    x = layers.add([x, layers.Rescaling(0.5)(y)])
+    return keras.Model(image, _head(_convolution(_scale(x, 4), 8)))
+
+
+def efficientnet_unet(side: int) -> Any:
+    """Normalization inside, swish, squeeze-excite on reshaped vectors."""
+    image = _image(side)
+    norm = layers.Normalization(mean=(0.48, 0.45, 0.4), variance=(0.05, 0.05, 0.05))
+    x = norm(layers.Rescaling(1 / 255)(image))
+    x = _convolution(x, 8, activation="swish")
+    skip = x
+    y = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
+    y = layers.DepthwiseConv2D(3, strides=2, padding="valid", use_bias=False)(y)
+    y = layers.Activation("swish")(layers.BatchNormalization()(y))
+    weight = layers.Reshape((1, 1, 8))(layers.GlobalAveragePooling2D()(y))
+    weight = layers.Conv2D(2, 1, activation="swish")(weight)
+    y = layers.multiply([y, layers.Conv2D(8, 1, activation="sigmoid")(weight)])
+    x = _convolution(_scale(_convolution(y, 12, 1, activation="swish"), 2, "nearest"), 8, activation="swish")
+    return keras.Model(image, _head(layers.add([x, skip])))
+
+
+def resnet_v2_unet(side: int) -> Any:
+    """Zero padding in front of max pooling, before any activation, as in ResNet50V2."""
+    image = _image(side)
+    x = layers.Conv2D(12, 7, strides=2, padding="valid")(layers.ZeroPadding2D(3)(image))
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(x))
+    y = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.add([x, layers.Conv2D(12, 3, padding="same")(y)])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    return keras.Model(image, _head(_convolution(_scale(x, 4, "bicubic"), 8)))
+
+
+def group_norm_unet(side: int) -> Any:
+    """GroupNormalization, mish, reduce_max beside reduce_mean (CBAM)."""
+    image = _image(side)
+    x = layers.Activation("mish")(layers.GroupNormalization(4)(layers.Conv2D(8, 3, padding="same")(image)))
+    skip = x
+    x = layers.Conv2D(16, 3, strides=2, padding="same")(x)
+    x = layers.Activation("mish")(layers.GroupNormalization(4)(x))
+    both = ops.concatenate([ops.mean(x, axis=-1, keepdims=True), ops.max(x, axis=-1, keepdims=True)], axis=-1)
+    x = layers.multiply([x, layers.Conv2D(1, 7, padding="same", activation="sigmoid")(both)])
+    x = layers.Concatenate()([_scale(x, 2, "nearest"), skip])
+    return keras.Model(image, _head(layers.Conv2D(8, 3, padding="same", activation="mish")(x)))
+
+
+def grouped_unet(side: int) -> Any:
+    """Grouped convolutions, as in ResNeXt, and a stride above the kernel in a transposed one."""
+    image = _image(side)
+    x = _convolution(image, 8)
+    x = _convolution(_convolution(x, 16, strides=2), 16, groups=4)
+    x = layers.Conv2DTranspose(8, 1, strides=2, padding="same")(x)
+    return keras.Model(image, _head(_convolution(x, 8)))
+
+
+def instance_norm_unet(side: int) -> Any:
+    """InstanceNorm (a GroupNormalization of as many groups as channels) and LeakyReLU, as in pix2pix and nnU-Net."""
+    image = _image(side)
+    x = layers.LeakyReLU(0.1)(layers.GroupNormalization(-1)(layers.Conv2D(8, 3, padding="same")(image)))
+    y = layers.LeakyReLU(0.1)(layers.GroupNormalization(-1)(layers.Conv2D(12, 3, strides=2, padding="same")(x)))
+    x = layers.Concatenate()([layers.Conv2DTranspose(8, 2, strides=2)(y), x])
+    return keras.Model(image, _head(layers.LeakyReLU(0.1)(layers.Conv2D(8, 3, padding="same")(x))))
+
+
+def mobilenet_v2_application(side: int) -> Any:
+    """keras.applications' MobileNetV2 at an eighth of its width, nested, with a decoder."""
+    encoder = keras.applications.MobileNetV2((side, side, 3), 0.35, include_top=False, weights=None)
+    names = ("block_1_expand_relu", "block_3_expand_relu", "block_6_expand_relu")
+    encoder = keras.Model(encoder.input, [encoder.get_layer(name).output for name in names], name="mobilenet")
+    image = _image(side)
+    x = _decoder(encoder(image))
+    return keras.Model(image, _head(_scale(x, 2, "nearest")))
+
+
+_BYTES, _SIGNED = {"pixels": "0..255"}, {"pixels": "-1..1"}
+_UNIT = {"pixels": "0..1"}
+_IMAGENET = {"preprocessing": "imagenet"}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "xception-unet": Architecture(xception_unet, _UNIT),
+    "pix2pix-unet": Architecture(pix2pix_unet, _UNIT),
+    "binary-unet": Architecture(binary_unet, _UNIT, single=True),
+    "binary-logits": Architecture(binary_logits, _UNIT, single=True, any_size=True),
+    "valid-unet": Architecture(valid_unet, _UNIT),
+    "attention-unet": Architecture(attention_unet, _UNIT),
+    "unet++": Architecture(unet_plus_plus, {**_UNIT, "output_name": "depth_2"}, output="depth_2"),
+    "unet3+": Architecture(unet_three_plus, _UNIT),
+    "u2-net": Architecture(u2_net, _IMAGENET, single=True),
+    "resunet-elu": Architecture(resunet_elu, _UNIT),
+    "grey-unet": Architecture(grey_unet, _UNIT, single=True),
+    "rgba-unet": Architecture(rgba_unet, {**_UNIT, "channels": "rgba"}),
+    "channels-first": Architecture(channels_first_unet, _UNIT),
+    "argmax-inside": Architecture(argmax_unet, _UNIT),
+    "mixed-float16": Architecture(mixed_precision_unet, _UNIT),
+    "sequential-fcn": Architecture(sequential_fcn, _BYTES),
+    "deeplab-mobilenet": Architecture(deeplab_mobilenet, _SIGNED),
+    "pspnet": Architecture(pspnet, {"preprocessing": "caffe"}),
+    "fcn-quarter": Architecture(fcn_quarter, _UNIT),
+    "linknet": Architecture(linknet, {"preprocessing": "resnet34"}),
+    "fpn": Architecture(fpn, {"preprocessing": "seresnext50"}),
+    "bisenet": Architecture(bisenet, _UNIT),
+    "enet": Architecture(enet, _UNIT),
+    "fast-scnn": Architecture(fast_scnn, _UNIT),
+    "lraspp": Architecture(hardswish_lraspp, _SIGNED),
+    "segformer": Architecture(segformer, _IMAGENET),
+    "transunet": Architecture(transunet, _UNIT),
+    "convnext-unet": Architecture(convnext_unet, _IMAGENET),
+    "efficientnet-unet": Architecture(efficientnet_unet, _BYTES),
+    "resnet-v2-unet": Architecture(resnet_v2_unet, _SIGNED),
+    "groupnorm-unet": Architecture(group_norm_unet, _UNIT),
+    "grouped-unet": Architecture(grouped_unet, _UNIT),
+    "instancenorm-unet": Architecture(instance_norm_unet, _UNIT),
+    "mobilenetv2": Architecture(mobilenet_v2_application, _SIGNED),
+}
+"""By name."""
