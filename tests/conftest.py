@@ -43,6 +43,9 @@ MARKED = {
         "export/test_sigmoid.py",
         "export/test_tflite.py",
         "export/test_tflite_formats.py",
+        "export/test_triton.py",
+        "export/test_triton.py",
+        "export/test_web.py",
         "runtime/bench",
         "runtime/live/test_command.py",
         "runtime/live/test_loop.py",
@@ -96,12 +99,14 @@ MARKED = {
     ),
     "e2e": ("e2e",),
     "window": (
+        "export/test_web.py",
+        "export/test_web_pixels.py",
         "runtime/live/test_window.py",
         "runtime/live/test_web_page.py",
         "runtime/live/test_playback.py",
         "runtime/serve/test_page.py",
     ),
-    "network": ("export/test_bundle.py", "export/test_wheels.py", "e2e/test_device.py"),
+    "network": ("export/test_bundle.py", "export/test_web.py", "export/test_wheels.py", "e2e/test_device.py"),
 }
 """Marker -> test folders, modules and tests, below tests/, that have it; ``make test-fast`` leaves all of them out."""
 

@@ -192,7 +192,7 @@ def _write_artifact(form: Format, builder: Builder, folder: Path, options: Expor
         path = folder / form.file_name(builder.spec, dynamic=options.dynamic)
         logger.warning("%s: exporting %s in its place", error, path.name)
         builder.write(form, path, form.quantization)
-    return parity.Candidate(form, path, options.gates[form.precision])
+    return parity.Candidate(form, path, options.gates[form.precision], options.gates)
 
 
 def _may_be_repaired(result: ParityResult) -> bool:

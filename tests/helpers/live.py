@@ -16,7 +16,7 @@ from unet_runtime.live.view import Status
 
 QUICK = Patience(open=1.0, read=0.5, delays=(0.1, 0.2, 0.4, 0.8))
 
-STATUS = Status(29.84, 41.6, 1234, "camera lost, trying again in 2 s")
+STATUS = Status(29.84, 41.6, 1234, "camera lost, trying again in 2 s", is_lost=True)
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60) -> None:

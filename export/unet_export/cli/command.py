@@ -39,6 +39,7 @@ Examples:
   unet-export model.keras --data oxford-iiit-pet
   unet-export model.keras --data oxford-iiit-pet --formats onnx,tflite-int8 --repair auto
   unet-export model.keras --calibration photos/a --parity photos/b -o export
+  unet-export model.keras --data oxford-iiit-pet --formats web
 """
 
 _BUNDLE_EXAMPLES = """\b
@@ -115,8 +116,10 @@ def command() -> None:
 def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **given: Any) -> int:
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
-    Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, parity.json and report.html. Each artifact is accepted or
-    rejected by itself: one that differs more than its gate allows is in OUTPUT/rejected, and the exit code is 4.
+    Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, NAME-SIZE.web/ (a page that runs the model in a browser),
+    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), parity.json and report.html. Each
+    artifact is accepted or rejected by itself: one that differs more than its gate allows is in OUTPUT/rejected, and
+    the exit code is 4.
     """
     setup_logging(verbosity)
     with engines_quiet(verbosity != 1):

@@ -81,18 +81,20 @@ def _format(name: str, precision: Precision, **settings: Any) -> Format:
     return Format(name, precision, f".{precision}.onnx", _ENGINES, write, check, resizable=True, **settings)
 
 
-_FLOAT32 = _format("onnx", "float32")
+FLOAT32 = _format("onnx", "float32")
 
 # x86 without VNNI adds pairs of products in 16 bits, which 8-bit weights would overflow (see onnx_reduced.py).
 _INTEGERS: dict[str, Any] = {
     "quantization": Quantization(weight_bits=7),
     "methods": METHODS,
-    "baseline": _FLOAT32,
+    "baseline": FLOAT32,
 }
 
+INT8 = _format("onnx-int8", "int8", **_INTEGERS, mixed=_format("onnx-mixed", "mixed", **_INTEGERS))
+
 FORMATS = (
-    _FLOAT32,
+    FLOAT32,
     _format("onnx-float16", "float16"),
     _format("onnx-float16-weights", "float16-weights"),
-    _format("onnx-int8", "int8", **_INTEGERS, mixed=_format("onnx-mixed", "mixed", **_INTEGERS)),
+    INT8,
 )

@@ -207,9 +207,9 @@ class EngineResult:
     """One artifact in one engine."""
 
     backend: str
-    """``onnx``, ``openvino``, ``tflite`` or ``tensorflow``."""
+    """``onnx``, ``openvino``, ``tflite``, ``tensorflow`` or ``chromium``."""
     device: str
-    """``cpu`` or ``cuda``."""
+    """``cpu``, ``cuda`` or ``browser``."""
     engine: str
     """Name and version of the engine: ``ONNX Runtime 1.31.1``."""
     metrics: Metrics | None
@@ -222,6 +222,8 @@ class EngineResult:
     """Reason: the engine is not installed, or cannot run here. Never a pass."""
     failures: tuple[str, ...] = ()
     """Every criterion that failed, with its number and its tolerance; or what broke."""
+    part: str = ""
+    """Precision of a part that the artifact can be without; empty for the artifact itself."""
     exact: Exact | None = None
     """Where it was too far from the trained model in float32, and by no more than rounding may explain."""
 
@@ -266,7 +268,7 @@ class ParityResult:
     size: int
     """Bytes."""
     sha256: str
-    """SHA-256 of the file, or of a SavedModel's own list of its files' sums."""
+    """SHA-256 of the file, or of a folder's own list of its files' sums."""
     gate: Gate
     engines: tuple[EngineResult, ...]
     quantization: dict[str, Any]

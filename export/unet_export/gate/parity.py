@@ -10,9 +10,9 @@ import hashlib
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from unet_export.formats import Format
+from unet_export.formats.web import SUMS_NAME, leave_out
+from unet_export.gate.browser import Page
 from unet_export.gate.gate import (
     GATES,
     ROUNDING,
@@ -65,6 +67,8 @@ class Candidate:
     format: Format
     path: Path
     gate: Gate
+    part_gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
+    """Tolerances of the parts that it can be without, by precision."""
 
 
 def prove(
@@ -82,12 +86,27 @@ def prove(
     Without labels, IoU against the truth is not measured. The results are in the candidates' order. Raises ImageError
     for a photo or labels that cannot be read.
     """
+    with ExitStack() as stack:
+        return _prove(reference, candidates, photos, spec, exact, stack)
+
+
+def _prove(
+    reference: Run,
+    candidates: Sequence[Candidate],
+    photos: Sequence[Photo],
+    spec: ModelSpec,
+    exact: Callable[[], ExactRun] | None,
+    stack: ExitStack,
+) -> list[ParityResult]:
     trials: list[list[_Trial]] = []
     every_trial: list[_Trial] = []
     for candidate in candidates:
-        runners = open_runners(candidate.format, candidate.path)
-        trials.append([_Trial(*runner, candidate.gate, spec) for runner in runners])
-        every_trial += trials[-1]
+        row = []
+        for result, run in open_runners(candidate.format, candidate.path, stack):
+            gate = candidate.part_gates[result.part] if result.part else candidate.gate
+            row.append(_Trial(result, run, gate, spec))
+        trials.append(row)
+        every_trial += row
     reference_tally = Tally(spec)
     done = 0
     for images, labels in _batches(photos, spec):
@@ -98,13 +117,15 @@ def prove(
         done += len(images)
         if done % _LOG_EVERY == 0:
             logger.info("%d of %d photos", done, len(photos))
+    for trial in every_trial:
+        trial.check_photos(photos)
     _compare_exactly(every_trial, reference, photos, spec, exact)
     first = inputs(photos[:1], spec.input)
     times = iter(milliseconds([partial(trial.run, first) for trial in every_trial]))
     results = []
     for candidate, row in zip(candidates, trials, strict=True):
         form, path = candidate.format, candidate.path
-        engines = tuple(trial.result(reference_tally, next(times)) for trial in row)
+        engines = _without_failed_parts(path, [trial.result(reference_tally, next(times)) for trial in row])
         quantization = _quantization(path)
         panels = _panels(row, photos, reference, spec) if quantization else ()
         identity = _identity(path)
@@ -112,6 +133,18 @@ def prove(
             ParityResult(form.name, form.precision, path, *identity, candidate.gate, engines, quantization, panels)
         )
     return results
+
+
+def _without_failed_parts(path: Path, engines: Sequence[EngineResult]) -> tuple[EngineResult, ...]:
+    """The results of an artifact from which the parts that failed are removed."""
+    kept = []
+    for entry in engines:
+        if entry.part and entry.failures:
+            logger.warning("%s: without its %s model: %s", path.name, entry.part, "; ".join(entry.failures))
+            leave_out(path, entry.part)
+        else:
+            kept.append(entry)
+    return tuple(kept)
 
 
 def _compare_exactly(
@@ -147,6 +180,7 @@ class _Trial:
     def __init__(self, result: EngineResult, run: Run | None, gate: Gate, spec: ModelSpec) -> None:
         self._result, self._run, self._gate = result, run, gate
         self._tally = Tally(spec, gate.margin)
+        self._photo_failures: tuple[str, ...] = ()
         self.agreements: list[float] = []
         """Share of pixels (0..1) with the same class, per photo."""
         self.noise: float | None = None
@@ -174,6 +208,11 @@ class _Trial:
             self._fail(f"output {actual.shape}, expected {expected.shape}")
             return
         self.agreements += self._tally.add(expected, actual, labels).tolist()
+
+    def check_photos(self, photos: Sequence[Photo]) -> None:
+        """Compare what an artifact that opens photos by itself makes of them."""
+        if isinstance(self._run, Page):
+            self._photo_failures = self._run.failures(photos)
 
     def run(self, images: Images) -> npt.NDArray[np.float32] | None:
         """Probabilities; None from the first failure on."""
@@ -203,7 +242,7 @@ class _Trial:
             self._result,
             metrics=metrics,
             histogram=self._tally.histogram(),
-            failures=judge(metrics, gate),
+            failures=judge(metrics, gate) + self._photo_failures,
             milliseconds=time,
             exact=exact,
         )
@@ -258,10 +297,11 @@ def _quantization(path: Path) -> dict[str, Any]:
 
 
 def _identity(path: Path) -> tuple[int, str]:
-    """(bytes, SHA-256) of a file; for a SavedModel, bytes of all its files and SHA-256 of its list of sums."""
+    """(bytes, SHA-256) of a file; for a folder, bytes of all its files and SHA-256 of its list of sums."""
     if path.is_dir():
         files = filter(Path.is_file, path.rglob("*"))
         size = sum(file.stat().st_size for file in files)
-        return size, hashlib.sha256((path / "assets.extra" / "SHA256SUMS").read_bytes()).hexdigest()
+        (sums,) = path.rglob(SUMS_NAME)
+        return size, hashlib.sha256(sums.read_bytes()).hexdigest()
     content = path.read_bytes()
     return len(content), hashlib.sha256(content).hexdigest()

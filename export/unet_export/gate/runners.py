@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import numpy.typing as npt
 
 from unet_export.formats import Format
 from unet_export.formats.saved_model import SIGNATURE_NAME
+from unet_export.formats.web import WEB, model_files
+from unet_export.gate import browser
 from unet_export.gate.gate import EngineResult
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME, import_keras
 from unet_runtime import Segmenter
-from unet_runtime.core.artifact import read_saved_model_spec
+from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import BackendError, MissingDependencyError, ModelFileError
 from unet_runtime.engines import ENGINES, Device, install_hint, installed
 
@@ -30,8 +33,8 @@ Runner = tuple[EngineResult, Run | None]
 """One artifact in one engine: the result to be filled in, which says why where there is no ``Run``."""
 
 
-def open_runners(form: Format, path: Path) -> list[Runner]:
-    """The artifact in each engine of its format, on each device.
+def open_runners(form: Format, path: Path, stack: ExitStack) -> list[Runner]:
+    """The artifact in each engine of its format, on each device, open until ``stack`` is closed.
 
     An engine that is not installed leaves it not checked, one that refuses the file makes it fail.
     """
@@ -39,6 +42,10 @@ def open_runners(form: Format, path: Path) -> list[Runner]:
     for backend in form.engines:
         if backend == "tensorflow":
             runners.append(_open_saved_model(path))
+        elif backend == "chromium":
+            runners += _open_page(path, stack)
+        elif path.is_dir():
+            runners.append(_open(backend, model_files(path)[form.precision], "cpu"))
         else:
             runners.append(_open(backend, path, "cpu"))
             if "cuda" in ENGINES[backend].devices and installed(backend):
@@ -49,7 +56,7 @@ def open_runners(form: Format, path: Path) -> list[Runner]:
 def first_runner(form: Format, path: Path) -> Run:
     """The artifact in the first engine that runs it here. Raises BackendError, with all reasons, where none does."""
     reasons: list[str] = []
-    for result, run in open_runners(form, path):
+    for result, run in open_runners(form, path, ExitStack()):
         if run is not None:
             return run
         reasons += result.failures or (result.not_checked,)
@@ -115,3 +122,22 @@ def _open_saved_model(path: Path) -> Runner:
         return probabilities
 
     return result, run
+
+
+def _open_page(path: Path, stack: ExitStack) -> list[Runner]:
+    """Each model of a page in headless Chromium; that of the page's own precision is the artifact, others are parts."""
+    result = EngineResult("chromium", "browser", "Chromium", None)
+    files = model_files(path)
+    try:
+        page, name = stack.enter_context(browser.open_page(path))
+    except (MissingDependencyError, browser.NoBrowserError) as error:
+        return [(replace(result, not_checked=str(error)), None)]
+    except BackendError as error:
+        return [(replace(result, failures=(str(error),)), None)]
+    runners: list[Runner] = []
+    for index, (precision, file) in enumerate(files.items()):
+        run = browser.Page(page, index, read_artifact(file).spec, file)
+        part = "" if precision == WEB.precision else precision
+        label = ", ".join(filter(None, (name, part)))
+        runners.append((replace(result, engine=label, part=part), run))
+    return runners

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.saved_model import SAVED_MODEL
+from unet_export.formats.triton import TRITON
+from unet_export.formats.web import WEB
 from unet_export.gate.gate import EngineResult, ParityResult
 from unet_export.report.numbers import milliseconds, percent, signed
 from unet_export.report.report import Report
@@ -46,7 +48,8 @@ class _Timed(NamedTuple):
 def recommend(report: Report) -> list[Recommendation]:
     """Choose for a CPU, a small Arm CPU, a GPU and a microcontroller, among the artifacts that passed in every engine
     that checked them. Each reason says what was measured and what was not."""
-    passed = list(filter(attrgetter("passed"), report.results))
+    for_others = (WEB.name, TRITON.name)  # a browser, a server
+    passed = [result for result in report.results if result.passed and result.format not in for_others]
     return [
         _for_cpu(passed, report),
         _for_small_arm(passed),

@@ -76,6 +76,7 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
     from unet_runtime.live.loop import Live
     from unet_runtime.live.record import Recorder
     from unet_runtime.live.smooth import Smoother
+    from unet_runtime.live.view import About
     from unet_runtime.live.views import open_view
 
     def is_found(result: Segmentation) -> bool:
@@ -92,7 +93,13 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         if recorder is not None:
             opened.callback(lambda: recorder.close(time.perf_counter()))
         camera.start(stop)
-        view = open_view(options.view, host=options.host, port=options.port)
+        about = About(
+            camera.source.name,
+            f"{segmenter.spec.name}, {segmenter.spec.precision}",
+            f"{segmenter.backend.engine}, {segmenter.backend.device}",
+            tuple((entry.name, entry.color) for entry in segmenter.spec.classes if entry.role != "background"),
+        )
+        view = open_view(options.view, host=options.host, port=options.port, about=about)
         opened.callback(view.close)
         _print_start(camera.source.name, view, options)
         live = Live(

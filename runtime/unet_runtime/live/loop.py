@@ -167,6 +167,7 @@ class Live:
         self._is_found = is_found
         self._save = save
         self._saved: list[Path] = []
+        self._last_saved: tuple[Path, ...] = ()
         self._inference = Inference(segmenter, camera, smoother, timings)
         self._on_show: SegmentedFrame | None = None
         self._picture: npt.NDArray[np.uint8] | None = None  # as shown
@@ -240,7 +241,8 @@ class Live:
         age = now - self._on_show.frame.captured if self._on_show else 0.0
         rate = len(self._times) / (now - self._times[0]) if self._times else 0.0
         message = self._camera.message or (self._notice if now < self._notice_until else "") or self._missing
-        return Status(rate, age * 1000, self._dropped, message)
+        is_lost = bool(self._camera.message)
+        return Status(rate, age * 1000, self._dropped, message, is_lost, self._background, self._last_saved)
 
     def _handle(self, keys: str) -> None:
         for key in keys:
@@ -260,6 +262,7 @@ class Live:
             self._notify(str(error))
             return
         self._saved += paths
+        self._last_saved = tuple(paths)
         self._notify(f"saved {', '.join(path.name for path in paths)}")
 
     def _notify(self, notice: str) -> None:

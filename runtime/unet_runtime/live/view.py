@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,28 @@ class Status:
     """Frames left out so far, because a newer one was there."""
     message: str = ""
     """For the user, in words: ``camera lost, trying again in 2 s``; empty if all is well."""
+    is_lost: bool = False
+    """Whether the camera is silent, so that the picture is an old one."""
+    background: str = ""
+    """What is shown, of ``picture.BACKGROUNDS``."""
+    saved: tuple[Path, ...] = ()
+    """Files of the frame that was saved last."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is on show, all the time."""
+
+    camera: str = ""
+    model: str = ""
+    """Name and precision."""
+    engine: str = ""
+    """Name, version and device."""
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    """Name and RGB of each class that is tinted."""
+
+
+NOTHING_KNOWN = About()
 
 
 class View(Protocol):

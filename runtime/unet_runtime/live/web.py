@@ -4,6 +4,8 @@
     /frame    the newest picture, a JPEG file; ?after=N waits for another than N. Its number and status are headers
     /stream   the pictures as multipart JPEG, for other programs than browsers: ffplay, VLC, OpenCV
     /status   JSON
+    /about    JSON: camera, model, engine, legend
+    /saved/NAME   a file of the frame that was saved last
     /keys     POST q, s or b
 
 The page asks for one picture after the other, so none is under way but the newest, however slow the way is. A picture
@@ -15,6 +17,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import mimetypes
 import socket
 import socketserver
 import sys
@@ -26,7 +29,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +38,7 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.io import web_access
 from unet_runtime.live.feed import Feed, Picture
 from unet_runtime.live.newest import Numbered
-from unet_runtime.live.view import KEYS, Status
+from unet_runtime.live.view import KEYS, NOTHING_KNOWN, About, Status
 
 _PORTS_TRIED = 20
 _WAIT = 2.0  # seconds that ``/frame`` waits for a new picture before it responds that there is none
@@ -57,16 +60,17 @@ class WebView:
         host: address to serve at. Where other machines reach it, clients need ``token``.
         port: where it is taken, the next free one; 0 lets the system choose.
         note: ``View.note``.
+        about: what is on show.
 
     Raises:
         OutputError: ``host`` is no address of this machine, or all those ports are taken.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 8080, note: str = "") -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 8080, note: str = "", about: About = NOTHING_KNOWN) -> None:
         self._feed = Feed()
         self.token = "" if web_access.is_private(host) else web_access.new_token()
         """What a client must know; empty where only this machine's programs can ask."""
-        self._server = _open_server(host, port, self._feed, self.token)
+        self._server = _open_server(host, port, self._feed, self.token, about)
         self.port: int = self._server.server_address[1]
         self.name = f"web at http://{web_access.shown(host)}:{self.port}/" + (
             f"?token={self.token}" if self.token else ""
@@ -90,12 +94,12 @@ class WebView:
         self._thread.join()
 
 
-def _open_server(host: str, port: int, feed: Feed, token: str) -> _Server:
+def _open_server(host: str, port: int, feed: Feed, token: str, about: About) -> _Server:
     ports = range(port, min(port + _PORTS_TRIED, 1 << 16)) if port else (0,)
     reason = "expected 0 to 65535"
     for candidate in ports:
         try:
-            return _Server((host, candidate), feed, token)
+            return _Server((host, candidate), feed, token, about)
         except (TypeError, ValueError) as error:  # a name that no name service takes
             raise OutputError(f"web view: {host!r} is no address of a machine: use 127.0.0.1") from error
         except OSError as error:
@@ -133,9 +137,10 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = sys.platform != "win32"  # where it means that two programs share the port
     daemon_threads = True  # a program that ends without ``close`` ends
 
-    def __init__(self, address: tuple[str, int], feed: Feed, token: str) -> None:
+    def __init__(self, address: tuple[str, int], feed: Feed, token: str, about: About) -> None:
         self.feed = feed
         self.token = token
+        self.about = json.dumps(asdict(about)).encode()
         self.page = web_access.read_page(Path(__file__).with_name("page.html"))
         self.address_family = _family(address[0])
         self.names = {"localhost", address[0].lower()}
@@ -227,6 +232,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream()
             elif url.path == "/status":
                 self._respond(200, _status_json(self.server.feed.get()).encode(), "application/json")
+            elif url.path == "/about":
+                self._respond(200, self.server.about, "application/json")
+            elif url.path.startswith("/saved/"):
+                self._saved(unquote(url.path.removeprefix("/saved/")))
             else:
                 self._respond(404, b"no such page\n")
 
@@ -303,6 +312,18 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Set-Cookie"] = f"{self._cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"
         self._respond(200, self.server.page, "text/html; charset=utf-8", headers)
 
+    def _saved(self, name: str) -> None:
+        newest = self.server.feed.get()
+        for path in newest.value.status.saved if newest else ():
+            if path.name == name:
+                with suppress(OSError):
+                    content = path.read_bytes()
+                    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+                    download = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
+                    self._respond(200, content, kind, download)
+                    return
+        self._respond(404, b"not among the files that were saved last\n")
+
     def _frame(self, url: SplitResult) -> None:
         after = _number(_parameter(url, "after", "0"))
         if after is None:
@@ -376,6 +397,7 @@ def _status_json(picture: Numbered[Picture] | None) -> str:
     """ASCII, in one line, so that a header can hold it; null for a number that is not known."""
     status = picture.value.status if picture else Status()
     content: dict[str, Any] = {"frame": picture.number if picture else 0, **asdict(status)}
+    content["saved"] = [path.name for path in status.saved]
     for key in ("frame_rate", "latency"):
         if not math.isfinite(content[key]):
             content[key] = None

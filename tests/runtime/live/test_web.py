@@ -61,6 +61,7 @@ def test_the_newest_picture_comes_with_its_status(view: WebView, halves: np.ndar
     assert abs(seen - halves)[:, 8:150].max() < 6
     assert abs(seen - halves)[:, 170:312].max() < 6
     expected = {"frame": 2, "frame_rate": 29.84, "latency": 41.6, "dropped": 1234, "message": STATUS.message}
+    expected |= {"is_lost": True, "background": "", "saved": []}
     assert json.loads(headers["X-Status"]) == expected
     assert json.loads(ask(view, "/status")[2]) == expected
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.live import STATUS
-from unet_runtime.live.view import Status
+from unet_runtime.live.view import About, Status
 from unet_runtime.live.web import WebView
 
 
@@ -66,13 +66,15 @@ def test_the_page_shows_the_moving_picture_and_its_status_and_presses_keys(
     with page_of(browser, address(view), viewport={"width": 1280, "height": 800}) as page:
         assert page.page.is_visible("text=Waiting for the first picture")
         view.show(halves, Status(29.84, 41.6, 1234))
-        page.wait(lambda: page.text("state") == "connected")
+        page.wait(lambda: page.text("state") == "live")
         assert page.pixel(0.25, 0.5) == pytest.approx([200, 0, 0], abs=6)
         assert page.pixel(0.75, 0.5) == pytest.approx([0, 0, 200], abs=6)
         assert [page.text(name) for name in ("frame_rate", "latency", "dropped")] == ["29.8", "42", "1,234"]
         assert page.page.is_hidden("#message")
         view.show(halves[:, ::-1], STATUS)
         page.wait(lambda: page.text("message") == STATUS.message)
+        assert page.text("state") == "camera lost"
+        assert page.page.evaluate("document.getElementById('picture').classList.contains('old')")
         assert page.pixel(0.25, 0.5) == pytest.approx([0, 0, 200], abs=6)
         page.page.click("text=Background")
         page.page.keyboard.press("s")
@@ -90,24 +92,52 @@ def test_the_page_fits_a_phone(browser: Any, view: WebView, halves: np.ndarray, 
     phone = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
     with page_of(browser, address(view), **phone, color_scheme="dark") as page:
         view.show(halves, STATUS)
-        page.wait(lambda: page.text("state") == "connected")
+        page.wait(lambda: page.text("state") == "camera lost")
         assert page.page.evaluate("document.documentElement.scrollWidth") == 360
         for name in ("background", "save", "quit"):
             place = page.page.locator(f"#{name}").bounding_box()
             assert place["height"] >= 44
             assert place["y"] + place["height"] <= 640
             page.page.tap(f"#{name}")
+        assert page.text("quit") == "Press again to quit"
+        page.page.tap("#quit")
         pressed: list[str] = []
         page.wait(lambda: bool(pressed.append(view.keys())) or "".join(pressed) == "bsq")
         page.page.screenshot(path=tmp_path / "phone.png")
         assert page.complaints == []
 
 
+def test_the_page_names_what_is_on_show_and_offers_what_was_saved(
+    browser: Any, halves: np.ndarray, tmp_path: Path
+) -> None:
+    mask = tmp_path / "live-1.mask.png"
+    mask.write_bytes(b"a mask")
+    (tmp_path / "secret.txt").write_bytes(b"secret")
+    legend = (("pet", (230, 60, 90)), ("border", (250, 200, 60)))
+    view = WebView(port=0, about=About("camera 0", "pets-edge, int8", "ONNX Runtime 1.31.1, cpu", legend))
+    try:
+        view.show(halves, Status(background="blur", saved=(mask,)))
+        with page_of(browser, address(view)) as page:
+            page.wait(lambda: page.text("state") == "live")
+            assert page.text("about") == "camera 0 · pets-edge, int8 · ONNX Runtime 1.31.1, cpu"
+            assert page.text("legend").split() == ["pet", "border"]
+            assert page.text("background").startswith("Blur")
+            with page.page.expect_download() as download:
+                page.page.click("#saved a")
+            assert download.value.suggested_filename == mask.name
+            assert Path(download.value.path()).read_bytes() == b"a mask"
+            for name in ("secret.txt", "..%2Fsecret.txt", ""):
+                answer = page.page.evaluate("async (name) => (await fetch(`/saved/${name}`)).status", name)
+                assert answer == 404
+    finally:
+        view.close()
+
+
 def test_the_page_says_when_the_program_has_ended_and_goes_on_when_it_is_back(browser: Any, halves: np.ndarray) -> None:
     view = WebView(port=0)
     view.show(halves, Status())
     with page_of(browser, address(view)) as page:
-        page.wait(lambda: page.text("state") == "connected")
+        page.wait(lambda: page.text("state") == "live")
         view.close()
         page.wait(lambda: page.text("state") == "no answer")
         assert "has ended" in page.text("message")
@@ -116,7 +146,7 @@ def test_the_page_says_when_the_program_has_ended_and_goes_on_when_it_is_back(br
         try:
             assert again.port == view.port
             again.show(halves, Status())
-            page.wait(lambda: page.text("state") == "connected")
+            page.wait(lambda: page.text("state") == "live")
             assert page.page.is_hidden("#message")
         finally:
             again.close()

@@ -1,0 +1,141 @@
+// The model, in a thread of its own: the page stays quick while it works.
+
+import * as ort from "./ort.wasm.bundle.min.js";
+import { areas, classMask, found, modelInput, opacity, photoPlanes, place } from "./pixels.js";
+
+const GZIP = [0x1f, 0x8b];
+const DIGEST_CHARACTERS = 64; // SHA-256 in hexadecimal: a model file ends with that of all bytes before
+const OPAQUE = 255;
+
+const sessions = new Map(); // by file
+
+async function bytesOf(file) {
+  const answer = await fetch(file);
+  if (!answer.ok) throw new Error(`${file}: the server answers ${answer.status}: copy the whole folder to it`);
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
+async function prepareEngine() {
+  let binary = await bytesOf("ort-wasm-simd-threaded.wasm.gz");
+  if (binary[0] === GZIP[0] && binary[1] === GZIP[1]) { // else the server says what it is, and the browser unpacks it
+    const unpacked = new Blob([binary]).stream().pipeThrough(new DecompressionStream("gzip"));
+    binary = new Uint8Array(await new Response(unpacked).arrayBuffer());
+  }
+  ort.env.wasm.wasmBinary = binary;
+  ort.env.wasm.numThreads = 1; // more need headers that a static server does not send
+}
+
+async function check(content, file) {
+  if (!crypto.subtle) return; // plain HTTP
+  const end = content.length - DIGEST_CHARACTERS;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content.subarray(0, end)));
+  const actual = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (actual !== new TextDecoder().decode(content.subarray(end))) {
+    throw new Error(`${file} is damaged: copy the folder to the server again`);
+  }
+}
+
+const engine = prepareEngine();
+engine.catch(() => {}); // whoever waits for it is told
+
+async function load(model) {
+  const content = await bytesOf(model.file);
+  await check(content, model.file);
+  await engine;
+  return ort.InferenceSession.create(content, { executionProviders: ["wasm"] });
+}
+
+function session(model) {
+  if (!sessions.has(model.file)) {
+    const loading = load(model);
+    loading.catch(() => sessions.delete(model.file));
+    sessions.set(model.file, loading);
+  }
+  return sessions.get(model.file);
+}
+
+// uint8 (n, h, w, 3) -> float32 (n, h', w', C)
+async function infer(model, images) {
+  const { height, width } = model.spec.input;
+  const loaded = await session(model);
+  const count = images.length / (height * width * 3);
+  const image = new ort.Tensor("uint8", images, [count, height, width, 3]);
+  const outputs = await loaded.run({ image });
+  return outputs.probabilities.data;
+}
+
+// RGB as the network sees it, transparent pixels white.
+function rgbOf(picture) {
+  const canvas = new OffscreenCanvas(picture.width, picture.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0);
+  const { data } = context.getImageData(0, 0, picture.width, picture.height);
+  const rgb = new Uint8Array(picture.width * picture.height * 3);
+  for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {
+    const level = data[from + 3];
+    for (let channel = 0; channel < 3; channel++) {
+      const value = data[from + channel];
+      rgb[to + channel] = level === OPAQUE ? value : Math.round((value * level + OPAQUE * (OPAQUE - level)) / OPAQUE);
+    }
+  }
+  return rgb;
+}
+
+function picture(ids, width, height) {
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let index = 0; index < ids.length; index++) pixels[index] = (0xff000000 | ids[index]) >>> 0; // red
+  return createImageBitmap(image);
+}
+
+const tasks = {
+  async load({ model }) {
+    await session(model);
+  },
+
+  async infer({ model, images }) {
+    return infer(model, images);
+  },
+
+  // A file, or a frame that is a picture already -> mask and what it says
+  async segment({ model, photo, wantsIds }) {
+    const bitmap = photo instanceof ImageBitmap ? photo : await createImageBitmap(photo);
+    const { width, height } = bitmap;
+    const rgb = rgbOf(bitmap);
+    if (bitmap !== photo) bitmap.close();
+    const { part } = place(width, height, model.spec);
+    const planes = photoPlanes(await infer(model, modelInput(rgb, width, height, model.spec)), part, model.spec);
+    const ids = classMask(planes, part, width, height);
+    const mask = await picture(ids, width, height);
+    const said = { areas: areas(ids, model.spec), found: found(planes, model.spec) };
+    return { width, height, mask, planes, part, ids: wantsIds ? ids : null, ...said };
+  },
+
+  async cutout({ model, photo, result }) {
+    const { width, height } = result;
+    const levels = opacity(result.planes, result.part, width, height, model.spec);
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(photo, 0, 0);
+    const image = context.getImageData(0, 0, width, height);
+    for (let index = 0; index < levels.length; index++) {
+      image.data[index * 4 + 3] = Math.min(levels[index], image.data[index * 4 + 3]);
+    }
+    return createImageBitmap(image);
+  },
+};
+
+self.addEventListener("message", async ({ data }) => {
+  try {
+    const result = await tasks[data.task](data);
+    self.postMessage({ id: data.id, result }, transferable(result));
+  } catch (error) {
+    self.postMessage({ id: data.id, error: error.message || String(error) });
+  }
+});
+
+function transferable(result) {
+  if (result instanceof ImageBitmap) return [result];
+  if (result && result.mask) return [result.mask];
+  return [];
+}

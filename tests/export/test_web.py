@@ -1,0 +1,269 @@
+"""The format web: a folder whose page runs the model in headless Chromium as the runtime does, also without network."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import tiny
+from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.tiny import SPEC
+from unet_export.errors import ExportError
+from unet_export.formats import web, web_engine
+from unet_export.gate import browser
+from unet_export.gate.gate import GATES, Gate
+from unet_export.photos import PhotoSource
+from unet_export.pipeline import ExportOptions, export_model
+from unet_runtime import Segmenter
+from unet_runtime.core.errors import MissingDependencyError
+
+WIDTHS = [(1400, 900), (390, 844)]
+SECONDS = 120_000  # ms
+SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
+"""Folder in which pictures of the page are kept, for people."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine(chromium: Path) -> None:
+    pytest.importorskip("playwright")
+    try:
+        web_engine.web_engine()
+    except (ExportError, MissingDependencyError) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def folder(colour_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with the model whose right output is known by looking."""
+    place = tmp_path_factory.mktemp("web") / "colours.web"
+    web.write_page(place, [colour_model])
+    return place
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[browser.Page]:
+    (path,) = web.model_files(folder).values()
+    with browser.open_page(folder) as (page, _), Segmenter(path) as segmenter:
+        yield browser.Page(page, 0, segmenter.spec, path)
+
+
+def encoded(pixels: np.ndarray, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, **options)
+    return file.getvalue()
+
+
+def test_photos_of_every_kind_get_the_masks_of_the_runtime(folder: Path, stripes: np.ndarray, tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    clear = np.dstack([stripes, np.full(stripes.shape[:2], 255, np.uint8)])
+    clear[:10, :, 3] = 0  # white paper for the model
+    photos = {
+        "turned.jpg": encoded(stripes, format="JPEG", quality=95, exif=turned),
+        "clear.png": encoded(clear, format="PNG"),
+        "grey.png": encoded(stripes[..., 0], format="PNG"),
+        "small.webp": encoded(stripes[:1, ::20], format="WEBP", lossless=True),
+        "large.png": encoded(stripes.repeat(25, axis=0).repeat(30, axis=1), format="PNG"),
+    }
+    with opened(folder) as page, Segmenter(next(folder.glob("*.onnx"))) as segmenter:
+        for name, content in photos.items():
+            (tmp_path / name).write_bytes(content)
+            mask = page.mask(content)
+            assert mask is not None, name
+            assert np.array_equal(mask, segmenter(tmp_path / name).mask), name
+        assert page.mask(b"no photo") is None
+        images = segmenter.prepare(stripes).images.repeat(3, axis=0)
+        assert np.abs(page(images) - segmenter.infer(images)).max() < 1e-5
+
+
+@pytest.mark.parametrize("spec", [colour_spec(32, "letterbox"), colour_spec(24, width=40)])
+def test_models_of_other_fits(spec: Any, stripes: np.ndarray, tmp_path: Path) -> None:
+    path = write_colour_model(tmp_path / "colours.onnx", spec)
+    web.write_page(tmp_path / "web", [path])
+    with opened(tmp_path / "web") as page, Segmenter(path) as segmenter:
+        mask = page.mask(encoded(stripes, format="PNG"))
+        assert mask is not None
+        assert np.array_equal(mask, segmenter(stripes).mask)
+
+
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_the_page_as_its_users_see_it(
+    folder: Path, stripes: np.ndarray, tmp_path: Path, width: int, height: int
+) -> None:
+    (tmp_path / "stripes.png").write_bytes(encoded(stripes.repeat(10, axis=0).repeat(10, axis=1), format="PNG"))
+    (tmp_path / "broken.png").write_bytes(b"no photo")
+    with browser.open_page(folder) as (page, _):
+        complaints: list[str] = []
+        addresses: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: addresses.append(request.url))
+        page.set_viewport_size({"width": width, "height": height})
+        page.reload()
+        page.wait_for_selector("#classes li")
+        assert page.inner_text("#engine") == f"colours, float32: ONNX Runtime Web {web_engine.VERSION}, this browser"
+        page.set_input_files("#files", [tmp_path / "stripes.png", tmp_path / "broken.png"])
+        page.wait_for_selector("#view:not([hidden])")
+        page.wait_for_selector("#strip button.bad")
+        assert "red 34.3 %" in page.get_attribute("#view", "aria-label")
+        assert page.inner_text("#classes").count("%") == 3
+        page.check("input[value=cutout]", force=True)
+        assert page.is_hidden("#fine")
+        page.fill("#ground", "#102030")
+        with page.expect_download() as download:
+            page.click("#save")
+        with Image.open(download.value.path()) as saved:
+            assert saved.size == (600, 400)
+            assert saved.convert("RGB").getpixel((50, 200)) == (255, 0, 0)
+            assert saved.convert("RGB").getpixel((300, 200)) == (16, 32, 48)
+        page.click("#strip button.bad")
+        assert "broken.png" in page.inner_text("#message")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        home = page.url
+        assert complaints == []
+    for address in addresses:
+        assert address.startswith((home, f"blob:{home}", "data:"))
+
+
+def test_a_webcam_is_segmented_until_it_is_stopped(folder: Path) -> None:
+    fake = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with browser.open_page(folder, *fake) as (page, _):
+        page.click("#webcam")
+        page.wait_for_selector("#view[aria-label*='of webcam: no red found']")  # Chromium's fake camera is green
+        assert page.get_attribute("#webcam", "aria-pressed") == "true"
+        page.click("#webcam")
+        page.wait_for_selector("#webcam[aria-pressed=false]")
+        page.wait_for_function("document.getElementById('message').textContent.startsWith('webcam: no red found')")
+        assert page.locator("#strip button").count() == 1
+        assert page.is_enabled("#save")
+
+
+def test_it_works_without_a_network(folder: Path, stripes: np.ndarray) -> None:
+    with browser.open_page(folder) as (page, _), Segmenter(next(folder.glob("*.onnx"))) as segmenter:
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        page.context.set_offline(True)
+        page.reload()
+        page.wait_for_selector("#classes li")
+        (path,) = web.model_files(folder).values()
+        mask = browser.Page(page, 0, segmenter.spec, path).mask(encoded(stripes, format="PNG"))
+        assert mask is not None
+        assert np.array_equal(mask, segmenter(stripes).mask)
+
+
+def test_a_damaged_copy_is_refused(folder: Path, stripes: np.ndarray, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (model,) = copy.glob("*.onnx")
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with browser.open_page(copy) as (page, _):
+        page.wait_for_selector("#message.bad")
+        assert f"{model.name} is damaged: copy the folder" in page.inner_text("#message")
+    model.unlink()
+    with browser.open_page(copy) as (page, _):
+        page.wait_for_selector("#message.bad")
+        assert f"{model.name}: the server answers 404" in page.inner_text("#message")
+
+
+def test_a_folder_that_was_changed_fails_its_check(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    web.WEB.check(copy)
+    (copy / "pixels.js").write_text("")
+    with pytest.raises(ExportError, match="its files are not those of SHA256SUMS"):
+        web.WEB.check(copy)
+
+
+def export_tiny(data: Path, output: Path, **gates: Gate) -> Any:
+    options = ExportOptions(("web",), gates={**GATES, **gates})
+    (result,) = export_model(tiny.SOFTMAX_FILE, PhotoSource(data), output, options)
+    return result
+
+
+def test_an_export_is_proven_in_chromium(data: Path, tmp_path: Path) -> None:
+    result = export_tiny(data, tmp_path / "out")
+    assert result.path.name == f"tiny-{tiny.SIZE}.web"
+    engines = [entry.engine.partition(" ")[0] + entry.part for entry in result.engines]
+    assert engines == ["Chromiumint8", "Chromium", "ONNX"]
+    assert all(entry.verdict == "passed" for entry in result.engines)
+    listed = json.loads((result.path / "models.json").read_text())["models"]
+    assert [entry["precision"] for entry in listed] == ["int8", "float32"]
+    assert listed[0]["spec"]["provenance"]["data"] == SPEC.provenance.data
+    web.WEB.check(result.path)
+
+
+def test_int8_that_fails_its_gate_is_left_out(data: Path, tmp_path: Path) -> None:
+    result = export_tiny(data, tmp_path / "out", int8=replace(GATES["int8"], max_abs=1e-9))
+    assert [entry.part for entry in result.engines] == ["", ""]
+    assert [entry["precision"] for entry in json.loads((result.path / "models.json").read_text())["models"]] == [
+        "float32"
+    ]
+    assert len(list(result.path.glob("*.onnx"))) == 1
+    web.WEB.check(result.path)
+
+
+def test_without_chromium_the_page_is_not_called_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    with pytest.raises(browser.NoBrowserError, match="apt install chromium"), browser.open_page(folder):
+        pass
+
+
+def test_without_npm_and_cache_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        MissingDependencyError, match=r"npm is not installed: install it .* or copy onnxruntime-web-.*tgz"
+    ):
+        web_engine.web_engine()
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    npm.chmod(0o755)
+    with pytest.raises(ExportError, match=r"npm cannot fetch .*\(no network\): connect it, or copy"):
+        web_engine.web_engine()
+    assert not list((tmp_path / "unet-edge").iterdir())
+
+
+def test_another_archive_than_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = web_engine.cache_folder() / f"{web_engine.PACKAGE}-{web_engine.VERSION}.tgz"
+    place.parent.mkdir()
+    place.write_bytes(b"another")
+    with pytest.raises(ExportError, match="damaged, or another archive than onnxruntime-web"):
+        web_engine.web_engine()
+
+
+def test_a_model_of_parts_of_photos_is_refused(data: Path, tmp_path: Path) -> None:
+    builder = web.Builder(None, replace(SPEC, input=replace(SPEC.input, fit="crop")), None, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="fit crop, so unet-run covers a photo with tiles"):
+        web.WEB.write(builder, tmp_path / "out", web.WEB.quantization)
+
+
+@pytest.mark.skipif(not SCREENSHOTS, reason="SCREENSHOTS names no folder")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), WIDTHS)
+def test_pictures_of_the_page(sample_photo: Path, tmp_path: Path, width: int, height: int, scheme: str) -> None:
+    models = sample_photo.parents[1] / "models"
+    web.write_page(tmp_path / "web", sorted(models.glob("*.onnx")))
+    with browser.open_page(tmp_path / "web") as (page, _):
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)
+        page.set_default_timeout(SECONDS)
+        page.set_input_files("#files", [sample_photo])
+        page.wait_for_selector("#view:not([hidden])")
+        page.check("#compare")
+        page.wait_for_function("!document.querySelector('#strip button.wait')")
+        target = Path(SCREENSHOTS) / f"web-{width}-{scheme}.jpg"
+        page.screenshot(path=str(target), full_page=True, type="jpeg", quality=80)
