@@ -94,7 +94,7 @@ def things(sample_photo: Path, tmp_path: Path) -> Path:
 def test_run_commands(line: str, things: Path) -> None:
     before = set(things.rglob("*"))
     # No camera here: a video plays one. The page's port may be taken by another test.
-    line = re.sub(r"--webcam( rtsp://\S+)?", "--webcam clip.mp4 --max-seconds 2 --port 0", line)
+    line = re.sub(r"--webcam( rtsp://\S+| picamera)?", "--webcam clip.mp4 --max-seconds 2 --port 0", line)
     run(["bash", "-o", "pipefail", "-c", line], cwd=things)
     made = {path.suffix for path in set(things.rglob("*")) - before if path.is_file()}
     assert made & {".png", ".mp4", ".json"} or ("--record" not in line and "--webcam" in line), made
