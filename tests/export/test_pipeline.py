@@ -227,8 +227,9 @@ def test_every_format_passes(model_file: Path, data: Path, tmp_path: Path) -> No
         "report.html",
         *(f"tiny-{SIZE}{entry.suffix}" for entry in ALL.values() if entry.suffix),
     }
-    for result in results[1:]:
-        assert read_artifact(result.path).spec.precision == ALL[result.format].precision
+    for result in results:
+        if result.path.is_file():  # the others are folders, whose specs tests of their own read
+            assert read_artifact(result.path).spec.precision == ALL[result.format].precision
     assert TFLITE in {result.path.name for result in results}
 
 

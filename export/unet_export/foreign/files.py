@@ -177,9 +177,9 @@ def _loaded(path: Path) -> Any:
         if path.suffix in _H5:
             return _loaded_h5(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except OSError:  # Keras unpacks the weights: a full disk is no fault of the file
-        raise
     except Exception as error:  # Keras raises whatever a layer's constructor raises
+        if isinstance(error, OSError) and error.errno is not None:  # it unpacks the weights, and the disk is full
+            raise
         raise ExportError(f"{path}: {_refusal(error, path)}") from error
 
 
