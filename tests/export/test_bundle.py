@@ -299,7 +299,7 @@ def test_without_network_the_reason_of_pip_is_given_and_nothing_is_left(
     output = tmp_path / "out.zip"
     output.write_bytes(b"the previous one")
     with pytest.raises(WheelError, match="no index can be reached"):
-        bundle(exported.folder, HERE, output)
+        bundle(exported.folder, HERE, output, overwrite=True)
     assert output.read_bytes() == b"the previous one"
     assert list(tmp_path.iterdir()) == [output]
 

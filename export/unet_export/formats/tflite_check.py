@@ -78,12 +78,8 @@ def check(content: bytes, precision: str, *, wide: bool = False) -> None:
         wide: whether an int8 file may have int16 activations as well.
     """
     flatbuffer = Flatbuffer(content)
-    if precision == "int8" and (islands := float_operators(flatbuffer)):
-        count = len(list(filter(_computes, flatbuffer.operators)))
-        raise NotIntegerError(
-            f"no int8 kernel for {', '.join(f'{kind} ({number})' for kind, number in islands.items())}: "
-            f"{sum(islands.values())} of {count} operators compute in float"
-        )
+    if precision == "int8":
+        _check_islands(flatbuffer)
     allowed = _PARTLY_WIDE if wide and precision == "int8" else _CONTENTS[precision]
     problems = [
         *_operators(flatbuffer),
@@ -99,6 +95,22 @@ def check(content: bytes, precision: str, *, wide: bool = False) -> None:
         problems.append(f"{len(narrow)} activations are INT8, the first: {_describe(flatbuffer, narrow[0])}")
     if problems:
         raise ExportError(f"the .tflite is not {precision}: {'; '.join(problems)}")
+
+
+def _check_islands(flatbuffer: Flatbuffer) -> None:
+    """Raise NotIntegerError where some operators compute in float.
+
+    Where all do, or LiteRT has not all of them, the file is none that a mixed one could take the place of.
+    """
+    islands = float_operators(flatbuffer)
+    count = len(list(filter(_computes, flatbuffer.operators)))
+    if not islands or sum(islands.values()) == count or any(entry.custom for entry in flatbuffer.operators):
+        return
+    kinds = ", ".join(f"{kind} ({number})" for kind, number in islands.items())
+    raise NotIntegerError(
+        f"the .tflite is not int8: no int8 kernel for {kinds}: {sum(islands.values())} of {count} operators compute in "
+        "float"
+    )
 
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST")
