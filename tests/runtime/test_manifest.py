@@ -22,6 +22,7 @@ from PIL import Image
 
 from unet_runtime import SourceError
 from unet_runtime.cli.run import command
+from unet_runtime.core.files import temporary_sibling
 from unet_runtime.io.manifest import Manifest, Shard, result_name
 
 PHOTOS = 24
@@ -245,6 +246,15 @@ def test_killed_at_any_moment(form: str, photos: Path, colour_model: Path, tmp_p
         for name in left:  # of the killed: they are removed a day later
             del found[name]
         assert found == expected
+
+
+def test_a_process_killed_before_its_first_note_is_resumed(photos: Path, colour_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "shard-00001-of-00001"
+    folder.mkdir(parents=True)
+    temporary_sibling(folder / "_shard.json").write_text('{"unet-e')
+    arguments = ["--manifest", photos / "photos.txt", "--results", "webdataset", "--save", "mask", "--resume"]
+    unet_run(*arguments, "--model", colour_model, "-o", tmp_path / "out")
+    assert (folder / "part-000000.tar").is_file()
 
 
 def test_what_failed_is_tried_again(photos: Path, colour_model: Path, tmp_path: Path) -> None:

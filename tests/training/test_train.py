@@ -109,7 +109,7 @@ def test_adamw_warms_up_and_decays_to_nothing() -> None:
 
 def test_versions_are_named() -> None:
     versions = tool_versions()
-    assert set(versions) == {"python", "keras", "backend", "numpy"}
+    assert set(versions) == {"python", "keras", "backend", "numpy", "pillow"}
     assert versions["backend"].startswith(f"{keras.backend.backend()} ")
 
 

@@ -25,6 +25,7 @@ _MODE = 0o666
 
 _DAY = 24 * 60 * 60.0
 _RANDOM_DIGITS = 16  # of a temporary name
+_TEMPORARY = ".unet-edge."
 _MAX_LINKS = 40  # as Linux allows
 
 
@@ -127,7 +128,12 @@ def temporary_sibling(path: Path, suffix: str = ".part") -> Path:
     Short and independent of the target's name, which may have all the 255 bytes that a name can have. ``publish`` moves
     the file into place.
     """
-    return path.with_name(f".unet-edge.{os.urandom(_RANDOM_DIGITS // 2).hex()}{suffix}")
+    return path.with_name(f"{_TEMPORARY}{os.urandom(_RANDOM_DIGITS // 2).hex()}{suffix}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one of ``temporary_sibling``: a process writes it, or was killed while it did."""
+    return name.startswith(_TEMPORARY)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -137,7 +143,7 @@ def remove_leftovers(folder: Path) -> None:
     that shares the folder or in another container.
     """
     with suppress(OSError):
-        for path in folder.glob(f".unet-edge.{'[0-9a-f]' * _RANDOM_DIGITS}.part*"):
+        for path in folder.glob(f"{_TEMPORARY}{'[0-9a-f]' * _RANDOM_DIGITS}.part*"):
             with suppress(OSError):  # removed by another process meanwhile, or a folder
                 if time.time() - path.lstat().st_mtime > _DAY:
                     path.unlink()

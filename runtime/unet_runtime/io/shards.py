@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from unet_runtime.core.errors import OutputError, SourceError
+from unet_runtime.core.files import is_temporary
 from unet_runtime.io.coco import to_json
 from unet_runtime.io.kind import STAMP_KEY
 from unet_runtime.io.manifest import Row, Shard
@@ -106,7 +107,8 @@ class ShardFolder:
                     f"{self._storage.name}: holds {other['total']} shards of {other['results']}, this is one of "
                     f"{self._shard.total} of {self._form}: name another folder with --output"
                 )
-        names = self._storage.files(self._folder)
+        # A process that was killed before the note has left the beginning of it.
+        names = [name for name in self._storage.files(self._folder) if not is_temporary(name)]
         if names and _read_note(self._storage, f"{self._folder}/{_NOTE}") is None:
             raise OutputError(
                 f"{self._storage.name}/{self._folder}: has files that unet-run did not make ({names[0]}): name another "

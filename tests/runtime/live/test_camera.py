@@ -213,7 +213,7 @@ def test_a_device_that_is_no_camera_is_refused() -> None:
 
 
 def test_what_does_not_exist_or_is_no_video_is_refused(tmp_path: Path, sample_photo: Path) -> None:
-    with pytest.raises(SourceError, match=r"clip.mp4: No such file .* or an address such as rtsp"):
+    with pytest.raises(SourceError, match=r"clip.mp4: No such file .* an address such as rtsp"):
         parse_source(str(tmp_path / "clip.mp4"))
     text = tmp_path / "notes.mp4"
     text.write_text("no video")
