@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
@@ -539,3 +541,21 @@ def test_the_command(tmp_path: Path) -> None:
     assert (source.channels, source.mean) == ("bgr", (103.939, 116.779, 123.68))
     made = json.loads(CliRunner().invoke(command, [*words, "--classes", "pet", "--json"]).stdout)
     assert made["spec"]["output"]["kind"] == "mask"
+
+
+def test_a_keras_model_proves_a_file_made_of_it(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
+    image = keras.Input((32, 32, 3), batch_size=1)
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    model = keras.Model(image, keras.layers.Conv2D(2, 1, activation="softmax")(x))
+    model.save(tmp_path / "theirs.keras")
+    (tmp_path / "theirs.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    choices = Choices(classes=parse_classes("background,pet"), range=(0.0, 1.0), channels="rgb", activation="softmax")
+    made = adopt(tmp_path / "theirs.tflite", choices, tmp_path / "out", Evidence(reference=tmp_path / "theirs.keras"))
+    (proof,) = made.proofs
+    assert proof.result.failures == ()
+    assert proof.raw < 1e-6
+    model.layers[-1].bias.assign([0.5, 0.0])
+    model.save(tmp_path / "theirs.keras")
+    with pytest.raises(ParityError):
+        adopt(tmp_path / "theirs.tflite", choices, tmp_path / "other", Evidence(reference=tmp_path / "theirs.keras"))

@@ -28,7 +28,7 @@ class Network:
     dtype: str = "float32"
     depth: int = 3
     channels: int = 3
-    """Of the output, before an argmax."""
+    """Channels of the output, before an argmax."""
     activation: str = ""
     """``softmax``, ``sigmoid``, ``argmax`` or nothing: logits."""
     pool: int = 1

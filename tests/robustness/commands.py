@@ -29,7 +29,7 @@ MAINS = {
 }
 
 HANG_SECONDS = 240
-"""Of the clock: the machine may be busy. What a command itself takes is counted by the processor."""
+"""Seconds of wall time: the machine may be busy. What a command itself takes is counted by the processor."""
 
 _WITH_KERAS = (
     "keras",

@@ -20,10 +20,10 @@ from unet_export.adopt.reader import read
 from unet_export.adopt.reference import (
     FOREIGN_GATE,
     Proof,
+    other_file_pairs,
     prove,
     recorded_pairs,
     trial_pictures,
-    twin_pairs,
     with_spec,
 )
 from unet_export.errors import ExportError
@@ -202,7 +202,7 @@ def _prove(segmenter: Segmenter, evidence: Evidence, choices: Choices, gate: Gat
     if reference.suffix == ".npz":
         pairs = recorded_pairs(segmenter, reference)
     else:
-        pairs = twin_pairs(segmenter, reference, choices, trial_pictures(segmenter.spec))
+        pairs = other_file_pairs(segmenter, reference, choices, trial_pictures(segmenter.spec))
     return prove(pairs, segmenter.spec, gate, _result(segmenter))
 
 

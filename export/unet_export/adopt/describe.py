@@ -39,7 +39,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and std of ImageNet's photos in 0..1, RGB."""
 
 CAFFE_MEAN = (103.939, 116.779, 123.68)
-"""Of the same in 0..255, BGR."""
+"""The mean of ImageNet's photos in 0..255, blue, green, red: what Caffe's models subtract."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "imagenet": {"range": (0.0, 1.0), "channels": "rgb", "mean": IMAGENET[0], "std": IMAGENET[1]},

@@ -15,9 +15,7 @@ from unet_export.adopt.beside import hugging_face, ultralytics
 from unet_export.adopt.facts import Facts, Tensor
 from unet_export.errors import ExportError
 from unet_export.formats.onnx_graph import makers
-from unet_runtime.core.artifact import MAX_BYTES
-from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.files import read_regular
+from unet_runtime.core.artifact import MAX_BYTES, read_model
 from unet_runtime.core.spec import Precision
 from unet_runtime.core.text import one_line
 
@@ -59,12 +57,7 @@ def load(path: Path) -> onnx.ModelProto:
     Raises:
         ModelFileError, ExportError: as ``reader.read``.
     """
-    try:
-        content = read_regular(path, MAX_BYTES)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite") from error
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: model file cannot be read ({error})") from error
+    content = read_model(path)
     try:
         proto = onnx.load_from_string(content)
     except Exception as error:  # protobuf's errors share no base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,13 +70,13 @@ def recorded(path: Path) -> tuple[Array, Array]:
             raise ExportError(f"{path}: unpacks to {size:,} bytes, expected at most {_BYTES:,}: record fewer pictures")
         with np.load(path, allow_pickle=False) as content:
             names = list(content.files)
-            found = [next((name for name in words if name in names), "") for words in (_INPUTS, _OUTPUTS)]
-            if not all(found):
+            given, made = _first(_INPUTS, names), _first(_OUTPUTS, names)
+            if not given or not made:
                 raise ExportError(
                     f"{path}: holds {', '.join(names) or 'nothing'}, expected the arrays inputs and outputs: "
                     "np.savez(path, inputs=..., outputs=...)"
                 )
-            inputs, outputs = content[found[0]], content[found[1]]
+            inputs, outputs = content[given], content[made]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ExportError(
             f"{path}: no recorded arrays ({one_line(error)}): np.savez(path, inputs=..., outputs=...)"
@@ -84,6 +84,11 @@ def recorded(path: Path) -> tuple[Array, Array]:
     if not len(inputs) or len(inputs) != len(outputs):
         raise ExportError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs, expected as many, one at least")
     return inputs, outputs
+
+
+def _first(words: Sequence[str], names: Sequence[str]) -> str:
+    """The first of ``words`` that is among ``names``; empty: none is."""
+    return next((word for word in words if word in names), "")
 
 
 def recorded_pairs(segmenter: Segmenter, path: Path) -> Iterator[Pair]:
@@ -124,43 +129,48 @@ def _runner(segmenter: Segmenter, *, is_photo: bool) -> Callable[[Array], Floats
     return run
 
 
-def twin_pairs(segmenter: Segmenter, twin: Path, choices: Choices, pictures: npt.NDArray[np.uint8]) -> Iterator[Pair]:
+def other_file_pairs(
+    segmenter: Segmenter, other: Path, choices: Choices, pictures: npt.NDArray[np.uint8]
+) -> Iterator[Pair]:
     """The adopted file beside the same model in another format, on ``pictures`` uint8 (n, h, w, 3).
 
     Raises:
-        ExportError: the twin cannot be run, or gives another map.
+        ExportError: the other file cannot be run, or gives a map of another size.
     """
-    run = _keras_twin(twin, segmenter.spec) if twin.suffix == ".keras" else _file_twin(twin, segmenter.spec, choices)
+    if other.suffix == ".keras":
+        run = _keras_runner(other, segmenter.spec)
+    else:
+        run = _file_runner(other, segmenter.spec, choices)
     for index in range(len(pictures)):
         picture = pictures[index : index + 1]
         actual, expected = segmenter.backend.run(picture), run(picture)
         if actual.shape != expected.shape:
             raise ExportError(
-                f"{twin}: gives {expected.shape[1:]}, the adopted model {actual.shape[1:]}: no twin of it"
+                f"{other}: gives {expected.shape[1:]}, the adopted model {actual.shape[1:]}: not the same model"
             )
         yield Pair(actual, expected)
 
 
-def _file_twin(twin: Path, spec: ModelSpec, choices: Choices) -> Callable[[Array], Floats]:
+def _file_runner(other: Path, spec: ModelSpec, choices: Choices) -> Callable[[Array], Floats]:
     try:
-        artifact = read_artifact(twin)
+        artifact = read_artifact(other)
     except ModelFileError:
-        facts = read(twin)
+        facts = read(other)
         size = (spec.input.height, spec.input.width)
         own = replace(choices, layout=None, output_layout=None, output_name=None, size=size, classes=spec.classes)
-        artifact = with_spec(twin, facts.content, described(facts, own)[0])
-    backend = load(engine_for(twin.suffix), artifact, device="cpu")
+        artifact = with_spec(other, facts.content, described(facts, own)[0])
+    backend = load(engine_for(other.suffix), artifact, device="cpu")
     if artifact.spec.output.logits != spec.output.logits:
-        raise ExportError(f"{twin}: one of the two gives probabilities, the other logits: no twin of it")
+        raise ExportError(f"{other}: one of the two gives probabilities, the other logits: not the same model")
     return backend.run
 
 
-def _keras_twin(twin: Path, spec: ModelSpec) -> Callable[[Array], Floats]:
+def _keras_runner(other: Path, spec: ModelSpec) -> Callable[[Array], Floats]:
     from unet_export.source_model import load_keras
 
-    model = load_keras(twin)
+    model = load_keras(other)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ExportError(f"{twin}: {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each")
+        raise ExportError(f"{other}: {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each")
     is_first = model.inputs[0].shape[1] in (1, 3) and model.inputs[0].shape[-1] not in (1, 3)
     own = replace(spec.input, layout="nchw" if is_first else "nhwc", dtype=model.inputs[0].dtype)
     if own.dtype == "uint8":
@@ -173,7 +183,7 @@ def _keras_twin(twin: Path, spec: ModelSpec) -> Callable[[Array], Floats]:
         try:
             return tensors.maps(made.numpy(), len(images), result)
         except BackendError as error:
-            raise ExportError(f"{twin}: {error}: no twin of it") from error
+            raise ExportError(f"{other}: {error}: not the same model") from error
 
     return run
 

@@ -18,9 +18,8 @@ import numpy as np
 from unet_export.adopt.beside import hugging_face, lines, literal, ultralytics
 from unet_export.adopt.facts import Facts, Said, Tensor
 from unet_export.errors import ExportError
-from unet_runtime.core.artifact import MAX_BYTES, SPEC_NAME, read_entry
+from unet_runtime.core.artifact import SPEC_NAME, read_entry, read_model
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.files import read_regular
 from unet_runtime.core.spec import Precision
 from unet_runtime.core.text import one_line
 
@@ -66,12 +65,7 @@ def model_of(path: Path) -> bytes:
     Raises:
         ModelFileError: it cannot be read.
     """
-    try:
-        content = read_regular(path, MAX_BYTES)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite") from error
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: model file cannot be read ({error})") from error
+    content = read_model(path)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if SPEC_NAME not in archive.namelist():

@@ -20,7 +20,7 @@ from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.spec import ModelSpec
 
 SUFFIX = ".cdx.json"
-"""Of the file's name; tools know CycloneDX by it."""
+"""Suffix of the file: tools know CycloneDX by it."""
 
 _LONGEST_NAME = 200  # of a licence: older wheels have the whole text there
 _NAMESPACE = uuid.UUID("8f3c2a52-6f0e-5d0c-9a57-6b2b7d3f6e10")

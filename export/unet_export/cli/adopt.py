@@ -69,8 +69,8 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     "What the file does not say",
     click.option("--classes", help="Names in the order of its channels, as background,pet or pet:foreground,rest."),
     click.option("--range", type=Range(), help="What a black and a white pixel are: 0..1, 0..255 or -1..1."),
-    click.option("--mean", type=Numbers(), help="Of each channel, in the model's order, on the scale of --range."),
-    click.option("--std", type=Numbers(), help="As --mean."),
+    click.option("--mean", type=Numbers(), help="Mean of each channel, in the model's order, on the scale of --range."),
+    click.option("--std", type=Numbers(), help="Standard deviation, as --mean."),
     click.option(
         "--preprocess",
         type=click.Choice(list(PREPROCESSING)),
@@ -78,7 +78,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
         help="imagenet (torch), caffe, tf or an encoder's name, in place of --range, --mean, --std and --channels.",
     ),
     click.option("--channels", type=click.Choice(CHANNELS), help="Its colours, in its order."),
-    click.option("--size", type=Size(), help="Of its pictures, HEIGHT or HEIGHTxWIDTH, where it leaves that open."),
+    click.option("--size", type=Size(), help="Size of its input, HEIGHT or HEIGHTxWIDTH, where it leaves that open."),
     click.option(
         "--activation",
         type=click.Choice(_ACTIVATIONS),

@@ -29,7 +29,7 @@ from unet_runtime.core.text import one_line
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
-"""Of a model's file; a SavedModel is a folder."""
+"""Suffixes of model files; a SavedModel is a folder."""
 
 _WEIGHTS = ".weights.h5"
 _H5 = (".h5", ".hdf5")

@@ -17,7 +17,7 @@ from unet_export.source_model import import_keras
 
 _FIRST, _LAST = "channels_first", "channels_last"
 _CHANNEL_AXIS = 1
-"""Of (n, channels, h, w)."""
+"""Axis of the channels in (n, channels, h, w)."""
 
 _REORDERING = ("Reshape", "Permute", "Flatten")
 """Layers that mean other axes where the channels are last."""

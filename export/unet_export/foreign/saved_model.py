@@ -1,7 +1,7 @@
 """A SavedModel as a Keras model of one layer: its graph, with the variables as constants.
 
-Keras 3 reads no layers from a SavedModel, so nothing inside has a layer's name, and cures of int8 that change weights
-do not reach it.
+Keras 3 reads no layers from a SavedModel, so nothing inside has a layer's name, and remedies for int8 that change
+weights do not reach it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _as_keras(function: Any, folder: Path) -> Any:
     ordered = [order.get(tensor.name, "") for tensor in function.outputs]
     if set(ordered) == set(names):
         names = ordered
-    logger.info("%s: a SavedModel is one layer to Keras: no cure or diagnosis reaches the layers inside", folder)
+    logger.info("%s: a SavedModel is one layer to Keras: no remedy or diagnosis reaches the layers inside", folder)
 
     base: Any = keras.layers.Layer
 

@@ -38,7 +38,7 @@ _SERVICE = re.compile(r'<script id="source">.*?</script>', re.DOTALL)
 _ENGINE = "ort.wasm.bundle.min.js"
 _MODELS, _WORKER = "models.json", "service-worker.js"
 _PRECISIONS: tuple[Precision, ...] = ("int8", "float32")
-"""Of the models, in the order of the page."""
+"""Precisions of the models, in the order of the page."""
 
 _LICENSE = f"""\
 {_ENGINE} and {web_engine.BINARY}.gz are part of {web_engine.PACKAGE} {web_engine.VERSION}.

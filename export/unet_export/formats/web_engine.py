@@ -26,7 +26,7 @@ SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 
 _ARCHIVE = f"{PACKAGE}-{VERSION}.tgz"
 _SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-"""Of the archive, base64, as npm writes it into lock files."""
+"""SHA-512 of the archive in base64, as npm writes it into lock files."""
 
 _SECONDS = 600
 

@@ -81,7 +81,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         'int8'
     """
     path = Path(path)
-    content = _read_model(path)
+    content = read_model(path)
     if path.suffix not in _SPEC_READERS:
         raise ModelFileError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(_SPEC_READERS)}")
     _verify(path, content)
@@ -99,11 +99,16 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     return Artifact(path, spec, content)
 
 
-def _read_model(path: Path) -> bytes:
+def read_model(path: Path) -> bytes:
+    """The bytes of a model file, of ours or of another tool.
+
+    Raises:
+        ModelFileError: there is no such file, or it cannot be read or held in memory.
+    """
     try:
         return read_regular(path, MAX_BYTES)
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite made by unet-export") from error
+        raise ModelFileError(f"{path}: no such model file, expected .onnx or .tflite") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelFileError(f"{path}: model file cannot be read ({reason})") from error

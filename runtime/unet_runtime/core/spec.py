@@ -82,7 +82,7 @@ class InputSpec:
     """Pixels on each side that have no output pixel (unpadded convolutions): the photo lies inside of them, and is
     mirrored into them. 0 for padded convolutions."""
     dtype: PixelType = "uint8"
-    """Of the file's input tensor; where that has a scale of its own (a quantised one), it holds the value in steps."""
+    """Type of the file's input tensor; a quantised one, which has a scale of its own, holds the value in steps."""
     layout: Layout = "nhwc"
     """Order of the input's axes."""
     channels: Channels = "rgb"
@@ -90,7 +90,7 @@ class InputSpec:
     range: tuple[float, float] = BYTES
     """What a black and a white pixel are before mean and std."""
     mean: tuple[float, ...] = ()
-    """Of each channel, in the order of ``channels``, on the scale of ``range``; empty: 0."""
+    """Mean of each channel, in the order of ``channels``, on the scale of ``range``; empty: 0."""
     std: tuple[float, ...] = ()
     """As ``mean``; empty: 1."""
 

@@ -49,7 +49,7 @@ class Row(NamedTuple):
     """One photo of a manifest."""
 
     number: int
-    """Of the row in the manifest, from 1."""
+    """Number of the row in the manifest, from 1."""
     photo: str
     """As the manifest names it."""
     problem: str = ""

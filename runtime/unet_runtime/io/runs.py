@@ -29,7 +29,7 @@ _BITS = ((4, 4), (3, 11), (250, 12), (8, 8), (20, 7), (1, 1))
 code: the sum of 2 ** -bits is 1."""
 
 _LENGTH_BITS = 4
-"""Of each entry of the table of codes: lengths up to 15, and no repetition."""
+"""Bits of each entry of the table of code lengths: lengths up to 15, and no repetition."""
 
 _CODE_LENGTHS = 19
 _ABBREVIATIONS = 3  # symbols 16, 17 and 18 of the table, which come first in it

@@ -41,7 +41,7 @@ class Part(NamedTuple):
     """From 0."""
     rows: tuple[Row, ...]
     digest: str
-    """Of model, options and rows: the same digest, the same results."""
+    """SHA-256 over model, options and rows: the same digest, the same results."""
 
 
 class Progress(NamedTuple):
