@@ -30,7 +30,8 @@ _PLUGINS = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 _DRIVERS = {
     "gpu": "install Intel's driver (Debian: apt-get install intel-opencl-icd) and join the groups video and render "
-    '(sudo usermod -aG video,render "$USER", then log in again)',
+    '(sudo usermod -aG video,render "$USER", then log in again); for a GPU of another maker take '
+    "--backend onnx or tflite",
     "npu": "install Intel's linux-npu-driver with its firmware (Linux 6.8 or newer has the kernel's part), and join "
     "the group render",
 }
