@@ -9,7 +9,18 @@ from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import COUNT, DEVICE, MAX_COUNT, PATH, THREADS, NameList, PathName, Real, option_group
+from unet_runtime.cli.shared import (
+    COUNT,
+    DEVICE,
+    MAX_COUNT,
+    PATH,
+    THREADS,
+    NameList,
+    PathName,
+    Real,
+    option_group,
+    verify_key_option,
+)
 from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.files import is_stream
 from unet_runtime.core.segmentation import MIN_SCORE
@@ -204,6 +215,7 @@ many_options = option_group(
 model_options = option_group(
     "Model and device",
     click.option("--model", type=PATH, help="Model file (default: the bundled pets model)."),
+    verify_key_option,
     click.option(
         "--backend",
         type=click.Choice(["auto", *ENGINES]),
@@ -284,6 +296,8 @@ def check(given: dict[str, Any]) -> None:
     Raises:
         click.UsageError: exit code 2.
     """
+    if given["verify_key"] is not None and given["model"] is None:
+        raise click.UsageError("--verify-key without --model: the bundled model is part of the package, and unsigned.")
     if given["output"] is not None:
         _check_output(given)
     if given["engine"] != "ray":

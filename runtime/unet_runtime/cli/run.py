@@ -266,7 +266,13 @@ def _read_live(given: dict[str, Any]) -> list[Path]:
 
 def _load(given: dict[str, Any], threads: int | None) -> Segmenter:
     with engines_quiet(given["verbosity"] != _VERBOSE):
-        return Segmenter(given["model"], backend=given["backend"], device=given["device"], threads=threads)
+        return Segmenter(
+            given["model"],
+            backend=given["backend"],
+            device=given["device"],
+            threads=threads,
+            verify_key=given["verify_key"],
+        )
 
 
 def main() -> None:
