@@ -110,6 +110,7 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
         (["a.jpg", "--tile", "0.9"], 2, "0<=x<=0.75"),
         (["a.jpg", "--max-pixels", "1000"], 1, "too many pixels (451x300"),
         (["a.jpg", "--view", "web", "--max-seconds", "3"], 2, "--view, --max-seconds without --webcam"),
+        (["a.jpg", "--smooth", "0.5"], 2, "--smooth without --webcam or a video"),
         (["--webcam", "0", "a.jpg"], 2, "--webcam together with a.jpg"),
         (["--webcam", "0", "-o", "x.png"], 2, "--webcam saves in a folder"),
         (["a.jpg", "--output", "x.png", "--output-dir", "out"], 2, "give one of them"),

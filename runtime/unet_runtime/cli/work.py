@@ -51,6 +51,10 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     min_score: float
     min_share: float
     metadata: Metadata
+    smooth: float
+    """Share of the last frames in each frame of a video."""
+    video_stamp: str
+    """What videos record of model and options."""
     places: Places
     segmenter: Segmenter
     """Prepares photos; any of the engines runs the model."""
@@ -66,11 +70,15 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
         if tile is None and segmenter.spec.input.fit == "crop":
             tile = options.OVERLAP
             logger.info("%s saw parts of photos at their own scale: photos are covered with tiles", segmenter.spec.name)
+        stamped = {name: given[name] for name in _STAMPED} | {"tile": tile}
         metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
-            stamp=stamp(segmenter.spec.to_json(), **{name: given[name] for name in _STAMPED} | {"tile": tile}),
+            stamp=stamp(segmenter.spec.to_json(), **stamped),
         )
+        smooth = given["smooth"] or 0.0
+        if smooth:  # of no concern to photos, whose stamp stays
+            stamped["smooth"] = smooth
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
         return cls(
@@ -83,6 +91,8 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
             given["min_score"],
             given["min_share"],
             metadata,
+            smooth,
+            stamp(segmenter.spec.to_json(), **stamped),
             _places(given, files),
             segmenter,
             stdin,
@@ -98,7 +108,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
 
     def is_done(self, file: PhotoFile) -> bool:
         """Whether ``--resume`` may leave it out."""
-        return is_current(file.path, self.paths(file), self.metadata.stamp)
+        return is_current(file.path, self.paths(file), self.video_stamp if file.is_video else self.metadata.stamp)
 
 
 def _places(given: dict[str, Any], files: Sequence[PhotoFile]) -> Places:
