@@ -123,7 +123,7 @@ def test_bad_photos_do_not_stop_the_good(photos: Path) -> None:
         (["*.tif"], 1, "*.tif: no file matches this pattern"),
         (["a.jpg", "--model", "absent.onnx"], 3, "no such model file"),
         (["a.jpg", "--model", "notes.txt"], 3, "expected .onnx or .tflite"),
-        (["a.jpg", "--device", "cuda"], 3, "has no CUDA provider"),
+        (["a.jpg", "--device", "cuda"], 3, "no NVIDIA driver was found here"),
         (["a.jpg", "--output-dir", "notes.txt"], 2, "notes.txt"),
         (["a.jpg", "--output-dir", "notes.txt/sub"], 1, "cannot be written"),
         (["empty"], 1, "no photo in this folder"),
