@@ -270,7 +270,7 @@ live_options = option_group(
     click.option(
         "--smooth",
         type=Real(0, 1, max_open=True),
-        help="Share of the last frames in each, against flicker.  [default: 0]",
+        help="Share of the last frames in each, against flicker; for videos too.  [default: 0]",
     ),
     click.option(
         "--background",
@@ -317,11 +317,16 @@ def _check_photos(given: dict[str, Any]) -> None:
     for name in ("shard", "results", "engine"):
         if given[name] is not None:
             raise click.UsageError(f"--{name} without --manifest: it says what becomes of the photos of a list.")
-    live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
+    has_video = any(path.suffix.lower() in VIDEO_SUFFIXES for path in given["photos"])
+    live = []
+    for name in LIVE_OPTIONS:
+        if given[name] is not None and not (name == "smooth" and has_video):
+            live.append(f"--{name.replace('_', '-')}")
     if given["refine"] and given["tile"] is not None:
         raise click.UsageError("--refine and --tile: tiles have the photo's own size already: give one of them.")
     if live:
-        raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
+        or_video = " or a video" if live == ["--smooth"] else ""
+        raise click.UsageError(f"{', '.join(live)} without --webcam{or_video}: it says how a camera is shown.")
     photos: tuple[Path, ...] = given["photos"]
     if not photos:
         raise click.UsageError("Missing argument 'PHOTOS...': name photos, folders, videos or -, or give --webcam.")
