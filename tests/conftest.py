@@ -52,6 +52,7 @@ MARKED = {
         "runtime/live/test_loop.py",
         "runtime/serve/test_load.py",
         "runtime/serve/test_malformed.py",
+        "runtime/serve/test_workers.py",
         "runtime/test_annotations.py",
         "robustness/test_kills.py",
         "runtime/test_bench.py",
