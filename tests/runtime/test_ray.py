@@ -176,7 +176,11 @@ def quick_imports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(quick_imports: Path) -> dict[str, str]:
     places = [str(quick_imports), *map(str, (REPOSITORY / "runtime", REPOSITORY)), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(places),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
 
 
 CLUSTER = """

@@ -129,6 +129,7 @@ class Cluster:
         known = signal.getsignal(signal.SIGTERM)
         options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
         if address is None:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as this process; Ray's own is 15
             options |= _EMBEDDED | {"address": "local", "num_cpus": cores.usable_cores()}
         else:
             options["address"] = address if address == "auto" or ":" in address else f"{address}:6379"
