@@ -331,6 +331,7 @@ def test_a_machine_is_lost(
     lines, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert "a machine of the cluster was lost" in errors
+    assert all("->" in line for line in lines.splitlines())  # nothing of Ray's
     assert lines.count("->") == PHOTOS - 20
     assert content(tmp_path / "all") == content(tmp_path / "one")
 
