@@ -43,6 +43,7 @@ MARKED = {
         "export/test_sigmoid.py",
         "export/test_tflite.py",
         "export/test_tflite_formats.py",
+        "export/test_tflite_micro.py",
         "export/test_triton.py",
         "export/test_triton.py",
         "export/test_web.py",

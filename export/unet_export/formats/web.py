@@ -101,9 +101,9 @@ def _packed(content: bytes) -> bytes:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """ONNX models below a folder, by precision, in the order of the page."""
+    """Models below a folder, by precision, in the order of the page."""
     found = {}
-    for path in sorted(folder.rglob("*.onnx")):
+    for path in sorted([*folder.rglob("*.onnx"), *folder.rglob("*.tflite")]):
         found[read_artifact(path).spec.precision] = path
     return {precision: found[precision] for precision in _PRECISIONS if precision in found}
 

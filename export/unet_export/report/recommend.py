@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.saved_model import SAVED_MODEL
+from unet_export.formats.tflite_micro import TFLITE_MICRO
 from unet_export.formats.triton import TRITON
 from unet_export.formats.web import WEB
 from unet_export.gate.gate import EngineResult, ParityResult
@@ -49,13 +50,14 @@ class _Timed(NamedTuple):
 def recommend(report: Report) -> list[Recommendation]:
     """Choose for a CPU, a small Arm CPU, a GPU and a microcontroller, among the artifacts that passed in every engine
     that checked them. Each reason says what was measured and what was not."""
-    for_others = (WEB.name, TRITON.name)  # a browser, a server
+    for_others = (WEB.name, TRITON.name, TFLITE_MICRO.name)  # a browser, a server, a microcontroller
     passed = [result for result in report.results if result.passed and result.format not in for_others]
+    micro = [result for result in report.results if result.passed and result.format == TFLITE_MICRO.name]
     return [
         _for_cpu(passed, report),
         _for_small_arm(passed),
         _for_gpu(passed, report.results),
-        _for_microcontroller(passed),
+        _for_microcontroller([*micro, *passed]),
     ]
 
 
@@ -147,6 +149,12 @@ def _for_gpu(passed: Sequence[ParityResult], results: Sequence[ParityResult]) ->
 
 
 def _for_microcontroller(passed: Sequence[ParityResult]) -> Recommendation:
+    if passed and passed[0].format == TFLITE_MICRO.name:
+        folder = passed[0].path
+        reason = (
+            "The network as a C array; its report.md has operators, tensor arena and Ethos-U, all of them estimates."
+        )
+        return Recommendation("Microcontroller", folder.name, reason)
     best = _smallest(passed, "tflite-int8")
     if best is None:
         reason = "No full-integer int8 TFLite passed, and such devices run nothing else."

@@ -27,6 +27,7 @@ from unet_runtime.cli.shared import (
     option_group,
     setup_logging,
     verbosity,
+    verify_key_option,
 )
 from unet_runtime.core import cores
 from unet_runtime.core.errors import OK
@@ -69,6 +70,7 @@ Examples:
         help="Model file, folder of models, or folder of versions 1, 2, ... (default: the bundled pets model); may be "
         "given several times. The first is the one that /segment takes by itself.",
     ),
+    verify_key_option,
     click.option(
         "--backend",
         type=click.Choice(["auto", *ENGINES]),
@@ -149,6 +151,8 @@ def command(**given: Any) -> int:
     Exit codes: 0 ended by a signal, 1 the address is taken, 2 wrong usage, 3 model, engine or missing package.
     """
     setup_logging(given["verbosity"])
+    if given["verify_key"] is not None and not given["models"]:
+        raise click.UsageError("--verify-key without --model: the bundled model is part of the package, and unsigned")
     if given["token"] is not None and not given["token"].strip():
         raise click.UsageError("an empty token protects nothing: give one, or --no-token")
     if given["token"] is not None and not _is_sendable(given["token"].strip()):
@@ -211,7 +215,13 @@ def _work(
     shares = plan(_MANY, threads)
 
     def load(path: Path | None, threads: int | None) -> Segmenter:
-        return Segmenter(path, backend=given["backend"], device=given["device"], threads=threads)
+        return Segmenter(
+            path,
+            backend=given["backend"],
+            device=given["device"],
+            threads=threads,
+            verify_key=given["verify_key"],
+        )
 
     with engines_quiet(given["verbosity"] != _VERBOSE):
         models = load_models(named, load, shares.runs, shares.threads)

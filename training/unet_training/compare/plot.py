@@ -77,9 +77,8 @@ def panels_of(rows: Sequence[Row]) -> dict[str, list[Dot]]:
             mean_iou = row.mean_iou + (one.iou_change or 0.0) / 100
             times[one.variant].append(Dot(row.label, one.milliseconds, mean_iou, one.passed))
             if one.backend != "openvino":  # it has no file of its own
-                sizes.setdefault(one.precision, {})[row.label] = Dot(
-                    row.label, one.bytes / 1e6, row.mean_iou, one.passed
-                )
+                dot = Dot(row.label, one.bytes / 1e6, row.mean_iou, one.passed)
+                sizes.setdefault(one.precision, {})[row.label] = dot
     panels = {}
     for variant, dots in times.items():
         backend, precision = variant.split(" ", 1)
