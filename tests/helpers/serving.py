@@ -89,6 +89,12 @@ class Running:
                 pass
             return received
 
+    def processes(self) -> list[int]:
+        """Process ids: its own, and those of its workers."""
+        own = self.process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text(encoding="ascii").split()
+        return [own, *map(int, children)]
+
     def resident(self) -> float:
         """MB that it holds."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

@@ -16,6 +16,7 @@ from unet_export.formats.web import WEB
 from unet_export.gate.gate import EngineResult, ParityResult
 from unet_export.report.numbers import milliseconds, percent, signed
 from unet_export.report.report import Report
+from unet_runtime.core.text import ratio
 
 _BYTES = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2, "INT8": 1, "UINT8": 1, "BOOL": 1}
 """Bytes of one element."""
@@ -94,9 +95,13 @@ def _for_cpu(passed: Sequence[ParityResult], report: Report) -> Recommendation:
     if best is None:
         return Recommendation("CPU", "", "No artifact that passed was timed on a CPU here.")
     reason = f"The fastest on this machine: {milliseconds(best.milliseconds)} ms per photo in {best.entry.engine}"
+    if report.machine is not None and report.machine.busy:
+        reason += ", but the machine was busy: before you choose by speed, measure with unet-bench on a quiet one"
+        return Recommendation("CPU", best.result.path.name, f"{reason}.{_cost(best.entry)}")
     for name, time in [*baselines(report.results), ("Keras predict", report.keras_milliseconds)]:
         if time is not None and time != best.milliseconds:
-            reason += f", {time / best.milliseconds:.2f} times as fast as {name}"
+            times = ratio(time / best.milliseconds)
+            reason += f", as fast as {name}" if times == "1" else f", {times} times as fast as {name}"
     return Recommendation("CPU", best.result.path.name, f"{reason}.{_cost(best.entry)}")
 
 

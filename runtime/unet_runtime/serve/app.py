@@ -21,6 +21,7 @@ from unet_runtime.io.jobs import PixelBudget
 from unet_runtime.io.kind import Checkpoint
 from unet_runtime.serve import inference
 from unet_runtime.serve.body import Bodies
+from unet_runtime.serve.browser_page import BrowserPage
 from unet_runtime.serve.front import ROUTE, Front
 from unet_runtime.serve.limits import Limits
 from unet_runtime.serve.metrics import CONTENT_TYPE, Metrics
@@ -29,7 +30,16 @@ from unet_runtime.serve.multipart import read_form
 from unet_runtime.serve.overview import Report
 from unet_runtime.serve.peers import Peers
 from unet_runtime.serve.photos import Photographer, wanted
-from unet_runtime.serve.refusals import FAILED, GONE, UNAVAILABLE, UNSUPPORTED, GoneError, RefusalError, refusal_of
+from unet_runtime.serve.refusals import (
+    FAILED,
+    GONE,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    GoneError,
+    RefusalError,
+    refusal_of,
+)
 from unet_runtime.serve.security import Guard
 from unet_runtime.serve.tensors import HEADER, read_request
 from unet_runtime.serve.work import Work
@@ -115,6 +125,8 @@ class Service:
             _get("/health", self._health),
             _get("/models", self._models),
             _get("/metrics", self._metrics),
+            _get("/browser/{name}/{version}.zip", self._browser_archive),
+            _get("/browser/{name}/{version}/{file:path}", self._browser_file),
             _post("/segment", self._segment),
             _get("/v2", self._server_metadata),
             _get("/v2/health/live", self._live),
@@ -161,6 +173,21 @@ class Service:
     async def _metrics(self, request: Request) -> Response:
         overview = await self._parts.peers.overview()
         return Response(overview.metrics(), media_type=CONTENT_TYPE)
+
+    async def _browser_file(self, request: Request) -> Response:
+        return self._browser_page(request).answer(request.path_params["file"])
+
+    async def _browser_archive(self, request: Request) -> Response:
+        return await asyncio.to_thread(self._browser_page(request).archive)
+
+    def _browser_page(self, request: Request) -> BrowserPage:
+        model = self._asked_model(request)
+        if model.page is None:
+            raise RefusalError(
+                NOT_FOUND,
+                f"no page for browsers beside the file of {model.name}: unet-export --formats web writes one",
+            )
+        return model.page
 
     # Photos
 

@@ -33,8 +33,7 @@ def service(colour_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def workers_of(service: Running) -> list[int]:
     """Process ids."""
-    process = service.process.pid
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return service.processes()[1:]
 
 
 def value(service: Running, sample: str) -> list[float]:
