@@ -70,6 +70,7 @@ def compared(model: Path, engine: str = "onnx") -> dict[str, Any]:
     done = run("-c", PROGRAM, model, engine, driver=SWIFTSHADER, ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER="1")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{engine}, {model.name}: {result}")
     return result
 
 
