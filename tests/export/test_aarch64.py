@@ -117,13 +117,14 @@ def service(device: Device, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     log = folder / "serve.log"
     # No home and no environment, as a unit of systemd starts it.
     command = ["/usr/bin/env", "-i", device.root / "venv/bin/unet-serve", "--model", f"pets={INT8}", "--port", "0"]
-    with log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-    try:
-        yield Running(process, log)
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            yield Running(process, log)
+        finally:
+            process.kill()
 
 
 def test_a_service_answers_and_ends(service: Running, photos: Path) -> None:

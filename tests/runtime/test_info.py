@@ -147,7 +147,7 @@ def test_an_engine_that_is_broken_does_not_break_it(
     (tmp_path / "ai_edge_litert" / "__init__.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(machine, "_SECONDS", 3 if "sleep" in source else 60)
-    (state,) = machine._try_devices(ENGINES["tflite"])
+    state, _ = machine._try_devices(ENGINES["tflite"])
     assert (state.device, state.runs) == ("cpu", False)
     assert reason in state.reason
 

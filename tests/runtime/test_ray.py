@@ -176,7 +176,11 @@ def quick_imports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(quick_imports: Path) -> dict[str, str]:
     places = [str(quick_imports), *map(str, (REPOSITORY / "runtime", REPOSITORY)), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(places), "RAY_USAGE_STATS_ENABLED": "0"}
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(places),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
 
 
 CLUSTER = """
@@ -327,6 +331,7 @@ def test_a_machine_is_lost(
     lines, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert "a machine of the cluster was lost" in errors
+    assert all("->" in line for line in lines.splitlines())  # nothing of Ray's
     assert lines.count("->") == PHOTOS - 20
     assert content(tmp_path / "all") == content(tmp_path / "one")
 

@@ -1,10 +1,11 @@
-"""ONNX Runtime's WebGPU plug-in on a software adapter: SwiftShader, which Debian's Chromium brings."""
+"""GPUs of any maker, in software (SwiftShader, of Chromium): ONNX Runtime's WebGPU plug-in, LiteRT's accelerator."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from unet_runtime import BackendError, engines
 from unet_runtime.cli import machine
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.install import pip_command
-from unet_runtime.engines import ENGINES, load, onnxruntime
+from unet_runtime.engines import ENGINES, Engine, drivers, load, onnxruntime
 
 SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="a minute on a software adapter: set SLOW_TESTS=1")
@@ -38,12 +39,12 @@ from unet_runtime.engines import load
 artifact = read_artifact(Path(sys.argv[1]))
 size = artifact.spec.input
 images = np.random.default_rng(0).integers(0, 256, (2, size.height, size.width, 3), np.uint8)
-backend = load("onnx", artifact, device="gpu")
+backend = load(sys.argv[2], artifact, device="gpu")
 found = backend.run(images)
-expected = load("onnx", artifact, device="cpu").run(images)
+expected = load(sys.argv[2], artifact, device="cpu").run(images)
 print(json.dumps({
     "device": backend.device, "note": backend.note, "difference": float(abs(found - expected).max()),
-    "spread": float(expected.std()),
+    "spread": float(expected.std()), "same": float((found.argmax(-1) == expected.argmax(-1)).mean()),
 }))
 """
 
@@ -61,8 +62,8 @@ def run(*arguments: str | Path, driver: Path | None, **environment: str) -> subp
     )
 
 
-def compared(model: Path) -> dict[str, Any]:
-    done = run("-c", PROGRAM, model, driver=SWIFTSHADER, ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER="1")
+def compared(model: Path, engine: str = "onnx") -> dict[str, Any]:
+    done = run("-c", PROGRAM, model, engine, driver=SWIFTSHADER, ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER="1")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -91,18 +92,34 @@ def test_the_bundled_model(model: Path) -> None:
     assert result["difference"] <= 1e-5 < result["spread"]
 
 
-COMMAND = ("-c", "from unet_runtime.cli.run import main; main()", "--device", "gpu", "--backend", "onnx")
+@SLOW
+@needs_adapter
+def test_litert_has_the_whole_model_on_the_gpu() -> None:
+    result = compared(bundled.INT8_TFLITE, "tflite")
+    assert result["device"] == "gpu"
+    assert result["same"] > 0.995, result
+
+
+COMMAND = ("-c", "from unet_runtime.cli.run import main; main()", "--device", "gpu", "--backend")
 
 
 @needs_plugin
 def test_a_refused_adapter_is_an_error(model: Path, sample_photo: Path, tmp_path: Path) -> None:
     """ONNX Runtime would go on with the CPU."""
-    words = ("--model", model, sample_photo, "-o", tmp_path / "mask.png")
+    words = ("onnx", "--model", model, sample_photo, "-o", tmp_path / "mask.png")
     done = run(*COMMAND, *words, driver=None, ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER="1")
     assert done.returncode == 3, done.stderr
     assert "device gpu: WebGPU does not start: " in done.stderr
     assert "mesa-vulkan-drivers" in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "mask.png").exists()
+
+
+def test_litert_does_not_go_on_with_the_cpu(sample_photo: Path, tmp_path: Path) -> None:
+    done = run(*COMMAND, "tflite", sample_photo, "-o", tmp_path / "mask.png", driver=None)
+    assert done.returncode == 3, done.stderr
+    assert "device gpu: LiteRT" in done.stderr
+    assert "does not start it" in done.stderr
     assert not (tmp_path / "mask.png").exists()
 
 
@@ -114,8 +131,25 @@ def test_a_machine_without_a_gpu(model: Path) -> None:
 
 
 def test_a_number_is_refused(model: Path) -> None:
-    with pytest.raises(BackendError, match=r"device gpu:1: WebGPU takes the GPU that the system prefers"):
-        load("onnx", read_artifact(model), device="gpu:1")
+    for engine, path in (("onnx", model), ("tflite", bundled.INT8_TFLITE)):
+        with pytest.raises(BackendError, match=r"device gpu:1: \w+ takes the GPU that the system prefers"):
+            load(engine, read_artifact(path), device="gpu:1")
+
+
+@pytest.mark.skipif(drivers.no_gpu() == "", reason="there may be a GPU here")
+@pytest.mark.parametrize("engine", ["onnx", "tflite", "openvino"])
+def test_unet_info_starts_nothing_where_there_is_no_gpu(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def attempt(engine: Engine, device: str) -> machine.DeviceState:
+        started.append(device)
+        return machine.DeviceState(device, True)
+
+    monkeypatch.setattr(machine, "_try", attempt)
+    states = {state.device: state for state in machine._try_devices(ENGINES[engine])}
+    assert started == ["cpu"]
+    assert states["gpu"].runs is False
+    assert re.search("apt-get install|pip install", states["gpu"].reason)
 
 
 @pytest.fixture
@@ -139,6 +173,7 @@ def test_without_the_plug_in(model: Path, no_plugin: None) -> None:
 def test_auto_takes_the_engine_that_has_its_plug_in(no_plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["onnx", "tflite", "openvino"]
     assert engines.choose(names, "gpu").engine == engines.engine_for(".onnx", "gpu") == "openvino"
+    assert engines.engine_for(".tflite", "gpu") == "tflite"
     monkeypatch.setitem(ENGINES, "onnx", ENGINES["onnx"]._replace(plugins={"gpu": "json"}))
     assert engines.choose(names, "gpu").engine == engines.engine_for(".onnx", "gpu") == "onnx"
     assert engines.choose(names, "gpu").model == bundled.FLOAT_ONNX

@@ -25,7 +25,7 @@ from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_runtime.io.places import Places
-from unet_training import build
+from unet_training import build, processes
 from unet_training.class_weights import NONE as EQUAL
 from unet_training.class_weights import class_weights, pixel_counts
 from unet_training.data.cache import PhotoCache
@@ -98,6 +98,8 @@ def train(
 ) -> Result:
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
+    Of several processes that train together (``processes.connect``) each does so, and the first one writes.
+
     Ctrl-C after the first epoch ends it early: the best checkpoint becomes the model, measured on validation photos.
 
     >>> from unet_training import PRESETS, train
@@ -132,7 +134,8 @@ def train(
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    check_output(output, resume=resume, overwrite=overwrite, read=tuple(filter(None, (weights, teacher))))
+    if processes.is_first():
+        check_output(output, resume=resume, overwrite=overwrite, read=tuple(filter(None, (weights, teacher))))
     keras.utils.set_random_seed(seed)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -157,6 +160,7 @@ def train(
         model = _initial_model(recipe, pretrained, encoder, photos, weights_of_classes)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
         _start_or_resume(checkpoint, model, recipe.epochs, resume)
+        processes.agree("training", checkpoint.progress())
         interrupted = fit(
             model, recipe, seed, photos.stages, photos.validation, checkpoint, terminal, events, callbacks, classes
         )
@@ -165,9 +169,10 @@ def train(
         metrics = measured | {"epoch": checkpoint.epoch}
         provenance = Provenance(command=command, seed=seed, metrics=metrics, recipe=settings)
         spec = _model_spec(recipe, photos, identity, final, provenance)
-        with writing(output / MODEL):
-            write_keras(final.save, output / MODEL, spec)
-        write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
+        if processes.is_first():
+            with writing(output / MODEL):
+                write_keras(final.save, output / MODEL, spec)
+            write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
     except KeyboardInterrupt as error:
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
@@ -325,7 +330,8 @@ def _checkpoint(output: Path, recipe: Recipe, identity: dict[str, Any], photos: 
     digest = hashlib.sha256(names.encode()).hexdigest()
     averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
     identity = identity | {"photos": digest, "classes": [entry.name for entry in photos.classes]}
-    return Checkpoint(output / CHECKPOINT, recipe.monitor, identity, averages, _recipe_defaults())
+    path = output / CHECKPOINT
+    return Checkpoint(path, recipe.monitor, identity, averages, _recipe_defaults(), writes=processes.is_first())
 
 
 def _recipe_defaults() -> dict[str, Any]:

@@ -82,7 +82,7 @@ def measuring_norms(model: Any) -> tuple[str, ...]:
     square."""
     found = []
     for layer in model.layers:
-        kind = type(layer).__name__
+        kind = getattr(layer, "kind", "") or type(layer).__name__  # an operator of ONNX, or a Keras layer
         if "Norm" in kind and kind not in _INTEGER_NORMS:
             found.append(layer.name)
     return tuple(found)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from unet_runtime.core import cores, install
 from unet_runtime.core.artifact import Artifact
-from unet_runtime.engines import wheels
+from unet_runtime.engines import drivers, wheels
 from unet_runtime.engines.base import FLOAT_ONNX, Backend, Engine, split_device
 
 WEBGPU_PACKAGE = "onnxruntime_ep_webgpu"
@@ -46,7 +47,9 @@ def _missing_for_webgpu() -> str:
     from unet_runtime.engines import onnxruntime_webgpu
 
     if importlib.util.find_spec(WEBGPU_PACKAGE) is not None:
-        return ""
+        software = os.environ.get(onnxruntime_webgpu.SOFTWARE) == "1"
+        problem = "" if software else drivers.no_gpu()
+        return f"{problem}: {drivers.DRIVERS}" if problem else ""
     return f"{onnxruntime_webgpu.NOT_INSTALLED}: {install.pip_command('webgpu')}"
 
 

@@ -18,6 +18,7 @@ from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError
 from unet_runtime.engines import onnxruntime_cpu as on_cpu
 from unet_runtime.engines.base import Backend, split_device
+from unet_runtime.engines.drivers import DRIVERS
 from unet_runtime.engines.onnxruntime_cpu import TITLE
 from unet_runtime.engines.onnxruntime_gpu import assigned
 
@@ -28,11 +29,8 @@ NOT_INSTALLED = "ONNX Runtime's WebGPU plug-in, for GPUs of any maker, is not in
 
 WEBGPU = "WebGpuExecutionProvider"
 
-_DRIVERS = (
-    "it needs a GPU with a Vulkan driver and the Vulkan loader (Debian: apt-get install libvulkan1 "
-    "mesa-vulkan-drivers), and a user in the group render"
-)
-"""What to do on Linux. Windows and macOS bring what is needed."""
+SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
+"""Variable of the environment that the plug-in reads: 1 lets it compute on the CPU, through a Vulkan in software."""
 
 
 class WebGpuBackend(on_cpu.OnnxBackend):
@@ -63,7 +61,7 @@ def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
         session = ort.InferenceSession(artifact.content, options, enable_fallback=0)
     except Exception as error:  # the engine's exceptions share no base but Exception
         on_cpu.load(artifact, threads)  # a model that no device takes is the model's fault, and says so
-        raise BackendError(f"device {device}: WebGPU does not start: {_reason(error)}: {_DRIVERS}") from error
+        raise BackendError(f"device {device}: WebGPU does not start: {_reason(error)}: {DRIVERS}") from error
     session._model_bytes = None  # as in open_session
     position = on_cpu.check_session(artifact, session)
     used, note = assigned(session)
@@ -110,7 +108,7 @@ def _device() -> Any:
     for found in devices:
         if found.ep_name == WEBGPU:
             return found
-    raise BackendError(f"device gpu: WebGPU finds no GPU: {_DRIVERS}")
+    raise BackendError(f"device gpu: WebGPU finds no GPU: {DRIVERS}")
 
 
 def _reason(error: Exception) -> str:

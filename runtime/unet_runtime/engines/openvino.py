@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +9,10 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.engines import drivers
 from unet_runtime.engines.base import (
     FLOAT_ONNX,
     Backend,
-    Device,
     Engine,
     Tensor,
     check_graph,
@@ -31,12 +28,10 @@ _OUTPUT = "probabilities"
 _PLUGINS = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 """Device -> OpenVINO's name."""
 
-_WINDOWS_BELOW = "/dev/dxg"
-"""The GPUs of a Windows that runs this Linux."""
-
-_DRIVERS: dict[str, str] = {
+_DRIVERS = {
     "gpu": "install Intel's driver (Debian: apt-get install intel-opencl-icd) and join the groups video and render "
-    '(sudo usermod -aG video,render "$USER", then log in again)',
+    '(sudo usermod -aG video,render "$USER", then log in again); for a GPU of another maker take '
+    "--backend onnx or tflite",
     "npu": "install Intel's linux-npu-driver with its firmware (Linux 6.8 or newer has the kernel's part), and join "
     "the group render",
 }
@@ -161,11 +156,14 @@ def _tensor(port: Any) -> Tensor:
     return port.element_type.to_dtype().name, sizes
 
 
-def _without(device: Device, folder: str, pattern: str) -> str:
-    """What to say where Linux has no file of such a device, without which no driver of it works; else empty."""
-    if sys.platform != "linux" or any(Path(folder).glob(pattern)) or Path(_WINDOWS_BELOW).exists():
-        return ""
-    return f"there is no {folder}/{pattern}: {_DRIVERS[device]}"
+def _missing_for_gpu() -> str:
+    problem = drivers.no_gpu()
+    return f"{problem}: {_DRIVERS['gpu']}" if problem else ""
+
+
+def _missing_for_npu() -> str:
+    problem = drivers.no_npu()
+    return f"{problem}: {_DRIVERS['npu']}" if problem else ""
 
 
 ENGINE = Engine(
@@ -179,8 +177,5 @@ ENGINE = Engine(
     load=load,
     foreign=True,
     devices=("cpu", "gpu", "npu"),
-    missing={
-        "gpu": partial(_without, "gpu", "/dev/dri", "renderD*"),
-        "npu": partial(_without, "npu", "/dev/accel", "accel*"),
-    },
+    missing={"gpu": _missing_for_gpu, "npu": _missing_for_npu},
 )

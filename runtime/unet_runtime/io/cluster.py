@@ -127,8 +127,9 @@ class Cluster:
 
     def _connect(self, address: str | None) -> None:
         known = signal.getsignal(signal.SIGTERM)
-        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        options: dict[str, Any] = {"logging_level": "CRITICAL", "log_to_driver": False}
         if address is None:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as this process; Ray's own is 15
             options |= _EMBEDDED | {"address": "local", "num_cpus": cores.usable_cores()}
         else:
             options["address"] = address if address == "auto" or ":" in address else f"{address}:6379"
@@ -416,6 +417,8 @@ def _import_ray() -> Any:
         import ray.util.scheduling_strategies
     except ImportError as error:
         raise missing("--engine ray", "Ray", "ray") from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):  # what ends a run comes as an exception, too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Else what a lost machine has logged comes out of standard output, between the results' lines.
+    ray._private.worker._worker_logs_enabled = False
     return ray
