@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import time
 from dataclasses import replace
@@ -70,7 +71,11 @@ def main() -> None:
         if name in found and not options.again:
             continue
         start = time.perf_counter()
-        found[name] = verdicts(name, data, options.output, options)
+        try:
+            found[name] = verdicts(name, data, options.output, options)
+        except Exception as error:  # one network must not take the others with it; it is tried again next time
+            logging.getLogger("unet_export").exception("%s: %s", name, error)
+            continue
         found[name]["seconds"] = round(time.perf_counter() - start, 1)
         done.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(name, json.dumps(found[name]), flush=True)
@@ -152,7 +157,8 @@ class Loss:
         self.__name__ = "cross_entropy"
 
     def __call__(self, truth: Any, predicted: Any) -> Any:
-        truth, predicted = truth[..., 0], ops.cast(predicted, "float32")
+        truth = truth[..., 0] if truth.shape[-1] == 1 else truth  # Keras has done it for a flattened output
+        predicted = ops.cast(predicted, "float32")
         if len(predicted.shape) == 3:
             predicted = ops.reshape(predicted, (-1, *truth.shape[1:3], predicted.shape[-1]))
         lost = truth.shape[1] - predicted.shape[1]

@@ -28,11 +28,12 @@ PLOT_MODULE = "runtime/unet_runtime/bench/plot.py"
 DEVICE_INSTALLER = "export/unet_export/bundle/device/install.py"
 """A script that a bundle carries to a device and that runs there: it is not part of the package, and prints."""
 
-DATASET_EXTRAS = {
+CORE_EXTRAS = {
     "runtime/unet_runtime/core/datasets/classes.py": {"yaml"},
     "runtime/unet_runtime/core/datasets/shapes.py": {"pycocotools"},
+    "runtime/unet_runtime/core/signature.py": {"cryptography"},
 }
-"""Modules of core that import an extra, when a dataset needs it."""
+"""Modules of core that import an extra, when a dataset or a key needs it."""
 
 ENGINES = {"onnxruntime", "ai_edge_litert", "openvino"}
 
@@ -46,7 +47,7 @@ FLOORS = {
         ("cli",),
     ),
     "unet_export": (
-        ("errors", "photos", "quantization", "staging", "source_model", "foreign"),
+        ("errors", "photos", "quantization", "staging", "source_model", "foreign", "signature"),
         ("transforms",),
         ("formats",),
         ("gate",),
@@ -196,7 +197,7 @@ def test_only_commands_import_the_runtime_commands(package: str) -> None:
 def test_core_imports_numpy_and_pillow_alone() -> None:
     allowed = {"numpy", "PIL", "unet_runtime"} | set(sys.stdlib_module_names)
     for path in (REPOSITORY / "runtime/unet_runtime/core").rglob("*.py"):
-        extras = DATASET_EXTRAS.get(path.relative_to(REPOSITORY).as_posix(), set())
+        extras = CORE_EXTRAS.get(path.relative_to(REPOSITORY).as_posix(), set())
         assert imported_packages(path) - extras <= allowed, path
 
 

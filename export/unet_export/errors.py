@@ -3,6 +3,7 @@
     UnetRuntimeError
     ├── ExportError     a model that cannot be exported, or an export with something in it that does not belong
     │   ├── NotIntegerError  an integer file with operators that compute in float (formats/base.py)
+    │   ├── PasswordError  an encrypted key without its password (signature.py)
     │   └── WheelError  a wheel for a device's bundle that cannot be fetched (bundle/wheels.py)
     └── ParityError     an artifact that is too different from the trained model (gate/gate.py)
 

@@ -22,6 +22,7 @@ from unet_export.gate.gate import GATES, Gate, ParityError, ParityResult, Refusa
 from unet_export.gate.runners import Run, exact_runner, keras_runner
 from unet_export.photos import PhotoSource, choose_photos
 from unet_export.repair import MORE_PHOTOS, repair
+from unet_export.report.card import write_card
 from unet_export.report.page import write_report
 from unet_export.report.report import Report
 from unet_export.staging import (
@@ -33,6 +34,7 @@ from unet_export.staging import (
     reject,
     staging_folder,
 )
+from unet_runtime.bench.machine import this_machine
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.places import Places
 
@@ -104,6 +106,7 @@ def export_model(
         >>> [result.path.name for result in results]  # doctest: +SKIP
         ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
+    machine = this_machine()  # now: the export is a load itself
     keras, spec = _load(model, options)
     _check_output(model, output, spec, options)
     photos = choose_photos(source, spec)
@@ -125,13 +128,14 @@ def export_model(
             command=options.command,
             parameters=keras.count_params(),
             keras_milliseconds=milliseconds,
+            machine=machine,
             refused=refused,
             all_or_nothing=options.all_or_nothing,
         )
         integer = [form for form in (format_named(result.format) for result in results) if form.quantized]
         if options.study and integer:
             report = _with_study(report, integer[0], builder, reference, folder)
-        _settle(report, folder, output)
+        _settle(report, folder, output, overwrite=options.overwrite)
     return [replace(result, path=output / result.path.name) for result in results]
 
 
@@ -229,12 +233,15 @@ def _with_study(report: Report, form: Format, builder: Builder, reference: Run, 
     return replace(report, calibration_study=study, study_artifact=form.file_name(report.spec))
 
 
-def _settle(report: Report, folder: Path, output: Path) -> None:
+def _settle(report: Report, folder: Path, output: Path, *, overwrite: bool) -> None:
     """Move what is accepted into place, and the rest into ``rejected``. Raises ParityError if there is a rest."""
     pages = write_report(report, folder)
-    kept = list(map(attrgetter("path"), report.kept))
+    kept = report.kept
+    to_accept = [path.name for path in (*map(attrgetter("path"), kept), *pages)]
+    if kept:
+        to_accept += write_card(report, kept, folder, output, overwrite=overwrite)
     if report.accepted:
-        accept(folder, output, [path.name for path in (*kept, *pages)])
+        accept(folder, output, to_accept)
         return
     names = [*(result.path.name for result in report.failed), *map(attrgetter("file"), report.refused)]
     verdict = f"{', '.join(names)}: {'not made, or ' if report.refused else ''}too different from {report.model}"
@@ -247,7 +254,7 @@ def _settle(report: Report, folder: Path, output: Path) -> None:
         for page in pages:
             shutil.copyfile(page, copies / page.name)
         place = reject(output, [*map(attrgetter("path"), report.failed), *copies.iterdir()])
-        accept(folder, output, [path.name for path in (*kept, *pages)], all_passed=False)
-        accepted = ", ".join(path.name for path in kept)
+        accept(folder, output, to_accept, all_passed=False)
+        accepted = ", ".join(result.path.name for result in kept)
         message = f"{verdict}: {place} has it and the reasons; accepted in {output}: {accepted}"
     raise ParityError(message, list(report.results), report.refused)

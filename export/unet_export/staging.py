@@ -21,6 +21,12 @@ COMMAND = "unet-export"
 
 PARITY_NAME = "parity.json"
 REPORT_NAME = "report.html"
+CARD_NAME = "README.md"
+"""Model card."""
+
+_PAGES = (REPORT_NAME, CARD_NAME, PARITY_NAME)
+"""The last one lists what is there."""
+
 REJECTED_NAME = "rejected"
 
 _PREVIOUS = "previous"
@@ -74,7 +80,7 @@ def _clear_abandoned(output: Path, prefix: str) -> None:
                 continue
             try:
                 if (folder / _PREVIOUS).is_dir():  # every artifact had passed, and some were moved
-                    for name in (*_listed(folder), REPORT_NAME, PARITY_NAME):
+                    for name in (*_listed(folder), *_PAGES):
                         if (folder / name).exists():
                             _remove(output / name)
                             os.replace(folder / name, output / name)
@@ -158,4 +164,4 @@ def _listed(folder: Path) -> list[str]:
 
 def _own(folder: Path) -> list[str]:
     """The same, less what others have put in their place since, with the reports."""
-    return [name for name in (*_listed(folder), REPORT_NAME, PARITY_NAME) if may_go(folder / name, COMMAND)]
+    return [name for name in (*_listed(folder), *_PAGES) if may_go(folder / name, COMMAND)]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from unet_runtime.core.stream import Stream
     from unet_runtime.core.tiling import TiledSegmentation
 
+VERIFY_KEY = "UNET_EDGE_VERIFY_KEY"
+"""Environment variable with the file of keys or the policy that every program on a device asks for."""
+
 _OUT_OF_RANGE = 0.05
 _SUM_ERROR = 0.05
 _SUM_ERROR_PER_CLASS = 1 / 256  # what rounding to integers adds
@@ -40,6 +43,7 @@ class _Origin(NamedTuple):
     backend: str
     device: str
     threads: int | None
+    verify_key: Path | None
 
 
 class Prepared(NamedTuple):
@@ -65,9 +69,12 @@ class Segmenter:
             file's suffix and what is installed, and for the bundled model by the machine (docs/devices.md).
         device: ``auto`` takes the fastest that really runs, but never ``tensorrt``; ``cuda:1`` is the second GPU.
         threads: CPU threads of the engine; None lets the engine choose.
+        verify_key: a file of public keys, or a policy (docs/signatures.md): the model must be signed by one of them.
+            None takes the one that the variable UNET_EDGE_VERIFY_KEY names, if it is set, for models that are not
+            bundled: those are part of the package, as its code is.
 
     Raises:
-        ModelFileError: the file is missing, damaged or carries no spec.
+        ModelFileError: the file is missing, damaged or carries no spec, or is not signed as ``verify_key`` asks.
         BackendError: the engine does not run on ``device``, or does not read such files.
         MissingDependencyError: the engine is not installed.
 
@@ -89,11 +96,17 @@ class Segmenter:
         backend: str = "auto",
         device: str = "auto",
         threads: int | None = None,
+        verify_key: str | os.PathLike[str] | None = None,
     ) -> None:
         name, path = _choose(model, backend, device)
         artifact = read_artifact(path)
+        key = _key_for(path, verify_key)
+        if key is not None:
+            from unet_runtime.core.signature import check_signature  # few ask for it
+
+            check_signature(artifact, key)
         self.spec = artifact.spec
-        self._origin = _Origin(path.absolute(), name, device, threads)
+        self._origin = _Origin(path.absolute(), name, device, threads, key)
         self._backend: Backend | None = engines.load(name, artifact, device=device, threads=threads)
         self._process = os.getpid()
         self._one_by_one = False  # found out: the file's batch is fixed at 1
@@ -337,10 +350,23 @@ def _load_again(kind: type[Segmenter], origin: _Origin, spec: str) -> Segmenter:
     Raises:
         ModelFileError: the file has another model by now.
     """
-    segmenter = kind(origin.model, backend=origin.backend, device=origin.device, threads=origin.threads)
+    segmenter = kind(
+        origin.model,
+        backend=origin.backend,
+        device=origin.device,
+        threads=origin.threads,
+        verify_key=origin.verify_key,
+    )
     if segmenter.spec.to_json() != spec:
         raise ModelFileError(f"{origin.model}: has changed since the segmenter was made of it: make a new one")
     return segmenter
+
+
+def _key_for(model: Path, verify_key: str | os.PathLike[str] | None) -> Path | None:
+    """The file of keys that a model is checked with; None: it is not."""
+    if verify_key is None and model.absolute().parent != engines.MODELS.absolute():
+        verify_key = os.environ.get(VERIFY_KEY) or None
+    return None if verify_key is None else Path(verify_key).absolute()
 
 
 def _choose(model: str | os.PathLike[str] | None, backend: str, device: str) -> tuple[str, Path]:

@@ -142,7 +142,11 @@ def test_the_named_output_is_taken(tmp_path: Path) -> None:
     assert (made.spec.output.name, made.spec.output.logits) == ("out", False)
     made = adopt(path, Choices(classes=THREE, output_name="aux", **FLOAT), tmp_path / "out")
     assert (made.spec.output.name, made.spec.output.logits) == ("aux", True)
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["parity.json", "theirs-32.float32.onnx"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "parity.json",
+        "theirs-32.float32.onnx",
+    ]
 
 
 CONTRADICTIONS: dict[str, tuple[Network, dict[str, Any], str]] = {

@@ -45,6 +45,7 @@ def expected(model: Any, images: Any) -> Any:
 
 def test_an_export_holds_these_and_nothing_else(exported: Export) -> None:
     assert sorted(path.name for path in exported.folder.iterdir()) == [
+        "README.md",
         "parity.json",
         "report.html",
         "saved_model",

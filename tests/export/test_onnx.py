@@ -250,6 +250,48 @@ def test_a_transpose_of_the_models_own_is_said(caplog: pytest.LogCaptureFixture)
     assert "Transpose nodes, where the layouts of input and output need 2" in caplog.text
 
 
+ODD_LAYERS = {
+    "96 of 200 pixels is 95.99 in float32": (200, lambda: [keras.layers.Resizing(96, 96)]),
+    "the same by nearest pixels": (50, lambda: [keras.layers.Resizing(24, 24, interpolation="nearest")]),
+    "means of areas": (20, lambda: [keras.layers.Resizing(9, 7, interpolation="area")]),
+    "convolutions in groups": (
+        16,
+        lambda: [
+            keras.layers.Conv2D(6, 3, groups=3, strides=2),
+            keras.layers.Conv2D(4, 3, groups=2, activation="relu"),
+        ],
+    ),
+    "transposed with gaps": (
+        16,
+        lambda: [
+            keras.layers.Conv2D(4, 3, strides=4, padding="same"),
+            keras.layers.Conv2DTranspose(6, 2, strides=4, padding="same", bias_initializer="ones"),
+        ],
+    ),
+    "transposed with gaps, other sizes": (
+        15,
+        lambda: [
+            keras.layers.Conv2D(4, 3, strides=3, padding="same"),
+            keras.layers.Conv2DTranspose(6, (2, 1), strides=3, padding="same"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD_LAYERS)
+def test_what_tf2onnx_converts_wrongly_or_not_at_all(case: str) -> None:
+    keras.utils.set_random_seed(5)
+    size, layers = ODD_LAYERS[case]
+    image = keras.Input((size, size, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    for layer in layers():
+        x = layer(x)
+    network = keras.Model(image, keras.layers.Conv2D(3, 1, activation="softmax")(x))
+    pictures = np.random.default_rng(2).integers(0, 256, (2, size, size, 3), np.uint8)
+    actual = run(build_onnx(network, "odd"), pictures)[0]
+    np.testing.assert_allclose(actual, network.predict(pictures, verbose=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("factors", [(2, 2), (3, 2)])
 def test_repeated_pixels_are_one_operator_in_every_format(
     factors: tuple[int, int], images: Any, spec: ModelSpec, tmp_path: Path

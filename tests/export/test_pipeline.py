@@ -79,7 +79,7 @@ def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) ->
         assert figures["mean_abs"] <= figures["p999_abs"] <= figures["max_abs"] <= smallest["max_abs"] <= 1e-5
         assert entry["milliseconds"] > 0
     assert engines["onnx", "cuda"]["verdict"] == "not checked"
-    assert "has no CUDA provider" in engines["onnx", "cuda"]["not_checked"]
+    assert "no NVIDIA driver was found here" in engines["onnx", "cuda"]["not_checked"]
 
 
 def test_a_random_split_holds_back_what_training_did_not_see(
@@ -153,7 +153,8 @@ def test_each_artifact_is_accepted_or_rejected_by_itself(model_file: Path, data:
     with pytest.raises(ParityError, match=rf"{ONNX}: too different from .*; accepted in .*: saved_model") as caught:
         export_model(model_file, PhotoSource(data), output, ExportOptions(("saved-model", "onnx")))
     assert [result.passed for result in caught.value.results] == [True, False]
-    assert {path.name for path in output.iterdir()} == {"saved_model", "parity.json", "report.html", "rejected"}
+    names = {"saved_model", "parity.json", "report.html", "README.md", "rejected"}
+    assert {path.name for path in output.iterdir()} == names
     assert {path.name for path in (output / "rejected").iterdir()} == {ONNX, "parity.json", "report.html"}
     report = json.loads((output / "parity.json").read_text(encoding="utf-8"))
     assert (report["passed"], report["accepted"]) == (False, ["saved_model"])
@@ -195,7 +196,14 @@ def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_i
     (output / "notes.txt").write_text("the user's own")
     export_model(model_file, PhotoSource(data), output, only_onnx)
     # What the previous export left and this one's report does not speak of is gone; nothing of anybody else's is.
-    assert {path.name for path in output.iterdir()} == {ONNX, "parity.json", "report.html", "notes.txt", "rejected"}
+    assert {path.name for path in output.iterdir()} == {
+        ONNX,
+        "parity.json",
+        "report.html",
+        "README.md",
+        "notes.txt",
+        "rejected",
+    }
     assert [path.name for path in (output / "rejected").iterdir()] == ["mine.txt"]
     assert tree(output)[ONNX] == tree(exported.folder)[ONNX]
     assert list(output.parent.iterdir()) == [output]
@@ -225,6 +233,7 @@ def test_every_format_passes(model_file: Path, data: Path, tmp_path: Path) -> No
         "saved_model",
         "parity.json",
         "report.html",
+        "README.md",
         *(f"tiny-{SIZE}{entry.suffix}" for entry in ALL.values() if entry.suffix),
     }
     for result in results:

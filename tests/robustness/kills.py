@@ -288,7 +288,7 @@ def _unlike_report(folder: Path) -> list[str]:
             found.append(f"{path.name} is listed, and is not there")
         elif path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
             found.append(f"{path.name} is another than that which is listed")
-    known = {"parity.json", "report.html", *(entry["file"] for entry in listed)}
+    known = {"README.md", "parity.json", "report.html", *(entry["file"] for entry in listed)}
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name not in known:
             found.append(f"{path.name} is in no report")

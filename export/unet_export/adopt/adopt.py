@@ -29,6 +29,7 @@ from unet_export.adopt.reference import (
 from unet_export.errors import ExportError
 from unet_export.gate.gate import FOREIGN_GATES, EngineResult, Gate, ParityError, ParityResult
 from unet_export.photos import PhotoSets
+from unet_export.report.card import write_card
 from unet_export.report.report import Report, as_json
 from unet_export.staging import COMMAND, PARITY_NAME, accept, staging_folder
 from unet_runtime import Segmenter
@@ -129,10 +130,10 @@ def adopt(
                 f"{model}: too different from {evidence.reference}: {'; '.join(result.failures)}: nothing was written",
                 [result],
             )
-        (folder / PARITY_NAME).write_text(
-            as_json(Report(model.name, spec, PhotoSets((), (), (), ""), [result])), encoding="utf-8"
-        )
-        accept(folder, output, [path.name, PARITY_NAME])
+        report = Report(model.name, spec, PhotoSets((), (), (), ""), [result])
+        (folder / PARITY_NAME).write_text(as_json(report), encoding="utf-8")
+        card = write_card(report, [result], folder, output, overwrite=overwrite)
+        accept(folder, output, [path.name, PARITY_NAME, *card])
     return Adoption(output / path.name, spec, rows, measurement, proofs, replace(result, path=output / path.name))
 
 

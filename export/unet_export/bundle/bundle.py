@@ -36,6 +36,7 @@ from unet_export.errors import ExportError
 from unet_export.staging import COMMAND, PARITY_NAME, staging_folder
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.files import publish, write_text
+from unet_runtime.core.signature import FILE_SUFFIX, FOLDER_SIGNATURE
 from unet_runtime.engines import ENGINES, readers
 from unet_runtime.io.places import Places
 
@@ -225,6 +226,11 @@ def _take_models(export: Path, models: Sequence[_Model], folder: Path) -> None:
         if hashlib.sha256(content).hexdigest() != model.sha256:
             raise ExportError(f"{export / model.name}: changed since the gate accepted it: export again")
         (folder / model.name).write_bytes(content)
+        own = export / f"{model.name}{FILE_SUFFIX}"
+        if own.is_file():
+            shutil.copyfile(own, folder / own.name)
+    if (export / FOLDER_SIGNATURE).is_file():  # signs each file by its name, so it does here
+        shutil.copyfile(export / FOLDER_SIGNATURE, folder / FOLDER_SIGNATURE)
     shutil.copyfile(export / PARITY_NAME, folder / PARITY_NAME)
 
 

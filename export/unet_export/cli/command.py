@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from unet_runtime.cli.shared import (
     PATH,
     CommandGroup,
     NameList,
+    PathName,
     echo,
     option_group,
     overwrite_option,
@@ -46,6 +48,15 @@ _BUNDLE_EXAMPLES = """\b
 Examples:
   unet-export bundle artifacts/export --platform linux-aarch64
   unet-export bundle --platform windows-x86_64 --python 3.12 -o unet-edge.zip
+"""
+
+
+_SIGN_EXAMPLES = """\b
+Examples:
+  openssl ecparam -name prime256v1 -genkey -noout -out maker.key
+  openssl ec -in maker.key -pubout -out maker.pub
+  unet-export sign artifacts/export --key maker.key
+  unet-run --model artifacts/export/pets-edge-160.int8.onnx --verify-key maker.pub photo.jpg
 """
 
 
@@ -117,9 +128,9 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
     Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, NAME-SIZE.web/ (a page that runs the model in a browser),
-    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), parity.json and report.html. Each
-    artifact is accepted or rejected by itself: one that differs more than its gate allows is in OUTPUT/rejected, and
-    the exit code is 4.
+    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), NAME-SIZE.tflite-micro/ (a C array for
+    microcontrollers), parity.json and report.html. Each artifact is accepted or rejected by itself: one that differs
+    more than its gate allows is in OUTPUT/rejected, and the exit code is 4.
     """
     setup_logging(verbosity)
     with engines_quiet(verbosity != 1):
@@ -245,6 +256,39 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
 
     setup_logging(verbosity)
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
+    return exits.OK
+
+
+@command.command(epilog=_SIGN_EXAMPLES)
+@click.argument("place", metavar="FOLDER|FILE", type=PATH)
+@click.option(
+    "--key",
+    required=True,
+    type=PathName(dir_okay=False),
+    help="Private key: an elliptic curve's, PEM. The password of an encrypted one is asked for, or in the variable "
+    "UNET_EDGE_KEY_PASSWORD.",
+)
+@overwrite_option
+@verbosity
+def sign(place: Path, key: Path, overwrite: bool, verbosity: int | None) -> int:
+    """Sign an export, or one model file: its maker means it so.
+
+    Writes FOLDER/model.sig, or FILE.sig, in the format of OpenSSF Model Signing 1.0. unet-run --verify-key and
+    model_signing verify key check it.
+    """
+    from unet_export.signature import PasswordError
+    from unet_export.signature import sign as write_signature
+
+    setup_logging(verbosity)
+    password = os.environ.get("UNET_EDGE_KEY_PASSWORD", "")
+    try:
+        written, files = write_signature(place, key, password=password, overwrite=overwrite)
+    except PasswordError:
+        if password or not sys.stdin.isatty():
+            raise
+        password = click.prompt("Password of the key", hide_input=True, err=True)
+        written, files = write_signature(place, key, password=password, overwrite=overwrite)
+    echo(f"signed: {files} file{'' if files == 1 else 's'}, {written}")
     return exits.OK
 
 

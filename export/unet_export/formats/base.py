@@ -61,8 +61,8 @@ class Format:
 
     @property
     def quantized(self) -> bool:
-        """Whether its activations are integers, so that it is calibrated on photos and may be repaired."""
-        return self.precision in ("int8", "int16x8", "mixed")
+        """Whether it is one file whose activations are integers, so that it has settings and may be repaired."""
+        return bool(self.methods)
 
     def file_name(self, spec: ModelSpec, *, dynamic: bool = False) -> str:
         """``pets-edge-160.int8.tflite``; the size is ``160x224`` (height, width) or ``dynamic`` where it is that."""
@@ -82,7 +82,7 @@ def measuring_norms(model: Any) -> tuple[str, ...]:
     square."""
     found = []
     for layer in model.layers:
-        kind = type(layer).__name__
+        kind = getattr(layer, "kind", "") or type(layer).__name__  # an operator of ONNX, or a Keras layer
         if "Norm" in kind and kind not in _INTEGER_NORMS:
             found.append(layer.name)
     return tuple(found)

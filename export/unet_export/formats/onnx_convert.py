@@ -11,7 +11,13 @@ import onnx
 
 from unet_export.errors import ExportError
 from unet_export.formats import keras_layers
-from unet_export.formats.onnx_graph import fold_scales, guard_zero_padding, tidy
+from unet_export.formats.onnx_graph import (
+    fold_scales,
+    guard_zero_padding,
+    pad_transposed_kernels,
+    round_scales_up,
+    tidy,
+)
 from unet_export.formats.onnx_model import is_adopted
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME, copy_with_input
 from unet_runtime.core.artifact import append_to_onnx
@@ -86,6 +92,8 @@ def _convert(model: Any, name: str, *, free: bool = False) -> tuple[onnx.GraphPr
     proto = keras_layers.convert(model, OPSET)
     fold_scales(proto.graph)
     guard_zero_padding(proto.graph)
+    round_scales_up(proto.graph)
+    pad_transposed_kernels(proto.graph)
     graph = tidy(proto.graph, name, keras_layers.layer_of)
     _name_dimensions(graph, free, same_size=model.outputs[0].shape[1:3] == model.inputs[0].shape[1:3])
     return graph, proto.ir_version

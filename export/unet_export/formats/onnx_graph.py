@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping
+from fractions import Fraction
 from operator import attrgetter
 
 import numpy as np
@@ -231,6 +232,61 @@ def guard_zero_padding(graph: onnx.GraphProto) -> None:
         inputs = [*node.input[:_PADDED_WITH], entry.name, *node.input[_PADDED_WITH + 1 :]]
         del node.input[:]
         node.input.extend(inputs)
+
+
+_SCALES = 2
+"""Place of a Resize's factors among its inputs."""
+
+_LARGEST_SIDE = 16384
+"""Pixels: a factor is the ratio of two whole numbers up to it."""
+
+
+def round_scales_up(graph: onnx.GraphProto) -> None:
+    """Take the next higher float32 for every factor of a Resize that float32 has rounded down, in place.
+
+    The size of the result is the product, rounded down: 96/200 in float32 is a little less, and 200 pixels become 95.
+    """
+    weights = initializers(graph)
+    for node in [node for node in graph.node if node.op_type == "Resize"]:
+        if len(node.input) <= _SCALES or node.input[_SCALES] not in weights:
+            continue
+        factors = numpy_helper.to_array(weights[node.input[_SCALES]])
+        rounded = np.array(list(map(_not_below_its_ratio, factors)), np.float32)
+        if np.array_equal(rounded, factors):
+            continue
+        entry = numpy_helper.from_array(rounded, f"{node.output[0]}/scales")
+        graph.initializer.append(entry)
+        node.input[_SCALES] = entry.name
+
+
+def _not_below_its_ratio(factor: np.float32) -> np.float32:
+    ratio = Fraction(float(factor)).limit_denominator(_LARGEST_SIDE)
+    return factor if float(factor) >= ratio else np.nextafter(factor, np.float32(np.inf))
+
+
+def pad_transposed_kernels(graph: onnx.GraphProto) -> None:
+    """Pad kernels of transposed convolutions with zeros where their pads are negative, which ONNX refuses, in place.
+
+    tf2onnx writes such where the stride is larger than the kernel: the result is larger than what the kernels cover.
+    TensorFlow, whose padding is never negative, leaves the rest behind them, not around them.
+    """
+    weights = initializers(graph)
+    for node in graph.node:
+        if node.op_type != "ConvTranspose" or node.input[1] not in weights:
+            continue
+        attributes = {entry.name: entry for entry in node.attribute}
+        pads = np.array(attributes["pads"].ints if "pads" in attributes else [0], np.int64)
+        if (pads >= 0).all():
+            continue
+        rest = -np.minimum(pads, 0).reshape(2, -1).sum(axis=0)
+        kernel = numpy_helper.to_array(weights[node.input[1]])  # (in, out / groups, h, w)
+        kernel = np.pad(kernel, [(0, 0), (0, 0), *((0, int(size)) for size in rest)])
+        entry = numpy_helper.from_array(kernel, f"{node.output[0]}/padded")
+        graph.initializer.append(entry)
+        node.input[1] = entry.name
+        attributes["pads"].ints[:] = np.maximum(pads, 0)
+        if "kernel_shape" in attributes:
+            attributes["kernel_shape"].ints[:] = kernel.shape[2:]
 
 
 def scales(graph: onnx.GraphProto) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ class _Named:
     """What stands for a layer: a node of the graph."""
 
     name: str
+    kind: str
+    """Its operator."""
 
 
 class _Array:
@@ -83,8 +86,11 @@ class OnnxModel:
         """Its nodes, each a layer of its own."""
         from unet_export.formats.onnx_graph import layer_of_node
 
-        names = [layer_of_node(node.name) for node in self.graph.graph.node]
-        return [_Named(name) for name in dict.fromkeys(filter(None, names))]
+        kinds: dict[str, str] = {}
+        for node in self.graph.graph.node:
+            kinds.setdefault(layer_of_node(node.name), node.op_type)
+        kinds.pop("", None)
+        return list(starmap(_Named, kinds.items()))
 
     def variant(self, quantization: Quantization) -> OnnxModel:
         """The model with the settings' changes of its weights, which only Keras models can have.

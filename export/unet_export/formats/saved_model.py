@@ -56,25 +56,28 @@ def serving(model: Any) -> Any:
     """The model as a function whose argument and result carry the contract's names."""
 
     def serve(image: Any) -> dict[str, Any]:
-        with _single_resize_operators(model):
+        with _plain_operators(model):
             return {OUTPUT_NAME: model(image, training=False)}
 
     return serve
 
 
 @contextmanager
-def _single_resize_operators(model: Any) -> Iterator[None]:
-    """For the time of a call every layer that resizes is made of operators that every engine has, and computes alike.
+def _plain_operators(model: Any) -> Iterator[None]:
+    """For the time of a call every layer that resizes, or convolves in groups, is made of operators that every engine
+    has, and computes alike.
 
     A nearest UpSampling2D is one resize operator: Keras repeats rows, then columns, in reshapes and tiles of five
     dimensions that no converter sees through, because the resize has no XLA kernel for its gradient:
     https://github.com/keras-team/keras/issues/18460.
-    Cubic and Lanczos resizing are products with constant matrices: LiteRT has neither, OpenVINO's cubic is another one.
+    Cubic, Lanczos and area resizing are products with constant matrices: LiteRT has none of them, OpenVINO's cubic and
+    tf2onnx' area are others.
+    A convolution in groups is one operator: Keras has XLA compile it, behind a call that no converter looks into.
     """
     changed = []
     try:
         for layer in all_layers(model):
-            if (call := _resizing(layer)) is not None:
+            if (call := _grouped(layer) or _resizing(layer)) is not None:
                 vars(layer)["call"] = call
                 changed.append(layer)
         yield
@@ -83,7 +86,24 @@ def _single_resize_operators(model: Any) -> Iterator[None]:
             del vars(layer)["call"]
 
 
-_SMOOTH = ("bicubic", "lanczos3", "lanczos5")
+def _grouped(layer: Any) -> Any | None:
+    """What to call in place of a convolution in groups; None for all other layers."""
+    if type(layer).__name__ != "Conv2D" or layer.groups == 1 or layer.data_format != "channels_last":
+        return None
+    return partial(_convolve, layer)
+
+
+def _convolve(layer: Any, inputs: Any, **_: Any) -> Any:
+    """(n, h, w, c) -> (n, h', w', filters): TensorFlow sees by the kernel's depth how many groups there are."""
+    import tensorflow as tf
+
+    x = tf.nn.conv2d(inputs, layer.kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)
+    if layer.use_bias:
+        x = tf.nn.bias_add(x, layer.bias)
+    return layer.activation(x)
+
+
+_SMOOTH = ("bicubic", "lanczos3", "lanczos5", "area")
 
 
 def _resizing(layer: Any) -> Any | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from unet_export.gate.gate import EngineResult, Gate, Metrics, ParityResult, Refusal, accepting, smallest_gate
 from unet_export.photos import PhotoSets
 from unet_export.staging import COMMAND
+from unet_runtime.bench.machine import Machine
 from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.kind import STAMP_KEY
@@ -53,6 +54,9 @@ class Report:
     """Number of the Keras model's parameters."""
     keras_milliseconds: float | None = None
     """Median time of Keras' ``predict`` per photo, batch 1; measured right after the artifacts'."""
+
+    machine: Machine | None = None
+    """Where times were measured, and its load when the export began."""
 
     refused: Sequence[Refusal] = ()
     """Formats that no artifact could be made of."""
@@ -107,6 +111,8 @@ def table(results: Sequence[ParityResult], refused: Sequence[Refusal] = ()) -> s
             if entry.exact is not None:
                 reasons.append(f"{result.path.name}: {entry.engine}: {entry.exact}")
         reasons += map(f"{result.path.name}: {{}}".format, result.failures)
+        if result.precision == "mixed":
+            reasons += _islands(result, results)
         if option := accepting(result):
             reasons.append(f"{result.path.name}: {option}")
     for refusal in refused:
@@ -115,6 +121,19 @@ def table(results: Sequence[ParityResult], refused: Sequence[Refusal] = ()) -> s
     if unseen:
         absent[f"in no label mask of these photos, so nothing is known of it: {', '.join(unseen)}"] = None
     return "\n".join([text.table(rows), *absent, *reasons])
+
+
+def _islands(result: ParityResult, results: Sequence[ParityResult]) -> Iterator[str]:
+    """What of a mixed file computes in float, and what a photo takes beside the float32 file, where there is one."""
+    found = result.quantization.get("float") or {}
+    names = [f"{name} ({count})" for name, count in found.items()] if isinstance(found, Mapping) else list(found)
+    yield f"{result.path.name}: computes in float, with a conversion before and behind each: {', '.join(names)}"
+    for entry in result.checked:
+        for other in results:
+            for same in other.checked if other.precision == "float32" else ():
+                if same.engine == entry.engine and entry.milliseconds and same.milliseconds:
+                    ratio = entry.milliseconds / same.milliseconds
+                    yield f"{result.path.name}: {entry.engine}: {ratio:.2f} times the time of {other.path.name}"
 
 
 def _unseen(entry: EngineResult) -> list[str]:

@@ -22,6 +22,7 @@ from unet_runtime.cli.shared import (
     refuse_model,
     setup_logging,
     verbosity,
+    verify_key_option,
 )
 from unet_runtime.core.artifact import read_artifact, read_saved_model_spec
 from unet_runtime.core.errors import MODEL, OK, ModelFileError
@@ -57,10 +58,16 @@ Examples:
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
     overwrite_option,
 )
+@option_group("Trust", verify_key_option)
 @verbosity
 @click.version_option(__version__)
 def command(
-    models: tuple[Path, ...], output: Path | None, as_json: bool, overwrite: bool, verbosity: int | None
+    models: tuple[Path, ...],
+    output: Path | None,
+    as_json: bool,
+    overwrite: bool,
+    verify_key: Path | None,
+    verbosity: int | None,
 ) -> int:
     """Describe MODELs (default: the bundled ones), and what this machine can run.
 
@@ -71,7 +78,9 @@ def command(
         refuse_model("--output", output, models)
         if not is_stream(output):
             Places(models, overwrite=overwrite, command="unet-info").check(output)
-    described = list(map(_describe, models or sorted(MODELS.glob("*.*"))))
+    if verify_key is not None and not models:
+        raise click.UsageError("--verify-key without MODEL: the bundled ones are part of the package, and unsigned.")
+    described = [_describe(path, verify_key) for path in models or sorted(MODELS.glob("*.*"))]
     engines = machine.engine_states()
     report = _report(described, engines) if as_json else None
     text = "\n".join(_lines(described, engines)) if report is None else to_json(report, default=asdict)
@@ -87,9 +96,12 @@ def command(
     return code
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    """Path, spec, size and digest of a model; or path and error."""
+def _describe(path: Path, verify_key: Path | None) -> dict[str, Any]:
+    """Path, spec, size and digest of a model, and whose key signed it; or path and error."""
+    signed_by = None
     try:
+        if path.is_dir() and verify_key is not None:
+            raise ModelFileError(f"{path}: is a folder, --verify-key checks a model file: model_signing checks folders")
         if path.is_dir():
             spec, digest = read_saved_model_spec(path), None
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -97,9 +109,14 @@ def _describe(path: Path) -> dict[str, Any]:
             artifact = read_artifact(path)
             spec, digest = artifact.spec, artifact.digest
             size = len(artifact.content)
+            if verify_key is not None:
+                from unet_runtime.core.signature import check_signature  # few ask for it
+
+                key = check_signature(artifact, verify_key)
+                signed_by = key and key.fingerprint
     except ModelFileError as error:
         return {"path": str(path), "error": str(error)}
-    return {"path": str(path), "bytes": size, "sha256": digest, "undamaged": True, "spec": spec}
+    return {"path": str(path), "bytes": size, "sha256": digest, "undamaged": True, "signed_by": signed_by, "spec": spec}
 
 
 def _report(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> dict[str, Any]:
@@ -119,9 +136,9 @@ def _report(described: list[dict[str, Any]], engines: list[machine.EngineState])
 
 
 def _lines(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> Iterator[str]:
+    yield from (f"unet-edge-runtime {__version__}: {_summary(engines)}", "")
     here = machine.description()
-    yield f"unet-edge-runtime {__version__}, Python {here['python']}, {here['system']}"
-    yield f"{here['processor']}, {here['usable_cores']} cores to use"
+    yield f"{here['processor']}, {here['usable_cores']} cores to use, {here['system']}, Python {here['python']}"
     for entry in described:
         yield from ("", entry["path"])
         if "spec" in entry:
@@ -131,7 +148,7 @@ def _lines(described: list[dict[str, Any]], engines: list[machine.EngineState]) 
     yield from ("", "What runs here")
     for engine in engines:
         yield from _engine_lines(engine)
-    yield from ("", _summary(engines), "", "For single features")
+    yield from ("", "For single features")
     for extra in machine.extras():
         yield f"  {extra.name:9} {'installed' if extra.installed else extra.install} ({extra.purpose})"
 
@@ -140,8 +157,10 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
     spec: ModelSpec = entry["spec"]
     digest = f" (SHA-256 {entry['sha256'][:12]}...)" if entry["sha256"] else ""
     rows = {
+        "runs on": _engines_for(Path(entry["path"]), engines),
         "model": f"{spec.name}, architecture {spec.architecture}, {spec.precision}",
         "file": f"{entry['bytes'] / 1e6:.1f} MB, undamaged{digest}",
+        "signed by": f"the key {entry['signed_by']}" if entry["signed_by"] else "",
         "input": f"{_size(spec.input)}, {_COLOURS[spec.input.channels]}: {_FITS[spec.input.fit]}",
         "output": f"{_size(spec.output)}, {spec.output.activation}",
         "classes": ", ".join(f"{known.name} ({known.role})" for known in spec.classes),
@@ -149,7 +168,6 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
         "measured": _metrics(spec) or "not recorded",
         "integers": _quantization(spec),
         "licence": spec.license,
-        "runs on": _engines_for(Path(entry["path"]), engines),
     }
     for title, text in rows.items():
         if text:
@@ -216,7 +234,7 @@ def _summary(engines: list[machine.EngineState]) -> str:
         return f"No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: {smallest}"
     (state,) = (engine for engine in engines if engine.name == choice.engine)
     if not state.running:
-        return f"unet-run takes {choice.engine}, which does not run: see above, or name another one with --backend"
+        return f"unet-run takes {choice.engine}, which does not run: see below, or name another one with --backend"
     device = "cuda" if "cuda" in state.running else "cpu"
     return (
         f"unet-run takes {choice.engine} on {device} with {choice.model.name} if no option says otherwise: {choice.why}"

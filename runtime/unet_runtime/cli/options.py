@@ -9,7 +9,18 @@ from typing import Any
 
 import click
 
-from unet_runtime.cli.shared import COUNT, DEVICE, MAX_COUNT, PATH, THREADS, NameList, PathName, Real, option_group
+from unet_runtime.cli.shared import (
+    COUNT,
+    DEVICE,
+    MAX_COUNT,
+    PATH,
+    THREADS,
+    NameList,
+    PathName,
+    Real,
+    option_group,
+    verify_key_option,
+)
 from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.files import is_stream
 from unet_runtime.core.segmentation import MIN_SCORE
@@ -204,6 +215,7 @@ many_options = option_group(
 model_options = option_group(
     "Model and device",
     click.option("--model", type=PATH, help="Model file (default: the bundled pets model)."),
+    verify_key_option,
     click.option(
         "--backend",
         type=click.Choice(["auto", *ENGINES]),
@@ -258,7 +270,7 @@ live_options = option_group(
     click.option(
         "--smooth",
         type=Real(0, 1, max_open=True),
-        help="Share of the last frames in each, against flicker.  [default: 0]",
+        help="Share of the last frames in each, against flicker; for videos too.  [default: 0]",
     ),
     click.option(
         "--background",
@@ -284,6 +296,8 @@ def check(given: dict[str, Any]) -> None:
     Raises:
         click.UsageError: exit code 2.
     """
+    if given["verify_key"] is not None and given["model"] is None:
+        raise click.UsageError("--verify-key without --model: the bundled model is part of the package, and unsigned.")
     if given["output"] is not None:
         _check_output(given)
     if given["engine"] != "ray":
@@ -303,11 +317,16 @@ def _check_photos(given: dict[str, Any]) -> None:
     for name in ("shard", "results", "engine"):
         if given[name] is not None:
             raise click.UsageError(f"--{name} without --manifest: it says what becomes of the photos of a list.")
-    live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
+    has_video = any(path.suffix.lower() in VIDEO_SUFFIXES for path in given["photos"])
+    live = []
+    for name in LIVE_OPTIONS:
+        if given[name] is not None and not (name == "smooth" and has_video):
+            live.append(f"--{name.replace('_', '-')}")
     if given["refine"] and given["tile"] is not None:
         raise click.UsageError("--refine and --tile: tiles have the photo's own size already: give one of them.")
     if live:
-        raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
+        or_video = " or a video" if live == ["--smooth"] else ""
+        raise click.UsageError(f"{', '.join(live)} without --webcam{or_video}: it says how a camera is shown.")
     photos: tuple[Path, ...] = given["photos"]
     if not photos:
         raise click.UsageError("Missing argument 'PHOTOS...': name photos, folders, videos or -, or give --webcam.")

@@ -239,7 +239,8 @@ def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Re
         for path in paths:
             settings.places.check(path)
         targets = dict(zip(settings.video_kinds, paths, strict=True))
-        run_video(segmenter, file.path, targets, settings.metadata.stamp, refine=settings.choices.refine)
+        refine, smooth = settings.choices.refine, settings.smooth
+        run_video(segmenter, file.path, targets, settings.video_stamp, refine=refine, smooth=smooth)
         report.add(file.path, Done(paths))
     except (SourceError, OutputError) as error:
         report.add(file.path, None, error)
@@ -266,7 +267,13 @@ def _read_live(given: dict[str, Any]) -> list[Path]:
 
 def _load(given: dict[str, Any], threads: int | None) -> Segmenter:
     with engines_quiet(given["verbosity"] != _VERBOSE):
-        return Segmenter(given["model"], backend=given["backend"], device=given["device"], threads=threads)
+        return Segmenter(
+            given["model"],
+            backend=given["backend"],
+            device=given["device"],
+            threads=threads,
+            verify_key=given["verify_key"],
+        )
 
 
 def main() -> None:

@@ -212,6 +212,13 @@ overwrite_option = click.option(
 )
 
 
+verify_key_option = click.option(
+    "--verify-key",
+    type=PathName(dir_okay=False),
+    help="File of public keys (PEM), or a policy (JSON): refuse a model that none of them has signed.",
+)
+
+
 def verbosity(function: F) -> F:
     """``-v`` and ``-q``: how much a command says on standard error; the command's parameter is ``verbosity``."""
     options = option_group(

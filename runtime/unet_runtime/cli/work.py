@@ -43,6 +43,10 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
     video_kinds: tuple[str, ...]
     choices: Choices
     metadata: Metadata
+    smooth: float
+    """Share of the last frames in each frame of a video."""
+    video_stamp: str
+    """What videos record of model and options."""
     places: Places
     segmenter: Segmenter
     """Prepares photos; any of the engines runs the model."""
@@ -58,11 +62,15 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
         if tile is None and segmenter.spec.input.fit == "crop":
             tile = options.OVERLAP
             logger.info("%s saw parts of photos at their own scale: photos are covered with tiles", segmenter.spec.name)
+        stamped = {name: given[name] for name in _STAMPED} | {"tile": tile}
         metadata = Metadata(
             engine=segmenter.backend.engine,
             contours=given["contours"],
-            stamp=stamp(segmenter.spec.to_json(), **{name: given[name] for name in _STAMPED} | {"tile": tile}),
+            stamp=stamp(segmenter.spec.to_json(), **stamped),
         )
+        smooth = given["smooth"] or 0.0
+        if smooth:  # of no concern to photos, whose stamp stays
+            stamped["smooth"] = smooth
         # Here, not in a worker: a read from a terminal must end with Ctrl-C.
         stdin = sys.stdin.buffer.read() if STDIN in given["photos"] else b""
         return cls(
@@ -71,6 +79,8 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
             given["kinds"] or ("overlay",),
             Choices(given["max_pixels"] or None, tile, given["refine"], given["min_score"], given["min_share"]),
             metadata,
+            smooth,
+            stamp(segmenter.spec.to_json(), **stamped),
             _places(given, files),
             segmenter,
             stdin,
@@ -86,7 +96,7 @@ class Settings(NamedTuple):  # not a dataclass: half a millisecond of a cold sta
 
     def is_done(self, file: PhotoFile) -> bool:
         """Whether ``--resume`` may leave it out."""
-        return is_current(file.path, self.paths(file), self.metadata.stamp)
+        return is_current(file.path, self.paths(file), self.video_stamp if file.is_video else self.metadata.stamp)
 
 
 def _places(given: dict[str, Any], files: Sequence[PhotoFile]) -> Places:

@@ -296,14 +296,18 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}damaged or truncated image ({one_line(error)})") from error
 
 
-def photo_size(source: str | os.PathLike[str] | IO[bytes]) -> tuple[int, int] | None:
-    """(width, height) of a photo as its file has it, before it is turned upright; None if it cannot be read.
+def photo_size(source: str | os.PathLike[str] | IO[bytes], *, upright: bool = False) -> tuple[int, int] | None:
+    """(width, height) of a photo as its file has it, or ``upright``, as EXIF turns it; None if it cannot be read.
 
     Nothing is decoded, and there is no limit of pixels.
     """
     try:
         with _opened(source) as (file, path, _):
-            return decoders.image_size(file, path)
+            if not upright:
+                return decoders.image_size(file, path)
+            image = decoders.open_image(file, path, lambda size: None)
+            width, height = image.size
+            return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
     except Exception:  # decoders raise anything; open_photo says what is wrong
         return None
 

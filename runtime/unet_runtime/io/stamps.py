@@ -31,6 +31,7 @@ _MARK = _KEY + b"\0"  # no text file has a NUL: a label tool's may well name a f
 _BEGINNING = re.compile(
     rb'\{\n? ?"' + _KEY + rb'": ?"(?P<json>[\w-]*)'  # of one line, and indented
     rb"|<!-- " + _KEY + rb": (?P<page>[\w-]+) -->"
+    rb"|---\n# " + _KEY + rb": (?P<card>[\w-]+)\n"  # front matter of Markdown
 )
 _COMMAND = re.compile(rb"unet-(?:bench|export|info|run|train)")  # anything may follow it
 _TEXT_MARK = b"unet-edge-runtime "  # with which unet-info's text begins
@@ -108,7 +109,7 @@ def _made_by(ends: bytes, suffix: str) -> str:
     if suffix in _ARTIFACTS:
         return _ARTIFACTS[suffix] if any(known in ends for known in (_MARK, *SPEC_MARKS)) else ""
     if found := _BEGINNING.match(ends):
-        name = found["json"] or found["page"] or b""
+        name = found["json"] or found["page"] or found["card"] or b""
     elif _MARK in ends:
         name = ends[ends.index(_MARK) + len(_MARK) :]
     else:

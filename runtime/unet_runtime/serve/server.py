@@ -17,6 +17,7 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.core.text import one_line
 from unet_runtime.serve.connection import Connection
 from unet_runtime.serve.front import MAX_HEAD
+from unet_runtime.serve.turns import SharedListener
 
 BACKLOG = 2048
 """Connections that the system keeps until they are accepted."""
@@ -68,6 +69,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what waits in the system's queue, read what its clients are sending, answer all, and end."""
         self._on_end()
+        for listener in sockets or ():
+            if isinstance(listener, SharedListener):
+                listener.take_all()
         loop = asyncio.get_running_loop()
         end = loop.time() + _SETTLE_SECONDS
         await asyncio.sleep(2 * _STEP_SECONDS)
@@ -101,7 +105,7 @@ def serve(
     """
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=_protocol(listener),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -116,6 +120,19 @@ def serve(
     server = Server(config, on_start, on_end)
     with _signals_end(server):
         server.run([listener])
+
+
+def _protocol(listener: socket.socket) -> type[Connection]:
+    if not isinstance(listener, SharedListener):
+        return Connection
+    shared = listener
+
+    class Shared(Connection):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            shared.leave()
+
+    return Shared
 
 
 @contextmanager
