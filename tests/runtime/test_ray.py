@@ -201,17 +201,22 @@ class Machines:
     """A cluster of several raylets, in a process of its own, besides the one the driver is on, which has no CPU."""
 
     def __init__(self, environment: dict[str, str], *cpus: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CLUSTER, *map(str, cpus)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        assert self._process.stdout
-        self.address = self._process.stdout.readline().strip()
-        assert self.address, "no cluster"
+        self.address = ""
+        for _ in range(3):  # Ray gives a raylet 30 seconds to start, whatever else the machine does
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", CLUSTER, *map(str, cpus)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
+            )
+            assert self._process.stdout
+            self.address = self._process.stdout.readline().strip()
+            if self.address:
+                return
+            self.close()
+        raise AssertionError("no cluster")
 
     def lose(self, number: int) -> None:
         assert self._process.stdin
@@ -232,8 +237,10 @@ class Machines:
 
     def close(self) -> None:
         assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait(60)
+        self._process.stdout.close()
 
 
 def _descendants(pid: int) -> list[int]:
@@ -275,18 +282,31 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def started(
-    environment: dict[str, str], photos: Path, model: Path, output: Path, *more: object
-) -> subprocess.Popen[str]:
-    arguments = ["--manifest", photos / "photos.txt", "--results", "parquet", "--model", model, "-o", output]
-    arguments += ["--engine", "ray", *more]
-    return subprocess.Popen(
-        [sys.executable, "-c", "from unet_runtime.cli.run import main; main()", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+class Run:
+    """unet-run on Ray, in a process of its own; its lines are in a file beside its output."""
+
+    def __init__(self, environment: dict[str, str], photos: Path, model: Path, output: Path, *more: object) -> None:
+        arguments = ["--manifest", photos / "photos.txt", "--results", "parquet", "--model", model, "-o", output]
+        arguments += ["--engine", "ray", *more]
+        self._lines = output.with_name(f"{output.name}.lines")
+        with self._lines.open("w") as lines:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from unet_runtime.cli.run import main; main()", *map(str, arguments)],
+                stdout=lines,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+
+    def wait_for(self, count: int) -> None:
+        """Wait for so many lines."""
+        while self._process.poll() is None and len(self._lines.read_text().splitlines()) < count:
+            time.sleep(0.05)
+
+    def end(self) -> tuple[int, list[str], str]:
+        """Wait for the end: exit code, lines, errors."""
+        _, errors = self._process.communicate(timeout=600)
+        return self._process.returncode, self._lines.read_text().splitlines(), errors
 
 
 @pytest.fixture
@@ -301,10 +321,10 @@ def machines(environment: dict[str, str]) -> Iterator[Machines]:
 def test_on_this_machine_alone(
     photos: Path, colour_model: Path, expected: dict[str, bytes], environment: dict[str, str], tmp_path: Path
 ) -> None:
-    process = started(environment, photos, colour_model, tmp_path)
-    lines, errors = process.communicate(timeout=300)
-    assert (process.returncode, lines.count("->")) == (1, PHOTOS), errors
-    assert content(tmp_path) == expected
+    code, lines, errors = Run(environment, photos, colour_model, tmp_path / "out").end()
+    assert (code, len(lines)) == (1, PHOTOS), errors
+    assert all("->" in line for line in lines)
+    assert content(tmp_path / "out") == expected
     ours = ("colours float32 on ", "2 actors of ", "1 actors of ", "error: ", "warning: 1 of 601 photos failed")
     assert [line for line in errors.splitlines() if not line.startswith(ours)] == []  # Ray's
 
@@ -323,16 +343,14 @@ def test_a_machine_is_lost(
     arguments = ["--manifest", photos / "photos.txt", "--results", form, "--save", "mask", "--model", colour_model]
     CliRunner().invoke(command, list(map(str, [*arguments, "-o", tmp_path / "one"])))
     more = ["--results", form, "--save", "mask", "--address", machines.address]
-    process = started(environment, photos, colour_model, tmp_path / "all", *more)
-    assert process.stdout
-    for _ in range(20):
-        process.stdout.readline()
+    run = Run(environment, photos, colour_model, tmp_path / "all", *more)
+    run.wait_for(20)
     machines.lose(1)
-    lines, errors = process.communicate(timeout=300)
-    assert process.returncode == 1, errors
+    code, lines, errors = run.end()
+    assert code == 1, errors
     assert "a machine of the cluster was lost" in errors
-    assert all("->" in line for line in lines.splitlines())  # nothing of Ray's
-    assert lines.count("->") == PHOTOS - 20
+    assert all("->" in line for line in lines)  # nothing of Ray's
+    assert len(set(lines)) == len(lines) == PHOTOS
     assert content(tmp_path / "all") == content(tmp_path / "one")
 
 
@@ -350,16 +368,14 @@ def test_actors_that_are_killed(
     try:
         for repetition in range(REPETITIONS):
             output = tmp_path / f"{repetition}"
-            process = started(environment, photos, colour_model, output, "--address", cluster.address)
-            assert process.stdout
-            process.stdout.readline()
+            run = Run(environment, photos, colour_model, output, "--address", cluster.address)
+            run.wait_for(1)
             killed = 0
             for _ in range(3):
                 time.sleep(draw.uniform(0, 1))
                 killed += cluster.kill_an_actor(draw)
-            lines, errors = process.communicate(timeout=600)
-            assert process.returncode == 1, errors
-            assert lines.count("->") == PHOTOS - 1
+            code, lines, errors = run.end()
+            assert (code, len(lines)) == (1, PHOTOS), errors
             assert content(output) == expected
             print(repetition, killed, "killed")
     finally:
@@ -374,8 +390,7 @@ def test_no_cluster_and_no_room(
         (["--address", machines.address, "--threads", 3], "4 CPU and 0 GPU are free"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
     ):
-        process = started(environment, photos, colour_model, tmp_path, *more)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 3
+        code, _, errors = Run(environment, photos, colour_model, tmp_path / "out", *more).end()
+        assert code == 3
         assert message in errors
         assert "Traceback" not in errors

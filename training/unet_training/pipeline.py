@@ -267,6 +267,8 @@ class _Photos:
     stages: list[Labelled]
     """The training photos at each of the recipe's sizes."""
     validation: Labelled
+    choosing: list[str]
+    """Names of the photos that choose the checkpoint, also of those that the devices could not share."""
     read_test: Callable[[], Labelled]
 
 
@@ -285,7 +287,7 @@ def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str
     validation = load(split.validation, inputs[-1], cache, anywhere)
     _log_problems(stages[-1].problems + validation.problems)
     read_test = partial(load, split.test, inputs[-1], cache, anywhere)
-    return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), read_test)
+    return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), validation.names, read_test)
 
 
 def _warn_of_few(train: int, validation: int, test: int) -> None:
@@ -326,7 +328,7 @@ def _initial_model(
 
 
 def _checkpoint(output: Path, recipe: Recipe, identity: dict[str, Any], photos: _Photos) -> Checkpoint:
-    names = json.dumps([photos.stages[-1].names, photos.validation.names])
+    names = json.dumps([photos.stages[-1].names, photos.choosing])
     digest = hashlib.sha256(names.encode()).hexdigest()
     averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
     identity = identity | {"photos": digest, "classes": [entry.name for entry in photos.classes]}

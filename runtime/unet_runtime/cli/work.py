@@ -130,12 +130,14 @@ def segment(
     """
     if file.problem:
         raise SourceError(file.problem)
-    with in_memory(file.path, file.path, budget):
+    from_stdin = file.path == STDIN
+    with in_memory(
+        file.path, io.BytesIO(settings.stdin) if from_stdin else file.path, settings.choices, budget
+    ) as source:
         if file in done and settings.data_set is not None:
             known = settings.data_set.known_entry(settings.paths(file))
             if known is not None:
                 return Done(settings.paths(file), entry=known, was_done=True)
-        source = io.BytesIO(settings.stdin) if file.path == STDIN else file.path
         result, found = examine(
             source, checkpoint, choices=settings.choices, segmenter=settings.segmenter, engines=engines
         )

@@ -95,10 +95,26 @@ def stored_photo(
         ImageError: as ``open_photo``; of a JPEG that is damaged behind its header when it is decoded.
     """
     with _opened(source) as (file, path, name):
-        if decoders.is_jpeg(file) and file.seek(0, os.SEEK_END) <= _MOST_STORED:
-            file.seek(0)
-            return StoredPhoto(file.read(), path, name, max_pixels)
-        return _decode(file, path, max_pixels, name)
+        return _stored(file, path, name, max_pixels) or _decode(file, path, max_pixels, name)
+
+
+def stored_jpeg(
+    source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = PILLOW_LIMIT
+) -> StoredPhoto | None:
+    """What ``stored_photo`` leaves in its file; None: what it would decode.
+
+    Raises:
+        ImageError: as ``open_photo``.
+    """
+    with _opened(source) as (file, path, name):
+        return _stored(file, path, name, max_pixels)
+
+
+def _stored(file: IO[bytes], path: str, name: str, max_pixels: int | None) -> StoredPhoto | None:
+    if not decoders.is_jpeg(file) or file.seek(0, os.SEEK_END) > _MOST_STORED:
+        return None
+    file.seek(0)
+    return StoredPhoto(file.read(), path, name, max_pixels)
 
 
 class StoredPhoto:

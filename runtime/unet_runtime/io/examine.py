@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from unet_runtime.core.errors import ImageError
-from unet_runtime.core.photo import photo_size, stored_photo, whole_photo
+from unet_runtime.core.photo import StoredPhoto, photo_size, stored_jpeg, stored_photo, whole_photo
 from unet_runtime.core.segmentation import MIN_SCORE, Result, Segmentation
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.coco import areas_by_name
@@ -41,27 +41,38 @@ def engine_pool(segmenter: Segmenter, shares: Plan, load: Callable[[], Segmenter
     return Pool(loaded * (shares.runs // count))
 
 
+Source = Path | IO[bytes]
+
+
 @contextmanager
-def in_memory(name: object, source: Path | IO[bytes], budget: PixelBudget | None) -> Iterator[None]:
+def in_memory(
+    name: object, source: Source, choices: Choices, budget: PixelBudget | None
+) -> Iterator[Source | StoredPhoto]:
     """Wait until a photo of this size may be decoded; a single photo need not wait.
 
+    Yields:
+        The photo for ``examine``: where its file had to be opened for the size, it is not opened again.
+
     Raises:
-        ImageError: the photo, so named, is too large for this machine.
+        ImageError: the photo, so named, is too large for this machine, or no readable photo.
     """
     try:
-        has_size = budget is not None and (not isinstance(source, Path) or source.is_file())
-        size = photo_size(source) if has_size else None
-        if size is None or budget is None:
-            yield
-        else:
-            with budget.reserve(size[0] * size[1]):
-                yield
+        if budget is None or (isinstance(source, Path) and not source.is_file()):
+            yield source
+            return
+        stored = stored_jpeg(source, choices.max_pixels)
+        size = stored.size if stored else photo_size(source)
+        if size is None:
+            yield source
+            return
+        with budget.reserve(size[0] * size[1]):
+            yield stored or source
     except MemoryError as error:
         raise ImageError(f"{name}: too large for this machine's memory") from error
 
 
 def examine(
-    source: Path | IO[bytes],
+    source: Source | StoredPhoto,
     checkpoint: Checkpoint,
     *,
     choices: Choices,
@@ -71,7 +82,7 @@ def examine(
     """The result of one photo, with the foreground classes that count as found.
 
     Args:
-        source: the photo.
+        source: the photo, see ``in_memory``.
         checkpoint: called between two steps.
         choices: the user's.
         segmenter: prepares the photo.
@@ -91,14 +102,14 @@ def examine(
 
 
 def _segmented(
-    source: Path | IO[bytes],
+    source: Source | StoredPhoto,
     checkpoint: Checkpoint,
     choices: Choices,
     segmenter: Segmenter,
     engines: Pool[Segmenter],
 ) -> Segmentation | TiledSegmentation:
     """Read one photo and run the model, which no other photo waits for longer than that."""
-    photo = stored_photo(source, choices.max_pixels)
+    photo = source if isinstance(source, StoredPhoto) else stored_photo(source, choices.max_pixels)
     if choices.tile is not None:
         photo = whole_photo(photo)
         checkpoint()

@@ -80,8 +80,7 @@ class RowWork:
             StoppedError: the run has ended.
         """
         settings = self._settings
-        source = _opened(row.source)
-        with in_memory(row.photo, source, self._budget):
+        with in_memory(row.photo, _opened(row.source), settings.choices, self._budget) as source:
             result, found = examine(
                 source, checkpoint, choices=settings.choices, segmenter=self._segmenter, engines=self._engines
             )
