@@ -26,6 +26,9 @@ from unet_training.data.synthetic import ensure_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PRECISIONS = ("onnx", "onnx-float16")
+CALIBRATED_ON = 16
+"""Photos on which float16 is rounded, and its first layers are chosen: more of 512x512 take a CPU minutes."""
+
 PICTURES = 24, 16
 """Of a rehearsal, to train on and to measure."""
 
@@ -53,6 +56,7 @@ def write_models(model: Path, data: Path, folder: Path, sizes: Sequence[int]) ->
         resized = replace(spec, input=source, output=replace(spec.output, height=size, width=size))
         with tempfile.TemporaryDirectory() as work:
             photos = choose_photos(PhotoSource(data), resized)
+            photos = replace(photos, calibration=photos.calibration[:CALIBRATED_ON])
             builder = Builder(at_size(trained, size), resized, photos, Path(work))
             for name in PRECISIONS:
                 form = FORMATS[name]

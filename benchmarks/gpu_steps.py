@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +208,19 @@ def size_and_precision(path: Path) -> tuple[int, str]:
 # --- training --------------------------------------------------------------------------------------
 
 
+class WithoutTensorFlow(MetaPathFinder):
+    """Finder of modules to which TensorFlow is not installed, as on the machine that a parcel is for."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"{name} is not installed", name=name)
+
+
 def training(run: Run) -> bool:
     """Train the article's preset on JAX; whether it was faster and better than its goals."""
     os.environ["KERAS_BACKEND"] = "jax"
     if run.rehearsal:
-        sys.modules["tensorflow"] = None  # type: ignore[assignment]  # there is none there
+        sys.meta_path.insert(0, WithoutTensorFlow())
     import keras
 
     from unet_training.pipeline import tool_versions, train

@@ -21,6 +21,7 @@ from tests.helpers.foreign import IMAGENET, SIDE, Network, tflite
 from tests.helpers.paths import REPOSITORY
 from unet_export.adopt.adopt import ADOPTION_GATES, Evidence, adopt
 from unet_export.adopt.describe import Choices, UnknownError
+from unet_export.adopt.engine import RawModel
 from unet_export.adopt.measure import alternatives
 from unet_export.adopt.reader import read
 from unet_export.cli.command import command
@@ -190,7 +191,8 @@ def simple(path: Path, nodes: list[Any], outputs: list[Any], **settings: Any) ->
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIDE, SIDE])
     graph = helper.make_graph(nodes, "theirs", [source], outputs, settings.pop("weights", []))
     settings.setdefault("opset_imports", [helper.make_opsetid("", 17)])
-    onnx.save(helper.make_model(graph, ir_version=8, **settings), path)
+    settings.setdefault("ir_version", 8)
+    onnx.save(helper.make_model(graph, **settings), path)
     return path
 
 
@@ -212,6 +214,9 @@ def test_custom_operators_and_opsets_of_the_future(tmp_path: Path) -> None:
     path = simple(tmp_path / "b.onnx", nodes, out, opset_imports=[helper.make_opsetid("", 99)])
     with pytest.raises(ExportError, match=r"opset 99, .*export it with an older opset"):
         read(path)
+    path = simple(tmp_path / "c.onnx", nodes, out, ir_version=99)
+    with pytest.raises(ExportError, match=r"refuses it .*IR version: 99.*export it with an older opset or IR version"):
+        RawModel(read(path))
 
 
 def external(path: Path, location: str) -> Path:

@@ -305,3 +305,19 @@ def test_a_channel_that_training_left_only_a_bias_keeps_it(
     prediction = probabilities(content, images[:8], tmp_path)
     expected = network(images[:8], training=False).numpy()
     assert np.abs(prediction - expected).max() < 0.05
+
+
+def test_convolutions_in_groups_are_one_integer_operator_each(spec: ModelSpec, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    image = keras.Input((16, 16, 3), dtype="uint8", name="image")
+    x = keras.layers.Conv2D(8, 3, padding="same")(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Conv2D(8, 3, padding="same", groups=4, activation="relu")(x)
+    x = keras.layers.Conv2D(6, 1, groups=2)(x)
+    network = keras.Model(image, keras.layers.Conv2D(3, 1, activation="softmax")(x))
+    images = np.random.default_rng(1).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    for precision in ("int8", "float16"):
+        content = export_tflite(network, precision, spec, images, Quantization(), tmp_path / precision)
+        kinds = [
+            entry.kind for entry in Flatbuffer(content).operators if entry.kind in ("CONV_2D", "SPLIT", "CONCATENATION")
+        ]
+        assert kinds == ["CONV_2D"] * 4

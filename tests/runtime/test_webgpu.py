@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="a minute on 
 needs_plugin = pytest.mark.skipif(
     importlib.util.find_spec(onnxruntime.WEBGPU_PACKAGE) is None, reason="no onnxruntime-ep-webgpu"
 )
-needs_adapter = pytest.mark.skipif(not SWIFTSHADER.is_file(), reason="no SwiftShader: apt install chromium libvulkan1")
+needs_adapter = pytest.mark.skipif(
+    not SWIFTSHADER.is_file() or find_library("vulkan") is None,
+    reason="no SwiftShader: apt install chromium libvulkan1",
+)
 
 # Reads what a GPU gives beside the CPU; in a process of its own, whose end frees what the driver holds.
 PROGRAM = """
@@ -66,6 +70,7 @@ def compared(model: Path, engine: str = "onnx") -> dict[str, Any]:
     done = run("-c", PROGRAM, model, engine, driver=SWIFTSHADER, ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER="1")
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{engine}, {model.name}: {result}")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,14 @@ from unet_export.errors import ExportError
 from unet_runtime.core.text import one_line
 
 Array = npt.NDArray[Any]
+
+
+_PLACE = re.compile(r"/\S*onnxruntime\S+:\d+ .*?\) (?=[A-Z])")
+"""Where in its sources ONNX Runtime raised: a path, and a function with its arguments, hundreds of characters."""
+
+
+def _words(error: Exception) -> str:
+    return one_line(_PLACE.sub("", str(error)))
 
 
 class RawModel:
@@ -28,7 +37,7 @@ class RawModel:
             self._file: Any = self._open(facts)
         except Exception as error:  # the engines' exceptions share no base
             raise ExportError(
-                f"{facts.path}: {self._open.label} refuses it ({one_line(error)}): export it with an older opset or "
+                f"{facts.path}: {self._open.label} refuses it ({_words(error)}): export it with an older opset or "
                 "IR version, or upgrade the engine"
             ) from error
 

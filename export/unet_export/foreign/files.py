@@ -173,6 +173,11 @@ def _entries(configuration: Any) -> Iterator[dict[str, Any]]:
 
 def _loaded(path: Path) -> Any:
     keras = import_keras()
+    if path.suffix == ".keras" and not _is_keras_archive(path):
+        raise ExportError(
+            f"{path}: no .keras file, which is a zip with a config.json: a pickle, a PyTorch file or half of one with "
+            "another name? Save the model with model.save('model.keras')"
+        )
     try:
         if path.suffix in _H5:
             return _loaded_h5(path)
@@ -181,6 +186,14 @@ def _loaded(path: Path) -> Any:
         if isinstance(error, OSError) and error.errno is not None:  # it unpacks the weights, and the disk is full
             raise
         raise ExportError(f"{path}: {_refusal(error, path)}") from error
+
+
+def _is_keras_archive(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "config.json" in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
 
 
 def _loaded_h5(path: Path) -> Any:

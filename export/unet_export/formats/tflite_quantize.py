@@ -254,8 +254,8 @@ def _correct_biases(quantized: Flatbuffer, flatbuffer: Flatbuffer, measured: Map
         means = measured[flatbuffer.name(source)].means
         if depthwise:  # (1, h, w, channels)
             shift = bias_shift(np.moveaxis(error, 3, 0), means, len(means))
-        else:  # (out, h, w, in) or (out, in)
-            shift = bias_shift(np.moveaxis(error, -1, 1), means)
+        else:  # (out, h, w, in / groups) or (out, in)
+            shift = bias_shift(np.moveaxis(error, -1, 1), means, len(means) // error.shape[-1])
         if entry.kind == "TRANSPOSE_CONV":  # of its taps each output sees those of one phase
             shift *= flatbuffer.size(source) / len(means) / (flatbuffer.size(original.outputs[0]) / len(shift))
         dtype = _BIAS_TYPES[quantized.type(bias)]
@@ -293,7 +293,8 @@ def second_moments(flatbuffer: Flatbuffer, images: npt.NDArray[np.uint8]) -> dic
     kernels: dict[int, list[int]] = defaultdict(list)  # by the tensor that is read
     for entry in flatbuffer.operators:
         shape = list(map(int, flatbuffer.graph.tensors[entry.inputs[min(WEIGHTS, len(entry.inputs) - 1)]].shape))
-        if entry.kind == "CONV_2D" and shape[1:3] == [1, 1]:
+        depth = int(flatbuffer.graph.tensors[entry.inputs[0]].shape[-1])
+        if entry.kind == "CONV_2D" and shape[1:] == [1, 1, depth]:  # in one group
             kernels[entry.inputs[0]].append(entry.inputs[WEIGHTS])
     sums: dict[int, npt.NDArray[np.float64]] = {}
     for index, value in _activations(flatbuffer.pack(), sorted(kernels), images):

@@ -1,4 +1,4 @@
-"""LiteRT's GPU accelerator (WebGPU on Linux and Windows, Metal on macOS): taken only where it has the whole model."""
+"""LiteRT's GPU accelerator, on Linux WebGPU through Vulkan: taken only where it has the whole model."""
 
 from __future__ import annotations
 

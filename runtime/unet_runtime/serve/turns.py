@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 _BYTES = 4
-_NOBODY = 2**31 - 1
+_NOBODY = 2**30
 """Connections of a process that does not run: nothing is left to it."""
 
 _PATIENCE = 20
@@ -34,7 +34,7 @@ class Turns:
         self._open[index] = 0
 
     def end(self, index: int) -> None:
-        """A process is gone."""
+        """A process is gone, or about to go."""
         self._open[index] = _NOBODY
 
     def add(self, index: int, count: int) -> None:
@@ -60,11 +60,14 @@ class SharedListener(socket.socket):
         self._turns = turns
         self._index = index
         self._left = 0
-        self._patience = _PATIENCE
+
+    def begin(self) -> None:
+        """Note that this process accepts connections from now on."""
+        self._turns.begin(self._index)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept, or leave the connection to another process, as if there were none."""
-        if not self._turns.is_mine(self._index) and self._left < self._patience:
+        if not self._turns.is_mine(self._index) and self._left < _PATIENCE:
             self._left += 1
             time.sleep(_TURN_SECONDS)
             raise BlockingIOError
@@ -73,9 +76,9 @@ class SharedListener(socket.socket):
         self._turns.add(self._index, 1)
         return accepted
 
-    def take_all(self) -> None:
-        """Leave nothing to others any more: all of them are about to close the socket."""
-        self._patience = 0
+    def end(self) -> None:
+        """Have no other process wait for this one: it is about to close the socket."""
+        self._turns.end(self._index)
 
     def leave(self) -> None:
         """Note that a connection is closed."""

@@ -204,14 +204,10 @@ class Workers:
             return
         if isinstance(message, Ready):
             worker.titles = message.titles
-            self._turns.begin(self._index(worker))
         elif isinstance(message, Reported):
             worker.report, worker.number = message.report, message.number
         elif isinstance(message, Wanted):
             self._asking.append(worker)
-
-    def _index(self, worker: _Worker) -> int:
-        return next(index for index, place in enumerate(self._places) if place.worker is worker)
 
     def _ask_all(self) -> None:
         """Have every worker that takes requests report."""
