@@ -1,16 +1,19 @@
 """unet-serve under load: throughput beside unet-run, latency beside Segmenter, memory after many requests.
 
-    python benchmarks/serve.py [--photos 400] [--requests 20000] [--warm 1000] [--clients 8] PHOTO_FOLDER
+    python benchmarks/serve.py [--photos 400] [--requests 20000] [--warm 1000] [--clients 8] [--workers 1] PHOTO_FOLDER
 
-Four measurements, each on the bundled model and with its masks written, one after the other:
+Five measurements, each on the bundled model and with its masks written, one after the other:
 
     throughput  photos a second of a service with ``--clients`` clients, and of ``unet-run`` on the same folder,
                 both with as many threads as there are cores; in turns, the median of three; goal 90 %. The same in
                 processor time, which other work on the machine hardly changes
     latency     of single requests, in turns with Segmenter and the mask encoded; goals +3 ms at p50, +10 ms at p95
+    half        the same at half load: requests at half the rate that the service can answer, in turns with calls of
+                Segmenters at the same times
     batches     processor time of the engine for a photo alone and in a batch of eight, one thread: why the service does
                 not batch on the CPU
-    memory      resident size after ``--requests`` requests, one in five of them no photo, against ``--warm``; goal 5 MB
+    memory      resident size after ``--requests`` requests for masks, overlays, cut-outs and JSON, one in five of them
+                no photo, against ``--warm``; goal 5 MB
 
 Times by the clock mean nothing on a machine that is busy with other things: the load is printed.
 """
@@ -28,8 +31,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -43,16 +48,17 @@ from unet_runtime.io.sinks import encode
 
 ROUNDS = 3
 BATCH = 8
-PATH = "/segment?save=mask"
+TURN = 50
+SAVES = ("mask", "overlay", "cutout", "json")
 _local = threading.local()
 
 
-def ask(port: int, body: bytes) -> tuple[int, float]:
+def ask(port: int, body: bytes, save: str = "mask") -> tuple[int, float]:
     """(status, seconds) of a request, on the thread's own connection."""
     if getattr(_local, "port", None) != port:
         _local.connection, _local.port = http.client.HTTPConnection("127.0.0.1", port, timeout=600), port
     start = time.perf_counter()
-    _local.connection.request("POST", PATH, body)
+    _local.connection.request("POST", f"/segment?save={save}", body)
     response = _local.connection.getresponse()
     response.read()
     return response.status, time.perf_counter() - start
@@ -67,18 +73,21 @@ class Cost(NamedTuple):
     """Seconds of the processor for each."""
 
 
-def processor_seconds(process: int) -> float:
-    """Processor time of all threads of a process."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(service: Running) -> float:
+    """Processor time of all threads of all processes of a service."""
+    ticks = 0
+    for process in service.processes():
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def served(service: Running, bodies: list[bytes], clients: int) -> Cost:
     """Cost of a photo to the service; its clients are not counted."""
     with ThreadPoolExecutor(clients) as pool:
-        start, used = time.perf_counter(), processor_seconds(service.process.pid)
+        start, used = time.perf_counter(), processor_seconds(service)
         found = list(pool.map(lambda body: ask(service.port, body)[0], bodies))
-        seconds, used = time.perf_counter() - start, processor_seconds(service.process.pid) - used
+        seconds, used = time.perf_counter() - start, processor_seconds(service) - used
     assert set(found) == {200}, set(found)
     return Cost(len(bodies) / seconds, used / len(bodies))
 
@@ -112,6 +121,40 @@ def latencies(service: Running, bodies: list[bytes]) -> tuple[list[float], list[
     return asked, own
 
 
+def paced(call: Callable[[bytes], float], bodies: list[bytes], rate: float) -> list[float]:
+    """Seconds of each call, begun ``rate`` times a second whatever the others take."""
+    start = time.perf_counter()
+
+    def run(index: int) -> float:
+        time.sleep(max(0.0, start + index / rate - time.perf_counter()))
+        return call(bodies[index])
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(run, range(len(bodies))))
+
+
+def half_load(service: Running, bodies: list[bytes]) -> tuple[list[float], list[float]]:
+    """As ``latencies``, with requests at half the rate that the service can answer."""
+    rate = served(service, bodies[:TURN], 8).rate / 2
+    segmenters: SimpleQueue[Segmenter] = SimpleQueue()
+    for _ in range(cores.usable_cores()):
+        segmenters.put(Segmenter(threads=1))
+
+    def segment(body: bytes) -> float:
+        start = time.perf_counter()
+        segmenter = segmenters.get()
+        encode(segmenter(body), "mask")
+        segmenters.put(segmenter)
+        return time.perf_counter() - start
+
+    asked: list[float] = []
+    own: list[float] = []
+    for first in range(0, len(bodies), TURN):
+        asked += paced(lambda body: ask(service.port, body)[1], bodies[first : first + TURN], rate)
+        own += paced(segment, bodies[first : first + TURN], rate)
+    return asked, own
+
+
 def batches() -> tuple[float, float]:
     """(alone, in a batch): milliseconds of the processor for a photo, the median of some turns."""
     alone, together = [], []
@@ -134,11 +177,18 @@ def growth(service: Running, bodies: list[bytes], count: int, warm: int) -> floa
     mixed = [*bodies[:40], *(body[: len(body) // 3] for body in bodies[:10])]
     readings = []
     for index, body in enumerate(itertools.islice(itertools.cycle(mixed), count), 1):
-        ask(service.port, body)
+        ask(service.port, body, SAVES[index % len(SAVES)])
         if index in (warm, count):
             readings.append(service.resident())
     print(f"memory: {readings[0]:.1f} MB after {warm:,} requests, {readings[-1]:.1f} MB after {count:,}")
     return readings[-1] - readings[0]
+
+
+def report_latencies(title: str, asked: list[float], own: list[float]) -> None:
+    """Print percentiles of both, and how far they are apart."""
+    of_requests, of_calls = (np.percentile(seconds, (50, 95)) * 1000 for seconds in (asked, own))
+    for name, (p50, p95) in (("request", of_requests), ("Segmenter", of_calls), ("more", of_requests - of_calls)):
+        print(f"{title}: {name} p50 {p50:.1f} ms, p95 {p95:.1f} ms")
 
 
 def main() -> int:
@@ -148,12 +198,16 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--warm", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--only", choices=["throughput", "latency", "batches", "memory"])
+    parser.add_argument("--only", choices=["throughput", "latency", "half", "batches", "memory"])
+    parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     photos = sorted(options.folder.glob("*.jpg"))[: options.photos]
     bodies = [photo.read_bytes() for photo in photos]
     print(f"{cores.usable_cores()} cores, load {os.getloadavg()[0]:.1f}, {len(photos)} photos")
-    with tempfile.TemporaryDirectory() as place, serving(Path(place), "-q") as service:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        serving(Path(place), "-q", "--workers", str(options.workers)) as service,
+    ):
         costs: list[tuple[Cost, Cost]] = []
         if options.only in (None, "throughput"):
             served(service, bodies[:50], options.clients)
@@ -166,11 +220,9 @@ def main() -> int:
             used = statistics.median(other.processor / one.processor for one, other in costs)
             print(f"throughput: {share:.0%} of unet-run; by processor time {used:.0%}")
         if options.only in (None, "latency"):
-            asked, own_seconds = latencies(service, bodies)
-            added = np.array(asked) - np.array(own_seconds)
-            for name, seconds in (("request", asked), ("Segmenter", own_seconds), ("difference", added)):
-                p50, p95 = np.percentile(seconds, (50, 95)) * 1000
-                print(f"latency: {name} p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+            report_latencies("latency", *latencies(service, bodies))
+        if options.only in (None, "half"):
+            report_latencies("half load", *half_load(service, bodies))
         if options.only in (None, "batches"):
             alone, together = batches()
             print(f"batches: {alone:.1f} ms of processor a photo alone, {together:.1f} in a batch of {BATCH}")

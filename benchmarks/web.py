@@ -1,10 +1,11 @@
 """The page of ``unet-export --formats web`` in headless Chromium, with the bundled models.
 
-    python benchmarks/web.py [--photos 128] [--rounds 5] PHOTO_FOLDER
+    python benchmarks/web.py [--photos 128] [--rounds 5] [--only bytes|first|photos|gpu] PHOTO_FOLDER
 
 bytes    that a browser receives until the first mask, as they are, and with gzip where the folder has not packed them
 first    seconds from opening the page to the first mask, a new browser profile each; goal 3 s
 photos   difference from the runtime on the same inputs, and share of pixels of the photos that have the same class
+gpu      what the page's own test of WebGPU says, on Chromium's GPU in software: results, not speed
 
 Times by the clock mean nothing on a machine that is busy with other things: the load is printed.
 """
@@ -28,6 +29,7 @@ from unet_runtime.core.datasets import evenly
 from unet_runtime.io.sources import find_photos
 
 INPUTS = 8
+WAIT = 1_200_000  # ms
 MEGABYTE = 1e6
 
 
@@ -35,7 +37,8 @@ def report_bytes(folder: Path, model: Path) -> None:
     """Print what the page and one model take."""
     plain = packed = 0
     for path in folder.iterdir():
-        if path.suffix in (".html", ".js", ".json", ".gz") or path == model:
+        is_page = path.suffix in (".html", ".js", ".json", ".gz") and path.name not in web.GPU_FILES
+        if is_page or path == model:
             content = path.read_bytes()
             plain += len(content)
             packed += len(content) if path.suffix == ".gz" else len(gzip.compress(content))
@@ -49,7 +52,7 @@ def first_mask(folder: Path, photo: Path) -> float:
         fresh = context.new_page()
         fresh.goto(page.url)
         fresh.set_input_files("#files", [photo])
-        fresh.wait_for_selector("#view:not([hidden])", timeout=600_000)
+        fresh.wait_for_selector("#view:not([hidden])", timeout=WAIT)
         return float(fresh.evaluate("performance.now() / 1000"))
 
 
@@ -65,11 +68,21 @@ def report_photos(folder: Path, photos: list[Path]) -> None:
             print(f"{name}, {precision}: max|dp| {difference:.1e}; {agreement:.5%} of pixels of {shown} photos")
 
 
+def report_gpu(folder: Path) -> None:
+    """Print what the page says of the GPU."""
+    with browser.open_page(folder, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as (page, _):
+        page.set_default_timeout(WAIT)
+        page.click("#gpu")
+        page.wait_for_function("/passed|not offered/.test(document.getElementById('message').textContent)")
+        print(page.inner_text("#message"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["bytes", "first", "photos", "gpu"])
     given = parser.parse_args()
     photos = [entry.path for entry in evenly(list(find_photos([given.folder], None)), given.photos)]
     models = sorted((Path(unet_runtime.__file__).parent / "models").glob("*.onnx"))
@@ -77,11 +90,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "page"
         web.write_page(folder, models)
-        for model in web.model_files(folder).values():
-            report_bytes(folder, model)
-        times = [first_mask(folder, photos[0]) for _ in range(given.rounds)]
-        print(f"first mask: {statistics.median(times):.1f} s (median of {given.rounds})")
-        report_photos(folder, photos)
+        if given.only in (None, "bytes"):
+            for model in web.model_files(folder).values():
+                report_bytes(folder, model)
+        if given.only in (None, "first"):
+            times = [first_mask(folder, photos[0]) for _ in range(given.rounds)]
+            print(f"first mask: {statistics.median(times):.1f} s (median of {given.rounds})")
+        if given.only in (None, "photos"):
+            report_photos(folder, photos)
+        if given.only in (None, "gpu"):
+            report_gpu(folder)
 
 
 if __name__ == "__main__":

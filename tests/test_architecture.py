@@ -56,7 +56,7 @@ FLOORS = {
         ("cli",),
     ),
     "unet_training": (
-        ("errors", "recipes", "files"),
+        ("errors", "recipes", "files", "processes"),
         (
             "data",
             "models",

@@ -34,6 +34,7 @@ from unet_export.staging import (
     reject,
     staging_folder,
 )
+from unet_runtime.bench.machine import this_machine
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.places import Places
 
@@ -105,6 +106,7 @@ def export_model(
         >>> [result.path.name for result in results]  # doctest: +SKIP
         ['pets-edge-160.float32.onnx', 'pets-edge-160.int8.tflite']
     """
+    machine = this_machine()  # now: the export is a load itself
     keras, spec = _load(model, options)
     _check_output(model, output, spec, options)
     photos = choose_photos(source, spec)
@@ -126,6 +128,7 @@ def export_model(
             command=options.command,
             parameters=keras.count_params(),
             keras_milliseconds=milliseconds,
+            machine=machine,
             refused=refused,
             all_or_nothing=options.all_or_nothing,
         )

@@ -209,7 +209,10 @@ def some_pets(pets_dir: Path, folder: Path, step: int) -> Path:
 
 
 def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None:
-    """``make train export`` with recipe and photos cut down to seconds: the same path through the real dataset."""
+    """``make train export`` with recipe and photos cut down to seconds: the same path through the real dataset.
+
+    Without int8, whose gate is for networks that have learnt something: the default model's own export has it.
+    """
     run(
         [
             *MAKE,
@@ -217,8 +220,8 @@ def test_train_and_export_on_real_photos(pets_dir: Path, tmp_path: Path) -> None
             "export",
             f"PETS_DIR={some_pets(pets_dir, tmp_path / 'pets', 5)}",
             f"ARTIFACTS={tmp_path}",
-            "TRAIN_ARGS=--preset unet-small --epochs 12 --width 4 --depth 2 --size 64",
-            "EXPORT_ARGS=--parity-count 64 --formats saved-model,onnx,tflite-int8",
+            "TRAIN_ARGS=--preset unet-small --epochs 2 --width 4 --depth 2 --size 64",
+            "EXPORT_ARGS=--parity-count 64 --formats saved-model,onnx,tflite",
         ]
     )
     assert (tmp_path / "export" / "pets-unet-small-64.float32.onnx").is_file()

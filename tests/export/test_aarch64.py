@@ -1,17 +1,20 @@
 """A bundle on an aarch64 machine, emulated: installed by its own installer, its masks beside this machine's.
 
-    pytest -m aarch64 tests/export/test_aarch64.py
+    pytest -m aarch64 -s tests/export/test_aarch64.py
 
-About ten minutes on an idle machine, so outside the default run (tests/conftest.py).
+About a quarter of an hour on an idle machine, so outside the default run (tests/conftest.py). ``-s`` shows the figures
+of docs/results.md.
 """
 
 from __future__ import annotations
 
+import io
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +25,11 @@ from tests.helpers.arm import make_machine
 from tests.helpers.bundled import FLOAT_ONNX as FLOAT32
 from tests.helpers.bundled import INT8_TFLITE as INT8
 from tests.helpers.exported import Export
+from tests.helpers.serving import Running
 from unet_export.bundle.bundle import bundle
+from unet_export.bundle.wheels import Wheelhouse
 from unet_runtime import Segmenter
+from unet_runtime.core.datasets import evenly
 
 pytestmark = [
     pytest.mark.aarch64,
@@ -32,7 +38,7 @@ pytestmark = [
     ),
 ]
 
-PHOTOS = 3
+PHOTOS = 20
 SAME_CLASS = 0.9999
 
 
@@ -63,19 +69,19 @@ def device(exported: Export, tmp_path_factory: pytest.TempPathFactory) -> Device
 @pytest.fixture(scope="module")
 def photos(pets_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
-    for path in sorted((pets_dir / "images").glob("*.jpg"))[:: 7393 // PHOTOS][:PHOTOS]:
+    for path in evenly(sorted((pets_dir / "images").glob("*.jpg")), PHOTOS):
         shutil.copy(path, folder)
     return folder
 
 
-@pytest.mark.parametrize(("model", "same"), [(INT8, 1.0), (FLOAT32, SAME_CLASS)], ids=["int8", "float32"])
+@pytest.mark.parametrize(("artifact", "same"), [(INT8, 1.0), (FLOAT32, SAME_CLASS)], ids=["int8", "float32"])
 def test_masks_are_those_of_this_machine(
-    model: Path, same: float, device: Device, photos: Path, tmp_path: Path
+    artifact: Path, same: float, device: Device, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = device.call("--model", model, photos, "--save", "mask", "--output-dir", out)
+    done = device.call("--model", artifact, photos, "--save", "mask", "--output-dir", out)
     assert done.returncode == 0, done.stderr
-    segmenter = Segmenter(model)
+    segmenter = Segmenter(artifact)
     equal = total = 0
     for path in sorted(photos.iterdir()):
         with Image.open(out / f"{path.stem}.mask.png") as mask:
@@ -83,6 +89,7 @@ def test_masks_are_those_of_this_machine(
         here = segmenter(path).mask
         equal += int((here == there).sum())
         total += here.size
+    print(f"{artifact.name}: {equal} of {total} pixels of {PHOTOS} photos have x86-64's class")
     assert equal >= same * total
 
 
@@ -94,6 +101,41 @@ def test_a_damaged_model_is_refused(device: Device, photos: Path, tmp_path: Path
     done = device.call("--model", damaged, next(photos.iterdir()))
     assert done.returncode == 3
     assert "damaged" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def service(device: Device, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """unet-serve there, its extra installed into the same environment."""
+    (runtime,) = (device.root / "wheels").glob("unet_edge_runtime-*.whl")
+    folder = tmp_path_factory.mktemp("serve")
+    house = Wheelhouse(folder, "linux-aarch64", "3.11")
+    shutil.copy(runtime, folder)
+    house.fetch_dependencies(folder / runtime.name, ["serve"])
+    (pip,) = (device.root / "wheels").glob("pip-*.whl")  # its installer leaves none in the environment
+    words = [device.root / "venv/bin/python", pip / "pip", "install", "--no-index", f"--find-links={folder}"]
+    subprocess.run([*words, f"unet-edge-runtime[serve] @ {(folder / runtime.name).as_uri()}"], check=True, timeout=1800)
+    log = folder / "serve.log"
+    # No home and no environment, as a unit of systemd starts it.
+    command = ["/usr/bin/env", "-i", device.root / "venv/bin/unet-serve", "--model", f"pets={INT8}", "--port", "0"]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        try:
+            yield Running(process, log)
+        finally:
+            process.kill()
+
+
+def test_a_service_answers_and_ends(service: Running, photos: Path) -> None:
+    photo = next(photos.iterdir())
+    answer = service.post("/segment?save=mask", photo.read_bytes())
+    assert answer.status == 200, answer.body
+    with Image.open(io.BytesIO(answer.body)) as mask:
+        np.testing.assert_array_equal(np.asarray(mask), Segmenter(INT8)(photo).mask)
+    assert service.get("/health").status == 200
+    assert service.post("/segment", b"no photo").status == 400
+    assert service.stop() == 0, service.log()
 
 
 def test_unet_info_tells_the_truth(device: Device) -> None:

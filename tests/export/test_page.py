@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.helpers.exported import TFLITE, Export
 from tests.helpers.results import FLOAT, INT8, NO_CUDA, SPEC, WORSE, artifact, engine, metrics, report
+from tests.helpers.rows import MACHINE
 from unet_export.formats import FORMATS
 from unet_export.gate.gate import EngineResult, Panel, Refusal
 from unet_export.photos import Photo, PhotoSets
@@ -168,10 +169,34 @@ def test_names_are_text_whatever_they_hold() -> None:
 
 def test_the_table_holds_sizes_times_ratios_and_changes() -> None:
     text = Page(render(report(FLOAT, INT8))).text
-    assert "LiteRT 1.0 ✓ passed int8 1,000 8.00 2.50 99.500 0.7490 -0.100 blue 0.4980 -0.200" in text
-    assert "OpenVINO 1.0 ✓ passed 16.0 1.25 99.995 0.7500 0.000 red 0.9000 0.000" in text
-    assert "onnxruntime CUDA not checked - - - - - - - -" in text
+    name = INT8.path.name
+    assert f"✓ passed {name} LiteRT 1.0 int8 1,000 8.00 2.5 99.500 0.7490 -0.10 blue 0.4980 -0.20" in text
+    assert "✓ passed OpenVINO 1.0 16.0 1.2 99.995 0.7500 ≈ 0 red 0.9000 ≈ 0" in text
+    assert "not checked onnxruntime CUDA - - - - - - - -" in text
     assert "LiteRT 1.0 1.00e-1 3.33e-2 3.33e-3 99.500 0.9900 0.9700" in text
+
+
+def test_the_verdict_is_what_a_narrow_screen_shows_first() -> None:
+    page = render(report(FLOAT, INT8))
+    table = page[page.index('<section id="formats">') :]
+    assert table.index(">verdict<") < table.index(">file<")
+    assert page.index('id="use"') < page.index('id="formats"') < page.index('id="equality"')
+
+
+def test_the_machine_is_named_and_whether_it_was_busy() -> None:
+    quiet = Page(render(report(FLOAT, INT8, machine=MACHINE))).text
+    assert "on Some CPU, 2 cores, load 0.1 when the export began" in quiet
+    assert "2.5 times as fast as ONNX Runtime float32" in quiet
+    assert "busy" not in quiet
+    busy = Page(render(report(FLOAT, INT8, machine=replace(MACHINE, load=5.0)))).text
+    assert "The machine was busy: these times are longer" in busy
+    assert "2.5 times as fast as" not in busy
+
+
+def test_a_demo_is_called_one() -> None:
+    assert "A demo." not in Page(render(report(FLOAT))).text
+    demo = replace(SPEC, provenance=replace(SPEC.provenance, data="synthetic, random:0 split, 48 photos"))
+    assert "A demo. This model was trained on generated pictures" in Page(render(report(FLOAT, spec=demo))).text
 
 
 def test_tolerances_stand_beside_the_smallest_that_pass() -> None:
@@ -190,7 +215,7 @@ def test_without_trimaps_nothing_is_said_of_the_truth() -> None:
     page = Page(render(report(artifact("onnx", 4000, engine("onnx", 20.0, blind)), photos=bare)))
     assert "There are no label masks for these photos" in page.text
     assert "64, without label masks" in page.text
-    assert "ONNX Runtime 1.0 ✓ passed float32 4,000 20.0 1.00 99.995 - - - - -" in page.text
+    assert "ONNX Runtime 1.0 float32 4,000 20.0 1 99.995 - - - - -" in page.text
     assert "1e-5 1e-6 99.99 99.995 0.05 - 0.05 -" in page.text
 
 
@@ -243,7 +268,7 @@ def test_the_calibration_study_is_drawn_and_listed() -> None:
         200: metrics(0.125, agreement=0.9941),
     }
     page = Page(render(report(INT8, calibration_study=study)))
-    assert "1 -2.000 -4.000 97.000 200 +0.125 +0.062 99.410" in page.text
+    assert "1 -2.0 -4.0 97.000 200 +0.12 ≈ 0 99.410" in page.text
     bars = [entry for entry in page.all("span") if entry.get("class", "").startswith("bar")][-6:]
     assert [entry["class"] for entry in bars] == ["bar bad", "bar bad", "bar", "bar", "bar", "bar"]
     assert [entry["style"] for entry in bars] == [
@@ -264,9 +289,11 @@ def test_bars_are_relative_to_the_longest() -> None:
         (percent(0.999999), "99.999"),
         (percent(0.57), "57.000"),
         (percent(math.nan), "NaN"),
-        (signed(-0.0004), "0.000"),
-        (signed(0.25), "+0.250"),
-        (signed(-1.0), "-1.000"),
+        (signed(0.065), "≈ 0"),
+        (signed(-0.1), "-0.10"),
+        (signed(0.25), "+0.25"),
+        (signed(-1.0), "-1.0"),
+        (signed(-23.4), "-23"),
         (signed(None), "-"),
         (scientific(0.0), "0"),
         (scientific(3.14159e-6), "3.14e-6"),

@@ -27,9 +27,9 @@ def by_device(results: Sequence[Recommendation]) -> dict[str, Recommendation]:
 def test_the_fastest_that_passed_is_for_a_cpu() -> None:
     choice = by_device(recommend(report(SAVED, FLOAT, INT8)))["CPU"]
     assert choice.artifact == "colours-16.int8.tflite"
-    assert "8.00 ms per photo in LiteRT 1.0, 2.50 times as fast as ONNX Runtime float32" in choice.reason
-    assert "0.50 times as fast as TensorFlow on the SavedModel" in choice.reason
-    assert "Mean IoU changes by -0.100 points, blue IoU, which loses most, by -0.200." in choice.reason.replace(
+    assert "8.00 ms per photo in LiteRT 1.0, 2.5 times as fast as ONNX Runtime float32" in choice.reason
+    assert "0.5 times as fast as TensorFlow on the SavedModel" in choice.reason
+    assert "Mean IoU changes by -0.10 points, blue IoU, which loses most, by -0.20." in choice.reason.replace(
         "\N{MINUS SIGN}", "-"
     )
 

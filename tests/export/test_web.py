@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from PIL import Image
 
 from tests.helpers import tiny
 from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.serving import serving
 from tests.helpers.tiny import SPEC
+from tests.helpers.web_page import check_cutout, watched
 from unet_export.errors import ExportError
 from unet_export.formats import web, web_engine
 from unet_export.gate import browser
@@ -27,9 +30,12 @@ from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
 from unet_runtime.core.errors import MissingDependencyError
+from unet_runtime.core.spec import Provenance
 
 WIDTHS = [(1400, 900), (390, 844)]
 SECONDS = 120_000  # ms
+GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+"""Options with which Chromium has a GPU, in software."""
 SCREENSHOTS = os.environ.get("SCREENSHOTS", "")
 """Folder in which pictures of the page are kept, for people."""
 
@@ -104,11 +110,7 @@ def test_the_page_as_its_users_see_it(
     (tmp_path / "stripes.png").write_bytes(encoded(stripes.repeat(10, axis=0).repeat(10, axis=1), format="PNG"))
     (tmp_path / "broken.png").write_bytes(b"no photo")
     with browser.open_page(folder) as (page, _):
-        complaints: list[str] = []
-        addresses: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: addresses.append(request.url))
+        complaints, addresses = watched(page)
         page.set_viewport_size({"width": width, "height": height})
         page.reload()
         page.wait_for_selector("#classes li")
@@ -116,22 +118,11 @@ def test_the_page_as_its_users_see_it(
         page.set_input_files("#files", [tmp_path / "stripes.png", tmp_path / "broken.png"])
         page.wait_for_selector("#view:not([hidden])")
         page.wait_for_selector("#strip button.bad")
-        assert "red 34.3 %" in page.get_attribute("#view", "aria-label")
-        assert page.inner_text("#classes").count("%") == 3
-        page.check("input[value=cutout]", force=True)
         assert page.is_hidden("#fine")
-        page.fill("#ground", "#102030")
-        with page.expect_download() as download:
-            page.click("#save")
-        with Image.open(download.value.path()) as saved:
-            assert saved.size == (600, 400)
-            assert saved.convert("RGB").getpixel((50, 200)) == (255, 0, 0)
-            assert saved.convert("RGB").getpixel((300, 200)) == (16, 32, 48)
-        page.click("#strip button.bad")
-        assert "broken.png" in page.inner_text("#message")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.is_hidden("#gpu")  # there is none here
+        check_cutout(page, width)
         home = page.url
-        assert complaints == []
+        assert set(complaints) <= {"No available adapters."}  # Chromium's, when it is asked for a GPU
     for address in addresses:
         assert address.startswith((home, f"blob:{home}", "data:"))
 
@@ -147,6 +138,55 @@ def test_a_webcam_is_segmented_until_it_is_stopped(folder: Path) -> None:
         page.wait_for_function("document.getElementById('message').textContent.startsWith('webcam: no red found')")
         assert page.locator("#strip button").count() == 1
         assert page.is_enabled("#save")
+
+
+def test_a_service_offers_the_page_beside_its_model(stripes: np.ndarray, tmp_path: Path) -> None:
+    """Its scripts, its worker and its WebAssembly pass the headers of the service; behind a token, too."""
+    spec = replace(colour_spec(), provenance=Provenance(weights_sha256="ab" * 32))
+    model = write_colour_model(tmp_path / "colours.onnx", spec)
+    web.write_page(tmp_path / "colours.web", [model])
+    (tmp_path / "stripes.png").write_bytes(encoded(stripes, format="PNG"))
+    with (
+        serving(tmp_path, "--model", model, "--token", "secret") as service,
+        browser.open_page(tmp_path / "colours.web") as (first, _),
+    ):
+        page = first.context.browser.new_page(accept_downloads=True)
+        page.set_default_timeout(SECONDS)
+        page.goto(f"{service.url}?token=secret")
+        page.wait_for_selector("#browser:not([hidden])")
+        with page.context.expect_page() as opening:
+            page.click("#browser-open")
+        opened_page = opening.value
+        complaints, _ = watched(opened_page)
+        opened_page.set_input_files("#files", [tmp_path / "stripes.png"])
+        opened_page.wait_for_selector("#view:not([hidden])")
+        assert "red 35.0 %" in opened_page.get_attribute("#view", "aria-label")
+        opened_page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        with page.expect_download() as download:
+            page.click("#browser-save")
+        assert download.value.suggested_filename == "colours.web.zip"
+        assert set(complaints) <= {"No available adapters."}
+
+
+def test_a_gpu_is_offered_only_where_it_passes(folder: Path) -> None:
+    """Chromium's own GPU in software; then the same with a tolerance that nothing keeps."""
+    with browser.open_page(folder, *GPU) as (page, _):
+        page.click("#gpu")
+        page.wait_for_function("document.getElementById('message').textContent.startsWith('The GPU passed')")
+        assert page.is_hidden("#gpu")
+        page.select_option("#model", index=1)
+        assert page.inner_text("#engine").endswith("WebGPU, this browser's GPU")
+        worker = (folder / "worker.js").read_text(encoding="utf-8")
+        strict = re.sub(r"const TOLERANCE = \S+;", "const TOLERANCE = -1;", worker)
+        assert strict != worker
+        page.context.route("**/worker.js", lambda route: route.fulfill(body=strict, content_type="text/javascript"))
+        page.evaluate("navigator.serviceWorker.ready.then((registration) => registration.unregister())")
+        page.reload()
+        page.click("#gpu")
+        page.wait_for_selector("#message.bad")
+        assert page.inner_text("#message").startswith("The GPU is not offered: its results are others")
+        assert page.is_hidden("#gpu")
+        assert page.locator("#model option").count() == 1
 
 
 def test_it_works_without_a_network(folder: Path, stripes: np.ndarray) -> None:
@@ -257,7 +297,7 @@ def test_a_model_of_parts_of_photos_is_refused(data: Path, tmp_path: Path) -> No
 def test_pictures_of_the_page(sample_photo: Path, tmp_path: Path, width: int, height: int, scheme: str) -> None:
     models = sample_photo.parents[1] / "models"
     web.write_page(tmp_path / "web", sorted(models.glob("*.onnx")))
-    with browser.open_page(tmp_path / "web") as (page, _):
+    with browser.open_page(tmp_path / "web", *GPU) as (page, _):
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme=scheme)
         page.set_default_timeout(SECONDS)

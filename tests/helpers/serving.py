@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import signal
 import socket
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
 
 _START = "from unet_runtime.cli.serve import main; main()"
 _FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0})); "
@@ -85,6 +89,12 @@ class Running:
                 pass
             return received
 
+    def processes(self) -> list[int]:
+        """Process ids: its own, and those of its workers."""
+        own = self.process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text(encoding="ascii").split()
+        return [own, *map(int, children)]
+
     def resident(self) -> float:
         """MB that it holds."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
@@ -135,3 +145,10 @@ def form(content: bytes, name: str = "photo.png", **fields: str) -> tuple[bytes,
         parts.append(f'--edge\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode())
     head = f'--edge\r\nContent-Disposition: form-data; name="photo"; filename="{name}"\r\n\r\n'
     return b"".join([*parts, head.encode(), content, b"\r\n--edge--\r\n"]), "multipart/form-data; boundary=edge"
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A black photo."""
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(file, "JPEG")
+    return file.getvalue()

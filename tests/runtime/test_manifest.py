@@ -28,6 +28,7 @@ from unet_runtime.io.manifest import Manifest, Shard, result_name
 PHOTOS = 24
 SHARDS = 3
 REPETITIONS = 20 if os.environ.get("SLOW_TESTS") else 1
+ROWS = 100_000  # of the test of memory
 FORMS = {"files": ".jsonl", "parquet": ".parquet", "webdataset": ".tar"}
 
 SCRIPT = (
@@ -341,3 +342,38 @@ def test_a_merged_table_replaces_nothing(photos: Path, colour_model: Path, tmp_p
     assert "exists: name another file, or insist with --overwrite" in str(unet_run(*merge).exception)
     assert unet_run(*merge, "--overwrite").return_value == 0
     assert "name a file that ends as .jsonl" in str(unet_run("merge", tmp_path / "out", "-o", "x.tar").exception)
+
+
+@pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="minutes: set SLOW_TESTS=1")
+def test_memory_does_not_grow_with_the_list(colour_model: Path, tmp_path: Path) -> None:
+    """Resident memory of the process at a fifth of the rows, and at its end."""
+    names = []
+    for index in range(ROWS):
+        path = tmp_path / f"{index // 1000:03d}" / f"{index:06d}.png"
+        if index % 1000 == 0:
+            path.parent.mkdir()
+            Image.new("RGB", (16, 16), (index // 1000, 80, 90)).save(path)
+        else:
+            os.link(path.with_name(f"{index // 1000 * 1000:06d}.png"), path)
+        names.append(str(path))
+    (tmp_path / "m.txt").write_text("\n".join(names))
+    arguments = [
+        "--manifest",
+        tmp_path / "m.txt",
+        "--results",
+        "parquet",
+        "--model",
+        colour_model,
+        "-o",
+        tmp_path / "o",
+    ]
+    program = [sys.executable, "-c", "from unet_runtime.cli.run import main; main()"]
+    resident = []
+    with subprocess.Popen([*program, *map(str, arguments)], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        for number, _ in enumerate(process.stdout, 1):
+            if number % (ROWS // 50) == 0 and number < ROWS:
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                resident.append(int(status.partition("VmRSS:")[2].split()[0]))
+    assert process.returncode == 0
+    assert max(resident[25:]) - max(resident[5:15]) < 10_000, resident  # KiB

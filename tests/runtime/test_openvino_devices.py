@@ -46,6 +46,6 @@ def test_a_model_of_a_fixed_batch_gives_the_same() -> None:
 
 def test_auto_takes_the_engine_that_knows_the_device() -> None:
     assert engine_for(".onnx") == "onnx"
-    assert engine_for(".onnx", "gpu:1") == "openvino"
+    assert engine_for(".onnx", "npu:1") == "openvino"
     assert choose(["onnx", "tflite", "openvino"], "npu").engine == "openvino"
     assert choose(["onnx", "tflite", "openvino"], "cuda:1").engine == "onnx"

@@ -408,12 +408,15 @@ def test_a_wheel_without_the_provider(
 ) -> None:
     machine.available = [CPU]
     for device in ("cuda", "tensorrt"):
-        with pytest.raises(BackendError, match=rf"no NVIDIA driver.*{re.escape(pip_command(device))}"):
+        with pytest.raises(BackendError, match="no NVIDIA driver was found here: install that of the GPU first"):
             load("onnx", artifact, device=device)
     assert load("onnx", artifact, device="auto").note == ""  # no GPU, nothing to say
     driver = tmp_path / "version"
     driver.touch()
     monkeypatch.setattr(onnxruntime_cpu, "_NVIDIA_DRIVER", (str(driver),))
+    for device in ("cuda", "tensorrt"):
+        with pytest.raises(BackendError, match=rf"has no .* provider.*{re.escape(pip_command(device))}"):
+            load("onnx", artifact, device=device)
     note = load("onnx", artifact, device="auto").note
     assert note.startswith("an NVIDIA driver is installed")
     assert pip_command("cuda") in note

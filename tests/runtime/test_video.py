@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_each_frame_gets_what_the_segmenter_says_of_it(tmp_path: Path, sample_ph
         differences = [np.abs(frame - mask).mean() for mask in masks]
         assert differences[index] < 6
         assert differences[index] == min(differences)
+
+
+def test_smoothing_takes_the_flicker_out_of_a_still_scene(tmp_path: Path, colours: Segmenter) -> None:
+    """Frames whose class changes with every one, by a few levels of red and green."""
+    frames = [plain((135, 130, 0)) if step % 2 else plain((130, 135, 0)) for step in range(12)]
+    source = write(tmp_path / "clip.avi", frames)
+    changes = []
+    for smooth in (0.0, 0.9):
+        target = tmp_path / f"{smooth}.mask.mp4"
+        segment_video(colours, source, {"mask": target}, smooth=smooth)
+        reds = [frame[..., 0].mean() > 100 for frame in frames_of(target)]
+        changes.append(sum(one != other for one, other in pairwise(reds)))
+    assert changes == [11, 0]
 
 
 def test_a_video_is_decoded_and_inferred_once_whatever_the_number_of_kinds(

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from unet_training.encoder_weights import PUBLISHED as PUBLISHED_ENCODERS
 from unet_training.models import ARCHITECTURES, builder, unet2015
@@ -44,6 +45,8 @@ COUNTED = {
 
 STANDARD = {name for name in dir(keras.layers) if not name.startswith("_")}
 SMALL: dict[str, Any] = {"filters": 4, "depth": 2}
+WIDER = ("lite1", "lite2")
+"""``lite`` with more layers of the same kinds."""
 SIDE = {"unet2015": 60}
 """Input pixels where 32 will not do."""
 
@@ -107,6 +110,21 @@ def test_built_for_any_size_it_has_the_same_weights(name: str) -> None:
     photos = np.random.default_rng(0).integers(0, 256, (1, *fixed.input_shape[1:]), dtype=np.uint8)
     first, second = (keras.ops.convert_to_numpy(each(photos, training=False)) for each in (fixed, free))
     np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in WIDER])
+def test_every_weight_learns(name: str) -> None:
+    """Operation by operation: a graph of each network's training would take ten times as long to build."""
+    model = small(name)
+    photos = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:]), dtype=np.uint8)
+    labels = np.random.default_rng(1).integers(0, 3, (2, *model.output_shape[1:3]))
+    with tf.GradientTape() as tape:
+        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, model(photos, training=True)))
+    gradients = tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+    for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.isfinite(gradient).all(), weight.path
+    assert np.mean([np.abs(gradient).max() > 0 for gradient in gradients]) > 0.9  # ReLU closes some in a small network
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in PUBLISHED_ENCODERS])

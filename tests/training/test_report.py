@@ -167,6 +167,8 @@ def test_the_page_describes_the_training(written: Written) -> None:
         assert words in text
     assert f"{provenance.metrics['mean_iou']:.4f}" in text
     assert "interrupted" not in text
+    assert text.index("Gap: validation less train") < text.index("warmup epochs")  # what it found before how
+    assert ("A demo. This model" in text) == provenance.data.startswith("synthetic,")
 
 
 def test_metrics_are_those_of_the_evaluation(written: Written, result: Result) -> None:

@@ -25,7 +25,7 @@ from unet_runtime.core.errors import OutputError, UnetRuntimeError
 from unet_runtime.core.files import write_text
 from unet_runtime.core.spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
 from unet_runtime.io.places import Places
-from unet_training import build
+from unet_training import build, processes
 from unet_training.class_weights import NONE as EQUAL
 from unet_training.class_weights import class_weights, pixel_counts
 from unet_training.data.cache import PhotoCache
@@ -98,6 +98,8 @@ def train(
 ) -> Result:
     """Train, choose the best checkpoint on the validation photos, measure it on the test photos, write it.
 
+    Of several processes that train together (``processes.connect``) each does so, and the first one writes.
+
     Ctrl-C after the first epoch ends it early: the best checkpoint becomes the model, measured on validation photos.
 
     >>> from unet_training import PRESETS, train
@@ -132,7 +134,8 @@ def train(
         TrainingInterruptedError: Ctrl-C once more, before the best checkpoint became a model.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    check_output(output, resume=resume, overwrite=overwrite, read=tuple(filter(None, (weights, teacher))))
+    if processes.is_first():
+        check_output(output, resume=resume, overwrite=overwrite, read=tuple(filter(None, (weights, teacher))))
     keras.utils.set_random_seed(seed)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -157,6 +160,7 @@ def train(
         model = _initial_model(recipe, pretrained, encoder, photos, weights_of_classes)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
         _start_or_resume(checkpoint, model, recipe.epochs, resume)
+        processes.agree("training", checkpoint.progress())
         interrupted = fit(
             model, recipe, seed, photos.stages, photos.validation, checkpoint, terminal, events, callbacks, classes
         )
@@ -165,9 +169,10 @@ def train(
         metrics = measured | {"epoch": checkpoint.epoch}
         provenance = Provenance(command=command, seed=seed, metrics=metrics, recipe=settings)
         spec = _model_spec(recipe, photos, identity, final, provenance)
-        with writing(output / MODEL):
-            write_keras(final.save, output / MODEL, spec)
-        write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
+        if processes.is_first():
+            with writing(output / MODEL):
+                write_keras(final.save, output / MODEL, spec)
+            write_text(output / HISTORY, json.dumps(checkpoint.history, indent=1))
     except KeyboardInterrupt as error:
         hint = checkpoint.recovery_hint()
         raise TrainingInterruptedError(f"interrupted again, no {MODEL} written: {hint}") from error
@@ -262,6 +267,8 @@ class _Photos:
     stages: list[Labelled]
     """The training photos at each of the recipe's sizes."""
     validation: Labelled
+    choosing: list[str]
+    """Names of the photos that choose the checkpoint, also of those that the devices could not share."""
     read_test: Callable[[], Labelled]
 
 
@@ -280,7 +287,7 @@ def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str
     validation = load(split.validation, inputs[-1], cache, anywhere)
     _log_problems(stages[-1].problems + validation.problems)
     read_test = partial(load, split.test, inputs[-1], cache, anywhere)
-    return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), read_test)
+    return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), validation.names, read_test)
 
 
 def _warn_of_few(train: int, validation: int, test: int) -> None:
@@ -321,11 +328,12 @@ def _initial_model(
 
 
 def _checkpoint(output: Path, recipe: Recipe, identity: dict[str, Any], photos: _Photos) -> Checkpoint:
-    names = json.dumps([photos.stages[-1].names, photos.validation.names])
+    names = json.dumps([photos.stages[-1].names, photos.choosing])
     digest = hashlib.sha256(names.encode()).hexdigest()
     averages = keras.callbacks.SwapEMAWeights() if recipe.ema else None
     identity = identity | {"photos": digest, "classes": [entry.name for entry in photos.classes]}
-    return Checkpoint(output / CHECKPOINT, recipe.monitor, identity, averages, _recipe_defaults())
+    path = output / CHECKPOINT
+    return Checkpoint(path, recipe.monitor, identity, averages, _recipe_defaults(), writes=processes.is_first())
 
 
 def _recipe_defaults() -> dict[str, Any]:

@@ -128,9 +128,9 @@ def export(model: Path, output: Path, as_json: bool, verbosity: int | None, **gi
     """Export MODEL (default: artifacts/model.keras) and prove every artifact equal to it.
 
     Writes NAME-SIZE.PRECISION.onnx and .tflite, saved_model/, NAME-SIZE.web/ (a page that runs the model in a browser),
-    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), parity.json and report.html. Each
-    artifact is accepted or rejected by itself: one that differs more than its gate allows is in OUTPUT/rejected, and
-    the exit code is 4.
+    NAME-SIZE.triton/ (a model repository for Triton and OpenVINO Model Server), NAME-SIZE.tflite-micro/ (a C array for
+    microcontrollers), parity.json and report.html. Each artifact is accepted or rejected by itself: one that differs
+    more than its gate allows is in OUTPUT/rejected, and the exit code is 4.
     """
     setup_logging(verbosity)
     with engines_quiet(verbosity != 1):

@@ -61,8 +61,8 @@ class Format:
 
     @property
     def quantized(self) -> bool:
-        """Whether its activations are integers, so that it is calibrated on photos and may be repaired."""
-        return self.precision in ("int8", "int16x8", "mixed")
+        """Whether it is one file whose activations are integers, so that it has settings and may be repaired."""
+        return bool(self.methods)
 
     def file_name(self, spec: ModelSpec, *, dynamic: bool = False) -> str:
         """``pets-edge-160.int8.tflite``; the size is ``160x224`` (height, width) or ``dynamic`` where it is that."""

@@ -77,19 +77,20 @@ def _write(builder: Builder, path: Path, quantization: Quantization) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    (path / SUMS_NAME).write_text(_sums(path), encoding="utf-8", newline="\n")
+    (path / SUMS_NAME).write_text(sums(path), encoding="utf-8", newline="\n")
 
 
-def _sums(path: Path) -> str:
-    sums = ""
+def sums(path: Path) -> str:
+    """Lines of ``SHA256SUMS``: every other file below a folder."""
+    lines = ""
     for file in sorted(filter(Path.is_file, path.rglob("*"))):
         if file.name != SUMS_NAME:
-            sums += f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n"
-    return sums
+            lines += f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(path).as_posix()}\n"
+    return lines
 
 
 def _check(path: Path) -> None:
-    if (path / SUMS_NAME).read_text(encoding="utf-8") != _sums(path):
+    if (path / SUMS_NAME).read_text(encoding="utf-8") != sums(path):
         raise ExportError(f"{path}: its files are not those of {SUMS_NAME}: export again")
 
 

@@ -3,6 +3,7 @@
 index.html                  the page of unet-serve, in which browser.js takes the place of the service
 browser.js worker.js pixels.js   the model's thread; photo -> input -> mask, a port of the runtime's
 ort.wasm.bundle.min.js ort-wasm-simd-threaded.wasm.gz   onnxruntime-web
+ort.webgpu.bundle.min.js ort-wasm-simd-threaded.asyncify.wasm.gz   the same for WebGPU, fetched when it is asked for
 NAME.int8.onnx NAME.float32.onnx   models; the page begins with the first, int8 if it has passed its gate
 models.json                 their specs
 service-worker.js           keeps all that for use without a network
@@ -17,6 +18,7 @@ import json
 import logging
 import re
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import unet_runtime
@@ -36,12 +38,16 @@ _ASSETS = Path(__file__).with_name("page")
 _PAGE = Path(unet_runtime.__file__).with_name("serve") / "page.html"
 _SERVICE = re.compile(r'<script id="source">.*?</script>', re.DOTALL)
 _ENGINE = "ort.wasm.bundle.min.js"
+_GPU_ENGINE = "ort.webgpu.bundle.min.js"
+GPU_FILES = (_GPU_ENGINE, f"{web_engine.GPU_BINARY}.gz")
+"""What a browser fetches when its user asks for the GPU."""
 _MODELS, _WORKER = "models.json", "service-worker.js"
-_PRECISIONS: tuple[Precision, ...] = ("int8", "float32")
+_PRECISIONS: tuple[Precision, ...] = ("int8", "float32", "float16-weights")
 """Precisions of the models, in the order of the page."""
 
 _LICENSE = f"""\
-{_ENGINE} and {web_engine.BINARY}.gz are part of {web_engine.PACKAGE} {web_engine.VERSION}.
+{_ENGINE}, {_GPU_ENGINE} and the .wasm.gz files
+are part of {web_engine.PACKAGE} {web_engine.VERSION}.
 
 MIT License
 
@@ -81,16 +87,23 @@ def write_page(folder: Path, models: list[Path]) -> None:
     (folder / "index.html").write_text(page, encoding="utf-8", newline="\n")
     # Not ``.mjs``: servers that do not know it call it a download, and browsers run none.
     (folder / _ENGINE).write_bytes(engine[web_engine.SCRIPT])
-    # Packed, because many static servers pack nothing: 3.7 of 14 MB. The same bytes every time: no time inside.
-    (folder / f"{web_engine.BINARY}.gz").write_bytes(gzip.compress(engine[web_engine.BINARY], mtime=0))
+    (folder / _GPU_ENGINE).write_bytes(engine[web_engine.GPU_SCRIPT])
+    for binary in (web_engine.BINARY, web_engine.GPU_BINARY):
+        (folder / f"{binary}.gz").write_bytes(_packed(engine[binary]))
     (folder / "LICENSE.txt").write_text(_LICENSE, encoding="utf-8", newline="\n")
     _describe(folder)
 
 
+@cache
+def _packed(content: bytes) -> bytes:
+    """With gzip, because many static servers pack nothing: 3.7 of 14 MB. No time inside: the same bytes every time."""
+    return gzip.compress(content, mtime=0)
+
+
 def model_files(folder: Path) -> dict[str, Path]:
-    """ONNX models below a folder, by precision, in the order of the page."""
+    """Models below a folder, by precision, in the order of the page."""
     found = {}
-    for path in sorted(folder.rglob("*.onnx")):
+    for path in sorted([*folder.rglob("*.onnx"), *folder.rglob("*.tflite")]):
         found[read_artifact(path).spec.precision] = path
     return {precision: found[precision] for precision in _PRECISIONS if precision in found}
 
@@ -104,10 +117,12 @@ def leave_out(folder: Path, precision: str) -> None:
 def _describe(folder: Path) -> None:
     """Write what lists the other files: ``models.json``, the service worker and the sums."""
     entries = list(map(_entry, model_files(folder).values()))
-    (folder / _MODELS).write_text(json.dumps({"models": entries}, indent=1) + "\n", encoding="utf-8", newline="\n")
+    gpu = {"bytes": sum((folder / name).stat().st_size for name in GPU_FILES)}
+    text = json.dumps({"models": entries, "gpu": gpu}, indent=1)
+    (folder / _MODELS).write_text(text + "\n", encoding="utf-8", newline="\n")
     first = entries[0]["file"]
     sums = _sums(folder)
-    listed = [name for name in sums if name == first or not name.endswith((".onnx", ".txt"))]
+    listed = [name for name in sums if name == first or not (name.endswith((".onnx", ".txt")) or name in GPU_FILES)]
     version = hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
     lists = f"const VERSION = {json.dumps(version)}, FILES = {json.dumps(['./', *listed])};\n"
     worker = (_ASSETS / _WORKER).read_text(encoding="utf-8")

@@ -43,12 +43,19 @@ def iou(value: float | None) -> str:
     return NONE if value is None else f"{value:.4f}"
 
 
+NOISE = 0.1
+"""Percentage points of IoU below which two masks of some hundred photos are not told apart."""
+
+
 def signed(points: float | None) -> str:
-    """Percentage points with their sign; a zero has none."""
+    """Percentage points with their sign and two digits; what is noise is no gain and no loss."""
     if points is None:
         return NONE
-    text = f"{points:+.3f}"
-    return "0.000" if text[1:] == "0.000" else text.replace("-", _MINUS)
+    size = abs(round(points, 3))
+    if size < NOISE:
+        return "≈ 0"
+    digits = 2 if size < 1 else 1 if size < 10 else 0
+    return f"{points:+.{digits}f}".replace("-", _MINUS)
 
 
 def power(exponent: int) -> str:

@@ -14,6 +14,7 @@ from unet_export.report.pictures import DIFFERENT, histogram, lengths, pictures
 from unet_export.report.recommend import baselines, recommend
 from unet_export.report.report import Report, as_json
 from unet_export.staging import COMMAND, PARITY_NAME, REPORT_NAME
+from unet_runtime.core.text import ratio
 from unet_runtime.io.stamps import page_mark
 
 
@@ -38,6 +39,7 @@ def render(report: Report) -> str:
     )
     for name in ("milliseconds", "scientific", "percent", "iou", "signed", "setting", "tolerance"):
         environment.filters[name] = getattr(numbers, name)
+    environment.filters["ratio"] = ratio
     base = next(iter(baselines(report.results)), None)
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -50,6 +52,7 @@ def render(report: Report) -> str:
         histogram=histogram,
         lengths=lengths,
         different=DIFFERENT,
+        noise=f"{numbers.NOISE:g}",
         pictures=partial(pictures, spec=report.spec),
     )
 

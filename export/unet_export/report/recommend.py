@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.saved_model import SAVED_MODEL
+from unet_export.formats.tflite_micro import TFLITE_MICRO
 from unet_export.formats.triton import TRITON
 from unet_export.formats.web import WEB
 from unet_export.gate.gate import EngineResult, ParityResult
 from unet_export.report.numbers import milliseconds, percent, signed
 from unet_export.report.report import Report
+from unet_runtime.core.text import ratio
 
 _BYTES = {"FLOAT32": 4, "INT32": 4, "INT64": 8, "INT16": 2, "FLOAT16": 2, "INT8": 1, "UINT8": 1, "BOOL": 1}
 """Bytes of one element."""
@@ -48,13 +50,14 @@ class _Timed(NamedTuple):
 def recommend(report: Report) -> list[Recommendation]:
     """Choose for a CPU, a small Arm CPU, a GPU and a microcontroller, among the artifacts that passed in every engine
     that checked them. Each reason says what was measured and what was not."""
-    for_others = (WEB.name, TRITON.name)  # a browser, a server
+    for_others = (WEB.name, TRITON.name, TFLITE_MICRO.name)  # a browser, a server, a microcontroller
     passed = [result for result in report.results if result.passed and result.format not in for_others]
+    micro = [result for result in report.results if result.passed and result.format == TFLITE_MICRO.name]
     return [
         _for_cpu(passed, report),
         _for_small_arm(passed),
         _for_gpu(passed, report.results),
-        _for_microcontroller(passed),
+        _for_microcontroller([*micro, *passed]),
     ]
 
 
@@ -92,9 +95,13 @@ def _for_cpu(passed: Sequence[ParityResult], report: Report) -> Recommendation:
     if best is None:
         return Recommendation("CPU", "", "No artifact that passed was timed on a CPU here.")
     reason = f"The fastest on this machine: {milliseconds(best.milliseconds)} ms per photo in {best.entry.engine}"
+    if report.machine is not None and report.machine.busy:
+        reason += ", but the machine was busy: before you choose by speed, measure with unet-bench on a quiet one"
+        return Recommendation("CPU", best.result.path.name, f"{reason}.{_cost(best.entry)}")
     for name, time in [*baselines(report.results), ("Keras predict", report.keras_milliseconds)]:
         if time is not None and time != best.milliseconds:
-            reason += f", {time / best.milliseconds:.2f} times as fast as {name}"
+            times = ratio(time / best.milliseconds)
+            reason += f", as fast as {name}" if times == "1" else f", {times} times as fast as {name}"
     return Recommendation("CPU", best.result.path.name, f"{reason}.{_cost(best.entry)}")
 
 
@@ -142,6 +149,12 @@ def _for_gpu(passed: Sequence[ParityResult], results: Sequence[ParityResult]) ->
 
 
 def _for_microcontroller(passed: Sequence[ParityResult]) -> Recommendation:
+    if passed and passed[0].format == TFLITE_MICRO.name:
+        folder = passed[0].path
+        reason = (
+            "The network as a C array; its report.md has operators, tensor arena and Ethos-U, all of them estimates."
+        )
+        return Recommendation("Microcontroller", folder.name, reason)
     best = _smallest(passed, "tflite-int8")
     if best is None:
         reason = "No full-integer int8 TFLite passed, and such devices run nothing else."

@@ -12,6 +12,7 @@ from typing import Any
 from unet_export.gate.gate import EngineResult, Gate, Metrics, ParityResult, Refusal, accepting, smallest_gate
 from unet_export.photos import PhotoSets
 from unet_export.staging import COMMAND
+from unet_runtime.bench.machine import Machine
 from unet_runtime.core import text
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.kind import STAMP_KEY
@@ -53,6 +54,9 @@ class Report:
     """Number of the Keras model's parameters."""
     keras_milliseconds: float | None = None
     """Median time of Keras' ``predict`` per photo, batch 1; measured right after the artifacts'."""
+
+    machine: Machine | None = None
+    """Where times were measured, and its load when the export began."""
 
     refused: Sequence[Refusal] = ()
     """Formats that no artifact could be made of."""

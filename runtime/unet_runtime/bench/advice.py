@@ -1,7 +1,11 @@
-"""What the measurements mean: the fastest, whether int8 pays on this CPU, what could be tried besides."""
+"""What the measurements mean: the fastest, whether int8 pays on this CPU, what could be tried besides, what to type.
+
+Times of a busy machine advise nothing, and neither do differences as large as those between two runs of one model.
+"""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
@@ -10,33 +14,41 @@ from unet_runtime.bench.measure import TOTAL, Row
 from unet_runtime.bench.plan import thread_count
 from unet_runtime.bench.report import label
 from unet_runtime.core.install import pip_command
+from unet_runtime.core.text import ratio
 from unet_runtime.engines import ENGINES, installed
 
-_NOISE = 1.05
-"""Times as long that are called slower: medians of two runs of one model differ by some per cent."""
+_NOISE = 0.05
+"""Share by which the medians of two runs of one model differ even where the machine is quiet."""
 
 _ARM = ("aarch64", "arm64", "armv7l", "armv6l")
 
 
 def advise(rows: Sequence[Row], machine: Machine) -> tuple[str, ...]:
     """Sentences about the rows; none about rows without measurements."""
-    measured = list(filter(attrgetter("stages"), rows))
-    sentences = [*_best(measured), *_int8(measured, machine)]
+    measured = sorted(filter(attrgetter("stages"), rows), key=_total)
+    sentences: list[str] = []
+    if machine.busy and measured:
+        sentences.append("No advice: the machine was busy with other work. Measure again when it is quiet")
+    elif measured:
+        sentences += [*_best(measured), *_int8(measured, machine)]
     tried = {row.combination.backend for row in rows}
     for name, engine in ENGINES.items():
         if name not in tried and not installed(name):
             sentences.append(f"Not installed, so not measured: {name} ({pip_command(engine.extra)})")
+    if measured:
+        sentences.append(f"To run {'the first line' if machine.busy else 'it'}:\n  {_command(_chosen(measured))}")
     return tuple(sentences)
 
 
 def _best(rows: Sequence[Row]) -> Iterable[str]:
-    if not rows:
-        return
-    best = min(rows, key=lambda row: row.stages[TOTAL].p50)
+    """The fastest, or all that are as fast as far as this measurement can tell; the most accurate."""
+    first, *others = _fastest(rows)
     yield (
-        f"Fastest: {label(best, rows)}: {best.stages[TOTAL].p50:.1f} ms per photo, {_inference(best):.1f} ms of it "
-        f"inference; {best.photos_a_second:.1f} photos/s"
+        f"Fastest: {label(first, rows)}: {_total(first):.1f} ms per photo, {_inference(first):.1f} ms of it inference; "
+        f"{first.photos_a_second:.1f} photos/s"
     )
+    for other in others:
+        yield f"As fast, within what two runs differ by: {label(other, rows)}: {_total(other):.1f} ms"
     scores = {row.accuracy.mean_iou: row for row in reversed(rows) if row.accuracy}
     if len(scores) > 1:
         top = max(scores)
@@ -50,13 +62,12 @@ def _int8(rows: Sequence[Row], machine: Machine) -> Iterable[str]:
         full = _float32(row, rows)
         if row.combination.model.spec.precision != "int8" or full is None:
             continue
-        ratio = _inference(row) / _inference(full)
-        if ratio > _NOISE:
+        if _differs(row, full, _inference(row), _inference(full)) and _inference(row) > _inference(full):
             slower = True
             yield (
                 f"int8 is slower here with {thread_count(row.combination.threads)}: {label(row, rows, threads=False)} "
                 f"takes {_inference(row):.1f} ms for an inference, {label(full, rows, threads=False)} "
-                f"{_inference(full):.1f} ms: {ratio:.2f} times as long"
+                f"{_inference(full):.1f} ms: {ratio(_inference(row) / _inference(full))} times as long"
             )
     if slower:
         yield _reason(machine)
@@ -76,6 +87,35 @@ def _conditions(row: Row) -> tuple[str, str, int]:
     """The weights, the device and the number of threads: what two rows must share to be compared."""
     spec = row.combination.model.spec
     return spec.provenance.weights_sha256 or spec.name, row.device, row.combination.threads
+
+
+def _fastest(rows: Sequence[Row]) -> list[Row]:
+    """The first of rows in the order of their times, and those that cannot be told from it."""
+    return [row for row in rows if row is rows[0] or not _differs(rows[0], row, _total(rows[0]), _total(row))]
+
+
+def _differs(one: Row, other: Row, of_one: float, of_other: float) -> bool:
+    """Whether two times differ by more than two runs of one model do, here and in general."""
+    noise = max(_NOISE, one.spread, other.spread)
+    return max(of_one, of_other) > (1 + noise) * min(of_one, of_other)
+
+
+def _chosen(rows: Sequence[Row]) -> Row:
+    """Of those that are as fast as the fastest the most accurate, where that is known."""
+    return max(_fastest(rows), key=lambda row: row.accuracy.mean_iou if row.accuracy else 0.0)
+
+
+def _command(row: Row) -> str:
+    """What runs a row's model as it was measured."""
+    combination = row.combination
+    words = ["unet-run", "photo.jpg", "--model", str(combination.model.path), "--backend", combination.backend]
+    if combination.device != "auto":
+        words += ["--device", combination.device]
+    return shlex.join([*words, "--threads", str(combination.threads)])
+
+
+def _total(row: Row) -> float:
+    return row.stages[TOTAL].p50
 
 
 def _inference(row: Row) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,7 +91,9 @@ class Row:
     stages: dict[str, Percentiles] = field(default_factory=dict)
     """By ``worker.STAGES``, and ``TOTAL``."""
     photos_a_second: float | None = None
-    """Throughput of one photo after another, from file to PNG; median of the rounds."""
+    """Of one photo after another, from file to PNG, by the median of their times."""
+    spread: float = 0.0
+    """How far the rounds' medians of the whole time lie apart, as a share of ``stages``' own."""
     cold_start: ColdStart | None = None
     """Medians of the rounds."""
     peak_memory: int | None = None
@@ -136,15 +137,15 @@ def title(combination: Combination) -> str:
 
 def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
     """Summarise what the workers of all rounds measured."""
-    starts, totals, rates, memory = [], [], [], []
+    starts, totals, memory = [], [], []
     for result in rounds:
         stages = np.array(result["samples"])  # seconds (photos, stages)
         starts.append(tuple(result["cold_start"].values()))
         totals.append(np.column_stack([stages, stages.sum(axis=1)]))
-        rates.append(len(stages) / stages.sum())
         memory.append(result["peak_memory"] or 0)
     milliseconds = np.concatenate(totals) * 1000  # (photos, stages and total)
     percentiles = np.percentile(milliseconds, (50, 95, 99), axis=0)  # (3, stages and total)
+    medians = [np.median(total[:, -1]) * 1000 for total in totals]
     by_stage = {}
     for stage, values in zip((*STAGES, TOTAL), percentiles.T.tolist(), strict=True):
         by_stage[stage] = Percentiles(*values)
@@ -155,7 +156,8 @@ def _row(combination: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
         note=rounds[0]["note"],
         photos=len(milliseconds),
         stages=by_stage,
-        photos_a_second=float(statistics.median(rates)),
+        photos_a_second=1000 / by_stage[TOTAL].p50,
+        spread=float(max(medians) - min(medians)) / by_stage[TOTAL].p50,
         cold_start=ColdStart(*np.median(starts, axis=0).tolist()),
         peak_memory=max(memory) or None,
     )

@@ -42,7 +42,7 @@ def draw(report: Report, file: BinaryIO) -> None:
     """
     from matplotlib.figure import Figure  # not pyplot: it looks for a display
 
-    rows = sorted(report.measured, key=lambda row: row.stages[TOTAL].p50)
+    rows = report.measured
     scored = list(filter(attrgetter("accuracy"), rows))
     heights = [_BAR_HEIGHT * len(rows) + 1.3, _POINTS_HEIGHT if scored else 0]
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
@@ -52,15 +52,21 @@ def draw(report: Report, file: BinaryIO) -> None:
     if scored:
         _points(parts[1].subplots(), scored)
     machine = report.machine
-    parts[0].suptitle(f"{machine.cpu or machine.architecture}, {machine.cores} cores", fontsize=11)
+    title = f"{machine.cpu or machine.architecture}, {machine.cores} cores"
+    if machine.load is not None:
+        title += f", {'busy: ' if machine.busy else ''}load {machine.load:.1f}"
+    parts[0].suptitle(title, fontsize=11)
     figure.savefig(file, dpi=120, format="png", metadata=MARK)
 
 
 def _bars(axes: Any, rows: list[Row]) -> None:
+    """A bar ends at the median of the whole time, its number; its parts are to each other as the stages' medians."""
     places = np.arange(len(rows))
     ends = np.zeros(len(rows))
-    for stage in STAGES:
-        widths = [row.stages[stage].p50 for row in rows]
+    totals = np.array([row.stages[TOTAL].p50 for row in rows])
+    medians = np.array([[row.stages[stage].p50 for stage in STAGES] for row in rows])  # (rows, stages)
+    shares = totals[:, np.newaxis] * medians / medians.sum(axis=1, keepdims=True)
+    for stage, widths in zip(STAGES, shares.T, strict=True):
         axes.barh(places, widths, left=ends, color=_COLOURS[stage], label=stage)
         ends += widths
     for place, row in enumerate(rows):
@@ -69,7 +75,7 @@ def _bars(axes: Any, rows: list[Row]) -> None:
     axes.set_yticks(places, [label(row, rows) for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.08, y=0.02)
-    axes.set_xlabel("milliseconds per photo, file to PNG: medians of the stages, and of the whole (number)")
+    axes.set_xlabel("milliseconds per photo, file to PNG: the median, shared among the stages by theirs")
     axes.legend(ncols=len(STAGES), loc="lower center", bbox_to_anchor=(0.4, 1), frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 

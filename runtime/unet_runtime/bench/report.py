@@ -31,7 +31,8 @@ class Report:
 
     @property
     def measured(self) -> list[Row]:
-        return list(filter(attrgetter("stages"), self.rows))
+        """Rows with measurements, the fastest first."""
+        return sorted(filter(attrgetter("stages"), self.rows), key=lambda row: row.stages[TOTAL].p50)
 
     @property
     def failed(self) -> int:
@@ -121,11 +122,10 @@ def _file(row: Row, rows: Sequence[Row]) -> str:
 def _machine_line(machine: Machine) -> str:
     features = "unknown instructions" if machine.features is None else " ".join(machine.features) or "no vector unit"
     line = f"{machine.cpu or machine.architecture}, {machine.cores} cores ({features}), {machine.system}"
+    if machine.load is not None:
+        line += f", load {machine.load:.1f}"
     if machine.busy:
-        line += (
-            f"\nThe machine is busy (load {machine.load:.1f} on {machine.cores} cores): "
-            "times are longer and less certain than on a quiet one"
-        )
+        line += "\nThe machine is busy: times are longer and less certain than on a quiet one"
     return line
 
 

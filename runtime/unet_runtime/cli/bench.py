@@ -177,7 +177,7 @@ def command(
     files = model_files(models, backends)
     refuse_model("--json", path, files)
     plot_path = output / "bench.png"
-    places = Places(files, overwrite=overwrite, command="unet-bench", option="--output or --json")
+    places = Places(files, overwrite=overwrite, command="unet-bench")
     for place in (path, plot_path):
         if not is_stream(place):
             places.check(place)

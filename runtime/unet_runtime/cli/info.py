@@ -136,9 +136,9 @@ def _report(described: list[dict[str, Any]], engines: list[machine.EngineState])
 
 
 def _lines(described: list[dict[str, Any]], engines: list[machine.EngineState]) -> Iterator[str]:
+    yield from (f"unet-edge-runtime {__version__}: {_summary(engines)}", "")
     here = machine.description()
-    yield f"unet-edge-runtime {__version__}, Python {here['python']}, {here['system']}"
-    yield f"{here['processor']}, {here['usable_cores']} cores to use"
+    yield f"{here['processor']}, {here['usable_cores']} cores to use, {here['system']}, Python {here['python']}"
     for entry in described:
         yield from ("", entry["path"])
         if "spec" in entry:
@@ -148,7 +148,7 @@ def _lines(described: list[dict[str, Any]], engines: list[machine.EngineState]) 
     yield from ("", "What runs here")
     for engine in engines:
         yield from _engine_lines(engine)
-    yield from ("", _summary(engines), "", "For single features")
+    yield from ("", "For single features")
     for extra in machine.extras():
         yield f"  {extra.name:9} {'installed' if extra.installed else extra.install} ({extra.purpose})"
 
@@ -157,6 +157,7 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
     spec: ModelSpec = entry["spec"]
     digest = f" (SHA-256 {entry['sha256'][:12]}...)" if entry["sha256"] else ""
     rows = {
+        "runs on": _engines_for(Path(entry["path"]), engines),
         "model": f"{spec.name}, architecture {spec.architecture}, {spec.precision}",
         "file": f"{entry['bytes'] / 1e6:.1f} MB, undamaged{digest}",
         "signed by": f"the key {entry['signed_by']}" if entry["signed_by"] else "",
@@ -167,7 +168,6 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
         "measured": _metrics(spec) or "not recorded",
         "integers": _quantization(spec),
         "licence": spec.license,
-        "runs on": _engines_for(Path(entry["path"]), engines),
     }
     for title, text in rows.items():
         if text:
@@ -234,7 +234,7 @@ def _summary(engines: list[machine.EngineState]) -> str:
         return f"No engine is installed, so nothing runs yet. The smallest, for a Raspberry Pi: {smallest}"
     (state,) = (engine for engine in engines if engine.name == choice.engine)
     if not state.running:
-        return f"unet-run takes {choice.engine}, which does not run: see above, or name another one with --backend"
+        return f"unet-run takes {choice.engine}, which does not run: see below, or name another one with --backend"
     device = "cuda" if "cuda" in state.running else "cpu"
     return (
         f"unet-run takes {choice.engine} on {device} with {choice.model.name} if no option says otherwise: {choice.why}"

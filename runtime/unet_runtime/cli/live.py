@@ -72,10 +72,10 @@ def run_webcam(segmenter: Segmenter, options: LiveOptions) -> int:
         BackendError: no window, or the engine failed.
     """
     from unet_runtime.core.timings import Timings
+    from unet_runtime.io.video.smooth import Smoother
     from unet_runtime.live.camera import Camera
     from unet_runtime.live.loop import Live
     from unet_runtime.live.record import Recorder
-    from unet_runtime.live.smooth import Smoother
     from unet_runtime.live.view import About
     from unet_runtime.live.views import open_view
 
@@ -173,7 +173,13 @@ def _save_frame(result: Segmentation, folder: Path) -> list[Path]:
 
 
 def run_video(
-    segmenter: Segmenter, path: Path, targets: Mapping[str, Path], stamp: str = "", *, refine: bool = False
+    segmenter: Segmenter,
+    path: Path,
+    targets: Mapping[str, Path],
+    stamp: str = "",
+    *,
+    refine: bool = False,
+    smooth: float = 0.0,
 ) -> None:
     """Segment a video into others, with a progress bar where standard error is a terminal.
 
@@ -183,6 +189,7 @@ def run_video(
         targets: kind -> the video to write; see ``segment_video``.
         stamp: what the videos record of model and options.
         refine: see ``Segmentation.refined``.
+        smooth: share of the last frames in each.
 
     Raises:
         UnetRuntimeError: as ``segment_video``.
@@ -196,7 +203,7 @@ def run_video(
                 bar.length = max(promised, done)
                 bar.update(done - bar.pos)
 
-        segment_video(segmenter, path, targets, progress, stamp, refine=refine)
+        segment_video(segmenter, path, targets, progress, stamp, refine=refine, smooth=smooth)
 
 
 def _bar(path: Path) -> Any:

@@ -41,7 +41,7 @@ class DeviceState:
     """Whether an engine runs on a device."""
 
     device: str
-    """``cpu``, ``cuda`` or ``tensorrt``."""
+    """``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``."""
     runs: bool | None
     """True: a model was run on it just now. None: not tried."""
     reason: str = ""
@@ -117,8 +117,10 @@ def _try_devices(engine: Engine) -> list[DeviceState]:
     for device in engine.devices:
         if states and not states[0].runs:  # not even on the CPU
             states.append(DeviceState(device, False, states[0].reason))
+        elif problem := _missing(engine, device):
+            states.append(DeviceState(device, False, problem))
         elif device in engine.slow_start:
-            states.append(_look_at(engine, device))
+            states.append(DeviceState(device, None, _NOT_TRIED))
         else:
             states.append(_try(engine, device))
     return states
@@ -134,11 +136,12 @@ def _try(engine: Engine, device: Device) -> DeviceState:
     return DeviceState(device, True, result["note"], result["engine"])
 
 
-def _look_at(engine: Engine, device: Device) -> DeviceState:
-    """Say what is missing for a device whose first start takes minutes; the engine itself is known to work."""
+def _missing(engine: Engine, device: Device) -> str:
+    """What a device lacks, where that is seen without a process: the engine itself is known to work. Else empty."""
+    if device not in engine.missing:
+        return ""
     try:
         import_engine(engine.name)
-        problem = engine.slow_start[device]()
+        return engine.missing[device]()
     except UnetRuntimeError as error:
-        problem = str(error)
-    return DeviceState(device, False if problem else None, problem or _NOT_TRIED)
+        return str(error)

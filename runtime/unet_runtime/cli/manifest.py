@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from unet_runtime.cli import options
+from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report
 from unet_runtime.cli.shared import PATH, GroupedCommand, echo, overwrite_option, setup_logging, verbosity
-from unet_runtime.cli.work import Settings, described, engine_pool, examine, in_memory
+from unet_runtime.cli.work import Settings
 from unet_runtime.core.errors import INPUTS_FAILED, OK, OutputError, SourceError
 from unet_runtime.core.text import table, to_json
-from unet_runtime.io.jobs import Outcome, PixelBudget, Pool, give_back_large_blocks, map_in_order, plan
+from unet_runtime.io.examine import engine_pool
+from unet_runtime.io.jobs import Outcome, PixelBudget, Plan, Pool, give_back_large_blocks, map_in_order, plan
 from unet_runtime.io.kind import Checkpoint
-from unet_runtime.io.manifest import Manifest, Row, Shard, result_name
+from unet_runtime.io.manifest import Manifest, Row, Shard
+from unet_runtime.io.rows import Answer, PhotoRow, RowSettings, RowWork
 from unet_runtime.io.shards import Part, Progress, ShardFolder, merged, parts, progress, shard_notes
-from unet_runtime.io.sinks import KINDS, encode
-from unet_runtime.io.sources import FOLDER_RESULTS, PhotoFile, named_photo, short_stem
+from unet_runtime.io.sources import FOLDER_RESULTS
 from unet_runtime.io.stamps import stamp
-from unet_runtime.io.storage import Storage, is_address, read_bytes, storage
+from unet_runtime.io.storage import Storage, is_address, storage
 from unet_runtime.io.tables import TABLES, Entry, require
 from unet_runtime.segmenter import Segmenter
 
 logger = logging.getLogger(__name__)
 
 _PATH_OF_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)", re.IGNORECASE)  # has lost one of two slashes
+_VERBOSE = 1  # of ``verbosity``
 _MANY = 1_000_000  # photos, for the plan of threads: more than there are workers
 
 
@@ -44,88 +46,10 @@ class _Item(NamedTuple):
 
     part: Part
     row: Row
+    source: str
+    """Path or address of the photo."""
     known: Entry | None
     """What an earlier run made of it."""
-
-
-class _Answer(NamedTuple):
-    """What came of a row."""
-
-    entry: Entry
-    done: Done
-
-
-class _Work:
-    """All that a worker needs beside its row.
-
-    Args:
-        manifest: names the photos.
-        output: takes the results.
-        folder: of the shard in it.
-        form: one of ``TABLES``.
-        settings: the user's choices.
-        engines: run the model.
-        budget: for all photos in work together.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        output: Storage,
-        folder: ShardFolder,
-        form: str,
-        settings: Settings,
-        engines: Pool[Segmenter],
-        budget: PixelBudget,
-    ) -> None:
-        self._manifest = manifest
-        self._output = output
-        self._folder = folder
-        self._form = TABLES[form]
-        self._settings = settings
-        self._engines = engines
-        self._budget = budget
-
-    def __call__(self, item: _Item, checkpoint: Checkpoint) -> _Answer:
-        """Segment the photo of a row.
-
-        Raises:
-            ImageError, SourceError, OutputError: this row's problem.
-            BackendError: the engine failed.
-            StoppedError: the run has ended.
-        """
-        if item.known is not None:
-            return _Answer(item.known, Done([], was_done=True))
-        if item.row.problem:
-            raise SourceError(item.row.problem)
-        name = self._manifest.source(item.row)
-        file = PhotoFile(Path(name), Path(), "") if is_address(name) else named_photo(Path(name), Path())
-        source: Path | IO[bytes] = io.BytesIO(read_bytes(name, "a photo")) if is_address(name) else file.path
-        with in_memory(file, source, self._budget):
-            result, found = examine(source, checkpoint, settings=self._settings, engines=self._engines)
-            metadata = self._settings.metadata._replace(photo=item.row.photo)
-            contents = {}
-            for kind in self._settings.kinds:
-                checkpoint()
-                contents[kind] = encode(result, kind, metadata)
-            facts, summary = described(result, found)
-        entry = Entry(item.row.number, item.row.photo, facts=facts, contents=contents)
-        places: tuple[str, ...] = (self._folder.path(item.part),)
-        if not self._form.holds_results:
-            entry = entry._replace(results=self._write(item.row, contents), contents={})
-            places = tuple(posixpath.join(self._output.name, name) for name in entry.results)
-        return _Answer(entry, Done([], facts, summary, is_empty=not facts["found"], places=places))
-
-    def _write(self, row: Row, contents: dict[str, bytes]) -> tuple[str, ...]:
-        folder, name = posixpath.split(result_name(row.photo))
-        names = {kind: posixpath.join(folder, short_stem(name) + KINDS[kind].suffix) for kind in contents}
-        if not is_address(self._output.name):
-            for path in names.values():
-                self._settings.places.check(Path(self._output.name, path))
-        for kind, content in contents.items():
-            with self._output.writing(names[kind], durable=False) as file:
-                file.write(content)
-        return tuple(names.values())
 
 
 def run_manifest(given: dict[str, Any], load: Callable[[int | None], Segmenter]) -> int:
@@ -143,20 +67,35 @@ def run_manifest(given: dict[str, Any], load: Callable[[int | None], Segmenter])
     manifest = Manifest(_name(given["manifest"]), shard)
     kinds = given["kinds"] or (options.DEFAULT_RESULTS if form == "files" else ("mask",))
     output = storage(_output_name(given, manifest))
-    shares = plan(_MANY, given["threads"])
+    on_ray = given["engine"] == "ray"
+    shares = Plan(2, 1, given["threads"] or 1) if on_ray else plan(_MANY, given["threads"])
     segmenter = load(shares.threads)
     settings = Settings.of(given | {"kinds": kinds}, [], segmenter)
     folder = ShardFolder(output, shard, form)
     made_of = stamp(settings.metadata.stamp, kinds=kinds, form=form)
     folder.begin(manifest.count, made_of, kinds)
-    engines = engine_pool(segmenter, shares, partial(load, shares.threads))
-    give_back_large_blocks()
-    work = _Work(manifest, output, folder, form, settings, engines, PixelBudget())
+    row_settings = RowSettings(
+        kinds,
+        settings.choices,
+        settings.metadata,
+        "" if TABLES[form].holds_results else output.name,
+        settings.places,
+    )
     report = Report(manifest.count, segmenter, as_json=given["as_json"], progress=given["verbosity"] != -1)
     report.begin()
-    items = _items(parts(manifest.rows(), made_of), folder, report, resume=given["resume"])
+    items = _items(manifest, parts(manifest.rows(), made_of), folder, report, resume=given["resume"])
     try:
-        with closing(map_in_order(work, items, workers=shares.workers)) as outcomes:
+        with ExitStack() as stack:
+            if on_ray:
+                outcomes = _on_ray(given, items, row_settings, segmenter, stack)
+            else:
+                give_back_large_blocks()
+                engines = engine_pool(segmenter, shares, partial(load, shares.threads))
+                work = RowWork(row_settings, segmenter, engines, PixelBudget())
+                outcomes = map_in_order(
+                    lambda item, checkpoint: _carry_out(work, _order(item), checkpoint), items, workers=shares.workers
+                )
+            stack.enter_context(closing(outcomes))
             _write_parts(outcomes, folder, report, stops=given["on_error"] == "stop")
     except KeyboardInterrupt:
         report.interrupted()
@@ -166,7 +105,53 @@ def run_manifest(given: dict[str, Any], load: Callable[[int | None], Segmenter])
     return report.end()
 
 
-def _items(found: Iterable[Part], folder: ShardFolder, report: Report, *, resume: bool) -> Iterator[_Item]:
+def _order(item: _Item) -> PhotoRow | SourceError | None:
+    """What is to be done for a row; None: nothing, it is known."""
+    if item.known is not None:
+        return None
+    if item.row.problem:
+        return SourceError(item.row.problem)
+    return PhotoRow(item.row.number, item.row.photo, item.source)
+
+
+def _carry_out(work: RowWork, order: PhotoRow | SourceError | None, checkpoint: Checkpoint) -> Answer | None:
+    """What came of a row; None: what is known of it.
+
+    Raises:
+        ImageError, SourceError, OutputError: this row's problem.
+        BackendError: the engine failed.
+        StoppedError: the run has ended.
+    """
+    if isinstance(order, SourceError):
+        raise order
+    return None if order is None else work(order, checkpoint)
+
+
+def _on_ray(
+    given: dict[str, Any], items: Iterable[_Item], settings: RowSettings, segmenter: Segmenter, stack: ExitStack
+) -> Generator[Outcome[_Item, Answer | None], None, None]:
+    """The outcomes of rows that the actors of a cluster work on; the cluster is left with ``stack``."""
+    from unet_runtime.io.cluster import Cluster, Share
+
+    share = Share(given["threads"] or 1, given["gpu_share"] or 0.0)
+    with engines_quiet(given["verbosity"] != _VERBOSE):
+        cluster = stack.enter_context(Cluster(given["address"], given["actors"], share))
+    logger.info("%d actors of %d CPU each", cluster.actors, share.threads)
+    return cluster.map_in_order(partial(_actor_work, settings, segmenter), items, _order)
+
+
+def _actor_work(
+    settings: RowSettings, segmenter: Segmenter
+) -> Callable[[PhotoRow | SourceError | None, Checkpoint], Answer | None]:
+    """The work of an actor, in its process, where the segmenter that was sent there has loaded its model again."""
+    metadata = settings.metadata._replace(engine=segmenter.backend.engine)
+    work = RowWork(settings._replace(metadata=metadata), segmenter, Pool([segmenter]), PixelBudget())
+    return partial(_carry_out, work)
+
+
+def _items(
+    manifest: Manifest, found: Iterable[Part], folder: ShardFolder, report: Report, *, resume: bool
+) -> Iterator[_Item]:
     """The rows to do; of a part that is done but for some rows, the others with what is known of them."""
     for part in found:
         failed = folder.failed(part) if resume else None
@@ -175,11 +160,11 @@ def _items(found: Iterable[Part], folder: ShardFolder, report: Report, *, resume
             continue
         known = {} if failed is None else folder.entries(part)
         for row in part.rows:
-            yield _Item(part, row, known.get(row.number))
+            yield _Item(part, row, manifest.source(row), known.get(row.number))
 
 
 def _write_parts(
-    outcomes: Iterable[Outcome[_Item, _Answer]],
+    outcomes: Iterable[Outcome[_Item, Answer | None]],
     folder: ShardFolder,
     report: Report,
     *,
@@ -188,12 +173,22 @@ def _write_parts(
     for part, rows in itertools.groupby(outcomes, key=lambda outcome: outcome.item.part):
         with folder.writing(part) as add:
             for outcome in rows:
-                row, answer = outcome.item.row, outcome.result
+                item, row = outcome.item, outcome.item.row
                 if stops and outcome.error is not None:
                     report.add(row.photo, None, outcome.error)
                     raise _StoppedError  # the rest of the part is not there: it is not kept
-                add(answer.entry if answer else Entry(row.number, row.photo, str(outcome.error)))
-                report.add(row.photo, answer.done if answer else None, outcome.error)
+                entry = outcome.result.entry if outcome.result else item.known
+                add(entry or Entry(row.number, row.photo, str(outcome.error)))
+                report.add(row.photo, None if outcome.error else _done(item, outcome.result, folder), outcome.error)
+
+
+def _done(item: _Item, answer: Answer | None, folder: ShardFolder) -> Done:
+    """What there is to report of a row that has its results."""
+    if answer is None:
+        return Done([], was_done=True)
+    facts = answer.entry.facts or {}
+    places = folder.places(item.part, answer.entry)
+    return Done([], facts, answer.summary, is_empty=not facts["found"], places=places)
 
 
 def _output_name(given: dict[str, Any], manifest: Manifest) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from unet_runtime.cli.shared import (
+    COUNT,
     DEVICE,
     MAX_COUNT,
     PATH,
@@ -36,6 +37,9 @@ STDOUT = Path("-")
 
 MAX_PIXELS = 200_000_000
 """The largest camera sensors have 200 megapixels; decoded, they take 800 MB."""
+
+_RAY_OPTIONS = ("address", "actors", "gpu_share")
+"""Parameters that need ``--engine ray``."""
 
 LIVE_OPTIONS = ("view", "record", "max_seconds", "smooth", "background", "host", "port")
 """Parameters that need ``--webcam``; None where the user did not give them."""
@@ -72,6 +76,7 @@ Examples:
   cat a.jpg | unet-run - -o - > cut.png           a cut-out through a pipe
   unet-run holiday --resume                       go on where a run was interrupted
   unet-run --manifest photos.csv --shard 3/64     the third of 64 shares of a list
+  unet-run --manifest photos.csv --engine ray     its photos on all machines of a Ray cluster
   unet-run film.mp4                               film.overlay.mp4
   unet-run --webcam                               live, in a window"""
 
@@ -173,6 +178,27 @@ many_options = option_group(
         help="Where the results of a manifest go: files of their own, or bytes in tables.  [default: files]",
     ),
     click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        help="What spreads the photos of a manifest: the threads of this process, or actors of Ray.  [default: local]",
+    ),
+    click.option(
+        "--address",
+        metavar="HOST[:PORT]|auto",
+        help="Head of the Ray cluster; auto: the one this machine belongs to.  [default: one on this machine alone]",
+    ),
+    click.option(
+        "--actors",
+        type=COUNT,
+        help="Actors of Ray, each with a model and as many CPUs as --threads.  [default: as many as there is room for, "
+        "of 1 CPU]",
+    ),
+    click.option(
+        "--gpu-share",
+        type=Real(0, 64, min_open=True),
+        help="GPUs, or share of one, that each actor of Ray has.  [default: none]",
+    ),
+    click.option(
         "--resume",
         is_flag=True,
         help="Leave out photos whose results are all there, newer than the photo, and made with the same model and "
@@ -244,7 +270,7 @@ live_options = option_group(
     click.option(
         "--smooth",
         type=Real(0, 1, max_open=True),
-        help="Share of the last frames in each, against flicker.  [default: 0]",
+        help="Share of the last frames in each, against flicker; for videos too.  [default: 0]",
     ),
     click.option(
         "--background",
@@ -274,6 +300,10 @@ def check(given: dict[str, Any]) -> None:
         raise click.UsageError("--verify-key without --model: the bundled model is part of the package, and unsigned.")
     if given["output"] is not None:
         _check_output(given)
+    if given["engine"] != "ray":
+        for name in _RAY_OPTIONS:
+            if given[name] is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')} without --engine ray: it says where actors run.")
     if given["manifest"] is not None:
         _check_manifest(given)
         return
@@ -284,14 +314,19 @@ def check(given: dict[str, Any]) -> None:
 
 
 def _check_photos(given: dict[str, Any]) -> None:
-    for name in ("shard", "results"):
+    for name in ("shard", "results", "engine"):
         if given[name] is not None:
             raise click.UsageError(f"--{name} without --manifest: it says what becomes of the photos of a list.")
-    live = [f"--{name.replace('_', '-')}" for name in LIVE_OPTIONS if given[name] is not None]
+    has_video = any(path.suffix.lower() in VIDEO_SUFFIXES for path in given["photos"])
+    live = []
+    for name in LIVE_OPTIONS:
+        if given[name] is not None and not (name == "smooth" and has_video):
+            live.append(f"--{name.replace('_', '-')}")
     if given["refine"] and given["tile"] is not None:
         raise click.UsageError("--refine and --tile: tiles have the photo's own size already: give one of them.")
     if live:
-        raise click.UsageError(f"{', '.join(live)} without --webcam: it says how a camera is shown.")
+        or_video = " or a video" if live == ["--smooth"] else ""
+        raise click.UsageError(f"{', '.join(live)} without --webcam{or_video}: it says how a camera is shown.")
     photos: tuple[Path, ...] = given["photos"]
     if not photos:
         raise click.UsageError("Missing argument 'PHOTOS...': name photos, folders, videos or -, or give --webcam.")

@@ -18,10 +18,11 @@ from unet_runtime.cli import exits, options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report, describe
 from unet_runtime.cli.shared import GroupedCommand, PathName, setup_logging, verbosity
-from unet_runtime.cli.work import Settings, engine_pool, is_piped, segment
+from unet_runtime.cli.work import Settings, is_piped, segment
 from unet_runtime.core.errors import OutputError, SourceError, UnetRuntimeError
 from unet_runtime.core.files import is_stream, remove_leftovers, replacing
 from unet_runtime.io.coco import require_contours
+from unet_runtime.io.examine import engine_pool
 from unet_runtime.io.jobs import (
     Outcome,
     PixelBudget,
@@ -238,7 +239,8 @@ def _video(file: PhotoFile, segmenter: Segmenter, settings: Settings, report: Re
         for path in paths:
             settings.places.check(path)
         targets = dict(zip(settings.video_kinds, paths, strict=True))
-        run_video(segmenter, file.path, targets, settings.metadata.stamp, refine=settings.refine)
+        refine, smooth = settings.choices.refine, settings.smooth
+        run_video(segmenter, file.path, targets, settings.video_stamp, refine=refine, smooth=smooth)
         report.add(file.path, Done(paths))
     except (SourceError, OutputError) as error:
         report.add(file.path, None, error)

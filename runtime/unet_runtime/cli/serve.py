@@ -6,8 +6,11 @@ import importlib.util
 import logging
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from socket import socket
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,12 +29,17 @@ from unet_runtime.cli.shared import (
     verbosity,
     verify_key_option,
 )
+from unet_runtime.core import cores
 from unet_runtime.core.errors import OK
 from unet_runtime.core.install import missing
 from unet_runtime.engines import ENGINES
 from unet_runtime.io import web_access
 from unet_runtime.io.jobs import give_back_large_blocks, plan
 from unet_runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:  # these need the extra
+    from unet_runtime.serve.peers import Peers
+    from unet_runtime.serve.security import Guard
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +84,12 @@ Examples:
         help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
     ),
     click.option("--threads", type=THREADS, help="Photos in work at a time (default: one for each core)."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 64),
+        default=1,
+        help="Processes that share the threads, each with models of its own; a dead one is replaced.",
+    ),
 )
 @option_group(
     "Who may ask",
@@ -132,7 +146,7 @@ def command(**given: Any) -> int:
     """Serve models over HTTP: POST /segment, Open Inference Protocol v2, and a page for people at /.
 
     Also GET /models, /health and, for Prometheus, /metrics. Ends at Ctrl-C or SIGTERM, when all requests that have come
-    are answered.
+    are answered, by all workers.
 
     Exit codes: 0 ended by a signal, 1 the address is taken, 2 wrong usage, 3 model, engine or missing package.
     """
@@ -154,20 +168,51 @@ def command(**given: Any) -> int:
 
 
 def _serve(given: dict[str, Any]) -> int:
+    from unet_runtime.serve.peers import Alone, Together
+    from unet_runtime.serve.security import Guard
+    from unet_runtime.serve.server import open_socket
+    from unet_runtime.serve.turns import SharedListener
+    from unet_runtime.serve.workers import Workers
+
+    threads = _threads(given)
+    # First, so that a taken port is known before models are loaded; connections wait until these are ready.
+    with open_socket(given["host"], given["port"]) as listener:
+        port: int = listener.getsockname()[1]
+        guard = Guard(_token(given), _names(given), given["origins"], port)
+        say = partial(_print_start, given, guard, threads)
+        if given["workers"] == 1:
+            return _work(given, listener, guard, threads[0], Alone(), say)
+        ended = Workers(given["workers"], say, listener.close).run()
+        if isinstance(ended, int):
+            return ended
+        seat = ended  # this is a process that has just begun
+        with SharedListener(listener, seat.turns, seat.index) as shared:
+            peers = Together(seat.index + 1, seat.channel)
+            return _work(given, shared, guard, threads[seat.index], peers, peers.say_ready)
+
+
+def _work(
+    given: dict[str, Any],
+    listener: socket,
+    guard: Guard,
+    threads: int | None,
+    peers: Peers,
+    on_start: Callable[[list[str]], None],
+) -> int:
+    """Answer requests, in this process."""
     from unet_runtime.serve.app import Service
     from unet_runtime.serve.limits import MEGABYTE, Limits
     from unet_runtime.serve.models import find_models, load_models
-    from unet_runtime.serve.security import Guard
-    from unet_runtime.serve.server import open_socket, serve
+    from unet_runtime.serve.server import serve
 
     limits = Limits(
         body=round(given["max_body"] * MEGABYTE),
         pixels=given["max_pixels"],
         waiting=given["queue"],
         seconds=given["timeout"],
-    )
+    ).share(given["workers"])
     named = find_models(given["models"])
-    shares = plan(_MANY, given["threads"])
+    shares = plan(_MANY, threads)
 
     def load(path: Path | None, threads: int | None) -> Segmenter:
         return Segmenter(
@@ -178,28 +223,50 @@ def _serve(given: dict[str, Any]) -> int:
             verify_key=given["verify_key"],
         )
 
-    # First, so that a taken port is known before models are loaded; connections wait until these are ready.
-    with open_socket(given["host"], given["port"]) as listener:
-        port: int = listener.getsockname()[1]
-        with engines_quiet(given["verbosity"] != _VERBOSE):
-            models = load_models(named, load, shares.runs, shares.threads)
-        guard = Guard(_token(given), _names(given), given["origins"], port)
-        service = Service(models, limits, guard, shares.workers)
-        titles = [model.title for model in models]
-        give_back_large_blocks()
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        _log_uvicorn()
-        try:
-            serve(
-                service.app,
-                listener,
-                on_start=lambda: _print_start(given, guard, titles),
-                on_end=service.end,
-                grace=limits.body_seconds + limits.seconds + _SEND_SECONDS,
-            )
-        finally:
-            service.close()
+    with engines_quiet(given["verbosity"] != _VERBOSE):
+        models = load_models(named, load, shares.runs, shares.threads)
+    service = Service(models, limits, guard, shares.workers, peers)
+    titles = [model.title for model in models]
+    give_back_large_blocks()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    _log_uvicorn()
+    try:
+        serve(
+            service.app,
+            listener,
+            on_start=lambda: on_start(titles),
+            on_end=service.end,
+            grace=limits.body_seconds + limits.seconds + _SEND_SECONDS,
+        )
+    finally:
+        service.close()
     return OK
+
+
+def _threads(given: dict[str, Any]) -> list[int | None]:
+    """Threads of each process; None: as the machine has.
+
+    Raises:
+        click.UsageError: not one for each.
+    """
+    workers: int = given["workers"]
+    if workers == 1:
+        return [given["threads"]]
+    from unet_runtime.serve.workers import CAN_FORK
+
+    if not CAN_FORK:
+        raise click.UsageError("--workers needs a system that can fork a process (Linux, macOS): leave it out here")
+    threads = given["threads"] or min(cores.usable_cores(), cores.MOST * workers)
+    if threads < workers:
+        have = "threads" if given["threads"] else "usable cores"
+        raise click.UsageError(
+            f"--workers {workers} with {threads} {have}: each needs a thread at least; name fewer workers, "
+            f"or --threads {workers}"
+        )
+    shares: list[int | None] = []
+    for index in range(workers):
+        shares.append(threads // workers + (index < threads % workers))
+    return shares
 
 
 def _is_sendable(token: str) -> bool:
@@ -218,12 +285,14 @@ def _names(given: dict[str, Any]) -> frozenset[str]:
     return frozenset(name.lower() for name in ("localhost", given["host"], *given["hosts"]))
 
 
-def _print_start(given: dict[str, Any], guard: Any, titles: list[str]) -> None:
+def _print_start(given: dict[str, Any], guard: Guard, threads: list[int | None], titles: list[str]) -> None:
     if not web_access.is_private(given["host"]):
         who = "with the token" if guard.token else "without a token, so anybody may ask (--token keeps strangers out)"
         logger.warning("other machines reach this service at %s, %s; it is not encrypted", given["host"], who)
     for title in titles:
         echo(title)
+    if len(threads) > 1:
+        echo(f"{len(threads)} workers, threads of each: {', '.join(map(str, threads))}")
     suffix = f"?token={guard.token}" if guard.token and given["token"] is None else ""
     echo(f"serving http://{web_access.shown(given['host'])}:{guard.port}/{suffix}")
     sys.stdout.flush()

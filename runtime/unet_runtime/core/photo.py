@@ -95,10 +95,26 @@ def stored_photo(
         ImageError: as ``open_photo``; of a JPEG that is damaged behind its header when it is decoded.
     """
     with _opened(source) as (file, path, name):
-        if decoders.is_jpeg(file) and file.seek(0, os.SEEK_END) <= _MOST_STORED:
-            file.seek(0)
-            return StoredPhoto(file.read(), path, name, max_pixels)
-        return _decode(file, path, max_pixels, name)
+        return _stored(file, path, name, max_pixels) or _decode(file, path, max_pixels, name)
+
+
+def stored_jpeg(
+    source: str | os.PathLike[str] | IO[bytes], max_pixels: int | None = PILLOW_LIMIT
+) -> StoredPhoto | None:
+    """What ``stored_photo`` leaves in its file; None: what it would decode.
+
+    Raises:
+        ImageError: as ``open_photo``.
+    """
+    with _opened(source) as (file, path, name):
+        return _stored(file, path, name, max_pixels)
+
+
+def _stored(file: IO[bytes], path: str, name: str, max_pixels: int | None) -> StoredPhoto | None:
+    if not decoders.is_jpeg(file) or file.seek(0, os.SEEK_END) > _MOST_STORED:
+        return None
+    file.seek(0)
+    return StoredPhoto(file.read(), path, name, max_pixels)
 
 
 class StoredPhoto:
@@ -280,14 +296,18 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}damaged or truncated image ({one_line(error)})") from error
 
 
-def photo_size(source: str | os.PathLike[str] | IO[bytes]) -> tuple[int, int] | None:
-    """(width, height) of a photo as its file has it, before it is turned upright; None if it cannot be read.
+def photo_size(source: str | os.PathLike[str] | IO[bytes], *, upright: bool = False) -> tuple[int, int] | None:
+    """(width, height) of a photo as its file has it, or ``upright``, as EXIF turns it; None if it cannot be read.
 
     Nothing is decoded, and there is no limit of pixels.
     """
     try:
         with _opened(source) as (file, path, _):
-            return decoders.image_size(file, path)
+            if not upright:
+                return decoders.image_size(file, path)
+            image = decoders.open_image(file, path, lambda size: None)
+            width, height = image.size
+            return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
     except Exception:  # decoders raise anything; open_photo says what is wrong
         return None
 

@@ -234,6 +234,11 @@ class ModelSpec:
         """Whether the file's input and output are as in every file that unet-export makes: what needs no conversion."""
         return self.input.is_plain and self.output.is_plain
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether it was trained on pictures that ``unet-train --data synthetic`` draws, to try the way: no photos."""
+        return self.provenance.data.startswith("synthetic,")
+
     def roles(self, role: Role) -> tuple[int, ...]:
         """Ids of the classes with ``role``."""
         return tuple(index for index, entry in enumerate(self.classes) if entry.role == role)

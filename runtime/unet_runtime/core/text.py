@@ -24,6 +24,16 @@ def table(rows: Sequence[Sequence[str]], indent: str = "") -> str:
     return "\n".join(lines)
 
 
+def ratio(value: float) -> str:
+    """A ratio with the two digits that a measurement of times can give.
+
+    Example:
+        >>> [ratio(value) for value in (0.123, 1.04, 9.96, 195.6)]
+        ['0.12', '1', '10', '200']
+    """
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def one_line(message: object, limit: int = 300) -> str:
     """The first ``limit`` characters of a message of a library, its line breaks and indents made single spaces."""
     return " ".join(str(message).split())[:limit]

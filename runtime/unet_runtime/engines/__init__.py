@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, cast, get_args
 from weakref import WeakSet
@@ -94,8 +94,7 @@ def engine_for(suffix: str, device: str = "auto") -> str:
     able = readers(suffix)
     if not able:
         raise BackendError(f"no engine reads {suffix!r} files, expected .onnx or .tflite")
-    kind, _ = split_device(device)
-    able = [name for name in able if kind in ("auto", *ENGINES[name].devices)] or able
+    able = _for_device(able, device)
     return _first_installed(able, f"no engine for {suffix} files is installed")
 
 
@@ -108,12 +107,24 @@ def choose(names: Iterable[str], device: str = "auto") -> Choice:
         names: engines, one at least.
         device: as for ``load``.
     """
-    kind, _ = split_device(device)
-    able = [name for name in names if kind in ("auto", *ENGINES[name].devices)] or list(names)
+    able = _for_device(list(names), device)
     for row in choice.rows(device, choice.has_gpu_wheel(package_file("onnx"))):
         if row.engine in able and row.model.exists():
             return Choice(row.engine, row.model, row.why)
     return Choice(able[0], find(able[0]).default_model, "the only one here")
+
+
+def _for_device(names: list[str], device: str) -> list[str]:
+    """Those of ``names`` that know a device, without those that lack a plug-in for it; all where none is left."""
+    kind, _ = split_device(device)
+    able = [name for name in names if kind in ("auto", *ENGINES[name].devices)]
+    ready = [name for name in able if _has_plugin(name, kind)]
+    return ready or able or names
+
+
+def _has_plugin(name: str, kind: str) -> bool:
+    plugin = cast(Mapping[str, str], ENGINES[name].plugins).get(kind)
+    return plugin is None or importlib.util.find_spec(plugin) is not None
 
 
 def default_choice(backend: str = "auto", device: str = "auto") -> Choice:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "gpu", "npu"]
 """``auto``: CUDA where it really runs, else the CPU; never TensorRT, whose first start takes minutes.
 
-``gpu`` and ``npu`` are those of Intel, through OpenVINO. Where a machine has several, a number says which: ``cuda:1``.
+``gpu`` is one of Intel's through OpenVINO, or one of any maker through ONNX Runtime's WebGPU plug-in; ``npu`` is one
+of Intel's. Where a machine has several, a number says which: ``cuda:1``.
 """
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -208,6 +209,9 @@ class Engine(NamedTuple):
     """Whether one loaded model runs several photos at a time on the CPU, each in its caller's thread."""
     rival_wheels: tuple[str, ...] = ()
     """Distributions that install the same package: only one may be installed."""
-    slow_start: Mapping[Device, Callable[[], str]] = MappingProxyType({})
-    """Devices that prepare a model for minutes, so that ``unet-info`` does not try them. It calls the function: what
-    is missing for the device, with the remedy; empty if its libraries load."""
+    plugins: Mapping[Device, str] = MappingProxyType({})
+    """Packages that devices need besides the engine's own; ``auto`` prefers engines that have them."""
+    missing: Mapping[Device, Callable[[], str]] = MappingProxyType({})
+    """What a device lacks here, with the remedy, found in milliseconds and without loading a model; empty: try it."""
+    slow_start: tuple[Device, ...] = ()
+    """Devices that prepare a model for minutes, so that ``unet-info`` asks what is missing and does not try them."""

@@ -1,4 +1,4 @@
-"""LiteRT (formerly TensorFlow Lite): small, CPU only, XNNPACK kernels."""
+"""LiteRT (formerly TensorFlow Lite): small; XNNPACK kernels on the CPU, or its GPU accelerator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.engines.base import INT8_TFLITE, Backend, Engine, check_graph, output_position
+from unet_runtime.engines import drivers
+from unet_runtime.engines.base import INT8_TFLITE, Backend, Engine, check_graph, output_position, split_device
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -72,8 +73,13 @@ def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
         position = _check(artifact, interpreter)
     except (ValueError, RuntimeError) as error:  # undamaged, so a model this engine's version cannot run
         raise ModelFileError(f"{artifact.path}: LiteRT refuses it: {error}") from error
+    engine = f"LiteRT {ai_edge_litert.__version__}"
+    if split_device(device)[0] == "gpu":
+        from unet_runtime.engines import litert_gpu
+
+        return litert_gpu.load(artifact, device, interpreter.get_output_details()[position], engine)
     is_real = artifact.spec.output.kind != "labels"
-    return LiteRTBackend(interpreter, f"LiteRT {ai_edge_litert.__version__}", position, is_real=is_real)
+    return LiteRTBackend(interpreter, engine, position, is_real=is_real)
 
 
 def _resize(artifact: Artifact, interpreter: Any) -> None:
@@ -114,6 +120,11 @@ def _sizes(entry: Any) -> list[int]:
     return sizes
 
 
+def _missing_for_gpu() -> str:
+    problem = drivers.no_gpu()
+    return f"{problem}: {drivers.DRIVERS}" if problem else ""
+
+
 ENGINE = Engine(
     name="tflite",
     label="LiteRT",
@@ -124,5 +135,7 @@ ENGINE = Engine(
     default_model=INT8_TFLITE,
     default_threads=cores.default_threads,
     load=load,
+    devices=("cpu", "gpu"),
+    missing={"gpu": _missing_for_gpu},
     foreign=True,
 )

@@ -151,12 +151,13 @@ def _with_remedy(problem: str, index: int) -> str:
 def missing(device: str) -> str:
     """Why ``device`` cannot run here, with the command that installs what is missing; empty if its libraries load."""
     if _PROVIDERS[device] not in ort.get_available_providers():
+        if not on_cpu.has_nvidia_driver():  # another wheel would run no better, and the one that is here works
+            return (
+                "no NVIDIA driver was found here: install that of the GPU first (a container needs to be started with "
+                "its GPUs), or leave --device out"
+            )
         have = ", ".join(ort.get_available_providers())
-        driver = "" if on_cpu.has_nvidia_driver() else "no NVIDIA driver was found here, and "
-        return (
-            f"{driver}the installed {TITLE} has no {_TITLES[device]} provider (it has {have}): "
-            f"{wheels.replace_by(device)}"
-        )
+        return f"the installed {TITLE} has no {_TITLES[device]} provider (it has {have}): {wheels.replace_by(device)}"
     _preload(device)
     library = _library(device)
     if not library.exists():  # built into the engine itself, as in NVIDIA's own wheels

@@ -9,6 +9,7 @@ import numpy as np
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.engines import drivers
 from unet_runtime.engines.base import (
     FLOAT_ONNX,
     Backend,
@@ -29,7 +30,8 @@ _PLUGINS = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
 _DRIVERS = {
     "gpu": "install Intel's driver (Debian: apt-get install intel-opencl-icd) and join the groups video and render "
-    '(sudo usermod -aG video,render "$USER", then log in again)',
+    '(sudo usermod -aG video,render "$USER", then log in again); for a GPU of another maker take '
+    "--backend onnx or tflite",
     "npu": "install Intel's linux-npu-driver with its firmware (Linux 6.8 or newer has the kernel's part), and join "
     "the group render",
 }
@@ -154,6 +156,16 @@ def _tensor(port: Any) -> Tensor:
     return port.element_type.to_dtype().name, sizes
 
 
+def _missing_for_gpu() -> str:
+    problem = drivers.no_gpu()
+    return f"{problem}: {_DRIVERS['gpu']}" if problem else ""
+
+
+def _missing_for_npu() -> str:
+    problem = drivers.no_npu()
+    return f"{problem}: {_DRIVERS['npu']}" if problem else ""
+
+
 ENGINE = Engine(
     name="openvino",
     label="OpenVINO",
@@ -165,4 +177,5 @@ ENGINE = Engine(
     load=load,
     foreign=True,
     devices=("cpu", "gpu", "npu"),
+    missing={"gpu": _missing_for_gpu, "npu": _missing_for_npu},
 )

@@ -22,7 +22,6 @@ class Places:
         read: paths of what the run reads, such as its photos and its model: they are never replaced.
         overwrite: whether files without our stamp may be.
         command: that made what may go.
-        option: that names a place, for people.
         folders: whether the command replaces folders, too; writing a file in the place of one is an error anyway.
     """
 
@@ -32,13 +31,11 @@ class Places:
         *,
         overwrite: bool = False,
         command: str = RESULTS,
-        option: str = "--output",
         folders: bool = False,
     ) -> None:
         self._read = tuple(read)
         self._overwrite = overwrite
         self._command = command
-        self._option = option
         self._folders = folders
         self._identities: frozenset[_Identity] | None = None
 
@@ -55,17 +52,13 @@ class Places:
         if stat.S_ISDIR(there.st_mode) and not self._folders:
             return
         if not stat.S_ISREG(there.st_mode) and is_stream(path):
-            raise OutputError(
-                f"{path}: is a device, a pipe or an open file: name it with {self._option}, or another place"
-            )
+            raise OutputError(f"{path}: is a device, a pipe or an open file: name it with --output, or another place")
         if self._is_read(path):
-            raise OutputError(
-                f"{path}: is read in this run, and would be replaced: name another place with {self._option}"
-            )
+            raise OutputError(f"{path}: is read in this run, and would be replaced: name another place")
         if not self._overwrite and not may_go(path, self._command):
             raise OutputError(
-                f"{path}: exists, and was not made by {self._command}: move it away, or name another place with "
-                f"{self._option}, or insist with --overwrite"
+                f"{path}: exists, and was not made by {self._command}: move it away, name another place, or insist "
+                "with --overwrite"
             )
 
     def check_files(self, folder: Path, names: Iterable[str]) -> None:

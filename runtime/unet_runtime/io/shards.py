@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -119,9 +120,10 @@ class ShardFolder:
         note = {"shard": self._shard.number, "total": self._shard.total, "rows": rows, "results": self._form}
         self._note(_NOTE, note | {"parts": -(-rows // PART_ROWS), "stamp": stamp, "kinds": kinds})
 
-    def path(self, part: Part) -> str:
-        """Path or address of a part's table."""
-        return f"{self._storage.name}/{self._folder}/{_name_of(part.number, TABLES[self._form])}"
+    def places(self, part: Part, entry: Entry) -> list[str]:
+        """Paths or addresses of a row's results: files of their own, or the part's table."""
+        names = entry.results or (f"{self._folder}/{_name_of(part.number, TABLES[self._form])}",)
+        return [posixpath.join(self._storage.name, name) for name in names]
 
     def failed(self, part: Part) -> int | None:
         """How many rows of a finished part have failed; None where it is missing, or made of other rows or options."""

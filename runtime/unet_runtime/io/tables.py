@@ -50,6 +50,13 @@ class Entry(NamedTuple):
             return content | {"error": self.error}
         return content | (self.facts or {}) | ({"results": list(self.results)} if self.results else {})
 
+    def values(self) -> dict[str, Any]:
+        """The columns of what was found, and of the results."""
+        if not self.facts:
+            return dict(self.contents)
+        areas = [{"name": name, **area} for name, area in self.facts["classes"].items()]
+        return self.facts | {"classes": areas} | self.contents
+
 
 class Table(NamedTuple):
     """A form of table."""
@@ -193,11 +200,8 @@ def _write_parquet(file: IO[bytes], kinds: tuple[str, ...], stamp: str) -> Itera
 
 
 def _parquet_row(entry: Entry) -> dict[str, Any]:
-    row: dict[str, Any] = {"row": entry.row, "photo": _unicode(entry.photo), "error": _unicode(entry.error) or None}
-    if entry.facts:
-        areas = [{"name": name, **area} for name, area in entry.facts["classes"].items()]
-        row |= entry.facts | {"classes": areas}
-    return row | entry.contents
+    error = _unicode(entry.error) or None
+    return {"row": entry.row, "photo": _unicode(entry.photo), "error": error} | entry.values()
 
 
 def _unicode(name: str) -> str:

@@ -21,11 +21,11 @@ import numpy.typing as npt
 from unet_runtime.core.errors import OutputError
 from unet_runtime.core.segmentation import Segmentation
 from unet_runtime.core.timings import Timings
+from unet_runtime.io.video.smooth import Smoother
 from unet_runtime.live.camera import Camera, Frame
 from unet_runtime.live.newest import Newest, Numbered
 from unet_runtime.live.picture import BACKGROUNDS, compose
 from unet_runtime.live.record import Recorder
-from unet_runtime.live.smooth import Smoother
 from unet_runtime.live.view import Status, View
 from unet_runtime.segmenter import Segmenter
 

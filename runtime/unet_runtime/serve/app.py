@@ -15,20 +15,31 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from unet_runtime import __version__
 from unet_runtime.core.errors import UnetRuntimeError
 from unet_runtime.io import web_access
 from unet_runtime.io.jobs import PixelBudget
 from unet_runtime.io.kind import Checkpoint
 from unet_runtime.serve import inference
 from unet_runtime.serve.body import Bodies
+from unet_runtime.serve.browser_page import BrowserPage
 from unet_runtime.serve.front import ROUTE, Front
 from unet_runtime.serve.limits import Limits
 from unet_runtime.serve.metrics import CONTENT_TYPE, Metrics
 from unet_runtime.serve.models import Model, Models
 from unet_runtime.serve.multipart import read_form
+from unet_runtime.serve.overview import Report
+from unet_runtime.serve.peers import Peers
 from unet_runtime.serve.photos import Photographer, wanted
-from unet_runtime.serve.refusals import FAILED, GONE, UNAVAILABLE, UNSUPPORTED, GoneError, RefusalError, refusal_of
+from unet_runtime.serve.refusals import (
+    FAILED,
+    GONE,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    GoneError,
+    RefusalError,
+    refusal_of,
+)
 from unet_runtime.serve.security import Guard
 from unet_runtime.serve.tensors import HEADER, read_request
 from unet_runtime.serve.work import Work
@@ -50,6 +61,7 @@ class Parts(NamedTuple):
     bodies: Bodies
     photographer: Photographer
     guard: Guard
+    peers: Peers
 
 
 class Service:
@@ -59,17 +71,19 @@ class Service:
         models: loaded.
         limits: what clients may take.
         guard: which clients there are.
-        workers: photos in work at a time.
+        threads: photos in work at a time.
+        peers: the other processes of the service.
     """
 
-    def __init__(self, models: Models, limits: Limits, guard: Guard, workers: int) -> None:
+    def __init__(self, models: Models, limits: Limits, guard: Guard, threads: int, peers: Peers) -> None:
         metrics = Metrics()
-        work = Work(workers, limits.waiting, limits.seconds, metrics)
-        photographer = Photographer(limits.pixels, metrics, PixelBudget())
+        work = Work(threads, limits.waiting, limits.seconds, metrics)
+        photographer = Photographer(limits.pixels, metrics, PixelBudget(limits.pixels_in_work))
         bodies = Bodies(limits, metrics)
-        self._parts = Parts(models, limits, metrics, work, bodies, photographer, guard)
+        self._parts = Parts(models, limits, metrics, work, bodies, photographer, guard, peers)
         metrics.watch(models, lambda: work.waiting, lambda: work.running, limits.waiting)
         self.app = Front(self._application(), guard, metrics, bodies)
+        peers.watch(self._report)
 
     def end(self) -> None:
         """Say that the service is no longer ready; what comes all the same is answered, on its last connection."""
@@ -111,6 +125,8 @@ class Service:
             _get("/health", self._health),
             _get("/models", self._models),
             _get("/metrics", self._metrics),
+            _get("/browser/{name}/{version}.zip", self._browser_archive),
+            _get("/browser/{name}/{version}/{file:path}", self._browser_file),
             _post("/segment", self._segment),
             _get("/v2", self._server_metadata),
             _get("/v2/health/live", self._live),
@@ -135,26 +151,43 @@ class Service:
             )
         return response
 
-    async def _health(self, request: Request) -> Response:
-        states = [model.state() for model in self._parts.models]
-        is_well = all(state["ready"] for state in states) and not self.app.is_draining
-        return JSONResponse(
-            {
-                "status": "ok" if is_well else "ending" if self.app.is_draining else "failing",
-                "version": __version__,
-                "waiting": self._parts.work.waiting,
-                "running": self._parts.work.running,
-                "limit": self._parts.limits.waiting,
-                "models": states,
-            },
-            200 if is_well else UNAVAILABLE,
+    def _report(self) -> Report:
+        parts = self._parts
+        return Report(
+            parts.peers.number,
+            parts.metrics.families(),
+            parts.work.waiting,
+            parts.work.running,
+            parts.limits.waiting,
+            self.app.is_draining,
+            [model.state() for model in parts.models],
         )
+
+    async def _health(self, request: Request) -> Response:
+        overview = await self._parts.peers.overview()
+        return JSONResponse(overview.health(), 200 if overview.is_ready else UNAVAILABLE)
 
     async def _models(self, request: Request) -> Response:
         return JSONResponse({"models": [model.description() for model in self._parts.models]})
 
     async def _metrics(self, request: Request) -> Response:
-        return Response(self._parts.metrics.text(), media_type=CONTENT_TYPE)
+        overview = await self._parts.peers.overview()
+        return Response(overview.metrics(), media_type=CONTENT_TYPE)
+
+    async def _browser_file(self, request: Request) -> Response:
+        return self._browser_page(request).answer(request.path_params["file"])
+
+    async def _browser_archive(self, request: Request) -> Response:
+        return await asyncio.to_thread(self._browser_page(request).archive)
+
+    def _browser_page(self, request: Request) -> BrowserPage:
+        model = self._asked_model(request)
+        if model.page is None:
+            raise RefusalError(
+                NOT_FOUND,
+                f"no page for browsers beside the file of {model.name}: unet-export --formats web writes one",
+            )
+        return model.page
 
     # Photos
 
@@ -190,7 +223,7 @@ class Service:
         return JSONResponse({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        is_ready = not self.app.is_draining and all(not model.failure for model in self._parts.models)
+        is_ready = (await self._parts.peers.overview()).is_ready
         return JSONResponse({"ready": is_ready}, 200 if is_ready else UNAVAILABLE)
 
     async def _model_metadata(self, request: Request) -> Response:
@@ -199,7 +232,8 @@ class Service:
 
     async def _model_ready(self, request: Request) -> Response:
         model = self._asked_model(request)
-        return JSONResponse({"name": model.name, "ready": not model.failure}, UNAVAILABLE if model.failure else 200)
+        is_ready = (await self._parts.peers.overview()).is_model_ready(model.name, model.version)
+        return JSONResponse({"name": model.name, "ready": is_ready}, 200 if is_ready else UNAVAILABLE)
 
     async def _model_config(self, request: Request) -> Response:
         model = self._asked_model(request)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from unet_runtime.io.jobs import PIXELS_IN_WORK
 
 MEGABYTE = 1_000_000
 
@@ -19,6 +21,8 @@ class Limits:
     """Bytes of all bodies that are being received or wait for their turn."""
     pixels: int = 50_000_000
     """Pixels of a photo, by its header, before it is decoded."""
+    pixels_in_work: int = PIXELS_IN_WORK
+    """Pixels of all photos in work together; a larger photo is in work alone."""
     waiting: int = 64
     """Requests that wait for a worker; a further one gets status 429."""
     seconds: float = 60.0
@@ -35,3 +39,12 @@ class Limits:
     def all_bodies(self) -> int:
         """``bodies``, but at least one whole body."""
         return max(self.body, self.bodies)
+
+    def share(self, workers: int) -> Limits:
+        """The limits of one process of several, which together keep these."""
+        return replace(
+            self,
+            bodies=self.bodies // workers,
+            pixels_in_work=self.pixels_in_work // workers,
+            waiting=-(-self.waiting // workers),
+        )

@@ -1,4 +1,4 @@
-"""What the service counts, in the text format of Prometheus."""
+"""What a process of the service counts; ``overview`` makes one text of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from unet_runtime import __version__
@@ -22,7 +23,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """Counters of one service; from any thread."""
+    """Counters of one process; from any thread."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -76,9 +77,9 @@ class Metrics:
         yield
         self.add(stage, perf_counter() - start)
 
-    def text(self) -> bytes:
-        """What Prometheus reads."""
-        return generate_latest(self._registry)
+    def families(self) -> list[Metric]:
+        """All of them, as they are now."""
+        return list(self._registry.collect())
 
 
 def _readiness(model: Model) -> float:

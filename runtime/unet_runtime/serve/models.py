@@ -18,6 +18,7 @@ from unet_runtime.engines import ENGINES
 from unet_runtime.io.jobs import Pool, models_to_load
 from unet_runtime.segmenter import Segmenter
 from unet_runtime.serve.batches import Batches
+from unet_runtime.serve.browser_page import find_page
 from unet_runtime.serve.refusals import NOT_FOUND, RefusalError
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ class Model:
         self.backend = self.segmenter.backend
         self.name = named.name or _as_name(self.spec.name)
         self.version = named.version
+        self.page = find_page(named.path, self.spec)
+        """Runs the same model in the browser; None where none is at hand."""
         self.failure = ""
         """Why the last run failed; empty while all is well."""
         is_cpu = self.backend.device == "cpu"
@@ -182,8 +185,9 @@ class Model:
         }
 
     def description(self) -> dict[str, Any]:
-        """``state`` with the spec."""
-        return {**self.state(), "spec": asdict(self.spec)}
+        """``state`` with the spec, and the address of the page that runs the model in the browser."""
+        address = f"/browser/{self.name}/{self.version}/" if self.page else None
+        return {**self.state(), "spec": asdict(self.spec), "browser": address}
 
 
 class Models:

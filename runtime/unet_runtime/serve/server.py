@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from unet_runtime.core.errors import OutputError
 from unet_runtime.core.text import one_line
 from unet_runtime.serve.connection import Connection
 from unet_runtime.serve.front import MAX_HEAD
+from unet_runtime.serve.turns import SharedListener
 
 BACKLOG = 2048
 """Connections that the system keeps until they are accepted."""
@@ -25,6 +27,8 @@ _ACCEPTED_AT_ONCE = 64
 """asyncio accepts as many before it does anything else, and tries as often where no file can be opened."""
 _KEEP_ALIVE = 20  # seconds
 _SETTLE_SECONDS = 1.0
+"""Without any news from clients that have connected and not yet asked: a busy machine is slow to read them."""
+_LONGEST_SETTLE = 5.0  # seconds
 _STEP_SECONDS = 0.05
 
 
@@ -60,6 +64,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
+        for listener in sockets or ():
+            if isinstance(listener, SharedListener):
+                listener.begin()
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)
@@ -68,18 +75,34 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept what waits in the system's queue, read what its clients are sending, answer all, and end."""
         self._on_end()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + _SETTLE_SECONDS
-        await asyncio.sleep(2 * _STEP_SECONDS)
-        while loop.time() < end and self._has_silent():
-            await asyncio.sleep(_STEP_SECONDS)
+        await self._settle(sockets or [])
+        for listener in sockets or ():
+            if isinstance(listener, SharedListener):
+                listener.end()
         await super().shutdown(sockets)
 
-    def _has_silent(self) -> bool:
+    async def _settle(self, sockets: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        news, last = loop.time(), loop.time() + _LONGEST_SETTLE
+        await asyncio.sleep(2 * _STEP_SECONDS)
+        silent = self._silent()
+        while (silent or _is_waiting(sockets)) and loop.time() < min(news + _SETTLE_SECONDS, last):
+            await asyncio.sleep(_STEP_SECONDS)
+            before, silent = silent, self._silent()
+            if silent != before:
+                news = loop.time()
+
+    def _silent(self) -> set[Connection]:
+        found = set()
         for connection in self.server_state.connections:
             if isinstance(connection, Connection) and connection.is_silent:
-                return True
-        return False
+                found.add(connection)
+        return found
+
+
+def _is_waiting(sockets: list[socket.socket]) -> bool:
+    """Whether the system has connections that no process has accepted."""
+    return bool(select.select(sockets, [], [], 0)[0])
 
 
 def serve(
@@ -101,7 +124,7 @@ def serve(
     """
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=_protocol(listener),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -116,6 +139,19 @@ def serve(
     server = Server(config, on_start, on_end)
     with _signals_end(server):
         server.run([listener])
+
+
+def _protocol(listener: socket.socket) -> type[Connection]:
+    if not isinstance(listener, SharedListener):
+        return Connection
+    shared = listener
+
+    class Shared(Connection):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            shared.leave()
+
+    return Shared
 
 
 @contextmanager

@@ -18,10 +18,10 @@ from tests.helpers.mjpeg import SIZE, MjpegCamera, age, read_number
 from tests.helpers.video import write_video
 from unet_runtime import BackendError, OutputError, Segmentation, Segmenter
 from unet_runtime.core.timings import Timings
+from unet_runtime.io.video.smooth import Smoother
 from unet_runtime.live.camera import Camera
 from unet_runtime.live.loop import Live, Session
 from unet_runtime.live.record import Recorder
-from unet_runtime.live.smooth import Smoother
 from unet_runtime.live.view import Status
 
 Picture = npt.NDArray[np.uint8]

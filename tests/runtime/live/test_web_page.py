@@ -100,6 +100,7 @@ def test_the_page_fits_a_phone(browser: Any, view: WebView, halves: np.ndarray, 
             assert place["y"] + place["height"] <= 640
             page.page.tap(f"#{name}")
         assert page.text("quit") == "Press again to quit"
+        assert page.page.evaluate("document.querySelector('footer').scrollWidth") == 360
         page.page.tap("#quit")
         pressed: list[str] = []
         page.wait(lambda: bool(pressed.append(view.keys())) or "".join(pressed) == "bsq")

@@ -20,18 +20,12 @@ import numpy as np
 from PIL import Image
 
 from tests.helpers.memory import needs_proc
-from tests.helpers.serving import TIMEOUT, Running, form, serving
+from tests.helpers.serving import TIMEOUT, Running, form, jpeg, serving
 
 CLIENTS = int(os.environ.get("SERVE_CLIENTS", "60"))
 REQUESTS = int(os.environ.get("SERVE_REQUESTS", "100"))
 STOPPED = 50
 GROWTH = 5.0  # MB
-
-
-def jpeg(width: int, height: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(file, "JPEG")
-    return file.getvalue()
 
 
 def status_of(port: int, body: bytes, ready: threading.Barrier) -> int:

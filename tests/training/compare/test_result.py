@@ -121,3 +121,22 @@ def test_the_plot_has_a_panel_for_each_engine(compared: Row, tmp_path: Path) -> 
 def test_the_line_joins_what_nothing_cheaper_beats() -> None:
     dots = [plot.Dot("a", 3, 0.7), plot.Dot("b", 1, 0.6), plot.Dot("c", 2, 0.5), plot.Dot("d", 4, 0.69)]
     assert [dot.label for dot in plot.pareto_front(dots)] == ["b", "a"]
+    assert [dot.label for dot in plot.pareto_front([*dots, plot.Dot("e", 1, 0.9, passed=False)])] == ["b", "a"]
+    assert plot.pareto_front([plot.Dot("e", 1, 0.9, passed=False)]) == []
+
+
+def test_a_file_that_failed_is_marked(compared: Row, tmp_path: Path) -> None:
+    """In the panels of its time and size, and nowhere else; a panel of failures alone is drawn, too."""
+    failed = replace(compared, artifacts=tuple(replace(one, passed=False) for one in compared.artifacts))
+    panels = plot.panels_of([failed])
+    assert {title: dots[0].passed for title, dots in panels.items()} == dict.fromkeys(panels, False) | {
+        "parameters, millions": True
+    }
+    plot.draw([failed], tmp_path / "compare.png")
+
+
+def test_the_title_says_data_size_and_photos(compared: Row) -> None:
+    row = replace(compared, data="Pets, 3473 photos", photos=2922)
+    assert plot.title_of([row]) == "Pets, 3473 photos; inputs of 160 pixels; mean IoU on 2,922 test photos"
+    other = replace(row, size=212, data="Cats")
+    assert plot.title_of([row, other]).startswith("several data sets; inputs of 160 and 212 pixels")

@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from unet_runtime.cli import exits
 from unet_runtime.cli.shared import CommandGroup, option_group, setup_logging, verbosity
 from unet_runtime.core.errors import OK
 from unet_runtime.core.text import table
-from unet_training import __version__
+from unet_training import __version__, processes
 from unet_training.cli import options
 from unet_training.cli.compare import compare
 from unet_training.cli.dataset import check, download
@@ -46,7 +47,17 @@ Examples:
   unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
 
 _PATHS = ("data", "output", "weights", "teacher", "encoder_weights", "class_weights")
-_WITHOUT_EFFECT = ("cache", "no_cache", "resume", "overwrite", "tensorboard", "json_file", "verbosity")
+_WITHOUT_EFFECT = (
+    "cache",
+    "no_cache",
+    "resume",
+    "overwrite",
+    "tensorboard",
+    "json_file",
+    "verbosity",
+    "hosts",
+    "host_number",
+)
 """Parameters that change nothing about the model."""
 
 _OTHERS = ("weights", "teacher", "seed", "resume", "overwrite", "distribute", "tensorboard")
@@ -57,6 +68,7 @@ _LABELS = ("layout", "classes", "ignore")
 
 _TEXTS = ("name", "license", "data_license")
 
+_QUIET = -1  # of ``verbosity``
 _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
 
 
@@ -115,6 +127,17 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         default="auto",
         help="auto: every accelerator takes a share of each batch (KERAS_BACKEND=jax); none: one trains.",
     ),
+    click.option(
+        "--hosts",
+        type=options.Words(),
+        metavar="HOST:PORT,HOST...|auto",
+        help="Machines that train together, each of which runs this command (KERAS_BACKEND=jax): their names, the "
+        "first with a port that the others reach; auto: as Slurm, Open MPI or Kubernetes say. --output is a folder "
+        "that all share; the first writes.",
+    ),
+    click.option(
+        "--host-number", type=click.IntRange(1), help="Which of --hosts this process is, from 1; not with auto."
+    ),
 )
 @options.recipe_options()
 @option_group(
@@ -149,6 +172,8 @@ def command(
     no_cache: bool,
     json_file: Path | None,
     verbosity: int | None,
+    hosts: str | None,
+    host_number: int | None,
     **settings: Any,
 ) -> int:
     """Train a segmentation model, choose its best epoch, measure it, and write one model.keras that carries its spec.
@@ -173,13 +198,13 @@ def command(
     group_by = settings.pop("group_by")
     recipe = options.make_recipe(preset or ("demo" if synthetic else options.DEFAULT_PRESET), settings)
     recipe = options.with_groups(recipe, group_by)
-    import_keras()
+    _start(hosts, host_number, others)
     from unet_training.build import input_spec
     from unet_training.data.cache import PhotoCache
     from unet_training.pipeline import check_output, train
     from unet_training.report import FILES, write_report
 
-    overwrite = others["overwrite"]
+    overwrite = others["overwrite"] or not processes.is_first()
     read = [others["weights"], others["teacher"], *_named_files(recipe, labels["classes"])]
     check_output(output, resume=others["resume"], overwrite=overwrite, read=tuple(filter(None, read)))
     options.check_files(map(output.joinpath, FILES), json_file, read, overwrite=overwrite)
@@ -199,14 +224,47 @@ def command(
             terminal=sys.stderr if sys.stderr.isatty() else None,
             **others,
         )
-        write_report(result, output)
+        if processes.is_first():
+            write_report(result, output)
     except KeyboardInterrupt as error:
         raise TrainingInterruptedError("interrupted before the end of the first epoch: nothing was kept") from error
-    metrics = json.dumps({"model": str(result.model), **result.spec.provenance.metrics}, indent=1)
-    print_result(_as_text(result, output), metrics, json_file)
-    if synthetic:
-        logger.warning("trained on drawn animals: for trying it out only, of no use on photos")
+    if processes.is_first():
+        _print(result, output, json_file, synthetic)
     return exits.stopped() if result.interrupted else OK
+
+
+def _start(hosts: str | None, number: int | None, others: Mapping[str, Any]) -> None:
+    """Load Keras, and meet the other processes of the training."""
+    _check_hosts(hosts, number, others)
+    import_keras(hosts, number)
+    if not processes.is_first():
+        setup_logging(_QUIET)  # all say the same
+
+
+def _check_hosts(hosts: str | None, number: int | None, others: Mapping[str, Any]) -> None:
+    """Refuse what does not go together with, or without, ``--hosts``.
+
+    Raises:
+        click.UsageError: exit code 2.
+        TrainingError: Keras runs on another backend than JAX.
+    """
+    if hosts is None:
+        if number is not None:
+            raise click.UsageError("--host-number without --hosts: it says which of them this process is.")
+        return
+    if others["distribute"] == "none":
+        raise click.UsageError("--hosts and --distribute none: the machines' devices share each batch, or one trains.")
+    if others["tensorboard"] is not None:
+        raise click.UsageError("--hosts and --tensorboard: its pictures are made by one process: leave it out.")
+    names = hosts.split(",")
+    if hosts == processes.AUTO:
+        if number is not None:
+            raise click.UsageError("--hosts auto and --host-number: JAX finds out which this process is: leave it out.")
+    elif number is None or number > len(names):
+        raise click.UsageError(f"--host-number {number}, expected 1 to {len(names)}: which of --hosts this process is.")
+    elif not all(names) or not names[0].rpartition(":")[2].isdigit() or ":" not in names[0]:
+        raise click.UsageError(f"--hosts {hosts}, expected HOST:PORT,HOST..., such as 10.0.0.1:7000,10.0.0.2, or auto.")
+    processes.require_jax()
 
 
 for subcommand in (download, check, evaluate, compare):
@@ -242,6 +300,13 @@ def _recorded_command(context: click.Context) -> str:
         if parameter.name not in _WITHOUT_EFFECT:
             words += options.as_typed(parameter, value if parameter.name not in _PATHS else Path(value).resolve().name)
     return shlex.join(words)
+
+
+def _print(result: Result, output: Path, json_file: Path | None, synthetic: bool) -> None:
+    metrics = json.dumps({"model": str(result.model), **result.spec.provenance.metrics}, indent=1)
+    print_result(_as_text(result, output), metrics, json_file)
+    if synthetic:
+        logger.warning("trained on drawn animals: for trying it out only, of no use on photos")
 
 
 def _as_text(result: Result, output: Path) -> str:

@@ -82,7 +82,7 @@ def check_files(
     """
     inputs = tuple(filter(None, read))
     if json_file is not None and json_file != STDOUT and not is_stream(json_file):
-        Places(inputs, overwrite=overwrite, command=COMMAND, option="--json").check(json_file)
+        Places(inputs, overwrite=overwrite, command=COMMAND).check(json_file)
     places = Places(inputs, overwrite=overwrite, command=COMMAND)
     for path in paths:
         places.check(path)

@@ -13,15 +13,20 @@ from unet_runtime.core import files
 from unet_runtime.core.errors import MissingDependencyError
 from unet_runtime.core.install import pip_command
 from unet_runtime.io.kind import STAMP_KEY
+from unet_training import processes
 from unet_training.cli.options import STDOUT
 from unet_training.files import COMMAND
 
 
-def import_keras() -> None:
+def import_keras(hosts: str | None = None, number: int | None = None) -> None:
     """Load Keras and its backend: late, so that ``--help`` is quick, and once, so that a missing one has one message.
+
+    Args:
+        hosts, number: the processes that train together, see ``processes.connect``; None: this one alone.
 
     Raises:
         MissingDependencyError: the backend is not installed.
+        TrainingError: the processes do not meet.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Off by default on CPUs without AVX-512, where a training step was quicker with it too.
@@ -30,6 +35,8 @@ def import_keras() -> None:
         with engines_quiet():
             import keras
 
+            if hosts is not None:
+                processes.connect(hosts, number)
             keras.ops.ones((1,))  # looks for devices
             keras.utils.set_random_seed(0)  # loads TensorFlow, where it is installed, under any backend
         # Class ids on their way into Keras' confusion matrix, under JAX: they fit into any integer.

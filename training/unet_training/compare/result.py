@@ -46,6 +46,10 @@ class Row:
     parameters: int
     mean_iou: float
     """Mean IoU of the trained model on all test photos, at the size of its output."""
+    data: str
+    """What it was trained on, and how many photos of it."""
+    photos: int
+    """Test photos that ``mean_iou`` is of."""
     lowest_class: str
     """The class of the lowest IoU."""
     lowest_iou: float
@@ -82,6 +86,8 @@ def make_row(
         size=spec.input.height,
         parameters=parameters,
         mean_iou=metrics["mean_iou"],
+        data=spec.provenance.data,
+        photos=metrics.get("photos", 0),
         lowest_class=min(metrics["iou"], key=metrics["iou"].__getitem__),
         lowest_iou=min(metrics["iou"].values()),
         loss=metrics["loss"],

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from unet_runtime.core.metrics import IGNORED
+from unet_training import processes
 
 Tensor = Any
 """Tensor of whichever backend Keras runs on."""
@@ -111,30 +112,47 @@ class Augmenter:
         self._rotation = np.radians(rotation)
         self._cut_out = cut_out
 
-    def __call__(self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types; ``number`` of the
-        batch: epoch and index."""
+    def __call__(
+        self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int], part: slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types.
+
+        Args:
+            photos, masks: of the whole batch.
+            number: epoch and index of the batch.
+            part: what of the batch is made; what is drawn for a picture does not depend on it.
+        """
         # NumPy draws, not layers: their random generators are variables, which threads would share.
         random = np.random.default_rng((self._seed, *number))
+        total = len(photos)
         rows, columns = _draw_positions(random, self._zoom, *masks.shape)
-        mixing, brightness = _draw_colours(random, len(photos))
-        with keras.device("cpu"):  # an accelerator has the network to train
-            moved, classes = move(ops.cast(photos, "float32"), masks, rows, columns)
+        mixing, brightness = _draw_colours(random, total)
+        photos, masks = photos[part], masks[part]
+        with keras.device(processes.cpu()):  # an accelerator has the network to train
+            moved, classes = move(ops.cast(photos, "float32"), masks, rows[part], columns[part])
             if self._rotation:
-                moved, classes = rotate(moved, classes, random.uniform(-self._rotation, self._rotation, len(photos)))
-            coloured = recolour(moved, mixing, brightness)
+                angles = random.uniform(-self._rotation, self._rotation, total)
+                moved, classes = rotate(moved, classes, angles[part])
+            coloured = recolour(moved, mixing[part], brightness[part])
         pictures, classes = np.array(ops.convert_to_numpy(coloured)), np.array(ops.convert_to_numpy(classes))
         if self._cut_out:
-            _cut_out(random, self._cut_out, pictures, classes)
+            corners, sides = _draw_rectangles(random, self._cut_out, total, *masks.shape[1:])
+            _cut_out(pictures, classes, corners[part], sides[part])
         return pictures, classes
 
 
-def _cut_out(random: np.random.Generator, share: float, photos: np.ndarray, masks: np.ndarray) -> None:
+def _draw_rectangles(
+    random: np.random.Generator, share: float, count: int, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left corners (count, 2) and sides (count, 2) of rectangles within a picture, pixels."""
+    sides = np.round(random.uniform(0, share, (count, 2)) * (height, width)).astype(int)
+    corners = np.floor(random.uniform(0, 1, (count, 2)) * (np.array((height, width)) - sides + 1)).astype(int)
+    return corners, sides
+
+
+def _cut_out(photos: np.ndarray, masks: np.ndarray, corners: np.ndarray, sides: np.ndarray) -> None:
     """Make a rectangle of each photo grey: what lies around it has to do (DeVries and Taylor 2017). Nothing is asked of
     the pixels under it."""
-    _, height, width = masks.shape
-    sides = np.round(random.uniform(0, share, (len(photos), 2)) * (height, width)).astype(int)
-    corners = np.floor(random.uniform(0, 1, (len(photos), 2)) * (np.array((height, width)) - sides + 1)).astype(int)
     for photo, mask, (top, left), (high, wide) in zip(photos, masks, corners, sides, strict=True):
         photo[top : top + high, left : left + wide] = GREY
         mask[top : top + high, left : left + wide] = IGNORED

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ ARCHIVES = {
 }
 """Archives of 791,918,971 and 19,173,078 bytes, and their digests, as TensorFlow Datasets records them:
 https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/datasets/oxford_iiit_pet/checksums.tsv"""
+
+Share = Callable[[int], slice]
 
 Batch = tuple[np.ndarray, ...]
 """uint8 photos (n, h, w, 3), uint8 masks (n, h', w') of the pixels that the model predicts, and float32 weights
@@ -191,19 +193,30 @@ def load(
     return decode(photos, spec, crops) if cache is None else cache.load(photos, spec, crops)
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches for ``evaluate``, a ``Batch`` each: all photos in their own order; the last may have fewer."""
+def _whole(photos: int) -> slice:
+    return slice(photos)
 
-    def __init__(self, data: Labelled, batch_size: int) -> None:
+
+class Batches(keras.utils.PyDataset):
+    """Batches for ``evaluate``, a ``Batch`` each: all photos in their own order; the last may have fewer.
+
+    Args:
+        data, batch_size: decoded photos, and how many of them are in a batch.
+        share: what of a batch of so many photos is given: where several processes evaluate together.
+    """
+
+    def __init__(self, data: Labelled, batch_size: int, share: Share | None = None) -> None:
         super().__init__()
-        self._data, self._batch_size = data, batch_size
+        self._data, self._batch_size, self._share = data, batch_size, share or _whole
 
     def __len__(self) -> int:
         return math.ceil(len(self._data) / self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = slice(index * self._batch_size, (index + 1) * self._batch_size)
-        return self._data.photos[chosen], self._data.truths[chosen]
+        photos, truths = self._data.photos[chosen], self._data.truths[chosen]
+        part = self._share(len(photos))
+        return photos[part], truths[part]
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -221,6 +234,7 @@ class TrainingBatches(keras.utils.PyDataset):
         augment: where given, pictures are augmented; called from threads.
         first_epoch: that ``fit`` begins with, from 0.
         weigh: where given, computes the pixels' weights; called from threads.
+        share: as of ``Batches``; what is drawn for a photo does not depend on it.
     """
 
     def __init__(
@@ -231,6 +245,7 @@ class TrainingBatches(keras.utils.PyDataset):
         augment: Augmenter | None = None,
         first_epoch: int = 0,
         weigh: OutlineWeights | None = None,
+        share: Share | None = None,
     ) -> None:
         super().__init__()
         self._data = data
@@ -238,6 +253,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._seed = seed
         self._augment = augment
         self._weigh = weigh
+        self._share = share or _whole
         threads = min(8, usable_cores())  # more would only queue for the interpreter
         self._ahead = 2 * threads
         self._pool = ThreadPoolExecutor(threads, "batches")
@@ -270,8 +286,11 @@ class TrainingBatches(keras.utils.PyDataset):
     def _make(self, epoch: int, order: np.ndarray, index: int) -> Batch:
         chosen = order[index * self._batch_size : (index + 1) * self._batch_size]
         photos, masks = self._data.photos[chosen], self._data.masks[chosen]
+        part = self._share(len(chosen))
         if self._augment is not None:
-            photos, masks = self._augment(photos, masks, (epoch, index))
+            photos, masks = self._augment(photos, masks, (epoch, index), part)
+        else:
+            photos, masks = photos[part], masks[part]
         truths = without_margin(masks, self._data.margin)
         if self._weigh is None:
             return photos, truths

@@ -54,6 +54,7 @@ class Checkpoint(keras.callbacks.Callback):
         identity: what makes the training what it is, as JSON takes it; only a checkpoint of the same is resumed.
         averages: puts the weights' moving averages in the model's place for a validation; then they are kept as best.
         defaults: values in ``identity`` that hold for a checkpoint written before there was such a setting.
+        writes: whether this process writes the file: one of those that train together does.
 
     Raises:
         TrainingError: a loss is no longer a finite number.
@@ -67,11 +68,14 @@ class Checkpoint(keras.callbacks.Callback):
         identity: Mapping[str, Any],
         averages: keras.callbacks.SwapEMAWeights | None = None,
         defaults: Mapping[str, Any] | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
         super().__init__()
         self.path = path
         self.monitor = monitor
         self._averages = averages
+        self._writes = writes
         self._defaults = dict(defaults or {})
         self._identity: dict[str, Any] = json.loads(json.dumps(identity))  # tuples to lists, as they come back
         self.history: dict[str, list[float]] = {}
@@ -108,6 +112,12 @@ class Checkpoint(keras.callbacks.Callback):
                 weights = _values(_BEST, self.model.weights)
         history = {name: [*self.history.get(name, ()), float(value)] for name, value in values.items()}
         state |= {"identity": self._identity, "history": history}
+        if self._writes:
+            self._write(state, weights)
+        # After the file: an interruption in between must not claim what is not there.
+        self._adopt(state, weights)
+
+    def _write(self, state: Mapping[str, Any], weights: Arrays) -> None:
         arrays = {_STATE: np.array(json.dumps(state))} | weights | _values(_CURRENT, self.model.variables)
         for number, variable in enumerate(self.model.optimizer.variables):  # their names are not unique
             arrays[f"{_OPTIMIZER}{number:05}"] = _value(variable)
@@ -116,8 +126,6 @@ class Checkpoint(keras.callbacks.Callback):
         self._keep_previous()
         with replacing(self.path, "choose another --output, or make room") as file:
             _write_arrays(file, arrays)
-        # After the file: an interruption in between must not claim what is not there.
-        self._adopt(state, weights)
 
     def _keep_previous(self) -> None:
         """Give the file a second name, so that it stays when the next one takes its place."""
@@ -210,6 +218,10 @@ class Checkpoint(keras.callbacks.Callback):
     def restore(self, model: keras.Model) -> None:
         """Give ``model``, another build of the same network, the weights of the best epoch."""
         model.set_weights([self._best_weights[_BEST + variable.path] for variable in model.weights])
+
+    def progress(self) -> str:
+        """How far the training is, and of what: the same for all processes that train together."""
+        return json.dumps([self.epochs, self.best, self._identity], sort_keys=True)
 
     def recovery_hint(self) -> str:
         """What an error leaves behind, in words."""

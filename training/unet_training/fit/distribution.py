@@ -15,6 +15,7 @@ from typing import Literal
 
 import keras
 
+from unet_training import processes
 from unet_training.data.pairs import Labelled
 from unet_training.errors import TrainingError
 
@@ -24,7 +25,11 @@ Distribute = Literal["auto", "none"]
 
 
 def choose_devices(mode: Distribute) -> tuple[str, ...]:
-    """The devices that share a training (``auto``: every one there is); empty: one device, as Keras chooses it."""
+    """The devices that share a training (``auto``: every one there is); empty: one device, as Keras chooses it.
+
+    Raises:
+        TrainingError: processes that train together have not as many each.
+    """
     if mode == "none":
         return ()
     backend = keras.backend.backend()
@@ -38,6 +43,11 @@ def choose_devices(mode: Distribute) -> tuple[str, ...]:
             f"here it runs on {backend} (KERAS_BACKEND=jax takes them all)"
         )
         return ()
+    if len(devices) % processes.count():
+        raise TrainingError(
+            f"{len(devices)} devices in {processes.count()} processes ({names}), expected as many in each: each takes "
+            "an equal share of a batch"
+        )
     logger.info(f"each batch is shared by {len(devices)} devices: {names}")
     return devices
 
@@ -97,7 +107,9 @@ def data_parallel(devices: Sequence[str]) -> Iterator[None]:
         yield
         return
     before = keras.distribution.distribution()
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=list(devices)))
+    # Batches come as each process' share: Keras itself could share tf.data alone.
+    parallel = keras.distribution.DataParallel(devices=list(devices), auto_shard_dataset=False)
+    keras.distribution.set_distribution(parallel)
     try:
         yield
     finally:

@@ -11,6 +11,8 @@ import keras
 from keras import ops
 
 from unet_runtime.core.spec import ClassSpec
+from unet_runtime.core.text import one_line
+from unet_training import processes
 from unet_training.build import PET_CLASSES, outline_weights
 from unet_training.data.augment import Augmenter
 from unet_training.data.dataset import Batches, TrainingBatches
@@ -21,6 +23,9 @@ from unet_training.fit.events import EventFolder, TensorBoard
 from unet_training.fit.interrupt import InterruptBetweenSteps
 from unet_training.fit.progress import Progress
 from unet_training.recipes import Recipe
+
+_COLLECTIVE_ERROR = "JaxRuntimeError"
+"""What an exchange between processes raises under JAX, among others."""
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +84,16 @@ def fit(
                 # and Keras' bilinear upsampling needs a known one there.
                 model.train_function = None  # fit makes a new one
                 model.fit(
-                    TrainingBatches(stage, recipe.batch_size, seed, augment, first, outline_weights(recipe, classes)),
-                    validation_data=Batches(validation, recipe.batch_size),
+                    TrainingBatches(
+                        stage,
+                        recipe.batch_size,
+                        seed,
+                        augment,
+                        first,
+                        outline_weights(recipe, classes),
+                        processes.share,
+                    ),
+                    validation_data=Batches(validation, recipe.batch_size, processes.share),
                     initial_epoch=first,
                     epochs=end,
                     callbacks=[*checkpoint.callbacks(), *shown, *callbacks, steps],
@@ -92,9 +105,10 @@ def fit(
             raise
         return True
     except Exception as error:
-        if not _out_of_memory(error):
+        explained = _explained(error, recipe, checkpoint)
+        if explained is None:
             raise
-        raise _no_memory(recipe, checkpoint) from error
+        raise explained from error
     return False
 
 
@@ -117,6 +131,18 @@ def _size_per_epoch(recipe: Recipe) -> list[int]:
     for size, (first, end) in zip(recipe.sizes, _epoch_ranges(recipe), strict=True):
         sizes += [size] * (end - first)
     return sizes
+
+
+def _explained(error: Exception, recipe: Recipe, checkpoint: Checkpoint) -> TrainingError | None:
+    """What an error of Keras' means for the training; None: nobody expected it."""
+    if _out_of_memory(error):
+        return _no_memory(recipe, checkpoint)
+    if processes.count() > 1 and type(error).__name__ == _COLLECTIVE_ERROR:
+        return TrainingError(
+            f"the processes of --hosts no longer reach each other, one may have ended ({one_line(error)}): start all "
+            f"of them again with --resume ({checkpoint.recovery_hint()})"
+        )
+    return None
 
 
 def _no_memory(recipe: Recipe, checkpoint: Checkpoint) -> TrainingError:

@@ -2,6 +2,7 @@
 // What segments the photos: the model in this browser. Nothing leaves it.
 
 const worker = new Worker("worker.js", { type: "module" });
+let gpu = null; // size of its engine
 const waiting = new Map(); // by number of the question
 let questions = 0;
 
@@ -41,12 +42,13 @@ const source = {
   refines: false,
   takesFrames: true,
 
-  label: (entry) => `${entry.name}, ${entry.precision}, ${(entry.bytes / 1e6).toFixed(1)} MB`,
+  label: (entry) => `${entry.name}, ${entry.precision}, ${entry.onGpu ? "GPU" : `${(entry.bytes / 1e6).toFixed(1)} MB`}`,
 
   async models() {
     const answer = await fetch("models.json");
     if (!answer.ok) throw new Error(`models.json: the server answers ${answer.status}`);
-    const { models } = await answer.json();
+    const { models, ...more } = await answer.json();
+    gpu = more.gpu;
     ask("load", { model: models[0] }).then(
       keepForLater,
       (error) => say(`The model cannot be loaded (${error.message}).`, true),
@@ -62,6 +64,19 @@ const source = {
   cutout(item) {
     const result = { width: item.width, height: item.height, planes: item.planes, part: item.part };
     return ask("cutout", { model: item.model, photo: item.photo, result });
+  },
+
+  // What the GPU may run: nothing where there is none, or no model whose numbers are floats.
+  async gpuModel(models) {
+    const model = models.find((entry) => entry.precision !== "int8");
+    if (!gpu || !model || !navigator.gpu) return null;
+    const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+    return adapter && { ...model, onGpu: true, engine: `${model.engine}, WebGPU`, device: "this browser's GPU", engineBytes: gpu.bytes };
+  },
+
+  // The engine for the GPU is fetched, and its results compared with the processor's.
+  tryGpu(model) {
+    return ask("tryGpu", { model });
   },
 
   // uint8 (n, h, w, 3) of the model's input -> float32 probabilities

@@ -7,7 +7,12 @@ const GZIP = [0x1f, 0x8b];
 const DIGEST_CHARACTERS = 64; // SHA-256 in hexadecimal: a model file ends with that of all bytes before
 const OPAQUE = 255;
 
-const sessions = new Map(); // by file
+const TOLERANCE = 1e-3; // of a probability, between the GPU and the processor
+const AGREEMENT = 0.999; // of pixels that have the same class
+const TURNS = 5;
+
+const sessions = new Map(); // by file and device
+let gpuEngine = null;
 
 async function bytesOf(file) {
   const answer = await fetch(file);
@@ -15,14 +20,23 @@ async function bytesOf(file) {
   return new Uint8Array(await answer.arrayBuffer());
 }
 
-async function prepareEngine() {
-  let binary = await bytesOf("ort-wasm-simd-threaded.wasm.gz");
+async function unpacked(file) {
+  const binary = await bytesOf(file);
   if (binary[0] === GZIP[0] && binary[1] === GZIP[1]) { // else the server says what it is, and the browser unpacks it
-    const unpacked = new Blob([binary]).stream().pipeThrough(new DecompressionStream("gzip"));
-    binary = new Uint8Array(await new Response(unpacked).arrayBuffer());
+    const stream = new Blob([binary]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
   }
-  ort.env.wasm.wasmBinary = binary;
-  ort.env.wasm.numThreads = 1; // more need headers that a static server does not send
+  return binary;
+}
+
+async function prepare(library, binary) {
+  library.env.wasm.wasmBinary = await unpacked(binary);
+  library.env.wasm.numThreads = 1; // more need headers that a static server does not send
+  return library;
+}
+
+async function prepareGpu() {
+  return prepare(await import("./ort.webgpu.bundle.min.js"), "ort-wasm-simd-threaded.asyncify.wasm.gz");
 }
 
 async function check(content, file) {
@@ -35,23 +49,25 @@ async function check(content, file) {
   }
 }
 
-const engine = prepareEngine();
+const engine = prepare(ort, "ort-wasm-simd-threaded.wasm.gz");
 engine.catch(() => {}); // whoever waits for it is told
 
 async function load(model) {
   const content = await bytesOf(model.file);
   await check(content, model.file);
-  await engine;
-  return ort.InferenceSession.create(content, { executionProviders: ["wasm"] });
+  if (!model.onGpu) return (await engine).InferenceSession.create(content, { executionProviders: ["wasm"] });
+  gpuEngine ||= prepareGpu();
+  return (await gpuEngine).InferenceSession.create(content, { executionProviders: ["webgpu"] });
 }
 
 function session(model) {
-  if (!sessions.has(model.file)) {
+  const key = `${model.file} ${Boolean(model.onGpu)}`;
+  if (!sessions.has(key)) {
     const loading = load(model);
-    loading.catch(() => sessions.delete(model.file));
-    sessions.set(model.file, loading);
+    loading.catch(() => sessions.delete(key));
+    sessions.set(key, loading);
   }
-  return sessions.get(model.file);
+  return sessions.get(key);
 }
 
 // uint8 (n, h, w, 3) -> float32 (n, h', w', C)
@@ -59,9 +75,41 @@ async function infer(model, images) {
   const { height, width } = model.spec.input;
   const loaded = await session(model);
   const count = images.length / (height * width * 3);
-  const image = new ort.Tensor("uint8", images, [count, height, width, 3]);
+  const { Tensor } = model.onGpu ? await gpuEngine : ort;
+  const image = new Tensor("uint8", images, [count, height, width, 3]);
   const outputs = await loaded.run({ image });
   return outputs.probabilities.data;
+}
+
+// Inputs that use the whole range: noise, a ramp of each channel, areas with edges.
+function testImages({ height, width }) {
+  const size = height * width * 3;
+  const images = [0, 1, 2].map(() => new Uint8Array(size));
+  let noise = 1;
+  for (let index = 0; index < size; index++) {
+    const [channel, x, y] = [index % 3, Math.floor(index / 3) % width, Math.floor(index / 3 / width)];
+    noise = (Math.imul(noise, 1664525) + 1013904223) >>> 0;
+    images[0][index] = noise >>> 24;
+    images[1][index] = Math.round((OPAQUE * [x, y, width - x][channel]) / Math.max(width, height));
+    images[2][index] = ((Math.floor(x / 24) + Math.floor(y / 16)) * 53 * (channel + 1)) % 256;
+  }
+  return images;
+}
+
+function strongest(values, start, count) {
+  let best = 0;
+  for (let index = 1; index < count; index++) if (values[start + index] > values[start + best]) best = index;
+  return best;
+}
+
+async function medianTime(model, image) {
+  const times = [];
+  for (let turn = 0; turn < TURNS; turn++) {
+    const start = performance.now();
+    await infer(model, image);
+    times.push(performance.now() - start);
+  }
+  return times.sort((one, other) => one - other)[Math.floor(TURNS / 2)];
 }
 
 // RGB as the network sees it, transparent pixels white.
@@ -91,6 +139,28 @@ function picture(ids, width, height) {
 const tasks = {
   async load({ model }) {
     await session(model);
+  },
+
+  // Whether the GPU gives what the processor gives, and what both take; model: the one on the GPU.
+  async tryGpu({ model }) {
+    const here = { ...model, onGpu: false };
+    const classes = model.spec.classes.length;
+    const images = testImages(model.spec.input);
+    let [difference, same, pixels] = [0, 0, 0];
+    for (const image of images) {
+      const [expected, values] = [await infer(here, image), await infer(model, image)];
+      for (let index = 0; index < expected.length; index++) {
+        const distance = Math.abs(values[index] - expected[index]);
+        difference = distance <= difference ? difference : distance; // NaN stays
+      }
+      for (let start = 0; start < expected.length; start += classes, pixels++) {
+        same += strongest(values, start, classes) === strongest(expected, start, classes);
+      }
+    }
+    const agreement = same / pixels;
+    const passed = difference <= TOLERANCE && agreement >= AGREEMENT;
+    const [gpu, cpu] = [await medianTime(model, images[0]), await medianTime(here, images[0])];
+    return { passed, difference, agreement, gpu, cpu };
   },
 
   async infer({ model, images }) {

@@ -53,7 +53,7 @@ __all__ = [
     "read_split",
 ]
 
-_MODULES = ("oxford_pets", "cityscapes", "voc", "coco", "roboflow", "labelme", "folders")
+_MODULES = ("oxford_pets", "cityscapes", "voc", "coco", "roboflow", "labelme", "yolo", "folders")
 """In the order in which they are looked for: the more particular first."""
 
 RECORD = "labels"

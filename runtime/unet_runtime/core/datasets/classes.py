@@ -112,11 +112,7 @@ def read_class_file(path: Path) -> Options:
         SourceError: unreadable, or not as the module describes it; the message names file and entry.
         MissingDependencyError: a YAML file, and PyYAML is not installed.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path}: cannot be read ({error}), expected a list of classes") from error
-    return _options(_parse(text, path), str(path))
+    return _options(parse_file(path), str(path))
 
 
 def class_file(root: Path) -> Path | None:
@@ -173,11 +169,17 @@ def _value_text(value: Value) -> str:
     return str(value) if isinstance(value, int) else f'"{hexadecimal(value)}"'
 
 
-def _parse(text: str, path: Path) -> Any:
+def parse_file(path: Path) -> Any:
+    """The content of a file of classes, YAML or JSON.
+
+    Raises:
+        SourceError: unreadable.
+        MissingDependencyError: a YAML file, and PyYAML is not installed.
+    """
     load, error_type = (json.loads, ValueError) if path.suffix == ".json" else _yaml()
     try:
-        return load(text)
-    except (error_type, ValueError, RecursionError) as error:  # ValueError: a date that is none
+        return load(path.read_text(encoding="utf-8-sig"))
+    except (error_type, OSError, ValueError, RecursionError) as error:  # ValueError: a date that is none
         reason = " ".join(str(error).split())
         raise SourceError(f"{path}: cannot be read ({reason}), expected a list of classes") from error
 

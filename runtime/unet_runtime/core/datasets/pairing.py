@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,13 @@ from unet_runtime.core.decoders import PHOTO_SUFFIXES
 from unet_runtime.core.errors import SourceError
 from unet_runtime.core.spec import ClassSpec
 
-ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg", "_gt")
+ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt")
 """What the name of a mask may have after the photo's."""
+
+_KINDS = frozenset(("annotation", "frame", "gt", "image", "img", "label", "mask", "photo", "seg", "segmentation"))
+"""Words of a name that say what a file is, not which one."""
+
+_PIECE = re.compile(r"[^\W\d_]+|\d+")
 
 WITHOUT_MASK = "photos without a label mask"
 WITHOUT_PHOTO = "label masks without a photo"
@@ -86,23 +92,58 @@ class Pairs(NamedTuple):
     problems: list[Problem]
 
 
+def beside(folder: Path, mask_suffixes: Iterable[str]) -> tuple[Files, Files]:
+    """Photos, and the masks that lie beside them, whose names have an ending more."""
+    photos = photos_below(folder)
+    masks = files_below(folder, mask_suffixes)
+    is_mask = {name for name in masks.by_name if name.endswith(ENDINGS) and not _mask_of(name, masks)}
+    only_photos = {name: path for name, path in photos.by_name.items() if name not in is_mask}
+    only_masks = {name: path for name, path in masks.by_name.items() if name in is_mask}
+    return Files(only_photos, photos.doubled), Files(only_masks, [])
+
+
+def _mask_of(name: str, masks: Files) -> str:
+    """The name of a photo's mask, an ending longer; empty: there is none."""
+    return next((name + ending for ending in ENDINGS if name + ending in masks.by_name), "")
+
+
 def pair(photos: Files, masks: Files, prefix: str = "") -> Pairs:
-    """Bring photos and masks of the same name together; ``prefix`` comes before the names."""
-    found = []
-    problems = []
-    taken = set()
-    for name, photo in photos.by_name.items():
-        ending = next((ending for ending in ENDINGS if name + ending in masks.by_name), None)
-        if ending is None:
-            problems.append(Problem(WITHOUT_MASK, prefix + name))
-            continue
-        taken.add(name + ending)
-        found.append((prefix + name, photo, masks.by_name[name + ending]))
+    """Bring photos and masks of the same name together; ``prefix`` comes before the names.
+
+    Where no name is the same, as ``image_12`` and ``mask_12``, those of the same other words and numbers are paired.
+    """
+    mask_of = {}
+    for name in photos.by_name:
+        mask = name if name in masks.by_name else _mask_of(name, masks)
+        if mask:
+            mask_of[name] = mask
+    if not mask_of:
+        mask_of = _pairs_by_words(photos.by_name, masks.by_name)
+    found = [(prefix + name, photos.by_name[name], masks.by_name[mask]) for name, mask in mask_of.items()]
+    problems = [Problem(WITHOUT_MASK, prefix + name) for name in photos.by_name.keys() - mask_of.keys()]
+    taken = set(mask_of.values())
     for name in masks.by_name.keys() - taken:
         problems.append(Problem(WITHOUT_PHOTO, prefix + name))
     for path in (*photos.doubled, *masks.doubled):
         problems.append(Problem(SAME_NAME, path.name))
     return Pairs(found, sorted(problems))
+
+
+def _pairs_by_words(photos: Iterable[str], masks: Iterable[str]) -> dict[str, str]:
+    """Photo -> mask, where no other photo and no other mask has the same words and numbers."""
+    photo_of, mask_of = _one_by_words(photos), _one_by_words(masks)
+    return {photo: mask_of[words] for words, photo in photo_of.items() if words in mask_of}
+
+
+def _one_by_words(names: Iterable[str]) -> dict[tuple[str, ...], str]:
+    """Folder, words and numbers of a name, but for words such as "mask" -> the one name that has them."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        pieces = [piece.lstrip("0") for piece in _PIECE.findall(last.casefold()) if piece not in _KINDS]
+        if pieces:
+            found.setdefault((folder, *pieces), []).append(name)
+    return {words: alike[0] for words, alike in found.items() if len(alike) == 1}
 
 
 def samples_of(pairs: Iterable[tuple[str, Path, Path]], coding: Coding) -> tuple[Sample, ...]:

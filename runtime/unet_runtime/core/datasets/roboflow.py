@@ -11,12 +11,11 @@ from pathlib import Path
 from unet_runtime.core.datasets import classes as class_lists
 from unet_runtime.core.datasets.base import Dataset, Layout, Options, Problem, Value
 from unet_runtime.core.datasets.masks import SUFFIXES
-from unet_runtime.core.datasets.pairing import Files, coding_of, files_below, pair, photos_below, samples_of
+from unet_runtime.core.datasets.pairing import beside, coding_of, pair, samples_of
 from unet_runtime.core.datasets.parts import by_part, part_of
 from unet_runtime.core.errors import SourceError
 
 CLASS_FILE = "_classes.csv"
-ENDING = "_mask"
 
 
 def _detect(root: Path) -> str:
@@ -38,7 +37,7 @@ def _read(root: Path, options: Options, why: str) -> Dataset:
         folder = path.parent
         prefix = "" if folder == root else f"{folder.name}/"
         folders.append((prefix, part_of(folder.name) if prefix else ""))
-        pairs = pair(_photos(folder), _masks(folder), prefix)
+        pairs = pair(*beside(folder, SUFFIXES), prefix)
         found += pairs.found
         problems += pairs.problems
     listed = [names[value] for value in sorted(names)]
@@ -54,16 +53,6 @@ def _read(root: Path, options: Options, why: str) -> Dataset:
 def _prefix(name: str, known: dict[str, str]) -> str:
     first = name.partition("/")[0] + "/"
     return first if first in known else ""
-
-
-def _photos(folder: Path) -> Files:
-    files = photos_below(folder)
-    return Files({name: path for name, path in files.by_name.items() if not name.endswith(ENDING)}, files.doubled)
-
-
-def _masks(folder: Path) -> Files:
-    files = files_below(folder, SUFFIXES)
-    return Files({name: path for name, path in files.by_name.items() if name.endswith(ENDING)}, files.doubled)
 
 
 def _class_names(path: Path) -> dict[int, str]:

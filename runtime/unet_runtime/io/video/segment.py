@@ -19,8 +19,9 @@ from unet_runtime.core.stream import Stream
 from unet_runtime.io.sinks import VIDEO_KINDS
 from unet_runtime.io.video import ffmpeg, h264
 from unet_runtime.io.video.reader import Frame, Reader, plausible_rate
+from unet_runtime.io.video.smooth import Smoother
 from unet_runtime.io.video.writer import VideoFile
-from unet_runtime.segmenter import Segmenter
+from unet_runtime.segmenter import Prepared, Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ def segment_video(
     stamp: str = "",
     *,
     refine: bool = False,
+    smooth: float = 0.0,
 ) -> int:
     """Segment each frame of a video, once, into one video or several.
 
@@ -100,6 +102,7 @@ def segment_video(
         progress: called after each frame with the frames done and the number promised (0: unknown).
         stamp: what the targets record of model and options, see ``io.stamps``.
         refine: whether the edges of cut-outs follow the picture, see ``Segmentation.refined``.
+        smooth: share of the last frames in each, see ``Smoother``.
 
     Returns:
         Frames segmented: as many as ``source`` has.
@@ -116,6 +119,11 @@ def segment_video(
         shown = result.refined() if refine else result
         return [VIDEO_KINDS[kind](shown) for kind in targets]
 
+    smoother = Smoother(smooth, segmenter.spec)
+
+    def segment(prepared: Prepared) -> Segmentation:
+        return segmenter.finish(prepared, smoother(prepared.images, segmenter.infer(prepared.images)[0]))
+
     program, why_not = h264.choose(targets.values())
     facts = ffmpeg.probe(program, source) if program else ffmpeg.Facts()
     rate = plausible_rate(facts.rate or reader.rate)
@@ -125,8 +133,8 @@ def segment_video(
             write = _timed(reader, targets.values(), program, facts, rate, stamp, opened)
         else:
             write = _constant(reader, targets.values(), why_not, stamp, opened)
-        results = opened.enter_context(segmenter.stream(reader, ahead=_AHEAD))  # decodes in one thread
-        pictures = opened.enter_context(Stream(results, _unchanged, draw, _AHEAD))  # infers in another
+        prepared = opened.enter_context(Stream(reader, segmenter.prepare, segment, _AHEAD))  # decodes in one thread
+        pictures = opened.enter_context(Stream(prepared, _unchanged, draw, _AHEAD))  # infers in another
         count = 0
         for current in pictures:
             write(current, times.next(reader.times.popleft()))

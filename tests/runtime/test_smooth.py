@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.colours import colour_spec
 from unet_runtime.core.spec import InputSpec, OutputSpec
-from unet_runtime.live.smooth import Smoother
+from unet_runtime.io.video.smooth import Smoother
 
 SIZE = 64
 SPEC = colour_spec(SIZE)

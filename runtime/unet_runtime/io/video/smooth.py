@@ -1,4 +1,4 @@
-"""Probabilities smoothed over a camera's frames, except where the picture moves: less flicker, no ghosts."""
+"""Probabilities smoothed over frames of a camera or video, except where the picture moves: less flicker, no ghosts."""
 
 from __future__ import annotations
 

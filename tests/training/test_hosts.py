@@ -1,0 +1,136 @@
+"""A training of two processes on this machine: what one makes of whole batches; resumed with another number of them.
+
+The processes exchange sums through gloo, as machines do. (Two devices of one process: test_backends.py.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.helpers.paths import REPOSITORY
+from unet_training.cli.command import command
+from unet_training.data import synthetic
+
+SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="minutes: set SLOW_TESTS=1")
+MAIN = "from unet_training.cli.command import main; main()"
+
+
+NETWORK = ["--preset", "demo", "--width", "4", "--depth", "1", "--size", "32", "--batch-size", "4", "--ema", "0.8"]
+OPTIONS = [*NETWORK, "--augment", "--rotation", "10", "--cut-out", "0.3", "--border-weight", "2"]
+OPTIONS += ["--region-loss", "dice"]  # counted over the whole batch: a process' part has another one
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    synthetic.ensure_dataset(folder, train=30, test=10, seed=1)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def train(pictures: Path, outputs: Sequence[Path], epochs: int, *more: str) -> list[tuple[int, str]]:
+    """Exit code and standard error of each of the processes that train together, one for each of their outputs."""
+    arguments = ["--data", str(pictures), "--epochs", str(epochs), "--no-cache"]
+    arguments += ["--name", "x", *OPTIONS, *more]
+    environment = os.environ | {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # of XLA, which takes longer than these trainings
+    }
+    hosts = ",".join([f"127.0.0.1:{free_port()}", "127.0.0.1"])
+    running = []
+    for number, output in enumerate(outputs, 1):
+        own = ["--output", str(output)]
+        own += ["--hosts", hosts, "--host-number", str(number)] if len(outputs) > 1 else []
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-c", MAIN, *arguments, *own],
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    ended = []
+    for process in running:
+        _, errors = process.communicate(timeout=900)
+        ended.append((process.returncode, errors))
+    return ended
+
+
+def history(output: Path) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = json.loads((output / "history.json").read_text())
+    return found
+
+
+def close(here: dict[str, list[float]], there: dict[str, list[float]]) -> None:
+    for name in ("loss", "cross_entropy"):
+        assert here[name] == pytest.approx(there[name], rel=1e-3), name
+    assert here["pixel_accuracy"] == pytest.approx(there["pixel_accuracy"], abs=5e-3)  # of 5,120 pixels
+
+
+@SLOW
+def test_two_processes_train_what_one_does(pictures: Path, tmp_path: Path) -> None:
+    alone, together, changing = (tmp_path / name for name in ("alone", "together", "changing"))
+    ((code, errors),) = train(pictures, [alone], 3)
+    assert code == 0, errors
+    ended = train(pictures, [together] * 2, 3)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "each batch is shared by 2 devices" in ended[0][1]
+    assert "epoch 3/3" in ended[0][1]
+    assert "epoch 3/3" not in ended[1][1]
+    close(history(together), history(alone))
+
+    # Two processes do the first epoch, one the second, two the last: the same curve.
+    for epochs, outputs in ((1, [changing] * 2), (2, [changing]), (3, [changing] * 2)):
+        ended = train(pictures, outputs, epochs, "--resume")
+        assert [code for code, _ in ended] == [0] * len(outputs), ended
+    close(history(changing), history(together))
+
+    # A process that goes on from elsewhere would leave the other one waiting.
+    ended = train(pictures, [changing, tmp_path / "other"], 4, "--resume")
+    assert [code for code, _ in ended] == [1, 1], ended
+    assert "one --output that all machines share" in ended[0][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host-number", "1"], "--host-number without --hosts"),
+        (["--hosts", "a:7000,b"], "--host-number None, expected 1 to 2"),
+        (["--hosts", "a:7000,b", "--host-number", "3"], "--host-number 3, expected 1 to 2"),
+        (["--hosts", "a,b", "--host-number", "1"], "expected HOST:PORT,HOST..."),
+        (["--hosts", "a:7000,", "--host-number", "1"], "expected HOST:PORT,HOST..."),
+        (["--hosts", "auto", "--host-number", "1"], "leave it out"),
+        (["--hosts", "a:7000,b", "--host-number", "1", "--distribute", "none"], "--hosts and --distribute none"),
+        (["--hosts", "a:7000,b", "--host-number", "1", "--tensorboard", "logs"], "--hosts and --tensorboard"),
+    ],
+)
+def test_hosts_that_make_no_sense(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"), [("tensorflow", "keras/issues/20585"), ("torch", "Keras runs on torch")]
+)
+def test_another_backend_is_refused(backend: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    result = CliRunner().invoke(command, ["--hosts", "a:7000,b", "--host-number", "1"], standalone_mode=False)
+    assert reason in str(result.exception)
