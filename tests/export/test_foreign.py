@@ -166,5 +166,5 @@ def test_weights_that_are_cut_in_a_whole_archive_are_refused(tmp_path: Path) -> 
 def test_half_a_model_is_refused(tmp_path: Path) -> None:
     path = saved(small(), tmp_path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ExportError, match="no .keras file, which is a zip"):
+    with pytest.raises(ExportError, match=r"no \.keras file, which is a zip"):
         load_model(path, Description(CLASSES))

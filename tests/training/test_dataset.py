@@ -195,7 +195,7 @@ def test_the_next_batches_are_prepared_meanwhile(numbered: Labelled) -> None:
 
     class Watched(Augmenter):
         def __call__(
-            self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]
+            self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int], part: slice = slice(None)
         ) -> tuple[np.ndarray, np.ndarray]:
             asked.put(number)
             return photos, masks
@@ -211,7 +211,7 @@ def test_the_next_batches_are_prepared_meanwhile(numbered: Labelled) -> None:
 def test_what_goes_wrong_in_a_thread_is_raised_where_the_batch_is_asked_for(numbered: Labelled) -> None:
     class Broken(Augmenter):
         def __call__(
-            self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int]
+            self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int], part: slice = slice(None)
         ) -> tuple[np.ndarray, np.ndarray]:
             raise MemoryError("no room")
 
