@@ -30,7 +30,7 @@ CALIBRATED_ON = 16
 """Photos on which float16 is rounded, and its first layers are chosen: more of 512x512 take a CPU minutes."""
 
 PICTURES = 24, 16
-"""Of a rehearsal, to train on and to measure."""
+"""Numbers of pictures in a rehearsal: to train on, to measure."""
 
 GPU_PACKAGES = ("onnxruntime-gpu[cuda,cudnn]", "jax[cuda13]>=0.10,<0.11")
 """TensorRT 10 is not among them: its package is a source archive that fetches wheels from NVIDIA's own index when it is

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def providers(run: Run) -> bool:
                 images = prepared(photos, artifact.spec)
                 if size not in references:  # float32 comes first
                     references[size] = on_cpu(artifact, images)
-                row |= attempt(lambda: measure(run, artifact, device, images, references[size]))  # noqa: B023
+                row |= attempt(partial(measure, run, artifact, device, images, references[size]))
             row["proven"] = "problem" not in row
             proven = proven and row["proven"]
             run.results.add("providers", row)
@@ -124,10 +125,10 @@ def measure(run: Run, artifact: Any, device: str, images: Any, reference: Any) -
     seconds = 0.2 if run.rehearsal else 1.0
     for batch in BATCHES:
         chosen = np.resize(images, (batch, *images.shape[1:]))
-        row[f"ms_{batch}"] = timed(lambda: backend.run(chosen), seconds) / batch  # noqa: B023
+        row[f"ms_{batch}"] = timed(partial(backend.run, chosen), seconds) / batch
         if device == "tensorrt":  # its engine is of one photo
             continue
-        row[f"ms_{batch}_unbound"] = timed(lambda: plain(chosen), seconds) / batch  # noqa: B023
+        row[f"ms_{batch}_unbound"] = timed(partial(plain, chosen), seconds) / batch
     row |= judged(row, artifact.spec.precision, device)
     return row
 

@@ -1,9 +1,10 @@
 """unet-run of another checkout of this repository against today's: a cold start with each engine, and a folder.
 
     git worktree add ../before COMMIT
-    python benchmarks/versions.py ../before [--runs 41] [--photos 300] [--rounds 5]
+    python benchmarks/versions.py ../before [--runs 41] [--photos 300] [--rounds 5] [--onnx FILE] [--tflite FILE]
 
 Whole processes in turn, in this Python environment, each with the sources of its checkout; ratios turn by turn.
+Each runs the model that is bundled with it, or both the file that is named: so the code's share is told from the model's.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from folder import chosen
 from turns import median_ratio, take_turns
 
 CHECKOUTS = ("before", "today")
+ENGINES = ("onnx", "tflite")
 
 
 def unet_run(arguments: list[str], output: Path, variables: dict[str, str]) -> None:
@@ -37,6 +39,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=41, help="of each cold start")
     parser.add_argument("--photos", type=int, default=300, help="in the folder, of PETS_DIR; 0: no folder")
     parser.add_argument("--rounds", type=int, default=5, help="of the folder")
+    for engine in ENGINES:
+        parser.add_argument(f"--{engine}", type=Path, help="model of both checkouts, instead of each one's own")
     options = parser.parse_args()
     sources = {"before": options.before / "runtime", "today": REPOSITORY / "runtime"}
     for source in sources.values():
@@ -45,14 +49,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         variables = environment(place)
         rows: dict[str, tuple[list[str], int]] = {}
-        for engine in ("onnx", "tflite"):
-            rows[f"{engine}, one photo"] = ([str(PHOTO), "--backend", engine], options.runs)
+        models = {}
+        for engine in ENGINES:
+            model = getattr(options, engine)
+            models[engine] = ["--backend", engine] if model is None else ["--backend", engine, "--model", str(model)]
+            rows[f"{engine}, one photo"] = ([str(PHOTO), *models[engine]], options.runs)
         if options.photos:
             photos = Path(place, "photos")
             photos.mkdir()
             for path in chosen(Path(os.environ["PETS_DIR"], "images"), options.photos):
                 shutil.copy(path, photos)
-            rows[f"onnx, {options.photos} photos"] = ([str(photos), "--backend", "onnx"], options.rounds)
+            rows[f"onnx, {options.photos} photos"] = ([str(photos), *models["onnx"]], options.rounds)
         for name, (arguments, runs) in rows.items():
             calls = {}
             for checkout in CHECKOUTS:

@@ -54,6 +54,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def to_parquet(folder: Path, model: Path, output: str) -> list[object]:
+    """Arguments that segment the photos of ``folder / "m.txt"``."""
+    return ["--manifest", folder / "m.txt", "--results", "parquet", "--model", model, "-o", folder / output]
+
+
 def unet_run(*arguments: object) -> Result:
     return CliRunner().invoke(command, list(map(str, arguments)), standalone_mode=False)
 
@@ -262,16 +267,7 @@ def test_what_failed_is_tried_again(photos: Path, colour_model: Path, tmp_path: 
     """``--resume`` keeps the rows that are done, and the missing photo may have come."""
     (tmp_path / "a.png").write_bytes((photos / "photos" / "00.png").read_bytes())
     (tmp_path / "m.txt").write_text("a.png\nb.png\n")
-    arguments = [
-        "--manifest",
-        tmp_path / "m.txt",
-        "--results",
-        "parquet",
-        "--model",
-        colour_model,
-        "-o",
-        tmp_path / "out",
-    ]
+    arguments = to_parquet(tmp_path, colour_model, "out")
     assert unet_run(*arguments).return_value == 1
     (tmp_path / "a.png").rename(tmp_path / "b.png")
     result = unet_run(*arguments, "--resume")
@@ -357,16 +353,7 @@ def test_memory_does_not_grow_with_the_list(colour_model: Path, tmp_path: Path) 
             os.link(path.with_name(f"{index // 1000 * 1000:06d}.png"), path)
         names.append(str(path))
     (tmp_path / "m.txt").write_text("\n".join(names))
-    arguments = [
-        "--manifest",
-        tmp_path / "m.txt",
-        "--results",
-        "parquet",
-        "--model",
-        colour_model,
-        "-o",
-        tmp_path / "o",
-    ]
+    arguments = to_parquet(tmp_path, colour_model, "o")
     program = [sys.executable, "-c", "from unet_runtime.cli.run import main; main()"]
     resident = []
     with subprocess.Popen([*program, *map(str, arguments)], stdout=subprocess.PIPE) as process:

@@ -132,7 +132,7 @@ def test_bands_of_probabilities_are_the_definition_s(size: tuple[int, int]) -> N
 
 
 def test_bands_stay_small() -> None:
-    """Of 100 megapixels: 1.2 GB of probabilities, 3 MB at a time."""
+    """A photo of 100 megapixels: 1.2 GB of probabilities, 3 MB at a time."""
     size = (10_000, 10_000)
     bands = masks.probability_bands(planes(random_probabilities(32), size, colour_spec()), size)
     first = next(bands)[1]

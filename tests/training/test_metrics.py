@@ -53,7 +53,7 @@ def test_keras_and_the_runtime_agree(batches: list[tuple[np.ndarray, np.ndarray]
 
 
 def test_a_class_in_neither_does_not_count_and_one_that_is_predicted_does() -> None:
-    """Of Keras, of the runtime and of what a model records alike."""
+    """Keras, the runtime and what a model records have the same."""
     truth = np.array([[[0, 0, 1, 1]]], np.uint8)
     guess = np.array([[[0, 1, 1, 1]]])
     for classes, predicted in ((4, guess), (4, np.array([[[0, 3, 1, 1]]]))):

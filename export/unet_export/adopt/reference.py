@@ -87,7 +87,7 @@ def recorded(path: Path) -> tuple[Array, Array]:
 
 
 def _first(words: Sequence[str], names: Sequence[str]) -> str:
-    """The first of ``words`` that is among ``names``; empty: none is."""
+    """Find the first of ``words`` that is among ``names``; empty: none is."""
     return next((word for word in words if word in names), "")
 
 

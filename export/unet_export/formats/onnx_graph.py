@@ -247,8 +247,8 @@ def round_scales_up(graph: onnx.GraphProto) -> None:
     The size of the result is the product, rounded down: 96/200 in float32 is a little less, and 200 pixels become 95.
     """
     weights = initializers(graph)
-    for node in [node for node in graph.node if node.op_type == "Resize"]:
-        if len(node.input) <= _SCALES or node.input[_SCALES] not in weights:
+    for node in list(graph.node):  # nodes may be added meanwhile
+        if node.op_type != "Resize" or len(node.input) <= _SCALES or node.input[_SCALES] not in weights:
             continue
         factors = numpy_helper.to_array(weights[node.input[_SCALES]])
         rounded = np.array(list(map(_not_below_its_ratio, factors)), np.float32)

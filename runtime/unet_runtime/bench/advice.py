@@ -90,7 +90,7 @@ def _conditions(row: Row) -> tuple[str, str, int]:
 
 
 def _fastest(rows: Sequence[Row]) -> list[Row]:
-    """The first of rows in the order of their times, and those that cannot be told from it."""
+    """Select the fastest of the sorted rows, and those that the noise does not tell from it."""
     return [row for row in rows if row is rows[0] or not _differs(rows[0], row, _total(rows[0]), _total(row))]
 
 
@@ -101,7 +101,7 @@ def _differs(one: Row, other: Row, of_one: float, of_other: float) -> bool:
 
 
 def _chosen(rows: Sequence[Row]) -> Row:
-    """Of those that are as fast as the fastest the most accurate, where that is known."""
+    """Select the most accurate of the fastest rows, where accuracy was measured."""
     return max(_fastest(rows), key=lambda row: row.accuracy.mean_iou if row.accuracy else 0.0)
 
 

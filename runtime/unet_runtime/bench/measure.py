@@ -91,7 +91,7 @@ class Row:
     stages: dict[str, Percentiles] = field(default_factory=dict)
     """By ``worker.STAGES``, and ``TOTAL``."""
     photos_a_second: float | None = None
-    """Of one photo after another, from file to PNG, by the median of their times."""
+    """Photos per second, one after another, from file to PNG: the inverse of the median time."""
     spread: float = 0.0
     """How far the rounds' medians of the whole time lie apart, as a share of ``stages``' own."""
     cold_start: ColdStart | None = None

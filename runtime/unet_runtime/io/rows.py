@@ -24,7 +24,7 @@ class PhotoRow(NamedTuple):
     """A photo to do."""
 
     number: int
-    """Of its row, from 1."""
+    """Number of its row, from 1."""
     photo: str
     """As the table names it."""
     source: str | bytes

@@ -45,7 +45,7 @@ class Overview:
     """All processes of a service."""
 
     reports: Sequence[Report]
-    """Of those that run."""
+    """Reports of the workers that run."""
     wanted: int = 1
     """How many there should be."""
     restarts: int = 0

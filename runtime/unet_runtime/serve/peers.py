@@ -45,7 +45,7 @@ class Peers(Protocol):
     """What a process of the service asks."""
 
     number: int
-    """Of this process, from 1."""
+    """Number of this process, from 1."""
 
     def watch(self, report: Callable[[], Report]) -> None:
         """Begin: ``report`` says what this process knows, in any thread."""

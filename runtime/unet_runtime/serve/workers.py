@@ -54,12 +54,12 @@ class _Worker:
     channel: Connection
     began: float
     titles: list[str] | None = None
-    """Of its models, as soon as it takes requests."""
+    """Titles of its models, as soon as it takes requests."""
     is_deaf: bool = False
     """Its end of the channel is closed."""
     report: Report | None = None
     number: int = 0
-    """Of its last report."""
+    """Number of its last report."""
 
 
 @dataclass
