@@ -4,7 +4,7 @@
     python benchmarks/versions.py ../before [--runs 41] [--photos 300] [--rounds 5] [--onnx FILE] [--tflite FILE]
 
 Whole processes in turn, in this Python environment, each with the sources of its checkout; ratios turn by turn.
-Each runs the model that is bundled with it, or both the file that is named: so the code's share is told from the model's.
+Each runs its bundled model, or both the file that is named, which tells the code's share from the model's.
 """
 
 from __future__ import annotations
