@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class _Lines(NamedTuple):
     slope: _Floats
     """(C, n): what is added on the way to its right end."""
 
+    def some(self, which: _Integers) -> _Lines:
+        """Some of them, by their numbers."""
+        return _Lines(*(_taken(values, which) for values in self))
+
 
 class _Grid(NamedTuple):
     """What is known of the points of the grid."""
@@ -73,7 +77,7 @@ class _Grid(NamedTuple):
 def can_trace(planes: Planes, size: tuple[int, int]) -> bool:
     """Whether ``trace`` can make a mask of this size: an enlarged one, of few classes."""
     classes, rows, columns = planes.shape
-    return classes <= MOST_CLASSES and size[0] >= columns and size[1] >= rows
+    return bool(classes <= MOST_CLASSES and size[0] >= columns and size[1] >= rows)
 
 
 def trace(planes: Planes, size: tuple[int, int], at_corners: CertainLabel, of_pixels: Label) -> Iterator[Runs]:
@@ -100,9 +104,7 @@ def trace(planes: Planes, size: tuple[int, int], at_corners: CertainLabel, of_pi
             yield _joined(np.concatenate(parts), top, bottom, size[0])
 
 
-def _begins(
-    at_points: npt.NDArray[np.uint8], is_open: npt.NDArray[np.bool_], across: Axis
-) -> npt.NDArray[np.bool_]:
+def _begins(at_points: npt.NDArray[np.uint8], is_open: npt.NDArray[np.bool_], across: Axis) -> npt.NDArray[np.bool_]:
     columns = np.flatnonzero(across.has_pixels)
     labels, opened = at_points[:, columns], is_open[:, columns]
     found = np.ones(labels.shape, bool)
@@ -122,6 +124,11 @@ def _bands(grid: _Grid) -> Iterator[tuple[int, int]]:
 def _keys(row: _Integers, column: _Integers, ids: npt.NDArray[np.uint8], width: int) -> _Integers:
     """Where runs begin, and the id of each, in one number by which they are sorted."""
     return (row * width + column) << 8 | ids
+
+
+def _taken(values: npt.NDArray[Any], index: _Integers) -> npt.NDArray[Any]:
+    """``values[..., index]``, in half the time."""
+    return np.take(values, index, axis=-1, mode="clip")
 
 
 def _spread(counts: _Integers) -> tuple[_Integers, _Integers]:
@@ -148,7 +155,7 @@ def _undecided(grid: _Grid, first: int, last: int, of_pixels: Label) -> list[_In
     upper += first
     corners = _corners(grid, upper, left)
     lines = _lines(grid, corners, upper, left)
-    cuts, is_close = _cuts(grid, lines)
+    cuts, is_close = _cuts(grid, corners, lines)
     close = np.flatnonzero(is_close)
     found = [_intervals(grid, lines, cuts, ~is_close, of_pixels)]
     if len(close):
@@ -168,34 +175,59 @@ def _corners(grid: _Grid, upper: _Integers, left: _Integers) -> _Floats:
 def _lines(grid: _Grid, corners: _Floats, upper: _Integers, left: _Integers) -> _Lines:
     cell, offset = _spread(grid.down.begin[upper + 1] - grid.down.begin[upper])
     row = grid.down.begin[upper][cell] + offset
-    ends = corners[:, :2, cell] * grid.down.weights[0, row] + corners[:, 2:, cell] * grid.down.weights[1, row]
+    values = _taken(corners, cell)
+    values[:, :2] *= grid.down.weights[0, row]
+    values[:, 2:] *= grid.down.weights[1, row]
+    ends = values[:, :2]
+    ends += values[:, 2:]
     node = left[cell]
     begin, end = grid.across.begin[node], grid.across.begin[node + 1]
     return _Lines(cell, row, node, begin, end, ends[:, 0], ends[:, 1] - ends[:, 0])
 
 
-def _cuts(grid: _Grid, lines: _Lines) -> tuple[_Integers, npt.NDArray[np.bool_]]:
+def _cuts(grid: _Grid, corners: _Floats, lines: _Lines) -> tuple[_Integers, npt.NDArray[np.bool_]]:
     """(pairs, n) columns where one class of a pair may take over from the other, sorted, and rows (n,) in which
     rounding decides."""
     classes = len(lines.left)
     cuts = np.repeat(lines.end[np.newaxis], classes * (classes - 1) // 2, axis=0)
     is_close = np.zeros(len(lines.row), bool)
     for index, pair in enumerate(itertools.combinations(range(classes), 2)):
-        low, high = _crossing(lines, pair, grid.least)
-        index_of = np.flatnonzero((high >= 0) & (low <= 1))
-        low, high = low[index_of].clip(0, 1), high[index_of].clip(0, 1)
-        part = _Lines(*(values[..., index_of] for values in lines))
+        where = np.flatnonzero(_may_cross(corners, pair, grid.least)[lines.cell])
+        part = lines.some(where)
+        low, high = _crossing(part, pair, grid.least)
         matters = _is_ahead(part, pair, low, high, grid.least)
         first = _first_column(grid.across, part, low)
         behind = _first_column(grid.across, part, high, behind=True)
-        cuts[index, index_of[matters]] = behind[matters]
-        is_close[index_of[matters & (first < behind)]] = True
-    cuts.sort(axis=0)
+        cuts[index, where[matters]] = behind[matters]
+        is_close[where[matters & (first < behind)]] = True
+    _sort_columns(cuts)
     return cuts, is_close
 
 
+def _sort_columns(values: _Integers) -> None:
+    """Sort each column in place; there are few rows, so NumPy's own way would be slow."""
+    for last in range(len(values) - 1, 0, -1):
+        for upper in range(last):
+            lower = np.maximum(values[upper], values[upper + 1])
+            np.minimum(values[upper], values[upper + 1], out=values[upper])
+            values[upper + 1] = lower
+
+
+def _may_cross(corners: _Floats, pair: tuple[int, int], least: float) -> npt.NDArray[np.bool_]:
+    """(k,): cells in which a pair may change places at the top; of most cells it is one pair."""
+    lead = corners[pair[0]] - corners[pair[1]]  # (4, k)
+    result: npt.NDArray[np.bool_] = (lead.min(axis=0) <= least) & (lead.max(axis=0) >= -least)
+    for other in set(range(len(corners))) - set(pair):
+        for one in pair:
+            result &= (corners[other] - corners[one]).min(axis=0) <= least
+    return result
+
+
 def _crossing(lines: _Lines, pair: tuple[int, int], least: float) -> tuple[_Floats, _Floats]:
-    """Where within its cell, 0 to 1, rounding may decide between two classes: from the first to the second place."""
+    """Where within its cell, 0 to 1, rounding may decide between two classes: from the first to the second place.
+
+    They change places between the two. Where they do not change, both places lie before, or behind, the cell.
+    """
     lead = lines.left[pair[0]] - lines.left[pair[1]]
     slope = lines.slope[pair[0]] - lines.slope[pair[1]]
     is_flat = np.abs(slope) < least
@@ -206,11 +238,11 @@ def _crossing(lines: _Lines, pair: tuple[int, int], least: float) -> tuple[_Floa
     return np.where(is_flat, never, middle - margin), np.where(is_flat, always, middle + margin)
 
 
-def _is_ahead(
-    lines: _Lines, pair: tuple[int, int], low: _Floats, high: _Floats, least: float
-) -> npt.NDArray[np.bool_]:
-    """Rows in which no other class is certainly ahead of one of the pair from ``low`` to ``high``."""
-    ahead = np.ones(len(low), bool)
+def _is_ahead(lines: _Lines, pair: tuple[int, int], low: _Floats, high: _Floats, least: float) -> npt.NDArray[np.bool_]:
+    """Rows in which ``low`` to ``high`` lies within the cell, and no other class is certainly ahead of one of the pair
+    there."""
+    ahead = (high >= 0) & (low <= 1)
+    low, high = low.clip(0, 1), high.clip(0, 1)
     for other in set(range(len(lines.left))) - set(pair):
         for one in pair:
             lead = lines.left[other] - lines.left[one] - least
@@ -222,7 +254,7 @@ def _is_ahead(
 def _first_column(across: Axis, lines: _Lines, place: _Floats, *, behind: bool = False) -> _Integers:
     """First column of the cell that lies at a place within it, 0 to 1, or behind that: ``behind`` it, not at it."""
     scale = len(across.following) / len(across.node)
-    position = (place + lines.node + 0.5) / scale - 0.5
+    position = (place.clip(0, 1) + lines.node + 0.5) / scale - 0.5
     column = (np.floor(position) + 1 if behind else np.ceil(position)).astype(np.int64)
     column = np.clip(column, lines.begin, lines.end)
     # Before the first point, and behind the last, all pixels lie at it.
@@ -237,7 +269,9 @@ def _intervals(
     interval, line = np.nonzero((starts < ends) & is_wanted)
     column = starts[interval, line]
     place = grid.across.weights[1, column]
-    values = lines.left[:, line] + lines.slope[:, line] * place
+    values = _taken(lines.slope, line)
+    values *= place
+    values += _taken(lines.left, line)
     ids = of_pixels(values.astype(np.float32))
     return _keys(lines.row[line], column, ids, len(grid.across.node))
 

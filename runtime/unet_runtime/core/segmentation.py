@@ -11,9 +11,9 @@ from PIL import Image
 
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import Placement
+from unet_runtime.core.photo import StoredPhoto, limit_opacity, whole_photo
 from unet_runtime.core.resample import bands
 from unet_runtime.core.runs import Runs, mask_of, runs_of
-from unet_runtime.core.photo import StoredPhoto, limit_opacity, whole_photo
 from unet_runtime.core.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -10,14 +10,15 @@ areas         pixels, share and score (mean probability in its region) of every 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from unet_runtime.core.install import missing
+from unet_runtime.core.runs import LARGE, areas_of
 from unet_runtime.core.segmentation import Result
 from unet_runtime.core.spec import ModelSpec
-from unet_runtime.core.runs import LARGE, areas_of
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
 
 if TYPE_CHECKING:

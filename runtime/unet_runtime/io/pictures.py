@@ -88,7 +88,8 @@ def _picture(
 
     Args:
         suffix: of the file.
-        bands_of: gives the pixels, a band of rows at a time, from the top down: RGB, RGBA or class ids, as pixels or as runs.
+        bands_of: gives the pixels, a band of rows at a time, from the top down: RGB, RGBA or class ids, these as pixels
+            or as runs.
         frame: as ``Kind.frame``.
         picture: as ``Kind.picture``.
         other_suffixes: as ``Kind.other_suffixes``.

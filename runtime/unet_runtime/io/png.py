@@ -1,9 +1,9 @@
 """Picture -> PNG, a band of rows at a time.
 
-Masks that come as runs are compressed as such (runs.py), all other pictures by zlib: three times as fast as Pillow's encoder
-at its fastest level, and no larger. Pillow tries five filters for each row, here every row is stored as its difference
-to the one above, and runs are all that the compressor looks for. A band is all that is ever held, so a picture of 100
-megapixels needs no memory of its own.
+Masks that come as runs are compressed as such (runs.py), all other pictures by zlib: three times as fast as Pillow's
+encoder at its fastest level, and no larger. Pillow tries five filters for each row, here every row is stored as its
+difference to the one above, and runs are all that the compressor looks for. A band is all that is ever held, so a
+picture of 100 megapixels needs no memory of its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs of class ids -> the compressed pixels of a PNG.
 
-A compressor looks at every byte; here each run is a step. What is written is a zlib stream (RFC 1950) of one block (RFC 1951): of each run the id as a literal,
-then matches at distance 1. The block's codes are the same for all masks, so that nothing has to be counted before: a
-match of the greatest length has one bit, ids 0 to 3 have four.
+A compressor looks at every byte; here each run is a step. What is written is a zlib stream (RFC 1950) of one block (RFC
+1951): of each run the id as a literal, then matches at distance 1. The block's codes are the same for all masks, so
+that nothing has to be counted before: a match of the greatest length has one bit, ids 0 to 3 have four.
 """
 
 from __future__ import annotations
