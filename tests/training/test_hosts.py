@@ -78,11 +78,15 @@ def train(
     while killed and written(checkpoint) == before and running[0].poll() is None:
         time.sleep(0.05)
     ended = []
-    for process in running:
-        if killed:
+    try:
+        for process in running:
+            if killed:
+                process.kill()
+            _, errors = process.communicate(timeout=900)
+            ended.append((process.returncode, errors))
+    finally:
+        for process in running:
             process.kill()
-        _, errors = process.communicate(timeout=900)
-        ended.append((process.returncode, errors))
     return ended
 
 

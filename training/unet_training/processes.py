@@ -21,6 +21,10 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 """``--hosts``: JAX finds the others by what Slurm, Open MPI or Kubernetes say."""
 
+_END_SECONDS = 24 * 60 * 60
+"""Processes that have nothing more to do wait so long for the one that measures the model and writes the report. One
+that has died is noticed much earlier, by its silence."""
+
 
 def require_jax() -> None:
     """
@@ -46,16 +50,18 @@ def connect(hosts: str, number: int | None) -> None:
     Raises:
         TrainingError: they do not meet.
     """
+    import jax
     import keras
 
     keras.utils.set_random_seed(0)  # else Keras draws one, with a collective that few machines need
     try:
+        # Not through Keras, which leaves JAX's limit: the others would end the first one within its report.
         if hosts == AUTO:
-            keras.distribution.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=_END_SECONDS)
         else:
             assert number is not None
             addresses = hosts.split(",")
-            keras.distribution.initialize(addresses[0], len(addresses), number - 1)
+            jax.distributed.initialize(addresses[0], len(addresses), number - 1, shutdown_timeout_seconds=_END_SECONDS)
     except Exception as error:  # RuntimeError, ValueError, JaxRuntimeError
         raise TrainingError(
             f"--hosts {hosts}: the processes do not meet ({one_line(error)}): start the same command on each, the "
