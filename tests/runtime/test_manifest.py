@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tests.helpers.listed import write_list
 from unet_runtime import SourceError
 from unet_runtime.cli.run import command
 from unet_runtime.core.files import temporary_sibling
@@ -40,18 +41,7 @@ SCRIPT = (
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos of which no two have the same result, and ``photos.txt``, which names one more."""
-    folder = tmp_path_factory.mktemp("listed")
-    generator = np.random.default_rng(7)
-    names = []
-    for index in range(PHOTOS):
-        small = Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8))
-        names.append(f"photos/{index:02d}.png")
-        (folder / names[-1]).parent.mkdir(exist_ok=True)
-        small.resize((100 + index, 80)).save(folder / names[-1])
-    names.insert(5, "photos/absent.png")
-    (folder / "photos.txt").write_text("\n".join(names) + "\n")
-    return folder
+    return write_list(tmp_path_factory.mktemp("listed"), PHOTOS)
 
 
 def to_parquet(folder: Path, model: Path, output: str) -> list[object]:
