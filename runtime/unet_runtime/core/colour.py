@@ -89,6 +89,15 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return target
 
 
+def lab_to_srgb(image: Image.Image) -> Image.Image:
+    """A picture of mode LAB (TIFF, Photoshop: CIE L*a*b* under D50) in sRGB."""
+    from PIL import ImageCms
+
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    return ImageCms.ImageCmsTransform(lab, srgb, "LAB", "RGB", ImageCms.Intent.PERCEPTUAL).apply(image)
+
+
 def is_srgb(profile: bytes) -> bool:
     """Whether a profile's colours are those of sRGB. The pixels need not be touched, and the answer is kept."""
     try:

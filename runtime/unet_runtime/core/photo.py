@@ -221,10 +221,12 @@ def _decode(file: IO[bytes], path: str, max_pixels: int | None, name: str) -> Im
 def _frames_note(image: ImageFile.ImageFile, file: IO[bytes], path: str) -> str:
     if image.format == "MPO":  # the further pictures are other views, or a gain map, of the first
         return ""
-    if image.format == "GIF":  # it looks for the next frame, and forgets the first
+    if decoders.PAGE in image.info:
+        return f"begins with a reduced copy (thumbnail): page {image.info[decoders.PAGE]}, the photo itself, is taken"
+    if image.format in ("GIF", "TIFF"):  # they look for the next frame, and forget the first
         image = decoders.open_image(file, path, lambda size: None)
     try:
-        more = getattr(image, "is_animated", False)
+        more = decoders.has_more_pages(image) if image.format == "TIFF" else getattr(image, "is_animated", False)
     except Exception:  # what follows the first frame may be damaged
         return ""
     pages = "pages" if image.format == "TIFF" else "frames"
@@ -415,6 +417,10 @@ def _rgb(image: Image.Image, profile: bytes, keep: Image.Image | None = None) ->
         image, note = levels.grey_to_8_bit(image, is_unsigned=is_unsigned)
         image = ImageOps.invert(image) if is_negative else image
         notes.append(note)
+    if image.mode == "LAB":
+        from unet_runtime.core import colour
+
+        image, profile = colour.lab_to_srgb(image), b""
     if image.mode in ("La", "RGBa"):  # Pillow turns premultiplied grey into nothing else
         image = image.convert(image.mode.upper())
     if profile:
