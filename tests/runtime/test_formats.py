@@ -261,6 +261,17 @@ def test_colours_as_cie_lab(original: Image.Image, tmp_path: Path) -> None:
         open_photo(tmp_path / "deep.tif")
 
 
+@pytest.mark.parametrize("format_", ["JPEG", "TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_a_photo_that_is_turned(format_: str, orientation: int, original: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    original.save(file, format_, exif=exif)
+    assert photo_size(file) == original.size
+    assert photo_size(file, upright=True) == open_photo(file).size
+
+
 def test_one_frame_is_no_news(original: Image.Image, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for format_ in ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "JPEG"):
         original.save(tmp_path / format_, format_)

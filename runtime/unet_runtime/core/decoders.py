@@ -31,7 +31,7 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a")
 
-_BITS, _PLANES, _SEPARATE = 258, 284, 2  # TIFF
+_WIDTH, _HEIGHT, _BITS, _PLANES, _SEPARATE = 256, 257, 258, 284, 2  # TIFF
 
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _CHILDREN = 254, 255, 330  # TIFF
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
@@ -169,7 +169,15 @@ def image_size(file: IO[bytes], name: str) -> Size:
         RefusedError: as there.
     """
     size = _header_size(file, _head(file))
-    return size or open_image(file, name, lambda size: None).size
+    return size or stored_size(open_image(file, name, lambda size: None))
+
+
+def stored_size(image: ImageFile.ImageFile) -> Size:
+    """(width, height) of a picture before it is turned upright: of a TIFF, Pillow gives the size behind that."""
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    if tags is None:
+        return image.size
+    return int(tags.get(_WIDTH, image.width)), int(tags.get(_HEIGHT, image.height))
 
 
 def is_jpeg(file: IO[bytes]) -> bool:
