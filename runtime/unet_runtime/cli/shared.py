@@ -19,7 +19,7 @@ import click
 
 from unet_runtime.cli.quiet import visible_stderr
 from unet_runtime.core.errors import BackendError
-from unet_runtime.core.text import printable
+from unet_runtime.core.text import printable, shortened
 from unet_runtime.engines import DEVICES, split_device
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class _Handler(logging.Handler):
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         # Names come as arguments, and in errors, whose lines are one; the breaks of a message itself stay.
         record.args = tuple(map(_printable, record.args)) if isinstance(record.args, tuple) else record.args
-        text = printable(prefix + record.getMessage(), lines=True)
+        text = shortened(printable(prefix + record.getMessage(), lines=True))
         with suppress(OSError, ValueError):  # standard error is closed or full: there is nobody to tell
             click.echo(text, file=visible_stderr(), err=True)
 
