@@ -133,6 +133,11 @@ def test_many_rows_need_little_memory(tmp_path: Path) -> None:
         ("m.parquet", b"PAR1 and then nothing", "damaged, expected a manifest"),
         ("m.xlsx", b"PK", "expected a manifest, a file that ends as one of .txt, .csv, .parquet"),
         ("absent.txt", None, "no such file, expected a manifest"),
+        ("m.txt", "photo.jpg\n".encode("utf-16"), "UTF-16, expected UTF-8"),
+        ("m.txt", "photo.jpg\n".encode("utf-16-be"), "UTF-16, expected UTF-8"),
+        ("m.csv", "photo\na.jpg\n".encode("utf-16-le"), "UTF-16, expected UTF-8"),
+        ("m.csv", b"photo;size\na.jpg;1\n", "separate columns with commas"),
+        ("m.csv", b"photo\tsize\na.jpg\t1\n", "separate columns with commas"),
     ],
 )
 def test_no_manifest(name: str, text: bytes | None, message: str, tmp_path: Path) -> None:
