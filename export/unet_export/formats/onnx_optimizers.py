@@ -100,4 +100,5 @@ def _run(artifact: Artifact, pictures: npt.NDArray[np.uint8], disabled: Sequence
     """Probabilities of the file under a spec that disables these."""
     spec = replace(artifact.spec, disabled_optimizers=tuple(disabled))
     backend = load("onnx", artifact._replace(spec=spec), device="cpu")
-    return masks.activated(np.array(backend.run(pictures)), spec)
+    found = [backend.run(picture[np.newaxis]) for picture in pictures]  # a file may take one at a time
+    return masks.activated(np.concatenate(found), spec)
