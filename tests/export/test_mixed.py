@@ -141,4 +141,4 @@ def test_what_goes_on_from_a_float_operator_is_float(tmp_path: Path) -> None:
     assert found == {"EXP": 1, "ADD": 1, "LOG": 1, "TANH": 1}
     images = builder.images(4)
     made = Segmenter(path, backend="tflite").infer(images)
-    assert np.abs(made - network(images, training=False).numpy()).max() < 0.03
+    assert np.abs(made - network(images, training=False).numpy()).max() < 0.1
