@@ -242,7 +242,7 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
         "--output",
         default=".",
         type=PATH,
-        help="The archive, or a folder for it  [default: here]",
+        help="The archive, or a folder for it.",
     ),
     overwrite_option,
 )
@@ -274,7 +274,7 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
 @overwrite_option
 @verbosity
 def sign(place: Path, key: Path, overwrite: bool, verbosity: int | None) -> int:
-    """Sign an export, or one model file: its maker means it so.
+    """Sign an export or one model file, so that others can verify who made it.
 
     Writes FOLDER/model.sig, or FILE.sig, in the format of OpenSSF Model Signing 1.0. unet-run --verify-key and
     model_signing verify key check it.

@@ -252,10 +252,10 @@ _folder_argument = click.argument("folder", type=PATH)
 
 @click.command(cls=GroupedCommand)
 @_folder_argument
-@click.option("--json", "as_json", is_flag=True, help="Print one object of JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @verbosity
 def status(folder: Path, as_json: bool, verbosity: int | None) -> int:
-    """Say how far the shards in FOLDER have come, the --output of unet-run --manifest.
+    """Report the progress of the shards in FOLDER, the --output of unet-run --manifest.
 
     Exit codes: 0 all rows are done, 1 some are missing or have failed.
     """

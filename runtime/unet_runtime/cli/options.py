@@ -171,8 +171,8 @@ many_options = option_group(
         "--shard",
         type=_ShardNumber(),
         metavar="K/N",
-        help="Do the K-th of N shares of the manifest: any number of processes, anywhere, do the others. See unet-run "
-        "status FOLDER and unet-run merge FOLDER.",
+        help="Process the K-th of N shares of the manifest; other processes, on any machine, take the others. See "
+        "unet-run status FOLDER and unet-run merge FOLDER.",
     ),
     click.option(
         "--results",
@@ -228,7 +228,7 @@ model_options = option_group(
         "--device",
         type=DEVICE,
         default="auto",
-        help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
+        help="Processor that the engine uses; auto: a GPU if one works, else the CPU.",
     ),
     click.option(
         "--threads",

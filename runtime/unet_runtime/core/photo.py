@@ -131,6 +131,7 @@ class StoredPhoto:
         self._max_pixels = max_pixels
         self._whole: Image.Image | None = None
         image = self._open()
+        self._opened = [image]  # for whoever is the first to decode it
         width, height = image.size
         self._orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
         self.size: tuple[int, int] = (height, width) if self._orientation in _SIDEWAYS else (width, height)
@@ -144,7 +145,7 @@ class StoredPhoto:
         """
         if self._whole is None:
             with _image_errors(self._name):
-                self._whole = _decode(io.BytesIO(self._content), self._path, self._max_pixels, self._name)
+                self._whole = _decoded(self._image(), io.BytesIO(self._content), self._path, self._name)
         return self._whole
 
     def resize(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
@@ -161,7 +162,7 @@ class StoredPhoto:
     def _reduced(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
         stored = size[::-1] if self._orientation in _SIDEWAYS else size
         with _image_errors(self._name):
-            image = self._open()
+            image = self._image()
             draft = image.draft(None, (_MARGIN * stored[0], _MARGIN * stored[1]))
             image.load()
             rgb, notes = _rgb(image, _profile(image))
@@ -173,6 +174,13 @@ class StoredPhoto:
         for note in notes:
             _say(note and self._name + note)
         return resized
+
+    def _image(self) -> ImageFile.ImageFile:
+        """An image whose pixels nobody has decoded."""
+        try:
+            return self._opened.pop()  # once, whichever thread comes first
+        except IndexError:
+            return self._open()
 
     def _open(self) -> ImageFile.ImageFile:
         check = functools.partial(_check_pixels, max_pixels=self._max_pixels)
@@ -201,7 +209,11 @@ def _seekable(file: IO[bytes]) -> IO[bytes]:
 
 def _decode(file: IO[bytes], path: str, max_pixels: int | None, name: str) -> Image.Image:
     check = functools.partial(_check_pixels, max_pixels=max_pixels)
-    image = decoders.open_image(file, path, check)
+    return _decoded(decoders.open_image(file, path, check), file, path, name)
+
+
+def _decoded(image: ImageFile.ImageFile, file: IO[bytes], path: str, name: str) -> Image.Image:
+    """The pixels of an image of ``file`` that was opened."""
     notes = [_frames_note(image, file, path)]
     is_deep = _is_deep(image)
     image.load()
