@@ -33,6 +33,8 @@ class Architecture:
     """Whether it takes photos of any size."""
     output: str = ""
     """Which of several outputs is trained."""
+    compiled: bool = False
+    """Whether it is trained by XLA."""
 
 
 def _convolution(x: Any, filters: int, size: int = 3, **settings: Any) -> Any:
@@ -537,6 +539,166 @@ def mobilenet_v2_application(side: int) -> Any:
     return keras.Model(image, _head(_scale(x, 2, "nearest")))
 
 
+# --- of Keras' own encoders, and the packages built on them ----------------------------------------
+
+
+def classic_unet(side: int) -> Any:
+    """The U-Net of countless notebooks: dropout at the bottom, 2x2 convolutions where it is enlarged."""
+    image = _image(side)
+    settings = {"activation": "relu", "padding": "same", "kernel_initializer": "he_normal"}
+    features = []
+    x = image
+    for filters in (8, 12, 16):
+        x = layers.Conv2D(filters, 3, **settings)(layers.Conv2D(filters, 3, **settings)(x))
+        features.append(x)
+        x = layers.MaxPooling2D((2, 2))(x)
+    x = layers.Dropout(0.5)(layers.Conv2D(24, 3, **settings)(x))
+    for skip in reversed(features):
+        x = layers.Conv2D(skip.shape[-1], 2, **settings)(layers.UpSampling2D(size=(2, 2))(x))
+        x = layers.concatenate([skip, x], axis=3)
+        x = layers.Conv2D(skip.shape[-1], 3, **settings)(x)
+    x = layers.Conv2D(2, 3, **settings)(x)
+    return keras.Model(image, layers.Conv2D(1, 1, activation="sigmoid")(x))
+
+
+def resnet_unet(side: int) -> Any:
+    """segmentation_models' Unet on its ResNet: BatchNormalization first of all, padding by layers of its own."""
+    image = _image(side, name="data")
+    x = layers.BatchNormalization(scale=False, name="bn_data")(image)
+    x = layers.Conv2D(8, 7, strides=2, use_bias=False)(layers.ZeroPadding2D(3)(x))
+    first = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.MaxPooling2D(3, strides=2)(layers.ZeroPadding2D(1)(first))
+    for strides in (1, 2):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        shortcut = layers.Conv2D(12 * strides, 1, strides=strides, use_bias=False)(y)
+        y = layers.Conv2D(12 * strides, 3, strides=strides, use_bias=False)(layers.ZeroPadding2D(1)(y))
+        y = layers.ReLU()(layers.BatchNormalization()(y))
+        x = layers.add([layers.Conv2D(12 * strides, 3, use_bias=False)(layers.ZeroPadding2D(1)(y)), shortcut])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = _convolution(layers.Concatenate()([_scale(x, 4, "nearest"), first]), 12)
+    x = _convolution(_scale(x, 2, "nearest"), 8)
+    return keras.Model(
+        image, layers.Activation("softmax")(layers.Conv2D(CLASSES, 3, padding="same", name="final_conv")(x))
+    )
+
+
+def vgg_unet(side: int) -> Any:
+    """keras.applications' VGG16 up to its third block, not nested, with a decoder."""
+    encoder = keras.applications.VGG16(include_top=False, weights=None, input_shape=(side, side, 3))
+    names = ("block1_conv1", "block2_conv1")
+    x = _decoder([encoder.get_layer(name).output for name in names])
+    return keras.Model(encoder.input, _head(x))
+
+
+def mobilenet_v3_application(side: int) -> Any:
+    """keras.applications' MobileNetV3 with its rescaling inside, hard swish and squeeze-excite, nested."""
+    encoder = keras.applications.MobileNetV3Small((side, side, 3), 0.75, include_top=False, weights=None)
+    features = {layer.output.shape[1]: layer.output for layer in encoder.layers if len(layer.output.shape) == 4}
+    encoder = keras.Model(encoder.input, [features[side // factor] for factor in (2, 4, 8)], name="mobilenet_v3")
+    image = _image(side)
+    return keras.Model(image, _head(_scale(_decoder(encoder(image)), 2, "nearest")))
+
+
+def efficientnet_application(side: int) -> Any:
+    """keras.applications' EfficientNetB0 up to 1/8, with its Normalization inside."""
+    encoder = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(side, side, 3))
+    names = ("block2a_expand_activation", "block3a_expand_activation", "block4a_expand_activation")
+    x = _decoder([encoder.get_layer(name).output for name in names])
+    return keras.Model(encoder.input, _head(_scale(x, 2, "nearest")))
+
+
+def convnext_application(side: int) -> Any:
+    """keras.applications' ConvNeXtTiny up to its first block: LayerScale, LayerNormalization, its own normalisation."""
+    encoder = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(side, side, 3))
+    block = next(layer for layer in encoder.layers if layer.name.endswith("stage_0_block_0_identity"))
+    return keras.Model(encoder.input, _head(_convolution(_scale(block.output, 4), 8)))
+
+
+def densenet_unet(side: int) -> Any:
+    """Dense blocks, transitions with average pooling."""
+    image = _image(side)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(image)
+    features = []
+    for _ in range(3):
+        for _ in range(2):
+            y = layers.Conv2D(8, 1, use_bias=False)(layers.ReLU()(layers.BatchNormalization(epsilon=1.001e-5)(x)))
+            y = layers.Conv2D(4, 3, padding="same", use_bias=False)(layers.ReLU()(layers.BatchNormalization()(y)))
+            x = layers.Concatenate()([x, y])
+        features.append(x)
+        x = layers.Conv2D(8, 1, use_bias=False)(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.AveragePooling2D(2, strides=2)(x)
+    return keras.Model(image, _head(_decoder([*features, x])))
+
+
+def recurrent_unet(side: int) -> Any:
+    """R2U-Net: a convolution that is called again on the sum of its own result and its input."""
+    image = _image(side)
+    features = []
+    x = image
+    for filters in (8, 12, 16):
+        x = source = layers.Conv2D(filters, 1)(x)
+        shared, norm = layers.Conv2D(filters, 3, padding="same"), layers.BatchNormalization()
+        for _ in range(2):
+            x = layers.ReLU()(norm(shared(layers.add([x, source]))))
+        x = layers.add([x, source])
+        features.append(x)
+        x = layers.MaxPooling2D(2)(x)
+    return keras.Model(image, _head(_decoder(features)))
+
+
+def hrnet(side: int) -> Any:
+    """Two resolutions side by side that exchange features."""
+    image = _image(side)
+    high = _convolution(_convolution(image, 8, strides=2), 8)
+    low = _convolution(high, 16, strides=2)
+    for _ in range(2):
+        high, low = _convolution(high, 8), _convolution(low, 16)
+        up = layers.UpSampling2D(2)(layers.BatchNormalization()(layers.Conv2D(8, 1, use_bias=False)(low)))
+        down = layers.BatchNormalization()(layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(high))
+        high, low = layers.ReLU()(layers.add([high, up])), layers.ReLU()(layers.add([low, down]))
+    x = layers.Concatenate()([high, _scale(low, 2)])
+    return keras.Model(image, _scale(layers.Conv2D(CLASSES, 1)(_convolution(x, 16, 1)), 2))
+
+
+def segmenter(side: int) -> Any:
+    """A vision transformer on patches of 8, and a linear head whose result is enlarged."""
+    image = _image(side)
+    small = side // 8
+    x = layers.Reshape((small * small, 24))(layers.Conv2D(24, 8, strides=8)(image))
+    positions = layers.Embedding(small * small, 24)(ops.arange(small * small))
+    x = _attention(_attention(x + ops.expand_dims(positions, 0)))
+    x = layers.Dense(CLASSES)(layers.LayerNormalization(epsilon=1e-6)(x))
+    return keras.Model(image, layers.Softmax()(_scale(layers.Reshape((small, small, CLASSES))(x), 8)))
+
+
+def swin_unet(side: int) -> Any:
+    """Attention in windows of 4, the second time in windows that are shifted."""
+    image = _image(side)
+    x = layers.Conv2D(16, 4, strides=4)(image)
+    height, width = x.shape[1:3]
+    for shift in (0, 2):
+        y = ops.roll(x, (-shift, -shift), axis=(1, 2)) if shift else x
+        y = ops.reshape(y, (-1, height // 4, 4, width // 4, 4, 16))
+        y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, 16, 16))
+        y = _attention(y)
+        y = ops.transpose(ops.reshape(y, (-1, height // 4, width // 4, 4, 4, 16)), (0, 1, 3, 2, 4, 5))
+        y = ops.reshape(y, (-1, height, width, 16))
+        x = layers.add([x, ops.roll(y, (shift, shift), axis=(1, 2)) if shift else y])
+    return keras.Model(image, _head(_convolution(_scale(x, 4), 8)))
+
+
+def pixel_shuffle_unet(side: int) -> Any:
+    """Enlarged by rearranging channels (depth to space), as in ESPCN."""
+    image = _image(side)
+    x = _encoder(image)[-1]
+    for filters in (12, 8):
+        height, width = x.shape[1:3]
+        x = layers.Reshape((height, width, 2, 2, filters))(layers.Conv2D(4 * filters, 3, padding="same")(x))
+        x = layers.Reshape((2 * height, 2 * width, filters))(layers.Permute((1, 3, 2, 4, 5))(x))
+        x = layers.ReLU()(x)
+    return keras.Model(image, _head(x))
+
+
 _BYTES, _SIGNED = {"pixels": "0..255"}, {"pixels": "-1..1"}
 _UNIT = {"pixels": "0..1"}
 _IMAGENET = {"preprocessing": "imagenet"}
@@ -573,8 +735,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     "efficientnet-unet": Architecture(efficientnet_unet, _BYTES),
     "resnet-v2-unet": Architecture(resnet_v2_unet, _SIGNED),
     "groupnorm-unet": Architecture(group_norm_unet, _UNIT),
-    "grouped-unet": Architecture(grouped_unet, _UNIT),
+    "grouped-unet": Architecture(grouped_unet, _UNIT, compiled=True),
     "instancenorm-unet": Architecture(instance_norm_unet, _UNIT),
     "mobilenetv2": Architecture(mobilenet_v2_application, _SIGNED),
+    "classic-unet": Architecture(classic_unet, _UNIT, single=True),
+    "resnet34-sm": Architecture(resnet_unet, {"preprocessing": "resnet34"}),
+    "vgg16": Architecture(vgg_unet, {"preprocessing": "vgg16"}),
+    "mobilenetv3": Architecture(mobilenet_v3_application, _BYTES),
+    "efficientnetb0": Architecture(efficientnet_application, _BYTES),
+    "convnext-tiny": Architecture(convnext_application, _BYTES),
+    "densenet-unet": Architecture(densenet_unet, _IMAGENET),
+    "r2-unet": Architecture(recurrent_unet, _UNIT),
+    "hrnet": Architecture(hrnet, _IMAGENET),
+    "segmenter": Architecture(segmenter, _SIGNED),
+    "swin-unet": Architecture(swin_unet, _IMAGENET),
+    "pixel-shuffle": Architecture(pixel_shuffle_unet, _UNIT),
 }
 """By name."""

@@ -4,7 +4,8 @@
 
 Each network of ``foreign_architectures.py`` is trained on drawn pictures until its masks are decided (a model that is
 unsure of every pixel would fail any comparison of masks, whatever its file), saved, and exported by its description
-alone. What is done already is read from OUTPUT/foreign.json.
+alone, with remedies where an integer file fails, as the command does. OUTPUT/foreign.json keeps every verdict with the
+commit that gave it: a second call goes on with the networks that have none of today's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import logging
 import os
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,8 @@ from unet_export.errors import ExportError
 from unet_export.foreign import flatten, outputs
 from unet_export.foreign.inputs import preprocess
 from unet_export.foreign.load import Description, parse_classes
-from unet_export.gate.gate import FOREIGN_GATES, ParityError
+from unet_export.formats import format_named
+from unet_export.gate.gate import FOREIGN_GATES, ParityError, ParityResult
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime.cli.quiet import engines_quiet
@@ -58,7 +61,6 @@ def main() -> None:
     parser.add_argument("--only", type=lambda value: value.split(","), help="names, separated by commas")
     parser.add_argument("--size", type=int, default=32, help="side of the input, pixels")
     parser.add_argument("--steps", type=int, default=STEPS, help="of training")
-    parser.add_argument("--repair", action="store_true", help="try remedies where int8 fails, as the command does")
     parser.add_argument("--again", action="store_true", help="export what is done already, too")
     parser.add_argument("-v", "--verbose", action="store_true")
     options = parser.parse_args()
@@ -67,8 +69,9 @@ def main() -> None:
     ensure_dataset(data, train=PICTURES, test=HELD_OUT, size=2 * options.size, seed=1)
     done = options.output / "foreign.json"
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8")) if done.exists() else {}
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True).stdout.strip()
     for name in options.only or ARCHITECTURES:
-        if name in found and not options.again:
+        if found.get(name, {}).get("commit") == commit and not options.again:
             continue
         start = time.perf_counter()
         try:
@@ -76,14 +79,14 @@ def main() -> None:
         except Exception as error:  # one network must not take the others with it; it is tried again next time
             logging.getLogger("unet_export").exception("%s: %s", name, error)
             continue
-        found[name]["seconds"] = round(time.perf_counter() - start, 1)
+        found[name] |= {"seconds": round(time.perf_counter() - start, 1), "commit": commit}
         done.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(name, json.dumps(found[name]), flush=True)
     print(table(found))
 
 
 def verdicts(name: str, data: Path, output: Path, options: Any) -> dict[str, str]:
-    """The verdict on each format: ``passed``, ``mixed``, ``FAILED`` with the first reason, ``not made`` with it."""
+    """The verdict on each format: ``passed``, ``remedy`` (passed with it), ``mixed``, ``FAILED`` or ``not made``."""
     architecture = ARCHITECTURES[name]
     path = output / "models" / f"{name.replace('+', 'p')}.keras"
     description = described(architecture)
@@ -92,7 +95,7 @@ def verdicts(name: str, data: Path, output: Path, options: Any) -> dict[str, str
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         train(architecture, data, options.size, options.steps).save(path)
-    settings = ExportOptions(FORMATS, FOREIGN_GATES, repair=options.repair, description=description)
+    settings = ExportOptions(FORMATS, FOREIGN_GATES, repair=True, description=description)
     refused: Any = ()
     try:
         with engines_quiet(not options.verbose):
@@ -104,9 +107,17 @@ def verdicts(name: str, data: Path, output: Path, options: Any) -> dict[str, str
     found = {}
     for result in results:
         form = result.format.replace("-mixed", "-int8")
-        passed = "mixed" if result.precision == "mixed" else "passed"
-        found[form] = passed if result.passed else f"FAILED: {'; '.join(result.failures)}"
+        found[form] = accepted(result) if result.passed else f"FAILED: {'; '.join(result.failures)}"
     return found | {refusal.format: f"not made: {refusal.reason}" for refusal in refused}
+
+
+def accepted(result: ParityResult) -> str:
+    """The word for an artifact that passed."""
+    if result.precision == "mixed":
+        return "mixed"
+    usual = format_named(result.format).quantization.as_dict()
+    changed = [key for key, value in result.quantization.items() if key in usual and value != usual[key]]
+    return f"remedy: {', '.join(changed)}" if changed else "passed"
 
 
 def described(architecture: Architecture) -> Description:
@@ -128,7 +139,9 @@ def train(architecture: Architecture, data: Path, size: int, steps: int) -> Any:
     channels = description.channels or {1: "grey"}.get(network.inputs[0].shape[-1], "rgb")
     fed = keras.Model(image, preprocess(image, description.pixels, channels, description.preprocessing))
     values = fed.predict(images, verbose=0)
-    network.compile(keras.optimizers.Adam(3e-3), Loss(network.outputs[0], architecture.single), jit_compile=False)
+    network.compile(
+        keras.optimizers.Adam(3e-3), Loss(network.outputs[0], architecture.single), jit_compile=architecture.compiled
+    )
     network.fit(values, labels, batch_size=BATCH, epochs=max(1, steps * BATCH // len(values)), verbose=0)
     if source is not None:
         model.set_weights(source.get_weights())
@@ -140,6 +153,9 @@ def trainable(model: Any, architecture: Architecture) -> tuple[Any, Any | None]:
     if flatten.is_channels_first(model):
         image = keras.Input((*model.inputs[0].shape[2:], model.inputs[0].shape[1]))
         copy = keras.Model(image, flatten.flatten_channels_last(model, image))
+        return copy, copy
+    if any(layer.compute_dtype == "float16" for layer in model.layers):  # takes a CPU minutes for a batch
+        copy = type(model).from_config(flatten.as_float32(model.get_config()))
         return copy, copy
     result = model.outputs[0]
     if architecture.output:
@@ -196,9 +212,10 @@ def table(found: dict[str, Any]) -> str:
             cells.append(word)
             if reason:
                 reasons.append(f"{name}, {form}: {reason}")
-        whole += set(cells) <= {"passed", "mixed"}
+        whole += set(cells) <= {"passed", "mixed", "remedy"}
         rows.append((name, *cells))
-    return "\n".join([text.table(rows), f"accepted whole: {whole} of {len(found)}", *reasons])
+    commits = sorted({verdict["commit"] for verdict in found.values()})
+    return "\n".join([text.table(rows), f"accepted whole: {whole} of {len(found)}, by {', '.join(commits)}", *reasons])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+import unet_runtime
 from unet_export.errors import ExportError
 from unet_runtime.core.datasets import (
     Dataset,
@@ -42,6 +43,9 @@ MIN_CALIBRATION = 200
 
 MIN_PARITY = 64
 """Fewer do not tell half a point of IoU from chance."""
+
+TRIAL_PICTURES = 8
+"""Pictures of a comparison without data."""
 
 KEPT_BYTES = 2**28
 """Model inputs that are kept in memory, bytes: a thousand photos at 256x256. Photos beyond are decoded when needed."""
@@ -232,3 +236,13 @@ def calibration_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def sha256(images: npt.NDArray[np.uint8]) -> str:
     """SHA-256 of the pixels, photo after photo, as the spec's provenance records it."""
     return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def trial_pictures(spec: ModelSpec) -> npt.NDArray[np.uint8]:
+    """Pictures for a comparison without data: the runtime's photo, mirrored, darker, and noise; uint8 (n, h, w, 3)."""
+    sample = Path(unet_runtime.__file__).parent / "samples" / "chelsea.jpg"
+    picture = model_input(open_photo(sample), spec.input)[0]
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (TRIAL_PICTURES - 4, *picture.shape), np.uint8)
+    dark = (picture // 3).astype(np.uint8)
+    return np.stack([picture, picture[:, ::-1], picture[::-1], dark, *noise])

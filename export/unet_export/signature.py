@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_export.errors import ExportError
-from unet_export.staging import REJECTED_NAME
+from unet_export.staging import REJECTED_NAME, is_signature
 from unet_runtime.core.errors import ModelFileError, OutputError
 from unet_runtime.core.files import read_regular, write_text
 from unet_runtime.core.signature import (
@@ -59,7 +59,7 @@ def sign(place: Path, key: Path, *, password: str = "", overwrite: bool = False)
         raise ExportError(f"{place}: no such file or folder, expected a model or an export to sign")
     private, public = _private_key(key, password)
     target = place / FOLDER_SIGNATURE if place.is_dir() else place.with_name(place.name + FILE_SUFFIX)
-    if target.exists() and not overwrite and not _is_signature(target):
+    if target.exists() and not overwrite and not is_signature(target):
         raise OutputError(f"{target}: exists, and is no signature: move it away, or insist with --overwrite")
     digests = _digests(place, target)
     statement = {
@@ -131,13 +131,6 @@ def _digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ExportError(f"{path}: cannot be signed ({error.strerror or error})") from error
-
-
-def _is_signature(path: Path) -> bool:
-    try:
-        return bool(json.loads(read_regular(path, 2**26))["mediaType"] == BUNDLE_TYPE)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _bundle(payload: bytes, signature: bytes, key: Key) -> dict[str, Any]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
 
 from unet_runtime.core.errors import OutputError
-from unet_runtime.core.files import sync_folder, sync_tree
+from unet_runtime.core.files import read_regular, sync_folder, sync_tree
+from unet_runtime.core.signature import BUNDLE_TYPE, FILE_SUFFIX, FOLDER_SIGNATURE
 from unet_runtime.io.places import may_go
+
+logger = logging.getLogger(__name__)
 
 COMMAND = "unet-export"
 """Stamp of what this package writes."""
@@ -95,7 +99,7 @@ def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool
     """Move ``names`` from ``folder`` into ``output``, in place of all of ours that its previous report lists.
 
     ``all_passed``: nothing of this export was rejected, so what an earlier one left in ``rejected`` goes. If one cannot
-    be moved, everything is put back, and its OSError is raised.
+    be moved, everything is put back, and its OSError is raised. Signatures of what was there go, with a word.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -105,7 +109,9 @@ def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool
     try:
         # Artifacts of an earlier export that this one's report does not list go too.
         in_order = sorted(names, key=PARITY_NAME.__eq__)  # last: it lists what is there
-        for name in dict.fromkeys([*in_order, *_own(output)]):
+        gone = dict.fromkeys([*in_order, *_own(output)])
+        signatures = _signatures(output, gone)
+        for name in (*signatures, *gone):  # a file without a signature says less than one with a wrong one
             if (output / name).exists():  # a folder cannot be replaced, only moved away
                 os.replace(output / name, previous / name)
             if name in names:
@@ -114,8 +120,24 @@ def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool
         _put_back(folder, output, names)
         raise
     sync_folder(output)
+    for name in signatures:
+        logger.warning("%s: was the signature of what is replaced, and is gone: sign again", output / name)
     if all_passed:
         _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
+
+
+def _signatures(output: Path, names: Iterable[str]) -> list[str]:
+    """Signatures in a folder that do not fit any more once ``names`` are replaced: its own, and theirs."""
+    found = [FOLDER_SIGNATURE, *(f"{name}{FILE_SUFFIX}" for name in names)]
+    return [name for name in found if is_signature(output / name)]
+
+
+def is_signature(path: Path) -> bool:
+    """Whether a file is a signature, and so may be replaced."""
+    try:
+        return bool(json.loads(read_regular(path, 2**26))["mediaType"] == BUNDLE_TYPE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _put_back(folder: Path, output: Path, names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -27,6 +28,8 @@ from unet_export.adopt.reader import read
 from unet_export.cli.command import command
 from unet_export.errors import ExportError
 from unet_export.foreign.load import parse_classes
+from unet_export.formats import onnx_optimizers
+from unet_export.formats.onnx_model import load_onnx
 from unet_export.gate.gate import ParityError
 from unet_runtime import Segmenter
 from unet_runtime.core.artifact import read_artifact
@@ -568,3 +571,64 @@ def test_a_keras_model_proves_a_file_made_of_it(tmp_path: Path) -> None:
     model.save(tmp_path / "theirs.keras")
     with pytest.raises(ParityError):
         adopt(tmp_path / "theirs.tflite", choices, tmp_path / "other", Evidence(reference=tmp_path / "theirs.keras"))
+
+
+# --- optimisers that are wrong ---------------------------------------------------------------------
+
+
+def pooled(path: Path) -> Path:
+    """Zeros around a map that is negative, then max pooling: what Pad_Fusion of ONNX Runtime gets wrong."""
+    kernel = np.zeros((2, 3, 1, 1), np.float32)
+    kernel[0], kernel[1] = -1, -2
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel", "bias"], ["negative"], name="conv"),
+        helper.make_node("Pad", ["negative", "pads"], ["padded"], name="pad"),
+        helper.make_node("MaxPool", ["padded"], ["y"], name="pool", kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    constants = [
+        numpy_helper.from_array(kernel, "kernel"),
+        numpy_helper.from_array(np.array([-1, -0.5], np.float32), "bias"),
+        numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "pads"),
+    ]
+    source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, SIDE, SIDE])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, SIDE // 2, SIDE // 2])
+    graph = helper.make_graph(nodes, "pooled", [source], [result], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_an_optimiser_that_is_wrong_is_found_and_left_out(tmp_path: Path) -> None:
+    """The spec names it, the runtime obeys, and what is made of the file is right, too."""
+    model = pooled(tmp_path / "pooled.onnx")
+    made = adopt(model, Choices(classes=TWO, activation="logits", **FLOAT), tmp_path / "out")
+    assert made.spec.disabled_optimizers == ("Pad_Fusion",)
+    assert ("disabled optimizers", "Pad_Fusion", "measured: ONNX Runtime is wrong with them") in made.rows
+    white = np.full((1, SIDE, SIDE, 3), 255, np.uint8)
+    logits = Segmenter(made.path, backend="onnx").backend.run(white)
+    np.testing.assert_array_equal(logits[0, 0], 0)  # zeros of the padding are more than -4 and -6.5
+    np.testing.assert_allclose(logits[0, 5, 5], [-4, -6.5])
+    source, _ = load_onnx(made.path)
+    session = onnxruntime.InferenceSession(source.graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    probabilities = session.run(None, {"image": white})[0]
+    np.testing.assert_allclose(probabilities[0, 0], 0.5)
+
+
+def test_all_are_left_out_where_none_of_those_known_is_to_blame(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(onnx_optimizers, "OPTIMIZERS", ("ConvAddFusion", "NotThere"))
+    made = adopt(pooled(tmp_path / "pooled.onnx"), Choices(classes=TWO, activation="logits", **FLOAT), tmp_path / "out")
+    assert made.spec.disabled_optimizers == ("all",)
+    white = np.full((1, SIDE, SIDE, 3), 255, np.uint8)
+    np.testing.assert_array_equal(Segmenter(made.path, backend="onnx").backend.run(white)[0, 0], 0)
+
+
+def test_two_culprits_are_both_found() -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def is_right(disabled: Any) -> bool:
+        calls.append(tuple(disabled))
+        return {"c", "g"} <= set(disabled)
+
+    assert onnx_optimizers._smallest(is_right, (), tuple("abcdefgh")) == ("c", "g")
+    assert len(calls) < 16

@@ -21,6 +21,7 @@ from unet_export.gate.runners import keras_runner
 from unet_export.photos import PhotoSource, choose_photos
 from unet_export.repair import repair
 from unet_export.report.report import table
+from unet_runtime import Segmenter
 from unet_runtime.core.artifact import append_to_onnx, read_artifact
 from unet_runtime.core.datasets.classes import named_classes
 from unet_runtime.core.spec import InputSpec, ModelSpec, OutputSpec
@@ -118,3 +119,26 @@ def test_normalisations_in_float_repair_a_file(kind: str, name: str, tmp_path: P
         ]
         assert len(integers) >= 1
     assert f"{repaired.path.name}: computes in float, with a conversion before and behind each" in table([repaired])
+
+
+def test_what_goes_on_from_a_float_operator_is_float(tmp_path: Path) -> None:
+    """Mish: 8 bits between exp and log would lose everything near 0."""
+    image = keras.Input((discs.SIDE, discs.SIDE, 3), dtype="uint8", name="image")
+    x = keras.layers.Conv2D(3, 1, name="wide", use_bias=False)(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Activation("mish", name="mish")(x)
+    network = keras.Model(image, keras.layers.Conv2D(3, 1, activation="softmax", name="head")(x))
+    network.get_layer("wide").set_weights([np.array([[9, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]).reshape(1, 1, 3, 3)])
+    network.get_layer("head").set_weights([np.diag([1, 9, 9]).reshape(1, 1, 3, 3), np.zeros(3)])
+    spec = spec_of(InputSpec(discs.SIDE, discs.SIDE))
+    calibration, parity = discs.folder(tmp_path / "a", 4, 1), discs.folder(tmp_path / "b", 2, 500)
+    photos = choose_photos(PhotoSource(calibration=calibration, parity=parity), spec)
+    builder = Builder(network, spec, photos, tmp_path / "work")
+    form = FORMATS["tflite-int8"].mixed
+    assert form is not None
+    path = tmp_path / form.file_name(spec)
+    builder.write(form, path, form.quantization)
+    found = read_artifact(path).spec.provenance.quantization["float"]
+    assert found == {"EXP": 1, "ADD": 1, "LOG": 1, "TANH": 1}
+    images = builder.images(4)
+    made = Segmenter(path, backend="tflite").infer(images)
+    assert np.abs(made - network(images, training=False).numpy()).max() < 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import onnx
 import onnxruntime
 import pytest
 
+from tests.helpers.colours import colour_spec
 from tests.helpers.onnx_file import export_onnx
 from tests.helpers.tiny import SIZE
 from unet_export.errors import ExportError
+from unet_export.formats import onnx_convert
 from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.onnx_convert import build_onnx, finish
 from unet_export.formats.onnx_graph import nodes_of
+from unet_export.formats.onnx_optimizers import wrong_optimizers
 from unet_export.formats.tflite_convert import export_tflite
 from unet_export.quantization import Quantization
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.spec import ModelSpec
+from unet_runtime.core.spec import ModelSpec, OutputSpec
 from unet_runtime.engines import load
 from unet_training.models.unet import build
 
@@ -227,6 +231,21 @@ def test_zeros_in_front_of_max_pooling_stay_zeros() -> None:
     pictures = np.random.default_rng(2).integers(0, 256, (2, 16, 16, 3), np.uint8)
     actual = run(build_onnx(network, "pool"), pictures)[0]
     np.testing.assert_allclose(actual, network(pictures, training=False).numpy(), atol=1e-5)
+
+
+def test_an_optimiser_that_gets_a_keras_model_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``adopt`` has it; without the guard against it, the one that is known."""
+    monkeypatch.setattr(onnx_convert, "guard_zero_padding", lambda graph: None)
+    image = keras.Input((32, 32, 3), dtype="uint8", name="image")
+    x = keras.layers.Rescaling(-1 / 255)(image)
+    x = keras.layers.ZeroPadding2D(1)(keras.layers.DepthwiseConv2D(1, depthwise_initializer="ones", use_bias=False)(x))
+    network = keras.Model(image, keras.layers.Activation("sigmoid")(keras.layers.MaxPooling2D(3, strides=2)(x)))
+    spec = replace(colour_spec(), output=OutputSpec(16, 16, "sigmoid"))
+    artifact = Artifact(Path("pool.onnx"), spec, export_onnx(network, spec))
+    assert wrong_optimizers(artifact) == ("Pad_Fusion",)
+    right = replace(spec, disabled_optimizers=("Pad_Fusion",))
+    assert wrong_optimizers(artifact._replace(spec=right)) == ("Pad_Fusion",)
+    assert wrong_optimizers(artifact._replace(spec=replace(spec, precision="int8"))) == ()
 
 
 def test_constants_from_outside_are_no_inputs() -> None:

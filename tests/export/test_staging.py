@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from unet_export.staging import accept, staging_folder
+from unet_runtime.core.signature import BUNDLE_TYPE
 
 PROGRAM = """
 import json, sys, time
@@ -99,3 +100,21 @@ def test_a_long_name_of_a_folder(tmp_path: Path) -> None:
         (folder / "a").write_text("a")
         accept(folder, output, ["a"])
     assert (output / "a").read_text() == "a"
+
+
+def test_signatures_of_what_is_replaced_go(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing else that bears such a name."""
+    output = tmp_path / "out"
+    output.mkdir()
+    signature = json.dumps({"mediaType": BUNDLE_TYPE})
+    for name in ("model.sig", "a.onnx.sig", "other.onnx.sig"):
+        (output / name).write_text(signature)
+    (output / "b.onnx.sig").write_text("a note")
+    with staging_folder(output) as folder:
+        for name in ("a.onnx", "b.onnx"):
+            (folder / name).write_text("new")
+        (folder / "parity.json").write_text(json.dumps({"artifacts": [{"file": "a.onnx"}, {"file": "b.onnx"}]}))
+        accept(folder, output, ["a.onnx", "b.onnx", "parity.json"])
+    left = sorted(path.name for path in output.iterdir())
+    assert left == ["a.onnx", "b.onnx", "b.onnx.sig", "other.onnx.sig", "parity.json"]
+    assert "model.sig: was the signature of what is replaced, and is gone: sign again" in caplog.text

@@ -75,7 +75,7 @@ def test_a_file_of_logits_that_does_not_say_so_is_refused(logit_model: Path, str
 def test_the_spec_keeps_it_and_earlier_schemas_have_none() -> None:
     spec = logit_spec()
     assert ModelSpec.from_json(spec.to_json()) == spec
-    text = colour_spec().to_json().replace('"logits":false,', "").replace('"schema":5', '"schema":3')
+    text = colour_spec().to_json().replace('"logits":false,', "").replace('"schema":6', '"schema":3')
     assert "logits" not in text
     assert not ModelSpec.from_json(text).output.logits
     with pytest.raises(ModelFileError, match=r"output\.logits is 1, expected true or false"):

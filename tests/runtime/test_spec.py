@@ -14,14 +14,15 @@ from unet_runtime.core.spec import InputSpec, OutputSpec, Provenance
 
 def test_json_round_trip() -> None:
     spec = replace(colour_spec(), provenance=Provenance(data="drawn", seed=7, metrics={"iou": {"red": 0.5}}))
+    spec = replace(spec, disabled_optimizers=("Pad_Fusion",))
     assert ModelSpec.from_json(spec.to_json()) == spec
     assert ModelSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
 def test_a_file_of_schema_1_is_read() -> None:
-    """What later schemas added has defaults; what is written is of schema 5."""
+    """What later schemas added has defaults; what is written is of schema 6."""
     data = json.loads(colour_spec().to_json())
-    assert data["schema"] == 5
+    assert data["schema"] == 6
     data["schema"] = 1
     del data["provenance"]["quantization"]
     assert ModelSpec.from_json(json.dumps(data)) == colour_spec()
@@ -53,7 +54,7 @@ def changed(path: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("schema", 6, "schema 6, this version reads 1, 2, 3, 4 and 5"),
+        ("schema", 7, "schema 7, this version reads 1, 2, 3, 4, 5 and 6"),
         ("schema", "one", "schema 'one'"),
         ("input.height", 0, "input.height is 0"),
         ("input.width", "160", "input.width is '160'"),
@@ -69,6 +70,9 @@ def changed(path: str, value: object) -> str:
         ("classes.0.color", [0, 0, 256], r"classes\[0\].color"),
         ("classes.0.color", "red", r"classes\[0\].color"),
         ("surprise", 1, "unknown fields"),
+        ("disabled_optimizers", "Pad_Fusion", "disabled_optimizers is 'Pad_Fusion', expected a list of names"),
+        ("disabled_optimizers", ["Pad_Fusion;all"], "disabled_optimizers"),
+        ("disabled_optimizers", [1], "disabled_optimizers"),
         ("input.height", True, "input.height is True"),
         ("input.height", 160.0, r"input.height is 160\.0"),
         ("input.height", 20_000, "at most 16384 pixels"),
@@ -84,6 +88,8 @@ def changed(path: str, value: object) -> str:
         ("name", "\udce9", "name is"),
         ("license", "x" * 100_000, "at most 1000 characters"),
         ("classes.1.name", "red", r"classes\[1\].name is 'red', expected a name that no other class has"),
+        ("classes.1.name", " red", "expected a name that no other class has"),
+        ("classes.1.name", "re\u200bd", "expected a name that no other class has"),
         ("classes.1.name", " ", r"classes\[1\].name"),
         ("classes.1.name", ["red"], r"classes\[1\].name"),
         ("classes.1.name", "two\nlines", r"classes\[1\].name"),

@@ -23,12 +23,12 @@ from unet_export.adopt.reference import (
     other_file_pairs,
     prove,
     recorded_pairs,
-    trial_pictures,
     with_spec,
 )
 from unet_export.errors import ExportError
+from unet_export.formats.onnx_optimizers import wrong_optimizers
 from unet_export.gate.gate import FOREIGN_GATES, EngineResult, Gate, ParityError, ParityResult
-from unet_export.photos import PhotoSets
+from unet_export.photos import PhotoSets, trial_pictures
 from unet_export.report.card import write_card
 from unet_export.report.report import Report, as_json
 from unet_export.staging import COMMAND, PARITY_NAME, accept, staging_folder
@@ -100,6 +100,7 @@ def adopt(
         spec, rows = described(facts, choices)
     except UnknownError as error:
         raise _with_suggestion(error, facts, choices, evidence) from error
+    spec, rows = _without_wrong_optimizers(facts, spec, rows)
     name = _file_name(spec, model.suffix)
     read_files = [model] if evidence.reference is None else [model, evidence.reference]
     Places(read_files, overwrite=overwrite, command=COMMAND, folders=True).check_files(output, (name, PARITY_NAME))
@@ -135,6 +136,19 @@ def adopt(
         card = write_card(report, [result], folder, output, overwrite=overwrite)
         accept(folder, output, [path.name, PARITY_NAME, *card])
     return Adoption(output / path.name, spec, rows, measurement, proofs, replace(result, path=output / path.name))
+
+
+def _without_wrong_optimizers(facts: Facts, spec: ModelSpec, rows: list[Row]) -> tuple[ModelSpec, list[Row]]:
+    """The spec of a float ONNX file with the optimisers of ONNX Runtime that get it wrong, and a row that says so."""
+    if facts.path.suffix != ".onnx" or not installed("onnx"):
+        return spec, rows
+    try:
+        found = wrong_optimizers(with_spec(facts.path, facts.content, spec))
+    except (BackendError, ModelFileError):  # another engine may open it; _opened says what is wrong
+        return spec, rows
+    if found:
+        rows = [*rows, Row("disabled optimizers", ", ".join(found), "measured: ONNX Runtime is wrong with them")]
+    return replace(spec, disabled_optimizers=found), rows
 
 
 def _file_name(spec: ModelSpec, suffix: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import unet_runtime
 from unet_export.adopt.describe import Choices, described
 from unet_export.adopt.reader import read
 from unet_export.errors import ExportError
@@ -21,8 +20,6 @@ from unet_runtime import Segmenter
 from unet_runtime.core import masks, tensors
 from unet_runtime.core.artifact import Artifact, append_to_onnx, append_to_tflite, read_artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
-from unet_runtime.core.geometry import model_input
-from unet_runtime.core.photo import open_photo
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.core.text import one_line
 from unet_runtime.engines import engine_for, load
@@ -34,7 +31,6 @@ FOREIGN_GATE = replace(GATES["float32"], max_abs=1e-4)
 _INPUTS = ("inputs", "input", "x", "images", "photos")
 _OUTPUTS = ("outputs", "output", "y", "logits", "probabilities", "masks")
 _BYTES = 1 << 31
-_PICTURES = 8
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -212,13 +208,3 @@ def prove(pairs: Iterator[Pair], spec: ModelSpec, gate: Gate, result: EngineResu
     metrics = tally.metrics(reference)
     done = replace(result, metrics=metrics, histogram=tally.histogram(), failures=judge(metrics, gate))
     return Proof(done, count, raw)
-
-
-def trial_pictures(spec: ModelSpec) -> npt.NDArray[np.uint8]:
-    """Pictures for a comparison without data: the runtime's photo, mirrored, darker, and noise; uint8 (n, h, w, 3)."""
-    sample = Path(unet_runtime.__file__).parent / "samples" / "chelsea.jpg"
-    picture = model_input(open_photo(sample), spec.input)[0]
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (_PICTURES - 4, *picture.shape), np.uint8)
-    dark = (picture // 3).astype(np.uint8)
-    return np.stack([picture, picture[:, ::-1], picture[::-1], dark, *noise])

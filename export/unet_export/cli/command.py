@@ -25,6 +25,7 @@ from unet_runtime.cli.shared import (
     NameList,
     PathName,
     echo,
+    means_folder,
     option_group,
     overwrite_option,
     setup_logging,
@@ -255,6 +256,8 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     from unet_export.bundle.bundle import bundle as pack
 
     setup_logging(verbosity)
+    if means_folder("output") and not output.is_dir():
+        raise click.UsageError(f"--output {output}{os.sep}: no such folder: make it first, or name an archive.")
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
 

@@ -12,7 +12,7 @@ from unet_export.formats.onnx_model import OnnxModel, is_adopted
 from unet_export.photos import sha256
 from unet_export.quantization import METHODS, Quantization
 from unet_export.transforms.rounding import MOMENT_PHOTOS
-from unet_runtime.core.artifact import read_artifact
+from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.spec import Precision
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def _write(builder: Builder, path: Path, quantization: Quantization, *, precisio
         if precision == "mixed":
             settings["float"] = onnx_reduced.float_products(proto)
         provenance = {"quantization": settings, "calibration_sha256": sha256(images)}
-    path.write_bytes(onnx_convert.finish(proto, builder.spec, precision, **provenance))
+    spec = replace(builder.spec, disabled_optimizers=_wrong_optimizers(builder, quantization, precision))
+    path.write_bytes(onnx_convert.finish(proto, spec, precision, **provenance))
 
 
 def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx.ModelProto:
@@ -55,6 +56,18 @@ def _graph(builder: Builder, quantization: Quantization, precision: str) -> onnx
         return onnx_convert.build_onnx(model, builder.spec.name, dynamic=builder.dynamic, labels=builder.labels)
 
     return builder.once(("onnx", builder.variant(quantization, precision)), convert)
+
+
+def _wrong_optimizers(builder: Builder, quantization: Quantization, precision: Precision) -> tuple[str, ...]:
+    """The optimisers of ONNX Runtime that get the float32 graph wrong, and so every file made of it."""
+    from unet_export.formats import onnx_convert, onnx_optimizers
+
+    def search() -> tuple[str, ...]:
+        content = onnx_convert.finish(_graph(builder, quantization, precision), builder.spec, "float32")
+        artifact = Artifact(Path(builder.spec.name).with_suffix(".onnx"), builder.spec, content)
+        return onnx_optimizers.wrong_optimizers(artifact)
+
+    return builder.once(("optimizers", builder.variant(quantization, precision)), search)
 
 
 def _check(path: Path, *, precision: Precision) -> None:

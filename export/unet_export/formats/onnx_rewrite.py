@@ -18,7 +18,7 @@ from unet_export.errors import ExportError
 from unet_export.formats import onnx_graph
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
 from unet_runtime.core.artifact import Artifact
-from unet_runtime.core.spec import InputSpec, ModelSpec
+from unet_runtime.core.spec import ALL_OPTIMIZERS, InputSpec, ModelSpec
 from unet_runtime.core.text import one_line
 
 _OPSET = 17
@@ -44,7 +44,7 @@ def rewritten(artifact: Artifact) -> onnx.ModelProto:
         ExportError: control flow, or operators that ONNX itself has not.
     """
     path, spec = artifact.path, artifact.spec
-    proto = _simplified(path, _current(path, onnx.load_from_string(artifact.content)))
+    proto = _simplified(path, _current(path, onnx.load_from_string(artifact.content)), spec.disabled_optimizers)
     graph = proto.graph
     if flow := sorted({node.op_type for node in graph.node if any(entry.HasField("g") for entry in node.attribute)}):
         raise ExportError(f"{path}: control flow ({', '.join(flow)}): export the model for one fixed path")
@@ -70,6 +70,7 @@ def rewritten(artifact: Artifact) -> onnx.ModelProto:
         [*graph.initializer, *added.constants],
     )
     onnx_graph.fold_scales(made)
+    onnx_graph.guard_zero_padding(made)
     tidied = onnx_graph.tidy(made, spec.name, lambda name: name)
     clean = helper.make_model(
         tidied, producer_name="unet-edge", opset_imports=proto.opset_import, ir_version=proto.ir_version
@@ -97,13 +98,15 @@ def _current(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
 
 
-def _simplified(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
+def _simplified(path: Path, proto: onnx.ModelProto, disabled: Sequence[str]) -> onnx.ModelProto:
     """Constants folded, BatchNormalization fused: ONNX Runtime's basic rules, which stay within ONNX."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    from unet_runtime.engines.onnxruntime_cpu import session_options
+
+    options = session_options(None, disabled)
+    if ALL_OPTIMIZERS not in disabled:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "simple.onnx"

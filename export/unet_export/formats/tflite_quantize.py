@@ -13,13 +13,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_quantizer import qtyping, quantizer
+from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
 from unet_export.errors import ExportError
 from unet_export.formats.flatbuffer import BIAS, WEIGHTS, Flatbuffer, Operator, layers_in
@@ -102,7 +104,8 @@ def quantize(
         with _quiet():
             worker = quantizer.Quantizer(content)
             _add_rules(worker, flatbuffer, precise, wide)
-            _add_floats(worker, flatbuffer, set(floats))
+            if precision == "mixed":
+                _add_floats(worker, _islands(flatbuffer, set(floats)), flatbuffer)
             result = worker.quantize(limits, enable_progress_bar=False, enable_progress_report=False)
     except (ValueError, RuntimeError, KeyError) as error:
         message = f"ai-edge-quantizer cannot quantise the model to {precision}: {one_line(error)}"
@@ -361,11 +364,38 @@ def _add_rules(worker: Any, flatbuffer: Flatbuffer, precise: list[Operator], wid
         worker.add_static_config(f"^{scope}$", names.ALL_SUPPORTED, activation_num_bits=16, weight_num_bits=8)
 
 
-def _add_floats(worker: Any, flatbuffer: Flatbuffer, layers: set[str]) -> None:
-    """Rules that leave the operators of some Keras layers in float."""
+def _islands(flatbuffer: Flatbuffer, layers: set[str]) -> Iterator[Operator]:
+    """Operators that compute in float: of some Keras layers, without an integer kernel, and what goes on from these.
+
+    Mish is x * tanh(log(1 + exp(x))): its exponential reaches thousands, and what decides near 0 is its sum with 1, so
+    that 8 bits between the exponential and the logarithm, which have no integer kernel, leave nothing.
+    """
+    written: set[int] = set()
     for entry in flatbuffer.operators:
-        if layers & set(layers_in(flatbuffer.name(entry.outputs[0]), layers)):
-            scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
-            worker.update_quantization_recipe(
-                f"^{scope}$", qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=_NO_QUANTIZATION
-            )
+        sources = list(filterfalse(flatbuffer.constant, entry.inputs))
+        in_layer = layers & set(layers_in(flatbuffer.name(entry.outputs[0]), layers))
+        goes_on = entry.kind in _ELEMENTWISE and sources and written.issuperset(sources)
+        if in_layer or goes_on or not _has_integer_kernel(entry):
+            written.update(entry.outputs)
+            yield entry
+
+
+_ELEMENTWISE = (
+    *("ADD", "SUB", "MUL", "DIV", "SQRT", "RSQRT", "SQUARED_DIFFERENCE", "TANH", "LOGISTIC", "MAXIMUM", "MINIMUM"),
+    *("RELU", "GELU", "HARD_SWISH"),
+)
+"""Operators that cost no more in float where what they take is float anyway: the conversion comes behind them."""
+
+
+def _has_integer_kernel(entry: Operator) -> bool:
+    code = getattr(BuiltinOperator, entry.kind, None)
+    return code in tfl_flatbuffer_utils.TFL_OP_CODE_TO_NAME
+
+
+def _add_floats(worker: Any, islands: Iterable[Operator], flatbuffer: Flatbuffer) -> None:
+    """Rules that leave operators in float."""
+    for entry in islands:
+        scope = re.escape("".join(f"{flatbuffer.name(index)};" for index in entry.outputs))
+        worker.update_quantization_recipe(
+            f"^{scope}$", qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=_NO_QUANTIZATION
+        )

@@ -167,6 +167,7 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
         "trained on": spec.provenance.data or "not recorded",
         "measured": _metrics(spec) or "not recorded",
         "integers": _quantization(spec),
+        "without": _optimizers(spec),
         "licence": spec.license,
     }
     for title, text in rows.items():
@@ -176,6 +177,11 @@ def _model_lines(entry: dict[str, Any], engines: list[machine.EngineState]) -> I
 
 def _size(grid: InputSpec | OutputSpec) -> str:
     return f"{grid.width}x{grid.height} pixels"
+
+
+def _optimizers(spec: ModelSpec) -> str:
+    names = ", ".join(spec.disabled_optimizers)
+    return f"{names}: graph optimizers of ONNX Runtime that get this file wrong" if names else ""
 
 
 def _metrics(spec: ModelSpec) -> str:

@@ -15,12 +15,12 @@ from typing import Any, Literal, TypeVar, get_args
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.text import one_line, printable
 
-SCHEMA = 5
+SCHEMA = 6
 """What is written. 2 added ``provenance.quantization`` and two precisions, 3 moved the margin from the output to the
-input, 4 added ``output.logits``, 5 the precision ``float16-weights`` and what files made by other tools take and give;
-whatever earlier ones say can be said in it."""
+input, 4 added ``output.logits``, 5 the precision ``float16-weights`` and what files made by other tools take and give,
+6 ``disabled_optimizers``; whatever earlier ones say can be said in it."""
 
-_READABLE = (1, 2, 3, 4, SCHEMA)
+_READABLE = (1, 2, 3, 4, 5, SCHEMA)
 
 _MARGIN_IN_OUTPUT = (1, 2)
 
@@ -35,6 +35,9 @@ MAX_VALUES = 1 << 28
 
 MAX_TEXT = 1000
 """Characters of a name, at most; twenty times as many of the command and the data that provenance records."""
+
+ALL_OPTIMIZERS = "all"
+"""Stands for every optimiser in ``ModelSpec.disabled_optimizers``."""
 
 Fit = Literal["stretch", "letterbox", "crop"]
 Resample = Literal["bilinear"]
@@ -204,6 +207,9 @@ class ModelSpec:
     precision: Precision = "float32"
     provenance: Provenance = field(default_factory=Provenance)
     schema: int = SCHEMA
+    disabled_optimizers: tuple[str, ...] = ()
+    """Graph optimisers of ONNX Runtime that compute this file wrongly, by its names for them; ``ALL_OPTIMIZERS``: all.
+    Other engines have none of them."""
 
     def __post_init__(self) -> None:
         _check_schema(self.schema)
@@ -219,6 +225,7 @@ class ModelSpec:
         _check("classes", len(self.classes), 2 <= len(self.classes) <= 256, "2 to 256 classes")
         check_classes(self.classes)
         _check_provenance(self.provenance)
+        _check_optimizers(self.disabled_optimizers)
 
     def __repr__(self) -> str:
         sizes = f"{self.input.width}x{self.input.height} -> {self.output.width}x{self.output.height}"
@@ -278,6 +285,8 @@ class ModelSpec:
                 parts[key] = _build(kind, parts[key], key)
         if "classes" in parts:
             parts["classes"] = _class_specs(parts["classes"])
+        if isinstance(parts.get("disabled_optimizers"), list):
+            parts["disabled_optimizers"] = tuple(parts["disabled_optimizers"])
         return _build(cls, parts, "spec")
 
 
@@ -427,10 +436,21 @@ def check_classes(classes: tuple[ClassSpec, ...]) -> None:
     known: set[str] = set()
     for index, entry in enumerate(classes):
         _check_text(f"classes[{index}].name", entry.name, 100)
-        _check(f"classes[{index}].name", entry.name, entry.name not in known, "a name that no other class has")
-        known.add(entry.name)
+        shown = _as_read(entry.name)
+        _check(f"classes[{index}].name", entry.name, shown not in known, "a name that no other class has")
+        known.add(shown)
         _check_one_of(f"classes[{index}].role", entry.role, ROLES)
         _check(f"classes[{index}].color", entry.color, _is_color(entry.color), "three integers in 0..255")
+
+
+def _as_read(name: str) -> str:
+    """A name as a reader sees it: in one Unicode form, without spaces at its ends and characters of no width."""
+    if not name.isascii():
+        import unicodedata  # few names need it
+
+        characters = [character for character in name if unicodedata.category(character) != "Cf"]
+        name = unicodedata.normalize("NFC", "".join(characters))
+    return " ".join(name.split())
 
 
 def _is_color(color: object) -> bool:
@@ -470,6 +490,16 @@ def _check_provenance(provenance: Provenance) -> None:
         values = metrics["iou"]
         ok = isinstance(values, Mapping) and all(map(_is_number, values.values()))
         _check("provenance.metrics.iou", values, ok, "a number for each class")
+
+
+def _check_optimizers(names: object) -> None:
+    """Words that an engine takes as a list with semicolons."""
+    ok = isinstance(names, tuple) and all(map(_is_word, names))
+    _check("disabled_optimizers", names, ok, "a list of names, as Pad_Fusion")
+
+
+def _is_word(name: object) -> bool:
+    return isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) <= MAX_TEXT
 
 
 def _check_plain(name: str, value: object) -> None:

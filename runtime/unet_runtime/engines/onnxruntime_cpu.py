@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnxruntime as ort
 from unet_runtime.core import cores
 from unet_runtime.core.artifact import Artifact
 from unet_runtime.core.errors import BackendError, ModelFileError
+from unet_runtime.core.spec import ALL_OPTIMIZERS
 from unet_runtime.engines import wheels
 from unet_runtime.engines.base import Tensor, check_graph, output_position
 
@@ -67,7 +69,7 @@ def load(artifact: Artifact, threads: int | None, note: str = "") -> OnnxBackend
     """
     ort.set_default_logger_severity(_FATAL_ONLY)
     try:
-        session = open_session(artifact, session_options(threads), [CPU])
+        session = open_session(artifact, session_options(threads, artifact.spec.disabled_optimizers), [CPU])
         return OnnxBackend(session, check_session(artifact, session), note)
     except ModelFileError:
         raise
@@ -75,8 +77,13 @@ def load(artifact: Artifact, threads: int | None, note: str = "") -> OnnxBackend
         raise ModelFileError(f"{artifact.path}: {TITLE} refuses it: {error}") from error
 
 
-def session_options(threads: int | None) -> Any:
-    """What differs from the engine's defaults; docs/devices.md has the measurements."""
+def session_options(threads: int | None, disabled: Sequence[str] = ()) -> Any:
+    """What differs from the engine's defaults; docs/devices.md has the measurements.
+
+    Args:
+        threads: of the engine; None: the cores of this process.
+        disabled: ``ModelSpec.disabled_optimizers``; the engine ignores a name that it has not.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     # 0: the engine counts physical cores and pins a thread to each. It does not see a container's quota:
@@ -85,6 +92,10 @@ def session_options(threads: int | None) -> Any:
     # Threads wait for work by spinning, which makes a run faster, and by default go on after it: that takes the
     # cores from whoever decodes the next photo (https://github.com/microsoft/onnxruntime/pull/11841).
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if ALL_OPTIMIZERS in disabled:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    elif disabled:
+        options.add_session_config_entry("optimization.disable_specified_optimizers", ";".join(disabled))
     return options
 
 

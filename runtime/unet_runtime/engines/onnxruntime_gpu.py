@@ -117,7 +117,7 @@ def _load_gpu(artifact: Artifact, named: str, threads: int | None) -> Backend:
         raise BackendError(f"device {named}: {reason}")
     number = {"device_id": str(index)}
     providers: list[Any] = [(CUDA, CUDA_OPTIONS | number), CPU]
-    options = on_cpu.session_options(threads)
+    options = on_cpu.session_options(threads, artifact.spec.disabled_optimizers)
     # Recorded from ONNX Runtime 1.24 on: which provider got which node.
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if device == "tensorrt":

@@ -54,7 +54,7 @@ def load(artifact: Artifact, device: str, threads: int | None) -> Backend:
         )
     ort.set_default_logger_severity(on_cpu._FATAL_ONLY)
     found = _device()
-    options = on_cpu.session_options(threads)
+    options = on_cpu.session_options(threads, artifact.spec.disabled_optimizers)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.add_provider_for_devices([found], {})
     try:

@@ -39,7 +39,7 @@ Examples:
   unet-train --data synthetic -o demo             two minutes, offline: generated pictures
   unet-train --preset article --split official    another recipe, changed in one field
   unet-train --architecture attention --width 8   another network
-  unet-train --preset accurate                    a larger encoder and 256 pixels
+  unet-train --preset accurate                    the same network at 256 pixels
   unet-train --data welds --preset few            forty photos of your own
   unet-train --resume                             go on with the training that was killed in artifacts/
   unet-train --resume --epochs 30                 prolong a training that has ended
