@@ -47,9 +47,9 @@ run: $(STAMP) ## Segment PHOTO (default: the sample) with the bundled model
 	$(BIN)/unet-run $(RUN_ARGS) --output-dir $(ARTIFACTS)/run $(or $(PHOTO),$(SAMPLE))
 
 demo: $(STAMP) ## The whole way in minutes, offline: train on generated pictures, export, prove, segment a cat
-	$(BIN)/unet-train --data synthetic --overwrite --output $(DEMO)
+	$(BIN)/unet-train --data synthetic --overwrite --output $(DEMO) $(TRAIN_ARGS)
 	$(BIN)/unet-export $(DEMO)/model.keras --data $(DEMO)/synthetic --output $(DEMO)/export \
-	    --formats saved-model,onnx,tflite-int8
+	    --formats saved-model,onnx,tflite-int8 $(EXPORT_ARGS)
 	$(BIN)/python docs/examples/two_engines.py $(SAMPLE) $(DEMO)/sample
 
 # Two processes, a file of tests each: much of a test is one thread of TensorFlow at work on a graph. In the order of the

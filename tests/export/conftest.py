@@ -15,6 +15,7 @@ from tests.helpers import tiny
 from tests.helpers.exported import FORMATS, Export
 from tests.helpers.tiny import SPEC
 from unet_export.foreign.load import load_model
+from unet_export.formats import onnx_convert
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime.core.artifact import write_keras
@@ -61,6 +62,28 @@ def write_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 @pytest.fixture(scope="session")
 def model_file(model: Any, write_model: Callable[..., Path]) -> Path:
     return write_model(model)
+
+
+@pytest.fixture(scope="session")
+def small_file(write_model: Callable[..., Path]) -> Path:
+    """Two layers, exported in a second: for tests of what an export leaves, whatever it is of. Its int8 is not good."""
+    image = keras.Input((tiny.SIZE, tiny.SIZE, 3), dtype="uint8", name="image")
+    scaled = keras.layers.Rescaling(1 / 255, name="rescale")(image)
+    keras.utils.set_random_seed(1)
+    return write_model(keras.Model(image, keras.layers.Conv2D(3, 1, activation="softmax", name="logits")(scaled)))
+
+
+@pytest.fixture
+def mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ONNX exporter takes another model's weights."""
+    build = onnx_convert.build_onnx
+
+    def build_another(model: Any, name: str, **options: bool) -> Any:
+        another = keras.models.clone_model(model)
+        another.set_weights([np.roll(weights, 1, axis=-1) for weights in model.get_weights()])
+        return build(another, name, **options)
+
+    monkeypatch.setattr(onnx_convert, "build_onnx", build_another)
 
 
 @pytest.fixture(scope="session")

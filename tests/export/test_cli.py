@@ -15,7 +15,6 @@ import pytest
 import unet_export
 from tests.helpers.exported import ONNX, TFLITE, Export
 from unet_export.cli.command import main
-from unet_export.formats import onnx_convert as onnx
 
 Command = Callable[..., int]
 
@@ -51,17 +50,9 @@ def test_a_good_export_prints_a_table_and_exits_0(
 
 
 def test_a_failed_gate_exits_4_and_shows_why(
-    command: Command,
-    model_file: Path,
-    data: Path,
-    tmp_path: Path,
-    other_model: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    command: Command, small_file: Path, data: Path, tmp_path: Path, mixed_up: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    build = onnx.build_onnx
-    monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
-    assert command(model_file, "--data", data, "--output", tmp_path / "out", "--formats", "onnx") == 4
+    assert command(small_file, "--data", data, "--output", tmp_path / "out", "--formats", "onnx") == 4
     printed, errors = capfd.readouterr()
     assert f"{ONNX}: ONNX Runtime" in printed
     assert "max|dp|" in printed
@@ -81,10 +72,10 @@ def test_wrong_usage_exits_2(command: Command, model_file: Path, data: Path) -> 
 
 
 def test_json_is_all_that_is_printed_and_quiet_is_quiet(
-    command: Command, model_file: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    command: Command, small_file: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--data", data, "-o", tmp_path / "out", "--formats", "onnx", "--json", "-q")
-    assert command(model_file, *options) == 0
+    assert command(small_file, *options) == 0
     printed, errors = capfd.readouterr()
     assert json.loads(printed) == json.loads((tmp_path / "out" / "parity.json").read_text())
     assert errors == ""

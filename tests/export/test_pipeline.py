@@ -34,6 +34,10 @@ from unet_runtime.io.stamps import is_ours
 from unet_training.data.dataset import split_dataset
 from unet_training.models.unet import build
 
+FLOATS = ("saved-model", "onnx")
+FOLDERS = ("triton", "web", "tflite-micro")
+"""Formats whose own tests export them and look into them."""
+
 
 def tree(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below."""
@@ -41,19 +45,20 @@ def tree(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.fixture
-def output(exported: Export, tmp_path: Path) -> Path:
-    """A folder with an accepted export in it, alone in its parent."""
-    folder = tmp_path / "place" / "export"
-    shutil.copytree(exported.folder, folder)
+@pytest.fixture(scope="module")
+def accepted(small_file: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An accepted export of ``small_file``, to be copied."""
+    folder = tmp_path_factory.mktemp("accepted") / "export"
+    export_model(small_file, PhotoSource(data), folder, ExportOptions(FLOATS))
     return folder
 
 
 @pytest.fixture
-def mixed_up(monkeypatch: pytest.MonkeyPatch, other_model: Any) -> None:
-    """The ONNX exporter takes another model's weights."""
-    build = onnx.build_onnx
-    monkeypatch.setattr(onnx, "build_onnx", lambda model, name, **options: build(other_model, name, **options))
+def output(accepted: Path, tmp_path: Path) -> Path:
+    """A folder with an accepted export in it, alone in its parent."""
+    folder = tmp_path / "place" / "export"
+    shutil.copytree(accepted, folder)
+    return folder
 
 
 def test_the_report_says_what_was_measured(exported: Export, spec: ModelSpec) -> None:
@@ -128,11 +133,11 @@ def test_a_count_below_its_minimum_is_refused(
 
 
 @pytest.mark.usefixtures("mixed_up")
-def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Path, data: Path, tmp_path: Path) -> None:
+def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(small_file: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "place" / "export"
-    options = ExportOptions(("saved-model", "onnx"), all_or_nothing=True)
+    options = ExportOptions(FLOATS, all_or_nothing=True)
     with pytest.raises(ParityError, match=rf"{ONNX}: too different from") as caught:
-        export_model(model_file, PhotoSource(data), output, options)
+        export_model(small_file, PhotoSource(data), output, options)
     assert [result.passed for result in caught.value.results] == [True, False]
     assert {path.name for path in output.iterdir()} == {"rejected"}
     assert {path.name for path in (output / "rejected").iterdir()} == {
@@ -148,10 +153,10 @@ def test_a_failed_gate_accepts_nothing_and_keeps_the_export_apart(model_file: Pa
 
 
 @pytest.mark.usefixtures("mixed_up")
-def test_each_artifact_is_accepted_or_rejected_by_itself(model_file: Path, data: Path, output: Path) -> None:
+def test_each_artifact_is_accepted_or_rejected_by_itself(small_file: Path, data: Path, output: Path) -> None:
     """``output`` holds an earlier export, whose files this one's take the place of."""
     with pytest.raises(ParityError, match=rf"{ONNX}: too different from .*; accepted in .*: saved_model") as caught:
-        export_model(model_file, PhotoSource(data), output, ExportOptions(("saved-model", "onnx")))
+        export_model(small_file, PhotoSource(data), output, ExportOptions(FLOATS))
     assert [result.passed for result in caught.value.results] == [True, False]
     names = {"saved_model", "parity.json", "report.html", "README.md", "rejected"}
     assert {path.name for path in output.iterdir()} == names
@@ -162,39 +167,38 @@ def test_each_artifact_is_accepted_or_rejected_by_itself(model_file: Path, data:
 
 
 def test_a_format_that_cannot_be_made_takes_no_other_with_it(
-    model_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise ExportError("tf2onnx cannot convert layer odd")
 
     monkeypatch.setattr(onnx, "build_onnx", refuse)
-    formats = ("saved-model", "onnx")
     with pytest.raises(ExportError, match="cannot convert layer odd"):
-        export_model(model_file, PhotoSource(data), tmp_path / "all", ExportOptions(formats, all_or_nothing=True))
+        export_model(small_file, PhotoSource(data), tmp_path / "all", ExportOptions(FLOATS, all_or_nothing=True))
     assert not (tmp_path / "all").exists()
     with pytest.raises(ParityError, match=rf"^{ONNX}: not made, or too different") as caught:
-        export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(formats))
+        export_model(small_file, PhotoSource(data), tmp_path / "out", ExportOptions(FLOATS))
     assert [refusal.reason for refusal in caught.value.refused] == ["tf2onnx cannot convert layer odd"]
     assert (tmp_path / "out" / "saved_model").is_dir()
     with pytest.raises(ExportError, match="cannot convert layer odd"):
-        export_model(model_file, PhotoSource(data), tmp_path / "none", ExportOptions(("onnx", "onnx-float16")))
+        export_model(small_file, PhotoSource(data), tmp_path / "none", ExportOptions(("onnx", "onnx-float16")))
 
 
 def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_it(
-    model_file: Path, data: Path, output: Path, exported: Export, mixed_up: None, monkeypatch: pytest.MonkeyPatch
+    small_file: Path, data: Path, output: Path, accepted: Path, mixed_up: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_onnx = ExportOptions(("onnx",))
     with pytest.raises(ParityError):
-        export_model(model_file, PhotoSource(data), output, only_onnx)
+        export_model(small_file, PhotoSource(data), output, only_onnx)
     rejected = {name: digest for name, digest in tree(output).items() if name.startswith("rejected/")}
-    assert tree(output) == tree(exported.folder) | rejected
+    assert tree(output) == tree(accepted) | rejected
     assert len(rejected) == 3
     monkeypatch.undo()
     (output / "rejected" / "mine.txt").write_text("somebody else's")
     with (output / ONNX).open("r+b") as file:  # damaged, and still known as ours
         file.write(b"previous")
     (output / "notes.txt").write_text("the user's own")
-    export_model(model_file, PhotoSource(data), output, only_onnx)
+    export_model(small_file, PhotoSource(data), output, only_onnx)
     # What the previous export left and this one's report does not speak of is gone; nothing of anybody else's is.
     assert {path.name for path in output.iterdir()} == {
         ONNX,
@@ -205,13 +209,13 @@ def test_a_failed_gate_leaves_the_previous_export_and_a_later_success_replaces_i
         "rejected",
     }
     assert [path.name for path in (output / "rejected").iterdir()] == ["mine.txt"]
-    assert tree(output)[ONNX] == tree(exported.folder)[ONNX]
+    assert tree(output)[ONNX] == tree(accepted)[ONNX]
     assert list(output.parent.iterdir()) == [output]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device"), MemoryError()])
 def test_an_interrupted_export_leaves_the_previous_one(
-    model_file: Path, data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    small_file: Path, data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def interrupted(*args: Any) -> None:
         raise error
@@ -221,40 +225,41 @@ def test_an_interrupted_export_leaves_the_previous_one(
     monkeypatch.setattr(Builder, "write", lambda self, form, path, settings: path.write_bytes(b"half a file"))
     expected = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        export_model(model_file, PhotoSource(data), output, ExportOptions(("tflite-int8",)))
+        export_model(small_file, PhotoSource(data), output, ExportOptions(("tflite-int8",)))
     assert tree(output) == before
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_every_format_passes(model_file: Path, data: Path, tmp_path: Path) -> None:
-    results = export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(tuple(ALL)))
-    assert [(result.format, result.failures) for result in results] == [(name, ()) for name in ALL]
+def test_every_format_passes(exported: Export, model_file: Path, data: Path, tmp_path: Path) -> None:
+    """Those of the session's export, and the others but for ``FOLDERS``."""
+    others = tuple(name for name in ALL if name not in (*FORMATS, *FOLDERS))
+    results = export_model(model_file, PhotoSource(data), tmp_path / "out", ExportOptions(others))
+    assert [(result.format, result.failures) for result in results] == [(name, ()) for name in others]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "saved_model",
         "parity.json",
         "report.html",
         "README.md",
-        *(f"tiny-{SIZE}{entry.suffix}" for entry in ALL.values() if entry.suffix),
+        *(f"tiny-{SIZE}{ALL[name].suffix}" for name in others),
     }
-    for result in results:
-        if result.path.is_file():  # the others are folders, whose specs tests of their own read
+    for result in (*exported.results, *results):
+        assert result.passed
+        if result.path.is_file():  # a SavedModel's spec is read by a test of its own
             assert read_artifact(result.path).spec.precision == ALL[result.format].precision
-    assert TFLITE in {result.path.name for result in results}
 
 
 @pytest.mark.parametrize("name", ["parity.json", "report.html", ONNX, f"rejected/{ONNX}", "saved_model"])
-def test_files_of_others_stay(model_file: Path, data: Path, tmp_path: Path, name: str) -> None:
+def test_files_of_others_stay(small_file: Path, data: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / "place" / "out"
     place = output / name / "mine.txt" if name == "saved_model" else output / name
     place.parent.mkdir(parents=True)
     place.write_text("made with a pencil, of unet-edge")
     before = tree(tmp_path)
-    options = ExportOptions(("saved-model", "onnx"))
+    options = ExportOptions(FLOATS)
     with pytest.raises(OutputError, match=r"exists, and was not made by unet-export.*--overwrite"):
-        export_model(model_file, PhotoSource(data), output, options)
+        export_model(small_file, PhotoSource(data), output, options)
     assert tree(tmp_path) == before
     if name != f"rejected/{ONNX}":
-        export_model(model_file, PhotoSource(data), output, replace(options, overwrite=True))
+        export_model(small_file, PhotoSource(data), output, replace(options, overwrite=True))
         assert (output / "parity.json").is_file()
 
 

@@ -224,14 +224,14 @@ def test_a_folder_that_was_changed_fails_its_check(folder: Path, tmp_path: Path)
         web.WEB.check(copy)
 
 
-def export_tiny(data: Path, output: Path, **gates: Gate) -> Any:
+def export_page(model: Path, data: Path, output: Path, **gates: Gate) -> Any:
     options = ExportOptions(("web",), gates={**GATES, **gates})
-    (result,) = export_model(tiny.SOFTMAX_FILE, PhotoSource(data), output, options)
+    (result,) = export_model(model, PhotoSource(data), output, options)
     return result
 
 
 def test_an_export_is_proven_in_chromium(data: Path, tmp_path: Path) -> None:
-    result = export_tiny(data, tmp_path / "out")
+    result = export_page(tiny.SOFTMAX_FILE, data, tmp_path / "out")
     assert result.path.name == f"tiny-{tiny.SIZE}.web"
     engines = [entry.engine.partition(" ")[0] + entry.part for entry in result.engines]
     assert engines == ["Chromiumint8", "Chromium", "ONNX"]
@@ -242,8 +242,8 @@ def test_an_export_is_proven_in_chromium(data: Path, tmp_path: Path) -> None:
     web.WEB.check(result.path)
 
 
-def test_int8_that_fails_its_gate_is_left_out(data: Path, tmp_path: Path) -> None:
-    result = export_tiny(data, tmp_path / "out", int8=replace(GATES["int8"], max_abs=1e-9))
+def test_int8_that_fails_its_gate_is_left_out(small_file: Path, data: Path, tmp_path: Path) -> None:
+    result = export_page(small_file, data, tmp_path / "out", int8=replace(GATES["int8"], max_abs=1e-9))
     assert [entry.part for entry in result.engines] == ["", ""]
     assert [entry["precision"] for entry in json.loads((result.path / "models.json").read_text())["models"]] == [
         "float32"

