@@ -5,15 +5,41 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.helpers.paths import REPOSITORY
+from unet_export.cli.command import command as exporting
+from unet_runtime.cli import bench, info, manifest, run, serve
+from unet_training.cli.command import command as training
+
+COMMANDS = {
+    "unet-run": run.command,
+    "unet-run merge": manifest.merge,
+    "unet-run status": manifest.status,
+    "unet-info": info.command,
+    "unet-bench": bench.command,
+    "unet-serve": serve.command,
+    "unet-train": training,
+    **{f"unet-train {name}": command for name, command in training.commands.items()},
+    **{f"unet-export {name}": command for name, command in exporting.commands.items()},
+}
+ELSEWHERE = ("unet-run status", "unet-serve", "unet-train download", "unet-export sign")
+"""Commands whose results have one place: beside what they are given, or none."""
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 
 
 def page_name(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_options_that_all_share(name: str) -> None:
+    command: click.Command = COMMANDS[name]
+    options = {word for parameter in command.params for word in parameter.opts}
+    assert {"-v", "--verbose", "-q", "--quiet"} <= options
+    assert ({"-o", "--output"} <= options) is (name not in ELSEWHERE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,27 +57,34 @@ def test_no_line_installs_a_name_that_nobody_owns(page: Path) -> None:
             assert not word.strip("\"'").startswith(NAMES), f"{page}: {line}"
 
 
-@pytest.mark.network
-@pytest.mark.parametrize(("board", "line"), different(), ids=lambda text: text[:40])
-def test_what_a_line_installs_can_be_had(board: str, line: str, tmp_path: Path) -> None:
-    """uv resolves it for the board's system and processor, wheels alone."""
+def resolved(board: str, line: str, pins: Path) -> str:
+    """What uv resolves a line to for the board's system and processor, wheels alone; or why it cannot."""
     settings = PLATFORMS[platform(board)]
     requirements = []
     for word in shlex.split(line):
         found = re.fullmatch(r"\./runtime(\[\w+\])?", word)
         folder = (REPOSITORY / "runtime").as_uri()
         requirements.append(f"unet-edge-runtime{found[1] or ''} @ {folder}" if found else word)
-    pins = tmp_path / "pins.txt"
     options = [f"--python-platform={settings.uv_name}", "--python-version=3.12", f"--output-file={pins}"]
     try:
         wheels._resolve("\n".join(requirements), *options, "--no-binary=unet-edge-runtime")
     except WheelError as error:
-        if "no index can be reached" in str(error):
-            pytest.skip(str(error))
-        raise
-    packages = pins.read_text(encoding="utf-8")
-    for name in ("numpy", "pillow", "click"):
-        assert f"{name}==" in packages
+        return str(error)
+    return pins.read_text(encoding="utf-8")
+
+
+@pytest.mark.network
+def test_what_the_lines_install_can_be_had(tmp_path: Path) -> None:
+    """All at once: each waits for the index for half a minute."""
+    lines = different()
+    with ThreadPoolExecutor(len(lines)) as pool:
+        started = [pool.submit(resolved, *entry, tmp_path / f"{number}.txt") for number, entry in enumerate(lines)]
+    for (board, line), future in zip(lines, started, strict=True):
+        packages = future.result()
+        if "no index can be reached" in packages:
+            pytest.skip(packages)
+        for name in ("numpy", "pillow", "click"):
+            assert f"{name}==" in packages, f"{board}: {line}\n{packages}"
 
 
 # --- typed, in a system of its own -----------------------------------------------------------------

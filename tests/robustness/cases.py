@@ -265,6 +265,18 @@ def others() -> Iterator[Case]:
         yield {"words": ["unet-run", "--help"], "stdout": stdout}
         yield {"words": ["unet-train", "--help"], "stdout": stdout}
         yield {"words": ["unet-export", "model", "--help"], "stdout": stdout}
+    for without_folder in (
+        ("unet-run", "photo.jpg", "--model", "colours.onnx"),
+        ("unet-run", ".", "-o", "../out", "--coco", "all.json"),
+        ("unet-run", "--manifest", "list.txt"),
+        ("unet-info", "colours.onnx", "-o", "report.txt"),
+        ("unet-bench"),
+        ("unet-train", "--data", "data"),
+        ("unet-train", "check", "data"),
+        ("unet-export", "model", "model.keras"),
+        ("unet-export", "adopt", "a.onnx"),
+    ):
+        yield {"words": list(without_folder), "gone": True}
     yield {"words": ["unet-run", "-", "-o", "../out"], "stdin": "closed"}
     yield {"words": ["unet-run", "-", "-o", "../out"], "stdin": "photo.jpg"}
     yield {"words": ["unet-run", "-", "-o", "../out"], "stdin": "half.jpg"}

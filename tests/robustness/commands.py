@@ -45,7 +45,7 @@ _WITH_KERAS = (
 )
 
 
-def run(words: list[bytes], stdin: str, stdout: str, stop: str = "") -> dict[str, Any]:
+def run(words: list[bytes], stdin: str, stdout: str, stop: str = "", *, gone: bool = False) -> dict[str, Any]:
     """Exit code (negative: a signal), seconds of the processor and of the clock, output."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         start = time.monotonic()
@@ -58,6 +58,9 @@ def run(words: list[bytes], stdin: str, stdout: str, stop: str = "") -> dict[str
             else:
                 _connect(stdout, os.O_WRONLY, 1)
             os.dup2(errors.fileno(), 2)
+            if gone:  # the current folder is removed
+                os.chdir(tempfile.mkdtemp())
+                Path.cwd().rmdir()
             _command(words)
         status, usage = _wait(child, start, output.fileno(), stop.encode())
         output.seek(0)
@@ -129,7 +132,8 @@ def main() -> None:
     for line in sys.stdin:
         case = json.loads(line)
         words = [word.encode("utf-8", "surrogateescape") for word in case["words"]]
-        outcome = run(words, case.get("stdin", os.devnull), case.get("stdout", "file"), case.get("stop", ""))
+        streams = case.get("stdin", os.devnull), case.get("stdout", "file")
+        outcome = run(words, *streams, case.get("stop", ""), gone=case.get("gone", False))
         print(json.dumps({**case, **outcome}), flush=True)
 
 

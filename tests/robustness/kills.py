@@ -4,9 +4,14 @@
     python -m tests.robustness.kills training FOLDER KILLS SEED
     python -m tests.robustness.kills export FOLDER KILLS SEED
 
-A command runs in a fork of this process, which has imported what it needs: TensorFlow alone takes seconds. FOLDER has
-``photos`` and ``model.onnx``, or ``pictures``, or ``data`` and ``model.keras``. Prints JSON, the last line counts:
-kills, runs that came to their end, what was wrong.
+A command is the real one, ``main()`` in a fork of this process, which has imported what it needs but used none of it:
+TensorFlow alone takes seconds. FOLDER has ``photos`` and ``model.onnx``, or ``pictures``, or ``data`` and
+``model.keras``. Prints JSON, the last line counts: kills, those that left an unfinished file, runs that came to their
+end, what was wrong.
+
+Moments of a training and an export are drawn over the processor time of the whole command, however busy the machine
+is. Half of them are drawn over its changes of files instead (one is opened to be written, gets its name, goes): chance
+would hardly ever meet those.
 """
 
 from __future__ import annotations
@@ -22,7 +27,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import IO
@@ -35,12 +41,52 @@ MODULES = {
     "export": "unet_export.cli.command",
 }
 
-EPOCHS = 10
+EPOCHS = 2
 KINDS = "mask,overlay,json"
+
+_FORMATS = ("saved-model", "onnx")
+"""An export of one takes the place of an export of the other."""
+
+_MOVING = ".new-out-*/previous"
+"""What lies beside an export's folder while artifacts get their names."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a command takes from its beginning to its end."""
+
+    seconds: float
+    """Of the processor."""
+    changes: int
+    """Of files and folders."""
+
+
+class Changes:
+    """Counts the changes of files that a process makes below a folder; SIGKILL ends it right before the ``last``."""
+
+    _EVENTS = frozenset(("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir"))
+    _WRITING = os.O_WRONLY | os.O_RDWR
+
+    def __init__(self, folder: Path, last: int) -> None:
+        self._folder, self._last = os.fspath(folder), last
+        self.count = 0
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        """Take an event of ``sys.addaudithook``."""
+        if event == "open":
+            flags = arguments[2]
+            if not isinstance(flags, int) or not flags & self._WRITING:
+                return
+        elif event not in self._EVENTS:
+            return
+        if any(self._folder in str(argument) for argument in arguments):
+            self.count += 1
+            if self.count == self._last:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
-def command(module: str, words: list[str]) -> Iterator[tuple[int, IO[str]]]:
+def command(module: str, words: list[str], changes: Changes | None = None) -> Iterator[tuple[int, IO[str]]]:
     """(process, what it prints on both streams) of a command in a fork."""
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -54,6 +100,8 @@ def command(module: str, words: list[str]) -> Iterator[tuple[int, IO[str]]]:
         sys.argv = words
         code = 99
         try:
+            if changes is not None:
+                sys.addaudithook(changes)
             import_module(module).main()
             code = 0
         except SystemExit as error:
@@ -61,6 +109,8 @@ def command(module: str, words: list[str]) -> Iterator[tuple[int, IO[str]]]:
         except BaseException:
             traceback.print_exc()
         finally:
+            if changes is not None:
+                print(f"\n{changes.count}\n{' '.join(sys.modules)}", file=sys.stderr)
             sys.stderr.flush()
             os._exit(code)
     os.close(writing)
@@ -75,23 +125,59 @@ def run(module: str, words: list[str]) -> tuple[int, str]:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
-def killed(
-    module: str, words: list[str], after: str, count: int, seconds: float, wait: Callable[[], object] = str
-) -> tuple[int, list[str]]:
+def span(module: str, words: list[str], folder: Path) -> Span:
+    """What a command takes that nobody disturbs, and that works below a folder; what it imports is imported here."""
+    with command(module, words, Changes(folder, 0)) as (child, printed):
+        text = printed.read()
+        _, status, usage = os.wait4(child, 0)
+    assert status == 0, text[-2000:]
+    *_, changes, modules = text.splitlines()
+    for name in modules.split(" "):
+        with suppress(Exception):  # made while the command ran, not a file
+            import_module(name)
+    return Span(usage.ru_utime + usage.ru_stime, int(changes))
+
+
+def killed(module: str, words: list[str], after: str, count: int, seconds: float) -> tuple[int, list[str]]:
     """(exit code, lines) of a command that gets SIGKILL ``seconds`` after it has printed ``count`` lines with a word.
 
-    ``wait`` is called before those seconds. The exit code is that of SIGKILL, unless the command was quicker.
+    The exit code is that of SIGKILL, unless the command was quicker.
     """
     with command(module, words) as (child, printed):
         lines: list[str] = []
         while count and (line := printed.readline()):
             lines.append(line)
             count -= after in line
-        wait()
         time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-        lines += printed.readlines()  # what was on its way: it has been reported
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), lines
+        return _killed(child, printed, lines)
+
+
+def killed_within(
+    module: str, words: list[str], whole: Span, folder: Path, rng: random.Random
+) -> tuple[int, list[str]]:
+    """(exit code, lines) of a command that gets SIGKILL at a random moment of those that it takes as a whole."""
+    if rng.random() < 0.5:
+        with command(module, words, Changes(folder, rng.randint(1, whole.changes))) as (child, printed):
+            lines = printed.readlines()
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), lines
+    seconds = rng.uniform(0, whole.seconds)
+    with command(module, words) as (child, printed):
+        while _processor_seconds(child) < seconds:
+            time.sleep(0.005)
+        return _killed(child, printed, [])
+
+
+def _killed(child: int, printed: IO[str], lines: list[str]) -> tuple[int, list[str]]:
+    os.kill(child, signal.SIGKILL)
+    lines += printed.readlines()  # what was on its way: it has been reported
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), lines
+
+
+def _processor_seconds(child: int) -> float:
+    """What a child has used of the processor; infinite once it has ended."""
+    if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        return float("inf")
+    return time.clock_gettime((~child << 3) | 2)  # as clock_getcpuclockid makes it on Linux
 
 
 class Folders:
@@ -155,34 +241,57 @@ class Trainings:
 
         # Tracing its functions takes a process three quarters of the few seconds that it lives.
         tf.config.run_functions_eagerly(True)
-        code, text = run(MODULES["training"], self._words(folder / "alone"))
-        assert code == 0, text[-2000:]
+        words = self._words(folder / "alone")
+        span(MODULES["training"], words, folder)  # with its imports, which later ones need not
+        shutil.rmtree(folder / "alone")
+        self._whole = span(MODULES["training"], words, folder)
         self._expected = json.loads((folder / "alone" / "history.json").read_text())
+        self._rest = span(MODULES["training"], words, folder)  # a finished one is resumed: all but the epochs
 
     def _words(self, out: Path) -> list[str]:
-        words = ["unet-train", "--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4"]
+        words = ["unet-train", "--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "8"]
         words += ["--epochs", str(EPOCHS), "--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache"]
         return [*words, "--resume", "--data", str(self._folder / "pictures"), "--output", str(out)]
 
     def kill(self) -> tuple[int, list[str]]:
-        count = self._rng.choice([0, 1, 1, 1, 2, 3])
-        seconds = self._rng.uniform(0, 0.15 if count else 2)
-        return killed(MODULES["training"], self._words(self.out), f"/{EPOCHS} ", count, seconds)
+        left = (EPOCHS - self._epochs()) / EPOCHS
+        seconds = self._rest.seconds + left * max(0.0, self._whole.seconds - self._rest.seconds)
+        changes = self._rest.changes + round(left * (self._whole.changes - self._rest.changes))
+        return killed_within(
+            MODULES["training"], self._words(self.out), Span(seconds, changes), self._folder, self._rng
+        )
 
-    def problems(self, lines: list[str]) -> list[str]:
-        """A checkpoint that cannot be read, or that has not the epochs that were reported."""
+    def _epochs(self) -> int:
+        """How many the checkpoint has."""
         from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
 
-        reported = [int(number) for number in re.findall(rf"epoch (\d+)/{EPOCHS} ", "".join(lines))]
         path = self.out / CHECKPOINT
         if not path.exists():
-            return [f"epoch {max(reported)} was reported, and there is no checkpoint"] if reported else []
+            return 0
+        state, _ = Checkpoint(path, "val_loss", {})._read()
+        return len(state["history"]["loss"])
+
+    def problems(self, lines: list[str]) -> list[str]:
+        """A file that is not whole, and a checkpoint that has not the epochs that were reported."""
+        from unet_runtime.core.artifact import read_artifact
+
+        reported = [int(number) for number in re.findall(rf"epoch (\d+)/{EPOCHS} ", "".join(lines))]
+        found = []
         try:
-            state, _ = Checkpoint(path, "val_loss", {})._read()
+            epochs = self._epochs()
+            if (model := self.out / "model.keras").exists():
+                read_artifact(model)
+            if (history := self.out / "history.json").exists():
+                json.loads(history.read_text())
+            if (page := self.out / "report.html").exists() and not page.read_text().rstrip().endswith("</html>"):
+                found.append("report.html is cut off")
         except Exception as error:
             return [f"{type(error).__name__}: {error}"]
-        epochs = len(state["history"]["loss"])
-        return [f"epoch {max(reported)} was reported, there are {epochs}"] if max(reported, default=0) > epochs else []
+        if max(reported, default=0) > epochs:
+            found.append(f"epoch {max(reported)} was reported, there are {epochs}")
+        if "\nmodel " in "".join(lines) and not model.exists():
+            found.append("a model was reported, and there is none")
+        return found
 
     def end(self) -> list[str]:
         from unet_runtime.core.artifact import read_artifact
@@ -203,8 +312,6 @@ class Trainings:
 class Exports:
     """A model becomes files; a later export takes the place of an earlier one."""
 
-    _ACCEPTS = 0.02  # seconds, about what the moves take
-
     def __init__(self, folder: Path, rng: random.Random) -> None:
         self._folder, self._rng = folder, rng
         self.out = folder / "out"
@@ -214,31 +321,23 @@ class Exports:
 
         from unet_export import pipeline  # noqa: F401
 
-        start = time.monotonic()
-        code, text = run(MODULES["export"], self._words(folder / "alone"))
-        assert code == 0, text[-2000:]
-        self._seconds = time.monotonic() - start
+        span(MODULES["export"], self._words(folder / "alone"), folder)  # with its imports, which later ones need not
+        self._spans = {}
+        for formats in _FORMATS:
+            self._spans[formats] = span(MODULES["export"], self._words(folder / "alone", formats), folder)
 
-    def _words(self, out: Path, formats: str = "saved-model,onnx") -> list[str]:
+    def _words(self, out: Path, formats: str = _FORMATS[-1]) -> list[str]:
         words = ["unet-export", "model", str(self._folder / "model.keras"), "--data", str(self._folder / "data")]
         return [*words, "--formats", formats, "--output", str(out)]
 
     def kill(self) -> tuple[int, list[str]]:
-        words = self._words(self.out, self._rng.choice(["saved-model,onnx", "onnx"]))
-        if self._rng.random() < 0.5:
-            return killed(MODULES["export"], words, "", 0, self._rng.uniform(0, self._seconds))
-        # Artifacts get their names in a moment that chance would hardly ever meet.
-        seconds = self._rng.uniform(0, self._ACCEPTS)
-        return killed(MODULES["export"], words, "proving", 2, seconds, self._wait_for_moves)
-
-    def _wait_for_moves(self) -> None:
-        end = time.monotonic() + 60
-        while time.monotonic() < end and not self._moving():
-            time.sleep(0.0005)
+        formats = self._rng.choice(_FORMATS)
+        words = self._words(self.out, formats)
+        return killed_within(MODULES["export"], words, self._spans[formats], self._folder, self._rng)
 
     def _moving(self) -> bool:
         """Whether artifacts have passed, and an export that lives or was killed moves them to their names."""
-        return any(self._folder.glob(".new-out-*/previous"))
+        return any(self._folder.glob(_MOVING))
 
     def problems(self, lines: list[str]) -> list[str]:
         """Damaged artifacts, and a report that lists others than those which are there."""

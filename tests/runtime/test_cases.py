@@ -1,8 +1,12 @@
-"""The files of tests/data/cases, and some made of them: what users really have."""
+"""The files of tests/data/cases, and some made of them: what users really have.
+
+What ``same_class`` compares depends on the default model, by a few pixels in a thousand; all else does not.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import struct
 import subprocess
@@ -50,24 +54,40 @@ def same_class(segmenter: Segmenter, one: Image.Image, other: Image.Image) -> fl
     return float((segmenter(one).mask == segmenter(other).mask).mean())
 
 
+def result_difference(segmenter: Segmenter, one: Image.Image, other: Image.Image) -> float:
+    """The larger mean CIEDE2000 of the overlays, and of the cut-outs where both are opaque."""
+    results = [segmenter(photo) for photo in (one, other)]
+    cutouts = [np.asarray(result.cutout()) for result in results]
+    opaque = (cutouts[0][..., 3] == 255) & (cutouts[1][..., 3] == 255)
+    parts = [Image.fromarray(cutout[opaque][np.newaxis, :, :3]) for cutout in cutouts]
+    return max(colour_difference(*parts), colour_difference(results[0].overlay(), results[1].overlay()))
+
+
 def test_display_p3(segmenter: Segmenter, reference: Image.Image) -> None:
     photo = open_photo(PHOTOS / "icc_p3.png")
     assert colour_difference(photo, reference) < 1
+    assert result_difference(segmenter, photo, reference) < 1
     assert same_class(segmenter, photo, reference) >= 0.995
 
 
 def test_adobe_rgb_in_a_jpeg(segmenter: Segmenter, reference: Image.Image) -> None:
     """The conversion is not what costs: an exact one, in floats, gives the same classes.
 
-    The JPEG itself, of quality 90 and half the colours' resolution, has another class than the photo before it on 1 %
-    of the pixels: an sRGB JPEG of the same tables has 0.7 %.
+    The JPEG, of quality 90 and half the colours' resolution, has lost what it lacks: the reference as an sRGB JPEG of
+    the same tables has another class than the reference on as many pixels.
     """
-    photo = open_photo(PHOTOS / "icc_adobergb.jpg")
+    path = PHOTOS / "icc_adobergb.jpg"
+    photo = open_photo(path)
     assert colour_difference(photo, reference) < 2
-    exact = Image.fromarray(from_adobe_rgb(PHOTOS / "icc_adobergb.jpg"))
+    assert result_difference(segmenter, photo, reference) < 2
+    exact = Image.fromarray(from_adobe_rgb(path))
     assert np.abs(np.asarray(photo, np.int16) - np.asarray(exact)).mean() < 0.5
     assert same_class(segmenter, photo, exact) >= 0.995
-    assert same_class(segmenter, photo, reference) >= 0.985
+    same_tables = io.BytesIO()
+    with Image.open(path) as image:
+        reference.save(same_tables, "JPEG", qtables=image.quantization, subsampling=2)  # type: ignore[attr-defined]
+    lost = same_class(segmenter, open_photo(same_tables), reference)
+    assert same_class(segmenter, photo, reference) >= lost - 0.003
 
 
 def from_adobe_rgb(path: Path) -> npt.NDArray[np.uint8]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,79 @@ def test_wide_colour_spaces(space: str, original: Image.Image) -> None:
     assert difference(opened, original) < 0.6
     assert "icc_profile" not in opened.info  # it is sRGB now: nobody may apply the profile again
     assert difference(upright_rgb(opened), original) < 0.6
+
+
+def with_chunks(content: bytes, *chunks: tuple[bytes, bytes]) -> io.BytesIO:
+    """A PNG with more chunks behind its header."""
+    more = b""
+    for kind, data in chunks:
+        more += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return io.BytesIO(content[:33] + more + content[33:])
+
+
+def gamma_chunk(gamma: float) -> tuple[bytes, bytes]:
+    return b"gAMA", struct.pack(">I", round(gamma * 100_000))
+
+
+ADOBE_CHUNK = (b"cHRM", struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000))
+SRGB_CHUNK = (b"sRGB", b"\0")
+
+
+def linear(picture: Image.Image) -> Image.Image:
+    levels = np.asarray(picture) / 255
+    return Image.fromarray(
+        np.rint(255 * np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)).astype(np.uint8)
+    )
+
+
+def test_gamma_and_chromaticities_of_a_png(original: Image.Image) -> None:
+    plain = file_of(original).getvalue()
+    for content in (
+        with_chunks(file_of(linear(original)).getvalue(), gamma_chunk(1)),
+        with_chunks(file_of(in_space(original, "Adobe RGB")).getvalue(), gamma_chunk(256 / 563), ADOBE_CHUNK),
+    ):
+        opened = open_photo(content)
+        assert difference(opened, original) < 0.6
+        assert difference(upright_rgb(opened), original) < 0.6
+        with Image.open(content) as image:  # as a user of the library may give it
+            assert difference(upright_rgb(image), original) < 0.6
+    for chunks in ((gamma_chunk(1 / 2.2),), (gamma_chunk(1), SRGB_CHUNK), (gamma_chunk(0),), (gamma_chunk(40000),)):
+        assert np.array_equal(open_photo(with_chunks(plain, *chunks)), original)
+    zeros = (b"cHRM", bytes(32))
+    assert np.array_equal(open_photo(with_chunks(plain, gamma_chunk(0.5), zeros)), original)
+
+
+def test_code_points_of_a_png(original: Image.Image, caplog: pytest.LogCaptureFixture) -> None:
+    wide = file_of(in_space(original, "Display P3")).getvalue()
+    of_p3 = (b"cICP", bytes((12, 13, 0, 1)))
+    assert difference(open_photo(with_chunks(wide, gamma_chunk(1), of_p3)), original) < 0.6
+    plain = file_of(original).getvalue()
+    for codes in ((1, 13, 0, 1), (1, 1, 0, 1), (2, 2, 0, 1), (255, 255, 0, 1)):
+        assert np.array_equal(open_photo(with_chunks(plain, (b"cICP", bytes(codes)))), original)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("transfer", ["PQ", "HLG"])
+def test_hdr(transfer: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Reference white, 203 cd/m2, is white; a tenth of its light is what sRGB makes of a tenth."""
+    levels = {"PQ": (0.5807, 0.3660), "HLG": (0.75, 0.3416)}[transfer]
+    picture = Image.fromarray(np.rint(255 * np.repeat([[levels]], 3, axis=0).T.reshape(1, 2, 3)).astype(np.uint8))
+    code = {"PQ": 16, "HLG": 18}[transfer]
+    opened = np.asarray(open_photo(with_chunks(file_of(picture).getvalue(), (b"cICP", bytes((9, code, 0, 1))))))
+    assert np.abs(opened.astype(int) - [[[255] * 3, [89] * 3]]).max() <= 3
+    assert "is an HDR picture" in caplog.text
+
+
+@pytest.mark.parametrize("format_", ["AVIF", "HEIF"])
+def test_code_points_of_avif_and_heic(format_: str, original: Image.Image) -> None:
+    if format_ == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    content = bytearray(file_of(in_space(original, "Display P3"), format_, quality=95).getvalue())
+    place = content.index(b"nclx") + 4
+    content[place : place + 4] = struct.pack(">HH", 12, 13)
+    assert difference(open_photo(io.BytesIO(bytes(content))), original) < 2
+    content[place : place + 4] = struct.pack(">HH", 1, 13)
+    assert difference(open_photo(io.BytesIO(bytes(content))), original) > 1.5
 
 
 @pytest.mark.parametrize(("format_", "limit"), [("TIFF", 0.6), ("JPEG", 2), ("WEBP", 2), ("AVIF", 2)])

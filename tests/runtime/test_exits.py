@@ -158,6 +158,14 @@ def test_errors_of_the_system_and_of_memory_are_no_internal_ones() -> None:
     assert done.stderr.startswith("error: this machine's memory is full")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the folder that a process is in")
+def test_a_current_folder_that_was_deleted() -> None:
+    gone = "import os, tempfile; folder = tempfile.mkdtemp(); os.chdir(folder); os.rmdir(folder); "
+    done = end(gone + "os.getcwd()")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: the current folder is gone")
+
+
 @pytest.mark.skipif(not FULL.is_char_device(), reason="needs Linux' full device")
 @pytest.mark.parametrize("body", ["click.echo('text')", "click.echo('x' * 100_000)", "sys.stdout.write('x')"])
 def test_a_full_standard_output(body: str) -> None:

@@ -190,6 +190,88 @@ def test_the_first_of_several_frames_is_taken_and_said_once(
     assert caplog.records[0].levelno == logging.WARNING
 
 
+PHOTO, COPY, MASK = 0, 1, 4
+"""NewSubfileType of a TIFF's page."""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "taken", "word"),
+    [
+        ([COPY, PHOTO], 1, "page 2"),
+        ([COPY, COPY, PHOTO, PHOTO], 2, "page 3"),
+        ([COPY, MASK, PHOTO], 2, "page 3"),
+        ([PHOTO, COPY, COPY], 0, ""),
+        ([PHOTO, MASK], 0, ""),
+        ([PHOTO, COPY, PHOTO], 0, "several pages"),
+        ([COPY], 0, ""),
+        ([COPY, COPY], 0, ""),
+        ([PHOTO], 0, ""),
+    ],
+)
+def test_the_page_of_a_tiff_that_is_the_photo(
+    kinds: list[int], taken: int, word: str, original: Image.Image, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    levels = np.asarray(original)
+    path = tmp_path / "pages.tif"
+    for big, order in ((False, "<"), (False, ">"), (True, "<")):
+        photo._say.cache_clear()
+        caplog.clear()
+        with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as file:
+            for index, kind in enumerate(kinds):
+                size = levels[:: index + 1, :: index + 2]
+                if kind == MASK:
+                    file.write(size[..., 0] > 127, subfiletype=kind, metadata=None)
+                else:
+                    file.write(size, photometric="rgb", subfiletype=kind, metadata=None)
+        assert difference(path, levels[:: taken + 1, :: taken + 2]) == 0
+        assert photo_size(path) == open_photo(path).size
+        assert len(caplog.records) == bool(word)
+        assert word in caplog.text
+
+
+def test_a_thumbnail_of_the_old_kind(original: Image.Image, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for size, kind in ((original.resize((30, 20)), 2), (original, 1)):
+            tag = (255, 3, 1, kind, True)
+            file.write(np.asarray(size), photometric="rgb", extratags=[tag], metadata=None)
+    assert difference(tmp_path / "a.tif", np.asarray(original)) == 0
+
+
+def test_a_photo_that_pillow_does_not_find_behind_its_thumbnail(original: Image.Image, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        small = np.asarray(original.resize((30, 20)))
+        file.write(small, photometric="rgb", subfiletype=COPY, subifds=1, metadata=None)
+        file.write(np.asarray(original), photometric="rgb", metadata=None)
+    with pytest.raises(ImageError, match=r"a\.tif: a TIFF that begins with a reduced copy .* in a SubIFD"):
+        open_photo(tmp_path / "a.tif")
+
+
+def test_colours_as_cie_lab(original: Image.Image, tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+    lab = ImageCms.applyTransform(original, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+    lab.save(tmp_path / "lab.tif")
+    assert difference(tmp_path / "lab.tif", np.asarray(original)) < 12  # 8 bits of a and b are coarse
+    write_tiff(tmp_path / "deep.tif", np.zeros((4, 4, 3), np.uint16), photometric="cielab")
+    with pytest.raises(ImageError, match=r"L\*a\*b\* in 16 bits"):
+        open_photo(tmp_path / "deep.tif")
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "TIFF", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_a_photo_that_is_turned(format_: str, orientation: int, original: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    original.save(file, format_, exif=exif)
+    assert photo_size(file) == original.size
+    assert photo_size(file, upright=True) == open_photo(file).size
+
+
 def test_one_frame_is_no_news(original: Image.Image, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for format_ in ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "JPEG"):
         original.save(tmp_path / format_, format_)

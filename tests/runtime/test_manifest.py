@@ -20,6 +20,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tests.helpers.full_disk import disk_full_after
+from tests.helpers.listed import write_list
 from unet_runtime import SourceError
 from unet_runtime.cli.run import command
 from unet_runtime.core.files import temporary_sibling
@@ -40,18 +42,7 @@ SCRIPT = (
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of photos of which no two have the same result, and ``photos.txt``, which names one more."""
-    folder = tmp_path_factory.mktemp("listed")
-    generator = np.random.default_rng(7)
-    names = []
-    for index in range(PHOTOS):
-        small = Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8))
-        names.append(f"photos/{index:02d}.png")
-        (folder / names[-1]).parent.mkdir(exist_ok=True)
-        small.resize((100 + index, 80)).save(folder / names[-1])
-    names.insert(5, "photos/absent.png")
-    (folder / "photos.txt").write_text("\n".join(names) + "\n")
-    return folder
+    return write_list(tmp_path_factory.mktemp("listed"), PHOTOS)
 
 
 def to_parquet(folder: Path, model: Path, output: str) -> list[object]:
@@ -143,6 +134,11 @@ def test_many_rows_need_little_memory(tmp_path: Path) -> None:
         ("m.parquet", b"PAR1 and then nothing", "damaged, expected a manifest"),
         ("m.xlsx", b"PK", "expected a manifest, a file that ends as one of .txt, .csv, .parquet"),
         ("absent.txt", None, "no such file, expected a manifest"),
+        ("m.txt", "photo.jpg\n".encode("utf-16"), "UTF-16, expected UTF-8"),
+        ("m.txt", "photo.jpg\n".encode("utf-16-be"), "UTF-16, expected UTF-8"),
+        ("m.csv", "photo\na.jpg\n".encode("utf-16-le"), "UTF-16, expected UTF-8"),
+        ("m.csv", b"photo;size\na.jpg;1\n", "separate columns with commas"),
+        ("m.csv", b"photo\tsize\na.jpg\t1\n", "separate columns with commas"),
     ],
 )
 def test_no_manifest(name: str, text: bytes | None, message: str, tmp_path: Path) -> None:
@@ -252,6 +248,29 @@ def test_killed_at_any_moment(form: str, photos: Path, colour_model: Path, tmp_p
         for name in left:  # of the killed: they are removed a day later
             del found[name]
         assert found == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_full_disk_on_one_worker(form: str, photos: Path, colour_model: Path, tmp_path: Path) -> None:
+    """Rows with errors, or no part; the other worker is done; with ``--resume`` all is as if nothing had happened."""
+    common = ["--manifest", photos / "photos.txt", "--results", form, "--save", "probabilities", "--model"]
+    shards = [[*common, colour_model, "--shard", f"{number}/2"] for number in (1, 2)]
+    for shard in shards:
+        unet_run(*shard, "-o", tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    with disk_full_after(8_000):  # bytes: less than a photo's probabilities, more than a table without them
+        full = unet_run(*shards[0], "-o", out)
+    if form == "files":
+        assert full.return_value == 1
+        lines = (out / "shard-00001-of-00002" / "part-000000.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert sum("cannot be written (File too large)" in row["error"] for row in rows) >= len(rows) - 1
+    else:
+        assert "cannot be written (File too large)" in str(full.exception)
+    unet_run(*shards[1], "-o", out)
+    assert unet_run("status", out).return_value == 1
+    unet_run(*shards[0], "-o", out, "--resume")
+    assert content(out) == content(tmp_path / "undisturbed")
 
 
 def test_a_process_killed_before_its_first_note_is_resumed(photos: Path, colour_model: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unet_runtime.io import png
 from unet_runtime.io.png import write_png
 
 GENERATOR = np.random.default_rng(0)
@@ -51,3 +53,21 @@ def test_a_photo_takes_no_more_space_than_from_pillow(sample_photo: Path) -> Non
     write_png(ours, photo.size, [np.asarray(photo)])
     photo.save(pillows, "PNG", compress_level=1)
     assert ours.tell() < 1.1 * pillows.tell()
+
+
+@pytest.mark.parametrize("has_isal", [True, False])
+def test_large_photos_with_and_without_the_fast_compressor(
+    has_isal: bool, sample_photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_isal:
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setitem(sys.modules, "isal", None)
+    png._isal.cache_clear()
+    try:
+        with Image.open(sample_photo) as photo:
+            pixels = np.asarray(photo.resize((1300, 900)))
+        assert np.array_equal(np.asarray(decoded(pixels, 100)), pixels)
+        assert (png._isal() is not None) == has_isal
+    finally:
+        png._isal.cache_clear()

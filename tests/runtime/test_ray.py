@@ -24,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.helpers.listed import write_list
 from tests.helpers.paths import REPOSITORY
 from unet_runtime import BackendError, ImageError, MissingDependencyError
 from unet_runtime.cli.run import command
@@ -256,17 +257,7 @@ def _descendants(pid: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``photos.txt``: names of photos of which no two have the same result; one is missing."""
-    folder = tmp_path_factory.mktemp("listed")
-    generator = np.random.default_rng(7)
-    names = []
-    for index in range(PHOTOS):
-        small = Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8))
-        names.append(f"{index:03d}.png")
-        small.resize((100 + index % 50, 80)).save(folder / names[-1])
-    names.insert(5, "absent.png")
-    (folder / "photos.txt").write_text("\n".join(names) + "\n")
-    return folder
+    return write_list(tmp_path_factory.mktemp("listed"), PHOTOS)
 
 
 @pytest.fixture(scope="module")

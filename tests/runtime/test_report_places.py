@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from tests.helpers.colours import colour_model_bytes, colour_spec
 from tests.helpers.convolution import convolution_spec, write_convolution
 from unet_runtime.bench import plot
-from unet_runtime.cli import bench, info, machine
+from unet_runtime.cli import bench, info, machine, run
 from unet_runtime.cli.exits import INPUTS_FAILED, OK
 from unet_runtime.core.artifact import write_saved_model_spec
 from unet_runtime.core.errors import OutputError
@@ -106,3 +107,45 @@ def test_an_indented_report_is_ours(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"unet-edge": "unet-train", "overall": {}}, indent=1))
     assert is_ours(path)
+
+
+OUTPUT_FILES = {
+    "unet_runtime.cli.info": ("-o",),
+    "unet_runtime.cli.bench": ("--json",),
+    "unet_runtime.cli.run": ("--coco", "--record"),
+    "unet_runtime.cli.manifest:merge": ("-o",),
+    "unet_training.cli.command:check": ("--html", "--json"),
+    "unet_training.cli.command:evaluate": ("--json",),
+    "unet_export.cli.command:bundle": ("-o",),
+}
+"""Options that name a file, by command."""
+
+
+@pytest.mark.parametrize("end", ["/", "/.", "//"])
+@pytest.mark.parametrize("place", OUTPUT_FILES)
+def test_a_name_that_ends_in_a_separator_is_no_file(place: str, end: str, tmp_path: Path) -> None:
+    module, _, name = place.partition(":")
+    commands = pytest.importorskip(module)
+    group = getattr(commands, "command", None)
+    command = group.commands[name] if name and hasattr(group, "commands") else getattr(commands, name or "command")
+    target = tmp_path / "result.zip"
+    required = ["--platform", "linux-aarch64"] if name == "bundle" else []
+    for option in OUTPUT_FILES[place]:
+        words = [str(tmp_path / "absent"), *required, option, f"{target}{end}"]
+        result = CliRunner().invoke(command, words, standalone_mode=False)
+        assert isinstance(result.exception, click.UsageError)
+        assert str(target) in result.exception.message
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("end", ["/", "/."])
+def test_a_folder_may_have_any_name(end: str, tmp_path: Path, colour_model: Path, sample_photo: Path) -> None:
+    words = [str(sample_photo), "--model", str(colour_model), "--save", "mask", "-o"]
+    for name in ("new.png", "film.mp4", "-"):
+        result = CliRunner().invoke(run.command, [*words, f"{tmp_path / name}{end}"], standalone_mode=False)
+        assert result.return_value == OK
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["chelsea.mask.png"]
+    (tmp_path / "old.png").write_bytes(b"old")
+    result = CliRunner().invoke(run.command, [*words, f"{tmp_path / 'old.png'}{end}"], standalone_mode=False)
+    assert isinstance(result.exception, click.UsageError)
+    assert (tmp_path / "old.png").read_bytes() == b"old"

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from unet_runtime.core.runs import areas_of, mask_of, runs_of
 from unet_runtime.io.png import write_png
 from unet_runtime.io.runs import _BITS, RunCompressor
 
@@ -19,7 +20,7 @@ def compressed(mask: np.ndarray, rows: int) -> bytes:
     compressor = RunCompressor()
     content = b""
     for top in range(0, len(mask), rows):
-        content += compressor.compress(mask[top : top + rows])
+        content += compressor.compress(runs_of(mask[top : top + rows]))
     return content + compressor.flush()
 
 
@@ -56,7 +57,10 @@ def test_a_large_mask() -> None:
     noise = generator.integers(0, 256, (1000, 1500), np.uint8)
     for ids, palette in ((mask, b""), (mask, bytes(range(9))), (noise, b"")):
         file = io.BytesIO()
-        write_png(file, (1500, 1000), np.array_split(ids[:, :, np.newaxis], 7), palette=palette)
+        parts = list(map(runs_of, np.array_split(ids, 7)))
+        write_png(file, (1500, 1000), parts, palette=palette)
+        assert np.array_equal(mask_of(parts, (1500, 1000)), ids)
+        assert areas_of(parts, 256) == np.bincount(ids.ravel(), minlength=256).tolist()
         with Image.open(file) as image:
             assert image.mode == ("P" if palette else "L")
             assert np.array_equal(np.asarray(image), ids)

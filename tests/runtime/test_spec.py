@@ -88,6 +88,8 @@ def changed(path: str, value: object) -> str:
         ("name", "\udce9", "name is"),
         ("license", "x" * 100_000, "at most 1000 characters"),
         ("classes.1.name", "red", r"classes\[1\].name is 'red', expected a name that no other class has"),
+        ("classes.1.name", " red", "expected a name that no other class has"),
+        ("classes.1.name", "re\u200bd", "expected a name that no other class has"),
         ("classes.1.name", " ", r"classes\[1\].name"),
         ("classes.1.name", ["red"], r"classes\[1\].name"),
         ("classes.1.name", "two\nlines", r"classes\[1\].name"),

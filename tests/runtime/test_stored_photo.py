@@ -96,13 +96,13 @@ def test_sizes(size: tuple[int, int], upright: Image.Image) -> None:
 def test_few_pixels_are_decoded(upright: Image.Image, monkeypatch: pytest.MonkeyPatch, colour_model: Path) -> None:
     """A mask of a large photo needs no whole photo; what shows the photo does, once."""
     decoded: list[Image.Image] = []
-    decode = photos._decode
+    decode = photos._decoded
 
     def counted(*arguments: Any) -> Image.Image:
         decoded.append(decode(*arguments))
         return decoded[-1]
 
-    monkeypatch.setattr(photos, "_decode", counted)
+    monkeypatch.setattr(photos, "_decoded", counted)
     result = Segmenter(colour_model)(jpeg(upright))
     for kind in ("mask", "palette", "json", "probabilities"):
         encode(result, kind)

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from unet_runtime.core.text import printable, to_json
+from unet_runtime.core.text import printable, shortened, to_json
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,14 @@ def test_names(name: bytes, shown: str | None) -> None:
     written = to_json({"photo": text})
     assert written.encode().decode().isprintable() or shown is None
     assert os.fsencode(json.loads(written)["photo"]) == name
+
+
+def test_names_of_any_length() -> None:
+    text = shortened(f"short\n{'x' * 3_000_000}\nphoto{'y' * 9_000}.jpg: damaged")
+    assert len(text) < 20_000
+    assert text.startswith("short\nxxx")
+    assert text.endswith(".jpg: damaged")
+    assert shortened("x" * 10_000) == "x" * 10_000
 
 
 def test_lines_stay_where_they_are_meant() -> None:

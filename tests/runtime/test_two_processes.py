@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.helpers.listed import write_photos
 
 ROUNDS = 50 if os.environ.get("SLOW_TESTS") else 3
 PHOTOS = 30
@@ -23,12 +23,8 @@ SCRIPT = (
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos of which no two have the same results."""
     folder = tmp_path_factory.mktemp("many")
-    generator = np.random.default_rng(7)
-    for index in range(PHOTOS):
-        small = Image.fromarray(generator.integers(0, 256, (4, 5, 3), np.uint8))
-        small.resize((300 + index, 200)).save(folder / f"{index:02d}.png")
+    write_photos(folder, PHOTOS, 300, 200)
     return folder
 
 

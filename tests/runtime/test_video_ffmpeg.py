@@ -59,6 +59,17 @@ def test_the_pixel_aspect_stays(tmp_path: Path, colours: Segmenter) -> None:
 
 
 @needs_ffmpeg
+def test_an_hdr_video_is_named_and_stays_one(
+    tmp_path: Path, colours: Segmenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    pq = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc")
+    source = make(tmp_path / "clip.mp4", *pq, "-t", "0.2")
+    segment_video(colours, source, {"overlay": tmp_path / "out.mp4"})
+    assert caplog.text.count("clip.mp4: is an HDR video") == 1
+    assert shown(tmp_path / "out.mp4", "stream=color_transfer") == ["smpte2084"]
+
+
+@needs_ffmpeg
 @pytest.mark.parametrize("name", ["clip-12:30.avi", "12:30.avi", "-y.avi", os.fsdecode(b"caf\xe9.avi")])
 def test_odd_names_are_read_and_written(name: str, tmp_path: Path, colours: Segmenter) -> None:
     source = tmp_path / name

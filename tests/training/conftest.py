@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import pytest
 
-from tests.helpers.trained import TINY, Trained, unet_train
+from tests.helpers.one_convolution import one_convolution
+from tests.helpers.trained import TINY, Trained, eager_steps, unet_train
 from unet_training.data import synthetic
 from unet_training.models import unet
 
@@ -37,29 +37,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _one_convolution(
-    height: int | None,
-    width: int | None,
-    classes: int,
-    *,
-    filters: int,
-    activation: str,
-    norm_momentum: float,
-    depth: int = 1,
-) -> keras.Model:
-    """The U-Net's boundary with next to nothing between: what takes time in a tiny training is the graph."""
-    image = keras.Input((height, width, 3), dtype="uint8", name="image")
-    x = keras.layers.Rescaling(1 / 255, name="rescale")(image)
-    x = keras.layers.Conv2D(filters, 3, padding="same", name="conv")(x)
-    x = keras.layers.BatchNormalization(momentum=norm_momentum, name="norm")(x)
-    return keras.Model(image, keras.layers.Conv2D(classes, 1, activation=activation, name="head", dtype="float32")(x))
-
-
 @pytest.fixture(scope="module")
 def small_network() -> Iterator[None]:
     """In place of the U-Net, for tests of what happens around a training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet, "build", _one_convolution)
+        patch.setattr(unet, "build", one_convolution)
+        yield
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """For tests of what goes into a training and comes out of it, whichever way its steps are computed."""
+    with eager_steps():
         yield
 
 

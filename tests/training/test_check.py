@@ -203,7 +203,7 @@ def test_every_layout_is_checked(writer: str, tmp_path: Path) -> None:
 def test_the_page_shows_what_it_must_not_run(tmp_path: Path) -> None:
     ids(tmp_path / "data", drawn_animals(4))
     (tmp_path / "data" / "classes.yaml").write_text("classes: ['<script>', cat, dog]")
-    assert unet_train("check", tmp_path / "data", "--html", tmp_path / "page.html").code == 0
+    assert unet_train("check", tmp_path / "data", "-o", tmp_path / "page.html").code == 0
     page = (tmp_path / "page.html").read_text()
     assert "&lt;script&gt;" in page
     assert "<script" not in page

@@ -213,7 +213,7 @@ def test_keras_itself_has_the_same_metrics(by_engine: dict[str, Evaluation], pet
 
 def test_the_command_measures_what_training_measured(trained: Trained, pictures: Path, tmp_path: Path) -> None:
     report = tmp_path / "new" / "metrics.json"
-    ended = unet_train("evaluate", trained.output / "model.keras", "--data", pictures, "--json", report)
+    ended = unet_train("evaluate", trained.output / "model.keras", "--data", pictures, "-o", report)
     assert (ended.code, ended.err) == (0, "")
     recorded = read_artifact(trained.output / "model.keras").spec.provenance.metrics
     measured = json.loads(report.read_text())["overall"]
@@ -342,6 +342,7 @@ def test_an_engine_that_does_not_read_the_file_is_exit_3(model: Path, backend: s
         (FLOAT_ONNX, "--count", 0),
         (FLOAT_ONNX, "--backend", "keras"),
         (FLOAT_ONNX, "--json", REPOSITORY),
+        (FLOAT_ONNX, "--json", "-o", "metrics.json"),
     ],
 )
 def test_wrong_usage_is_exit_2(arguments: tuple[object, ...]) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +44,15 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def train(pictures: Path, outputs: Sequence[Path], epochs: int, *more: str) -> list[tuple[int, str]]:
-    """Exit code and standard error of each of the processes that train together, one for each of their outputs."""
+def train(
+    pictures: Path, outputs: Sequence[Path], epochs: int, *more: str, killed: bool = False
+) -> list[tuple[int, str]]:
+    """Exit code and standard error of each of the processes that train together, one for each of their outputs.
+
+    ``killed``: all of them, when the first has written a checkpoint.
+    """
+    checkpoint = outputs[0] / "checkpoint.npz"
+    before = written(checkpoint)
     arguments = ["--data", str(pictures), "--epochs", str(epochs), "--no-cache"]
     arguments += ["--name", "x", *OPTIONS, *more]
     environment = os.environ | {
@@ -66,11 +75,20 @@ def train(pictures: Path, outputs: Sequence[Path], epochs: int, *more: str) -> l
                 text=True,
             )
         )
+    while killed and written(checkpoint) == before and running[0].poll() is None:
+        time.sleep(0.05)
     ended = []
     for process in running:
+        if killed:
+            process.kill()
         _, errors = process.communicate(timeout=900)
         ended.append((process.returncode, errors))
     return ended
+
+
+def written(path: Path) -> int | None:
+    """When a file was written; None: it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def history(output: Path) -> dict[str, list[float]]:
@@ -97,9 +115,11 @@ def test_two_processes_train_what_one_does(pictures: Path, tmp_path: Path) -> No
     close(history(together), history(alone))
 
     # Two processes do the first epoch, one the second, two the last: the same curve.
-    for epochs, outputs in ((1, [changing] * 2), (2, [changing]), (3, [changing] * 2)):
-        ended = train(pictures, outputs, epochs, "--resume")
-        assert [code for code, _ in ended] == [0] * len(outputs), ended
+    for outputs in ([changing] * 2, [changing]):
+        ended = train(pictures, outputs, 3, "--resume", killed=True)
+        assert [code for code, _ in ended] == [-signal.SIGKILL] * len(outputs), ended
+    ended = train(pictures, [changing] * 2, 3, "--resume")
+    assert [code for code, _ in ended] == [0, 0], ended
     close(history(changing), history(together))
 
     # A process that goes on from elsewhere would leave the other one waiting.

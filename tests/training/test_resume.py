@@ -17,6 +17,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests.helpers.paths import REPOSITORY
+from tests.helpers.trained import eager_steps, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.fit import loop
@@ -46,13 +48,15 @@ def _train(pictures: Path, output: Path, recipe: Recipe = EVERYTHING, seed: int 
 
 @pytest.fixture(scope="module")
 def unbroken(small_network: None, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return _train(pictures, tmp_path_factory.mktemp("unbroken"))
+    with eager_steps():
+        return _train(pictures, tmp_path_factory.mktemp("unbroken"))
 
 
 class _Killed(BaseException):
     """As sudden as SIGKILL for what the training can do about it in this process."""
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_resumed_training_equals_an_unbroken_one(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unbroken: Result, epoch: int
@@ -76,6 +80,7 @@ def test_a_resumed_training_equals_an_unbroken_one(
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_finished_training_has_nothing_left_to_train(
     unbroken: Result, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +94,7 @@ def test_a_finished_training_has_nothing_left_to_train(
     assert read_artifact(again.model).spec == before
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_finished_training_is_prolonged(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
     """The epochs that were trained stay; the rate of those that follow is that of the longer training, down to 0."""
     shutil.copy(unbroken.model.parent / CHECKPOINT, tmp_path / CHECKPOINT)
@@ -129,6 +135,7 @@ def test_another_training_is_not_gone_on_with(
         _train(pictures, unbroken.model.parent, replace(EVERYTHING, **changed), seed, resume=True)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_checkpoint_older_than_a_setting_is_gone_on_with(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
     """It holds no value of that setting: the default was in force."""
     with np.load(unbroken.model.parent / CHECKPOINT) as stored:
@@ -150,6 +157,7 @@ def test_a_damaged_checkpoint_is_named(unbroken: Result, pictures: Path, tmp_pat
         _train(pictures, tmp_path, resume=True)
 
 
+@pytest.mark.usefixtures("eager")
 def test_one_wrong_byte_is_found_and_the_epoch_before_is_kept(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
     for name in (CHECKPOINT, PREVIOUS):
         shutil.copy(unbroken.model.parent / name, tmp_path / name)
@@ -164,6 +172,7 @@ def test_one_wrong_byte_is_found_and_the_epoch_before_is_kept(unbroken: Result, 
     assert _train(pictures, tmp_path, resume=True).history["loss"] == pytest.approx(unbroken.history["loss"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_checkpoint_of_an_earlier_version_has_no_digest(unbroken: Result, pictures: Path, tmp_path: Path) -> None:
     with np.load(unbroken.model.parent / CHECKPOINT) as stored:
         np.savez(tmp_path / CHECKPOINT, allow_pickle=False, **dict(stored))
@@ -174,66 +183,44 @@ def test_the_sizes_share_the_epochs() -> None:
     assert list(loop._epoch_ranges(replace(EVERYTHING, sizes=(16, 32, 48), epochs=11))) == [(0, 3), (3, 7), (7, 11)]
 
 
-class _Command:
-    """``unet-train`` in a process of its own."""
-
-    def __init__(self, pictures: Path, output: Path) -> None:
-        code = "from unet_training.cli.command import main; main()"
-        options = (
-            "--preset",
-            "demo",
-            "--width",
-            "2",
-            "--depth",
-            "1",
-            "--size",
-            "32",
-            "--batch-size",
-            "2",
-            "--epochs",
-            "8",
-            "--ema",
-            "0.9",
-            "--seed",
-            "3",
-            "--precision",
-            "float32",
-            "--no-cache",
-            "--resume",
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "--data", str(pictures), "--output", str(output), *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-        )
-
-    def wait_for(self, words: str) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if words in line:
-                return
-        raise AssertionError(f"the command ended with {self.process.wait()} before {words!r}")
+OPTIONS = (
+    *("--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "2", "--epochs", "8"),
+    *("--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache", "--resume"),
+)
+"""Of ``unet-train``."""
 
 
-def test_a_process_killed_at_a_random_moment_trains_the_same_curve(pictures: Path, tmp_path: Path) -> None:
+def _kill_after(words: str, *arguments: object) -> None:
+    """Run ``unet-train`` in a process of its own, and kill it when it has said ``words``, or a little later."""
+    small = "from tests.helpers.one_convolution import one_convolution; unet.build = one_convolution"
+    code = f"from unet_training.models import unet; {small}; from unet_training.cli.command import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            break
+    else:
+        raise AssertionError(f"the command ended with {process.wait()} before {words!r}")
+    time.sleep(random.uniform(0, 0.05))  # anywhere in what follows
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_process_killed_at_a_random_moment_trains_the_same_curve(
+    small_network: None, pictures: Path, tmp_path: Path
+) -> None:
     """One kill; tests/robustness/test_kills.py has a hundred."""
-    unbroken = _Command(pictures, tmp_path / "unbroken")
-    unbroken.process.communicate()
-    assert unbroken.process.returncode == 0
-
+    arguments = ("--data", pictures, *OPTIONS, "--output")
+    assert unet_train(*arguments, tmp_path / "unbroken").code == 0
     epoch = random.randrange(1, 7)
     print("killed after epoch", epoch)  # what pytest shows of a failure
     output = tmp_path / "killed"
-    command = _Command(pictures, output)
-    command.wait_for(f"epoch {epoch}/8 ")
-    time.sleep(random.uniform(0, 0.05))  # anywhere in what follows
-    command.process.send_signal(signal.SIGKILL)
-    command.process.communicate()
-    last = _Command(pictures, output)
-    last.process.communicate()
-    assert last.process.returncode == 0
+    _kill_after(f"epoch {epoch}/8 ", *arguments, output)
+    assert unet_train(*arguments, output).code == 0
     expected, found = (json.loads((folder / "history.json").read_text()) for folder in (tmp_path / "unbroken", output))
     assert len(found["loss"]) == 8
     for name, values in expected.items():

@@ -90,7 +90,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
     click.option(
         "--covers",
         type=click.Choice(("all", "middle")),
-        help="What of the picture a smaller output shows: middle for unpadded convolutions.",
+        help="Part of the input that a smaller output covers: middle for unpadded convolutions.",
     ),
     click.option("--fit", type=click.Choice(FITS), help="How a photo is brought to its size  [default: stretch]"),
     click.option("--name", help="Its name  [default: the file's]"),

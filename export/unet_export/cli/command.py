@@ -25,6 +25,7 @@ from unet_runtime.cli.shared import (
     NameList,
     PathName,
     echo,
+    means_folder,
     option_group,
     overwrite_option,
     setup_logging,
@@ -241,7 +242,7 @@ def diagnose(model: Path, format_name: Any, output: Path, as_json: bool, verbosi
         "--output",
         default=".",
         type=PATH,
-        help="The archive, or a folder for it  [default: here]",
+        help="The archive, or a folder for it.",
     ),
     overwrite_option,
 )
@@ -255,6 +256,8 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
     from unet_export.bundle.bundle import bundle as pack
 
     setup_logging(verbosity)
+    if means_folder("output") and not output.is_dir():
+        raise click.UsageError(f"--output {output}{os.sep}: no such folder: make it first, or name an archive.")
     echo(f"bundle: {pack(folder, platform, output, **choices)}")
     return exits.OK
 
@@ -271,7 +274,7 @@ def bundle(folder: Path, platform: Any, output: Path, verbosity: int | None, **c
 @overwrite_option
 @verbosity
 def sign(place: Path, key: Path, overwrite: bool, verbosity: int | None) -> int:
-    """Sign an export, or one model file: its maker means it so.
+    """Sign an export or one model file, so that others can verify who made it.
 
     Writes FOLDER/model.sig, or FILE.sig, in the format of OpenSSF Model Signing 1.0. unet-run --verify-key and
     model_signing verify key check it.

@@ -18,14 +18,14 @@ from onnx import numpy_helper
 
 from unet_export.errors import ExportError
 from unet_export.formats.onnx_graph import attribute, initializers, makers, nodes_of, redirect
-from unet_export.formats.onnx_parts import WEIGHTED, cleaned, head_layers, photo_means, tail_of
+from unet_export.formats.onnx_parts import WEIGHTED, cleaned, head_layers, patch_moments, photo_means, tail_of
 from unet_export.source_model import INPUT_NAME, OUTPUT_NAME
 from unet_export.transforms.rounding import (
     SHARE_OF_FLOAT32,
     compensated,
     diffused,
     held_by_float16,
-    moments,
+    nearest_float16,
     stored_as_float16,
 )
 
@@ -89,26 +89,22 @@ def _moments(
     proto: onnx.ModelProto, kernels: Collection[str], images: npt.NDArray[np.uint8]
 ) -> Mapping[str, npt.NDArray[np.float64]]:
     """Second moments of what 1x1 convolutions read, by the kernel's name."""
-    sources = {}
+    wanted = {}
     constants = initializers(proto.graph)
     for node in proto.graph.node:
         if node.op_type != "Conv" or node.input[1] not in kernels or attribute(node, "group", 1) != 1:
             continue
-        if set(constants[node.input[1]].dims[2:]) == {1}:
-            sources[node.input[1]] = node.input[0]
-    means = photo_means(proto, sorted(set(sources.values())), images, _pixel_moments)
-    return {kernel: means[source] for kernel, source in sources.items() if source in means}
-
-
-def _pixel_moments(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(1, channels, h, w) -> (channels, channels)"""
-    return moments(np.moveaxis(value, 1, -1).reshape(-1, value.shape[1]))
+        shape = constants[node.input[1]].dims
+        measure = patch_moments(node, shape)
+        if set(shape[2:]) == {1} and measure is not None:
+            wanted[node.input[1]] = (node.input[0], measure)
+    return photo_means(proto, wanted, images)
 
 
 def _rounded(values: npt.NDArray[np.float32], known: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.float16]:
     """A kernel in float16; ``known``: second moments of what it reads, where it is 1x1."""
     if known is not None:
-        values = compensated(values.reshape(len(values), -1), known).reshape(values.shape)
+        values = compensated(values.reshape(len(values), -1), known, nearest_float16).reshape(values.shape)
     elif values.ndim > 2:
         values = diffused(values)
     return values.astype(np.float16)

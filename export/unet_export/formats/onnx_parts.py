@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -12,9 +13,16 @@ import onnx
 
 from unet_export.formats.onnx_graph import in_order, initializers, layer_of_node, makers, readers
 from unet_export.source_model import INPUT_NAME
+from unet_export.transforms.rounding import moments
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the arithmetic is: a file with one of these in float is not int8."""
+
+Measure = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+"""Values of a tensor on one photo, (1, channels, ...) -> what is to be averaged over photos."""
+
+_MOST_TAPS = 1536
+"""Largest number of weights of one output whose second moments are taken: their matrix has its square."""
 
 _SHAPING = ("Resize", "Reshape", "Slice", "Pad", "Tile", "Expand", "Squeeze", "Unsqueeze")
 """Operators whose constants are sizes and positions, no weights."""
@@ -54,31 +62,65 @@ def tail_of(graph: onnx.GraphProto) -> list[str]:
 
 
 def photo_means(
-    proto: onnx.ModelProto,
-    tensors: Iterable[str],
-    images: npt.NDArray[np.uint8],
-    measure: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]],
+    proto: onnx.ModelProto, wanted: Mapping[str, tuple[str, Measure]], images: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Mean over photos of what ``measure`` returns for those of a float graph's ``tensors`` that it has, by name.
+    """Means over photos of what is measured of a float graph's tensors.
 
-    ``measure``: of a tensor's values on one photo, (1, channels, ...).
+    ``wanted``: by any name, a tensor and how to measure its values on one photo. A tensor that no node of the graph
+    makes is left out.
     """
     import onnxruntime as ort
 
     probe = copy.deepcopy(proto)
     made = makers(probe.graph)
-    names = list(filter(made.__contains__, tensors))
-    if not names:
+    wanted = {name: entry for name, entry in wanted.items() if entry[0] in made}
+    if not wanted:
         return {}
+    tensors = sorted({tensor for tensor, _ in wanted.values()})
     del probe.graph.output[:]
-    for name in names:
-        probe.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    for tensor in tensors:
+        probe.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    sums = dict.fromkeys(names, np.zeros(()))
+    sums = dict.fromkeys(wanted, np.zeros(()))
     for index in range(len(images)):
-        for name, value in zip(names, session.run(names, {INPUT_NAME: images[index : index + 1]}), strict=True):
-            sums[name] = sums[name] + measure(value)
+        values = dict(zip(tensors, session.run(tensors, {INPUT_NAME: images[index : index + 1]}), strict=True))
+        for name, (tensor, measure) in wanted.items():
+            sums[name] = sums[name] + measure(values[tensor])
     return {name: total / len(images) for name, total in sums.items()}
+
+
+def patch_moments(node: onnx.NodeProto, kernel: Sequence[int]) -> Measure | None:
+    """How to measure the second moments of what each output of a convolution sees, for ``rounding.compensated``.
+
+    Args:
+        node: a Conv.
+        kernel: shape of its kernel, (out, in / groups, height, width).
+
+    Returns:
+        None where they are too many, or the convolution is none that is rounded so. Else a function of its input,
+        (1, in, h, w): (taps, taps) of all its input channels' taps, or of a depthwise convolution (in, taps, taps).
+    """
+    attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+    groups = attributes.get("group", 1)
+    if len(kernel) != 4 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+        return None
+    is_depthwise = groups == kernel[0] and kernel[1] == 1
+    if set(attributes.get("dilations", [1])) != {1} or not (groups == 1 or is_depthwise):
+        return None
+    if math.prod(kernel[1:]) > _MOST_TAPS:
+        return None
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    down, across = attributes.get("strides", [1, 1])
+
+    def measure(value: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        padded = np.pad(value[0], ((0, 0), (top, bottom), (left, right)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, kernel[2:], (1, 2))[:, ::down, ::across]
+        if groups == 1:  # (in, h', w', height, width) -> (pixels, taps)
+            return moments(windows.transpose(1, 2, 0, 3, 4).reshape(-1, math.prod(kernel[1:])))
+        of_channels = windows.reshape(len(windows), -1, math.prod(kernel[2:]))  # (in, pixels, taps)
+        return moments(of_channels)
+
+    return measure
 
 
 def cleaned(made: onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -13,10 +13,10 @@ import contextlib
 import copy
 import io
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Container, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,13 @@ from onnx import numpy_helper
 from unet_export.errors import ExportError
 from unet_export.formats import onnx_graph
 from unet_export.formats.base import NotIntegerError
-from unet_export.formats.onnx_graph import initializers, layer_of_node, makers, nodes_of, readers, redirect
-from unet_export.formats.onnx_parts import WEIGHTED, cleaned, head_layers, photo_means, tail_of
+from unet_export.formats.onnx_graph import attribute, initializers, layer_of_node, makers, nodes_of, readers, redirect
+from unet_export.formats.onnx_parts import WEIGHTED, cleaned, head_layers, patch_moments, photo_means, tail_of
 from unet_export.quantization import Quantization
 from unet_export.source_model import INPUT_NAME
 from unet_export.transforms.bias_shift import bias_shift
+from unet_export.transforms.fake_quantized import LARGEST_WEIGHT
+from unet_export.transforms.rounding import MOMENT_PHOTOS, rounded_integers
 from unet_runtime.core.text import one_line
 
 _CALIBRATORS = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
@@ -118,20 +120,29 @@ def quantize(proto: onnx.ModelProto, images: npt.NDArray[np.uint8], quantization
         raise
     except Exception as error:  # its errors share no base
         raise ExportError(f"ONNX Runtime cannot quantise the model ({one_line(error)})") from error
-    if not quantization.finetune_steps:  # its biases have learnt with rounded weights
+    if not quantization.finetune_steps:  # its weights and biases have learnt with rounded ones
+        _round_kernels(made.graph, proto, images, quantization.weight_bits)
         _correct_biases(made.graph, proto, images)
     _feed_integers(made.graph)
     return cleaned(made, proto)
 
 
-def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> None:
-    """Let the biases of integer convolutions take up what rounding the weights does to a layer's mean, in place.
+class _Integer(NamedTuple):
+    """A convolution that computes in integers."""
 
-    See ``bias_shift``. A transposed convolution is left as it is.
+    node: onnx.NodeProto
+    source: str
+    """What it reads, in the float graph."""
+    kernel: str
+    """Its kernel in the float graph."""
+
+
+def _integer_convolutions(graph: onnx.GraphProto, exact: Container[str]) -> Iterator[_Integer]:
+    """Those of a quantised graph whose kernels are among the float graph's constants ``exact``.
+
+    A transposed convolution is none of them.
     """
-    constants, exact = initializers(graph), initializers(proto.graph)
     made_by = makers(graph)
-    found: list[tuple[onnx.NodeProto, str, str]] = []
     for node in graph.node:
         sources = [made_by[name] for name in node.input if name in made_by]
         if node.op_type != "Conv" or [entry.op_type for entry in sources] != 3 * ["DequantizeLinear"]:
@@ -139,16 +150,50 @@ def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.
         rounding = made_by.get(sources[0].input[0])
         kernel = sources[1].input[0].removesuffix("_quantized")
         if rounding is not None and rounding.op_type == "QuantizeLinear" and kernel in exact:
-            found.append((node, rounding.input[0], kernel))
-    means = photo_means(proto, sorted({source for _, source, _ in found}), images, _channel_means)
+            yield _Integer(node, rounding.input[0], kernel)
+
+
+def _round_kernels(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.NDArray[np.uint8], bits: int) -> None:
+    """Round the kernels of integer convolutions so that the errors of an output's weights make up for each other.
+
+    In place; the scales stay as they are. See ``rounding.compensated``.
+    """
+    constants, exact = initializers(graph), initializers(proto.graph)
+    made_by = makers(graph)
+    found = {}
+    wanted = {}
+    for node, source, kernel in _integer_convolutions(graph, exact):
+        measure = patch_moments(node, exact[kernel].dims)
+        if measure is not None:
+            found[kernel] = node
+            wanted[kernel] = (source, measure)
+    known = photo_means(proto, wanted, images[:: max(1, len(images) // MOMENT_PHOTOS)])
+    for kernel, seen in known.items():
+        held, step = made_by[found[kernel].input[1]].input[:2]
+        values = numpy_helper.to_array(exact[kernel])
+        outputs = (*seen.shape[:-2], -1)  # (out,), or (out, 1) of a depthwise convolution
+        steps = numpy_helper.to_array(constants[step]).astype(np.float64).reshape(outputs)
+        weights = values.reshape(*steps.shape, -1)
+        counts = rounded_integers(weights, seen, steps, LARGEST_WEIGHT[bits])
+        constants[held].CopyFrom(numpy_helper.from_array(counts.reshape(values.shape), held))
+
+
+def _correct_biases(graph: onnx.GraphProto, proto: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> None:
+    """Let the biases of integer convolutions take up what rounding the weights does to a layer's mean, in place.
+
+    See ``bias_shift``.
+    """
+    constants, exact = initializers(graph), initializers(proto.graph)
+    made_by = makers(graph)
+    found = list(_integer_convolutions(graph, exact))
+    means = photo_means(proto, {entry.source: (entry.source, _channel_means) for entry in found}, images)
     for node, source, kernel in found:
         if source not in means:
             continue
         weights, bias = made_by[node.input[1]].input, made_by[node.input[2]].input
         values, scales = (numpy_helper.to_array(constants[name]) for name in weights[:2])  # symmetric: zero point 0
         rounded = values.astype(np.float64) * scales.reshape(-1, *[1] * (values.ndim - 1))
-        groups = next((entry.i for entry in node.attribute if entry.name == "group"), 1)
-        shift = bias_shift(numpy_helper.to_array(exact[kernel]) - rounded, means[source], groups)
+        shift = bias_shift(numpy_helper.to_array(exact[kernel]) - rounded, means[source], attribute(node, "group", 1))
         counts, steps = (numpy_helper.to_array(constants[name]) for name in bias[:2])
         corrected = (counts + np.rint(shift / steps)).astype(np.int32)
         constants[bias[0]].CopyFrom(numpy_helper.from_array(corrected, bias[0]))

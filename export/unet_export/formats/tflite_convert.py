@@ -30,6 +30,7 @@ from unet_export.transforms.rounding import (
     compensated,
     diffused,
     held_by_float16,
+    nearest_float16,
     stored_as_float16,
 )
 from unet_runtime.core.artifact import append_to_tflite
@@ -147,7 +148,7 @@ def _rounded_kernels(
         if not held_by_float16(values):
             continue
         if index in moments:
-            values = compensated(values.reshape(len(values), -1), moments[index]).reshape(values.shape)
+            values = compensated(values.reshape(len(values), -1), moments[index], nearest_float16).reshape(values.shape)
         elif values.ndim == 4:  # (out, h, w, in), depthwise (1, h, w, channels)
             values = np.moveaxis(diffused(np.moveaxis(values, -1, 1)), 1, -1)
         yield index, values.astype(np.float16)

@@ -1,8 +1,8 @@
-"""Rounding weights to float16 so that what a layer computes moves least."""
+"""Rounding weights, to float16 or to integers, so that what a layer computes moves least."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,9 +67,11 @@ def held_by_float16(values: npt.NDArray[np.float32]) -> bool:
 
 
 def moments(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Mean of ``x * x^T`` over pixels x of one photo, (n, channels) -> (channels, channels)."""
-    some = pixels[:: max(1, len(pixels) // _PIXELS)].astype(np.float64)
-    return some.T @ some / len(some)
+    """Mean of ``x * x^T`` over pixels x of one photo, (..., n, channels) -> (..., channels, channels)."""
+    count = pixels.shape[-2]
+    some = pixels[..., :: max(1, count // _PIXELS), :].astype(np.float64)
+    mean: npt.NDArray[np.float64] = np.swapaxes(some, -1, -2) @ some / some.shape[-2]
+    return mean
 
 
 def diffused(kernels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -87,27 +89,54 @@ def diffused(kernels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return rounded.astype(np.float32).reshape(kernels.shape)
 
 
-def compensated(weights: npt.NDArray[np.float32], moments: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Round float32 (out, in) to float16, each weight's error made up for by those of inputs that go along with it.
+def nearest_float16(column: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The nearest values that float16 has: a grid for ``compensated``."""
+    return column.astype(np.float16).astype(np.float64)
+
+
+def compensated(
+    weights: npt.NDArray[np.float32],
+    moments: npt.NDArray[np.float64],
+    nearest: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
+) -> npt.NDArray[np.float32]:
+    """Round weights, each one's error made up for by those of inputs that go along with it.
 
     E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training Quantization for Generative
-    Pre-trained Transformers", ICLR 2023. For a 1x1 convolution, which has no taps among which an error could be
-    spread: its channels are correlated instead.
+    Pre-trained Transformers", ICLR 2023. An input is a channel of a 1x1 convolution, or a tap of a channel.
 
     Args:
-        weights: of a layer whose output is ``weights @ input``.
-        moments: mean of ``input * input^T`` on photos, (in, in).
+        weights: float32 (..., out, in), of layers whose output is ``weights @ input``.
+        moments: mean of ``input * input^T`` on photos, (..., in, in).
+        nearest: an input's weights (..., out) -> the nearest values that the file can hold, as ``nearest_float16``.
     """
-    count = weights.shape[1]
-    order = np.argsort(-np.diagonal(moments), kind="stable")  # the largest first, as long as there are others left
-    stable = moments[np.ix_(order, order)] + np.eye(count) * (_DAMPING * np.trace(moments) / count + _TINY)
-    upper = np.linalg.cholesky(np.linalg.inv(stable)).T
-    exact = weights[:, order].astype(np.float64)
+    count = weights.shape[-1]
+    strengths = np.diagonal(moments, axis1=-2, axis2=-1)
+    order = np.argsort(-strengths, axis=-1, kind="stable")  # the largest first, as long as there are others left
+    columns = order[..., np.newaxis, :]
+    ordered = np.take_along_axis(np.take_along_axis(moments, order[..., np.newaxis], -2), columns, -1)
+    damping = _DAMPING * strengths.mean(axis=-1) + _TINY
+    stable = ordered + np.eye(count) * damping[..., np.newaxis, np.newaxis]
+    upper = np.swapaxes(np.linalg.cholesky(np.linalg.inv(stable)), -1, -2)
+    exact = np.take_along_axis(weights.astype(np.float64), columns, -1)
     rounded = np.empty_like(exact)
     for index in range(count):
-        rounded[:, index] = exact[:, index].astype(np.float16)
-        error = (exact[:, index] - rounded[:, index]) / upper[index, index]
-        exact[:, index + 1 :] -= np.outer(error, upper[index, index + 1 :])
+        rounded[..., index] = nearest(exact[..., index])
+        error = (exact[..., index] - rounded[..., index]) / upper[..., index, index, np.newaxis]
+        exact[..., index + 1 :] -= error[..., np.newaxis] * upper[..., index, np.newaxis, index + 1 :]
     result = np.empty_like(weights)
-    result[:, order] = rounded
+    np.put_along_axis(result, columns, rounded.astype(weights.dtype), -1)
     return result
+
+
+def rounded_integers(
+    weights: npt.NDArray[np.float32], moments: npt.NDArray[np.float64], steps: npt.NDArray[np.float64], largest: int
+) -> npt.NDArray[np.int8]:
+    """``compensated`` for weights (..., out, in) that are held as integers times ``steps`` (..., out).
+
+    ``largest``: of those integers.
+    """
+
+    def nearest(column: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.clip(np.rint(column / steps), -largest, largest) * steps
+
+    return np.rint(compensated(weights, moments, nearest) / steps[..., np.newaxis]).astype(np.int8)

@@ -138,7 +138,7 @@ def _number(text: str) -> int:
     click.option(
         "--json",
         "json_path",
-        type=PathName(allow_dash=True),
+        type=PathName(dir_okay=False, allow_dash=True),
         is_flag=False,
         flag_value="-",
         metavar="[PATH]",

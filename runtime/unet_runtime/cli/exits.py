@@ -26,7 +26,7 @@ from unet_runtime.core.errors import (
     USAGE,
     UnetRuntimeError,
 )
-from unet_runtime.core.text import one_line, printable
+from unet_runtime.core.text import one_line, printable, shortened
 
 __all__ = [
     "GATE",
@@ -136,7 +136,7 @@ def _interrupted(terminated: bool) -> int:
 def _say(line: str) -> None:
     """Print a line on standard error; where that is closed or full, there is nobody to tell."""
     with suppress(OSError, ValueError):
-        click.echo(printable(line), file=visible_stderr(), err=True)
+        click.echo(shortened(printable(line)), file=visible_stderr(), err=True)
 
 
 def run(command: click.Command, *, quick: bool = False) -> None:
@@ -259,7 +259,8 @@ def _show_usage(error: click.ClickException) -> None:
     shown = io.StringIO()
     error.show(shown)
     with suppress(OSError, ValueError):
-        click.echo(printable(shown.getvalue(), lines=True), file=visible_stderr(), err=True, nl=False)
+        text = shortened(printable(shown.getvalue(), lines=True))
+        click.echo(text, file=visible_stderr(), err=True, nl=False)
 
 
 def _unexpected(error: Exception) -> int:
@@ -276,12 +277,24 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:  # the system's, not ours
         _say(f"error: {error.filename}: {error.strerror}")
         return INPUTS_FAILED
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        _say("error: the current folder is gone: change into one that exists, or name all paths from / on")
+        return INPUTS_FAILED
     if isinstance(error, MemoryError):
         _say("error: this machine's memory is full: use a smaller input, fewer threads, or a machine with more memory")
         return INPUTS_FAILED
     name, place = type(error).__name__, _place(error)
     _say(f"internal error: {name}: {one_line(error)}{place}; please report it, with {TRACEBACK}=1 and this command")
     return INTERNAL
+
+
+def _has_folder() -> bool:
+    """Whether this process's current folder still exists."""
+    try:
+        os.getcwd()  # noqa: PTH109  # nothing else is needed of it
+    except OSError:
+        return False
+    return True
 
 
 def _is_printing(error: OSError) -> bool:

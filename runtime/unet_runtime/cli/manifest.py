@@ -18,7 +18,7 @@ import click
 from unet_runtime.cli import options
 from unet_runtime.cli.quiet import engines_quiet
 from unet_runtime.cli.report import Done, Report
-from unet_runtime.cli.shared import PATH, GroupedCommand, echo, overwrite_option, setup_logging, verbosity
+from unet_runtime.cli.shared import PATH, GroupedCommand, PathName, echo, overwrite_option, setup_logging, verbosity
 from unet_runtime.cli.work import Settings
 from unet_runtime.core.errors import INPUTS_FAILED, OK, OutputError, SourceError
 from unet_runtime.core.text import table, to_json
@@ -252,10 +252,10 @@ _folder_argument = click.argument("folder", type=PATH)
 
 @click.command(cls=GroupedCommand)
 @_folder_argument
-@click.option("--json", "as_json", is_flag=True, help="Print one object of JSON instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @verbosity
 def status(folder: Path, as_json: bool, verbosity: int | None) -> int:
-    """Say how far the shards in FOLDER have come, the --output of unet-run --manifest.
+    """Report the progress of the shards in FOLDER, the --output of unet-run --manifest.
 
     Exit codes: 0 all rows are done, 1 some are missing or have failed.
     """
@@ -280,7 +280,7 @@ def status(folder: Path, as_json: bool, verbosity: int | None) -> int:
 
 @click.command(cls=GroupedCommand)
 @_folder_argument
-@click.option("-o", "--output", type=PATH, required=True, help="The one table to write.")
+@click.option("-o", "--output", type=PathName(dir_okay=False), required=True, help="The one table to write.")
 @overwrite_option
 @verbosity
 def merge(folder: Path, output: Path, overwrite: bool, verbosity: int | None) -> int:

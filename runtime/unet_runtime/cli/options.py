@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from unet_runtime.cli.shared import (
     NameList,
     PathName,
     Real,
+    means_folder,
     option_group,
     verify_key_option,
 )
@@ -112,8 +114,8 @@ result_options = option_group(
         "--output",
         type=PathName(allow_dash=True),
         help="Folder of the results (default: beside each photo; for a folder, FOLDER-segmented). A name such as "
-        'cut.png is the file of the one result of one photo, "-" is standard output: the cut-out, unless --save names '
-        "another. The suffix chooses the format (.png, .webp, .tif; overlays .jpg, too).",
+        'cut.png is the file of the one result of one photo (cut.png/ a folder), "-" is standard output: the cut-out, '
+        "unless --save names another. The suffix chooses the format (.png, .webp, .tif; overlays .jpg, too).",
     ),
     click.option(
         "--coco",
@@ -169,8 +171,8 @@ many_options = option_group(
         "--shard",
         type=_ShardNumber(),
         metavar="K/N",
-        help="Do the K-th of N shares of the manifest: any number of processes, anywhere, do the others. See unet-run "
-        "status FOLDER and unet-run merge FOLDER.",
+        help="Process the K-th of N shares of the manifest; other processes, on any machine, take the others. See "
+        "unet-run status FOLDER and unet-run merge FOLDER.",
     ),
     click.option(
         "--results",
@@ -226,7 +228,7 @@ model_options = option_group(
         "--device",
         type=DEVICE,
         default="auto",
-        help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
+        help="Processor that the engine uses; auto: a GPU if one works, else the CPU.",
     ),
     click.option(
         "--threads",
@@ -265,7 +267,7 @@ live_options = option_group(
         type=click.Choice(["auto", "window", "web", "none"]),
         help="Where to show the camera: a window, a web page on 127.0.0.1, or nowhere.  [default: auto]",
     ),
-    click.option("--record", type=PATH, help="Video file of what is shown."),
+    click.option("--record", type=PathName(dir_okay=False), help="Video file of what is shown."),
     click.option("--max-seconds", type=Real(min=0, min_open=True), help="End after this time."),
     click.option(
         "--smooth",
@@ -368,7 +370,9 @@ def _check_output(given: dict[str, Any]) -> None:
     output: Path = given["output"]
     if given["output_dir"] is not None:
         raise click.UsageError("--output and --output-dir both say where the results go: give one of them.")
-    if not _is_file_name(output):
+    if means_folder("output") and output.exists() and not output.is_dir():
+        raise click.UsageError(f"--output {output}{os.sep} names a folder, and {output} is a file: name another one.")
+    if means_folder("output") or not _is_file_name(output):
         given["output"], given["output_dir"] = None, output
         return
     if output in _STDOUT_NAMES:

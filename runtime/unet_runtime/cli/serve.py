@@ -68,7 +68,7 @@ Examples:
         multiple=True,
         metavar="[NAME=]PATH",
         help="Model file, folder of models, or folder of versions 1, 2, ... (default: the bundled pets model); may be "
-        "given several times. The first is the one that /segment takes by itself.",
+        "given several times. /segment uses the first unless a request names another.",
     ),
     verify_key_option,
     click.option(
@@ -81,7 +81,7 @@ Examples:
         "--device",
         type=DEVICE,
         default="auto",
-        help="Processor that the engine uses; auto: a GPU where one really runs, else the CPU.",
+        help="Processor that the engine uses; auto: a GPU if one works, else the CPU.",
     ),
     click.option("--threads", type=THREADS, help="Photos in work at a time (default: one for each core)."),
     click.option(
@@ -145,8 +145,8 @@ Examples:
 def command(**given: Any) -> int:
     """Serve models over HTTP: POST /segment, Open Inference Protocol v2, and a page for people at /.
 
-    Also GET /models, /health and, for Prometheus, /metrics. Ends at Ctrl-C or SIGTERM, when all requests that have come
-    are answered, by all workers.
+    Also GET /models, /health and, for Prometheus, /metrics. Ctrl-C or SIGTERM ends it, after all workers have answered
+    the requests that had come.
 
     Exit codes: 0 ended by a signal, 1 the address is taken, 2 wrong usage, 3 model, engine or missing package.
     """

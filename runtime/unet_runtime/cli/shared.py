@@ -19,7 +19,7 @@ import click
 
 from unet_runtime.cli.quiet import visible_stderr
 from unet_runtime.core.errors import BackendError
-from unet_runtime.core.text import printable
+from unet_runtime.core.text import printable, shortened
 from unet_runtime.engines import DEVICES, split_device
 
 if TYPE_CHECKING:
@@ -31,10 +31,17 @@ HELP = {"help_option_names": ["-h", "--help"], "show_default": True, "max_conten
 """For ``context_settings``."""
 
 
+_SEPARATORS = (os.sep, os.altsep or os.sep)
+_FOLDER_ENDS = (*_SEPARATORS, *(f"{separator}." for separator in _SEPARATORS))
+_FOLDERS = "unet_edge_folders"
+"""Key of a context: names of its parameters whose paths end in a separator."""
+
+
 class PathName(click.Path):
     """A path, as ``click.Path`` with ``path_type=Path``; the empty one is refused, which Python takes for ".".
 
-    It is what a shell makes of ``"$FOLDER"`` where the variable is not set.
+    It is what a shell makes of ``"$FOLDER"`` where the variable is not set. A path that ends in a separator names a
+    folder: it is refused where a file is expected, and ``means_folder`` knows it, though a ``Path`` does not.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -45,7 +52,17 @@ class PathName(click.Path):
             self.fail('"" is no path: is a variable of the shell empty? The current folder is "."', param, ctx)
         if "\0" in str(value):
             self.fail(f"{value!r}, expected a path without the character 0", param, ctx)
+        if os.fsdecode(value).endswith(_FOLDER_ENDS):
+            if not self.dir_okay:
+                self.fail(f"{value} names a folder, as it ends in a separator: expected a file", param, ctx)
+            if ctx is not None and param is not None:
+                ctx.meta.setdefault(_FOLDERS, set()).add(param.name)
         return super().convert(value, param, ctx)
+
+
+def means_folder(parameter: str) -> bool:
+    """Whether the path of a parameter of the current command was written as a folder's, with a separator at its end."""
+    return parameter in click.get_current_context().meta.get(_FOLDERS, ())
 
 
 class Real(click.FloatRange):
@@ -252,7 +269,7 @@ class _Handler(logging.Handler):
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         # Names come as arguments, and in errors, whose lines are one; the breaks of a message itself stay.
         record.args = tuple(map(_printable, record.args)) if isinstance(record.args, tuple) else record.args
-        text = printable(prefix + record.getMessage(), lines=True)
+        text = shortened(printable(prefix + record.getMessage(), lines=True))
         with suppress(OSError, ValueError):  # standard error is closed or full: there is nobody to tell
             click.echo(text, file=visible_stderr(), err=True)
 

@@ -11,6 +11,9 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
     from PIL import ImageCms
 
 _BAND_PIXELS = 1 << 20
@@ -29,6 +32,29 @@ _ADOBE_MARK = b"R03"
 _EXIF, _COLOUR_SPACE, _SRGB, _INTEROPERABILITY, _INDEX = 0x8769, 0xA001, 1, 0xA005, 1
 
 
+Space = tuple[float, ...]
+"""Chromaticities x and y of white, red, green and blue, as a PNG has them."""
+
+_D65 = (0.3127, 0.329)
+_SRGB_SPACE: Space = (*_D65, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+_ADOBE_SPACE: Space = (*_D65, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+_CODED_SPACES: dict[int, Space] = {
+    5: (*_D65, 0.64, 0.33, 0.29, 0.6, 0.15, 0.06),
+    6: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    7: (*_D65, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    9: (*_D65, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    12: (*_D65, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+_PURE_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+_PQ, _HLG = 16, 18
+_REFERENCE_WHITE = 203  # cd/m2
+
+_D50 = (0.9642, 1.0, 0.8249)
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_SIGNALS = np.linspace(0, 1, 1024)
+_NEAR, _LEAST_GAMMA = 0.005, 0.1
+
+
 class ProfileError(Exception):
     """A colour profile that cannot be used."""
 
@@ -36,11 +62,14 @@ class ProfileError(Exception):
 def profile_of(image: Image.Image) -> bytes:
     """The ICC profile of a picture that was opened, not yet turned upright; empty where its colours are sRGB.
 
-    A camera that is set to Adobe RGB embeds no profile: its EXIF says so (DCF 2.0, "R03").
+    A camera that is set to Adobe RGB embeds no profile: its EXIF says so (DCF 2.0, "R03"). A PNG may have a gamma and
+    chromaticities instead (chunks gAMA, cHRM), which hold where there is no sRGB chunk.
     """
     profile = image.info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         return profile
+    if image.format == "PNG" and "gamma" in image.info and "srgb" not in image.info:
+        return _profile_of_gamma(image.info["gamma"], image.info.get("chromaticity", _SRGB_SPACE))
     exif = image.info.get("exif")
     if isinstance(exif, bytes) and _ADOBE_MARK in exif and _says_adobe_rgb(image):
         return adobe_rgb()
@@ -87,6 +116,15 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
             band.putalpha(alpha)
         target.paste(band, (0, top))
     return target
+
+
+def lab_to_srgb(image: Image.Image) -> Image.Image:
+    """A picture of mode LAB (TIFF, Photoshop: CIE L*a*b* under D50) in sRGB."""
+    from PIL import ImageCms
+
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    return ImageCms.ImageCmsTransform(lab, srgb, "LAB", "RGB", ImageCms.Intent.PERCEPTUAL).apply(image)
 
 
 def is_srgb(profile: bytes) -> bool:
@@ -158,16 +196,58 @@ def _probe(mode: str) -> Image.Image:
 
 @functools.cache
 def adobe_rgb() -> bytes:
-    """Adobe RGB (1998) as an ICC profile: primaries adapted to D50, gamma 563/256."""
-    primaries = (
-        (b"rXYZ", (0.60974, 0.31111, 0.01947)),
-        (b"gXYZ", (0.20528, 0.62567, 0.06087)),
-        (b"bXYZ", (0.14919, 0.06322, 0.74457)),
-    )
-    tags = [(b"wtpt", _xyz((0.9642, 1.0, 0.8249)))]
-    for name, value in primaries:
-        tags.append((name, _xyz(value)))
-        tags.append((name[:1] + b"TRC", b"curv" + struct.pack(">IIHH", 0, 1, 563, 0)))
+    """Adobe RGB (1998) as an ICC profile: gamma 563/256."""
+    return _rgb_profile(_ADOBE_SPACE, struct.pack(">IIHH", 0, 1, 563, 0))
+
+
+def _profile_of_gamma(gamma: float, space: Space) -> bytes:
+    """The profile of a PNG's gamma and chromaticities; empty where they are those of sRGB, or make no sense."""
+    is_srgb_space = max(abs(one - other) for one, other in zip(space, _SRGB_SPACE, strict=True)) < _NEAR
+    # 1/2.2 is how files of sRGB state their curve, which is no power.
+    if (is_srgb_space and abs(gamma - 1 / 2.2) < _NEAR) or not _LEAST_GAMMA <= gamma <= 1 / _LEAST_GAMMA:
+        return b""
+    return _profile_of(space, _SIGNALS ** (1 / gamma))
+
+
+def coded_profile(primaries: int, transfer: int) -> tuple[bytes, bool]:
+    """(the profile of a picture's code points, whether it is HDR); empty where its colours are sRGB, or unknown.
+
+    Code points of ITU-T H.273, which PNG (cICP), AVIF and HEIC (nclx) state where they have no profile. Of HDR pictures
+    (PQ, HLG) reference white, 203 cd/m2 (ITU-R BT.2408), becomes white; what is brighter is cut.
+    """
+    space = _CODED_SPACES.get(primaries, _SRGB_SPACE)
+    if transfer in _PURE_GAMMAS:
+        linear = _SIGNALS ** _PURE_GAMMAS[transfer]
+    elif transfer == _PQ:
+        power = _SIGNALS ** (32 / 2523)
+        light = np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)
+        linear = light ** (8192 / 1305) * 10_000 / _REFERENCE_WHITE
+    elif transfer == _HLG:
+        scene = np.where(
+            _SIGNALS <= 0.5, _SIGNALS**2 / 3, (np.exp((_SIGNALS - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        )
+        linear = scene**1.2 * 1000 / _REFERENCE_WHITE
+    elif space == _SRGB_SPACE:
+        return b"", False
+    else:
+        linear = np.where(_SIGNALS <= 0.04045, _SIGNALS / 12.92, ((_SIGNALS + 0.055) / 1.055) ** 2.4)
+    return _profile_of(space, linear), transfer in (_PQ, _HLG)
+
+
+def _profile_of(space: Space, linear: npt.NDArray[np.float64]) -> bytes:
+    """An ICC profile of chromaticities and a curve at ``_SIGNALS``; empty where they make no sense."""
+    table = np.rint(np.clip(linear, 0, 1) * 65535).astype(">u2")
+    try:
+        return _rgb_profile(space, struct.pack(">II", 0, len(table)) + table.tobytes())
+    except (np.linalg.LinAlgError, ZeroDivisionError, OverflowError, ValueError, struct.error):
+        return b""
+
+
+def _rgb_profile(space: Space, curve: bytes) -> bytes:
+    tags = [(b"wtpt", _xyz(_D50))]
+    for channel, column in zip((b"r", b"g", b"b"), _columns(space), strict=True):
+        tags.append((channel + b"XYZ", _xyz(column)))
+        tags.append((channel + b"TRC", b"curv" + curve))
     table, content = b"", b""
     start = 128 + 4 + 12 * len(tags)
     for name, data in tags:
@@ -176,11 +256,21 @@ def adobe_rgb() -> bytes:
     header = struct.pack(
         ">I4sI4s4s4s12s4s", start + len(content), b"", 0x02100000, b"mntr", b"RGB ", b"XYZ ", b"", b"acsp"
     )
-    header += bytes(28) + struct.pack(">3i", *map(_fixed, (0.9642, 1.0, 0.8249)))
+    header += bytes(28) + struct.pack(">3i", *map(_fixed, _D50))
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + content
 
 
-def _xyz(values: tuple[float, float, float]) -> bytes:
+def _columns(space: Space) -> list[list[float]]:
+    """XYZ of the primaries, adapted to D50 as Bradford does."""
+    xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in zip(space[::2], space[1::2], strict=True)])
+    white, primaries = xyz[0], xyz[1:].T
+    matrix = primaries * np.linalg.solve(primaries, white)
+    scales = (_BRADFORD @ np.array(_D50)) / (_BRADFORD @ white)
+    adapted: list[list[float]] = (np.linalg.inv(_BRADFORD) @ (scales[:, np.newaxis] * (_BRADFORD @ matrix))).T.tolist()
+    return adapted
+
+
+def _xyz(values: Sequence[float]) -> bytes:
     return b"XYZ " + struct.pack(">I3i", 0, *map(_fixed, values))
 
 

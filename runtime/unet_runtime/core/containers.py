@@ -75,6 +75,38 @@ def jpeg_2000_profile(file: IO[bytes]) -> bytes:
     return b""
 
 
+def png_code_points(file: IO[bytes]) -> tuple[int, int] | None:
+    """(primaries, transfer) of a PNG's cICP chunk; None where it has none. Pillow does not look for it."""
+    place = 8
+    for _ in range(_MOST_BOXES):
+        file.seek(place)
+        head = file.read(12)
+        if len(head) < 12 or head[4:8] in (b"IDAT", b"IEND"):
+            return None
+        if head[4:8] == b"cICP":
+            return head[8], head[9]
+        place += 12 + int.from_bytes(head[:4], "big")
+    return None
+
+
+def heif_code_points(file: IO[bytes]) -> tuple[int, int] | None:
+    """(primaries, transfer) of an AVIF or HEIC file (box colr, nclx); None where it has none."""
+    within: tuple[int, int | None] = (0, None)
+    for wanted, skipped in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0)):  # the first one is a full box
+        for kind, start, end in _boxes(file, *within):
+            if kind == wanted:
+                within = (start + skipped, end)
+                break
+        else:
+            return None
+    for kind, start, _ in _boxes(file, *within):
+        file.seek(start)
+        if kind == b"colr" and file.read(4) == b"nclx":
+            codes = file.read(4)
+            return int.from_bytes(codes[:2], "big"), int.from_bytes(codes[2:], "big")
+    return None
+
+
 def _boxes(file: IO[bytes], place: int, end: int | None) -> Iterator[tuple[bytes, int, int | None]]:
     """(kind, start, end) of the boxes of an ISO media file from ``place`` on; an end of None is the file's."""
     for _ in range(_MOST_BOXES):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -31,7 +31,14 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 _JXL_STARTS = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \x0d\x0a\x87\x0a")
 
-_BITS, _PLANES, _SEPARATE = 258, 284, 2  # TIFF
+_WIDTH, _HEIGHT, _BITS, _PLANES, _SEPARATE = 256, 257, 258, 284, 2  # TIFF
+
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _CHILDREN = 254, 255, 330  # TIFF
+_REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
+_MOST_PAGES = 64
+
+PAGE = "unet_edge_page"
+"""Key of ``Image.info`` under which a TIFF keeps the number of the page that is taken, where it is not the first."""
 
 _EXTRA = "heif"
 """Extra of the runtime that brings the decoders which Pillow has not."""
@@ -147,6 +154,7 @@ def open_image(file: IO[bytes], name: str, check: Callable[[Size], None]) -> Ima
     for known in candidates:
         image, reason = _try(known, file, name, head)
         if image is not None:
+            _choose_page(image)
             _refuse_planes(image)
             check(image.size)
             return image
@@ -161,7 +169,15 @@ def image_size(file: IO[bytes], name: str) -> Size:
         RefusedError: as there.
     """
     size = _header_size(file, _head(file))
-    return size or open_image(file, name, lambda size: None).size
+    return size or stored_size(open_image(file, name, lambda size: None))
+
+
+def stored_size(image: ImageFile.ImageFile) -> Size:
+    """(width, height) of a picture before it is turned upright: of a TIFF, Pillow gives the size behind that."""
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    if tags is None:
+        return image.size
+    return int(tags.get(_WIDTH, image.width)), int(tags.get(_HEIGHT, image.height))
 
 
 def is_jpeg(file: IO[bytes]) -> bool:
@@ -172,6 +188,55 @@ def is_jpeg(file: IO[bytes]) -> bool:
 def _head(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(_HEAD)
+
+
+def _choose_page(image: ImageFile.ImageFile) -> None:
+    """Go to the page of a TIFF that is the photo: the first that is not marked as a reduced copy or a mask of another.
+
+    Raises:
+        RefusedError: the photo is in a folder of its own below a reduced copy, where Pillow does not look.
+    """
+    if image.format != "TIFF" or not _is_of_another(image):
+        return
+    has_children = _CHILDREN in getattr(image, "tag_v2", {})
+    for number in _further_pages(image):
+        if not _is_of_another(image):
+            image.info[PAGE] = number
+            return
+    if has_children:
+        raise RefusedError(
+            "a TIFF that begins with a reduced copy (thumbnail) and keeps the photo in a SubIFD, which Pillow cannot "
+            "read: save it as a plain TIFF"
+        )
+    image.info.clear()
+    image.seek(0)
+
+
+def _is_of_another(image: ImageFile.ImageFile) -> bool:
+    """Whether the current page of a TIFF says that it is a reduced copy, or the mask, of another page."""
+    tags = getattr(image, "tag_v2", {})
+    kind = tags.get(_SUBFILE_TYPE)
+    if isinstance(kind, int):
+        return bool(kind & (_REDUCED | _MASK))
+    return bool(tags.get(_OLD_SUBFILE_TYPE) == _OLD_REDUCED)
+
+
+def has_more_pages(image: ImageFile.ImageFile) -> bool:
+    """Whether a TIFF has a photo behind its first page: not only reduced copies and masks of it. Moves to that page."""
+    return any(not _is_of_another(image) for _ in _further_pages(image))
+
+
+def _further_pages(image: ImageFile.ImageFile) -> Iterator[int]:
+    """Numbers of a TIFF's pages from 2 on; the picture is at that page."""
+    for number in range(2, _MOST_PAGES):
+        image.info.clear()  # of the page before
+        try:
+            image.seek(number - 1)
+        except EOFError:
+            return
+        except (SyntaxError, ValueError, TypeError):  # a kind of pixels that Pillow does not know, as a mask has
+            continue
+        yield number
 
 
 def _refuse_planes(image: ImageFile.ImageFile) -> None:
@@ -277,7 +342,10 @@ def _reason(known: Format, error: str) -> str:
     if known.name == "TGA":
         return ""
     if known.name == "TIFF" and "pixel mode" in error:
-        return "a TIFF whose kind of pixels Pillow cannot read (colours in floats, 64 bits, ...): convert it to 16 bits"
+        return (
+            "a TIFF whose kind of pixels Pillow cannot read (colours in floats, L*a*b* in 16 bits, 64 bits, ...): "
+            "convert it to RGB of 8 or 16 bits"
+        )
     return f"damaged {_TITLES.get(known.name, known.name)} file, or of an unknown kind ({error})"
 
 

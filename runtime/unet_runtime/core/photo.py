@@ -131,6 +131,7 @@ class StoredPhoto:
         self._max_pixels = max_pixels
         self._whole: Image.Image | None = None
         image = self._open()
+        self._opened = [image]  # for whoever is the first to decode it
         width, height = image.size
         self._orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
         self.size: tuple[int, int] = (height, width) if self._orientation in _SIDEWAYS else (width, height)
@@ -144,7 +145,7 @@ class StoredPhoto:
         """
         if self._whole is None:
             with _image_errors(self._name):
-                self._whole = _decode(io.BytesIO(self._content), self._path, self._max_pixels, self._name)
+                self._whole = _decoded(self._image(), io.BytesIO(self._content), self._path, self._name)
         return self._whole
 
     def resize(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
@@ -161,7 +162,7 @@ class StoredPhoto:
     def _reduced(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
         stored = size[::-1] if self._orientation in _SIDEWAYS else size
         with _image_errors(self._name):
-            image = self._open()
+            image = self._image()
             draft = image.draft(None, (_MARGIN * stored[0], _MARGIN * stored[1]))
             image.load()
             rgb, notes = _rgb(image, _profile(image))
@@ -173,6 +174,13 @@ class StoredPhoto:
         for note in notes:
             _say(note and self._name + note)
         return resized
+
+    def _image(self) -> ImageFile.ImageFile:
+        """An image whose pixels nobody has decoded."""
+        try:
+            return self._opened.pop()  # once, whichever thread comes first
+        except IndexError:
+            return self._open()
 
     def _open(self) -> ImageFile.ImageFile:
         check = functools.partial(_check_pixels, max_pixels=self._max_pixels)
@@ -201,18 +209,23 @@ def _seekable(file: IO[bytes]) -> IO[bytes]:
 
 def _decode(file: IO[bytes], path: str, max_pixels: int | None, name: str) -> Image.Image:
     check = functools.partial(_check_pixels, max_pixels=max_pixels)
-    image = decoders.open_image(file, path, check)
+    return _decoded(decoders.open_image(file, path, check), file, path, name)
+
+
+def _decoded(image: ImageFile.ImageFile, file: IO[bytes], path: str, name: str) -> Image.Image:
+    """The pixels of an image of ``file`` that was opened."""
     notes = [_frames_note(image, file, path)]
     is_deep = _is_deep(image)
     image.load()
     if is_deep:
         notes.append(_scale_deep(image, file, path))
-    profile = _profile(image) or _profile_beside(image, file)
+    profile, note = _profile_in_file(image, file)
+    notes.append(note)
     # In place: a copy would double the peak of memory. A decoder of JPEG XL turns the picture, whatever EXIF says.
     if image.format != "JXL" or getattr(image, "jpeg", False):
         ImageOps.exif_transpose(image, in_place=True)
     rgb, more = _rgb(image, profile)
-    rgb.info.pop("icc_profile", None)
+    _forget_profile(rgb)
     for note in (*notes, *more):
         _say(note and name + note)
     return rgb
@@ -221,10 +234,12 @@ def _decode(file: IO[bytes], path: str, max_pixels: int | None, name: str) -> Im
 def _frames_note(image: ImageFile.ImageFile, file: IO[bytes], path: str) -> str:
     if image.format == "MPO":  # the further pictures are other views, or a gain map, of the first
         return ""
-    if image.format == "GIF":  # it looks for the next frame, and forgets the first
+    if decoders.PAGE in image.info:
+        return f"begins with a reduced copy (thumbnail): page {image.info[decoders.PAGE]}, the photo itself, is taken"
+    if image.format in ("GIF", "TIFF"):  # they look for the next frame, and forget the first
         image = decoders.open_image(file, path, lambda size: None)
     try:
-        more = getattr(image, "is_animated", False)
+        more = decoders.has_more_pages(image) if image.format == "TIFF" else getattr(image, "is_animated", False)
     except Exception:  # what follows the first frame may be damaged
         return ""
     pages = "pages" if image.format == "TIFF" else "frames"
@@ -251,7 +266,7 @@ def _scale_deep(image: ImageFile.ImageFile, file: IO[bytes], path: str) -> str:
 
 
 def _profile(image: Image.Image) -> bytes:
-    if "icc_profile" not in image.info and "exif" not in image.info:
+    if not {"icc_profile", "exif", "gamma"} & image.info.keys():
         return b""
     from unet_runtime.core import colour
 
@@ -260,12 +275,29 @@ def _profile(image: Image.Image) -> bytes:
     return b""
 
 
-def _profile_beside(image: Image.Image, file: IO[bytes]) -> bytes:
-    if image.format != "JPEG2000":
-        return b""
-    from unet_runtime.core.containers import jpeg_2000_profile
+def _profile_in_file(image: ImageFile.ImageFile, file: IO[bytes]) -> tuple[bytes, str]:
+    """(the profile that holds, what is to be said of it), also of places where Pillow does not look."""
+    profile = _profile(image)
+    if image.format not in ("PNG", "AVIF", "HEIF", "JPEG2000") or "icc_profile" in image.info:
+        return profile, ""
+    from unet_runtime.core import containers
 
-    return jpeg_2000_profile(file)
+    if image.format == "JPEG2000":
+        return profile or containers.jpeg_2000_profile(file), ""
+    find = containers.png_code_points if image.format == "PNG" else containers.heif_code_points
+    codes = find(file)
+    if codes is None:
+        return profile, ""
+    from unet_runtime.core import colour
+
+    coded, is_hdr = colour.coded_profile(*codes)
+    return coded, "is an HDR picture: what is brighter than its reference white is cut" if is_hdr else ""
+
+
+def _forget_profile(image: Image.Image) -> None:
+    """Let nobody apply again what has been applied."""
+    for name in ("icc_profile", "gamma", "exif"):
+        image.info.pop(name, None)
 
 
 @functools.lru_cache(maxsize=_MOST_NOTES)
@@ -306,7 +338,7 @@ def photo_size(source: str | os.PathLike[str] | IO[bytes], *, upright: bool = Fa
             if not upright:
                 return decoders.image_size(file, path)
             image = decoders.open_image(file, path, lambda size: None)
-            width, height = image.size
+            width, height = decoders.stored_size(image)
             return (height, width) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (width, height)
     except Exception:  # decoders raise anything; open_photo says what is wrong
         return None
@@ -339,7 +371,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         upright = ImageOps.exif_transpose(image) if turned else image
         rgb, notes = _rgb(upright, profile, keep=None if turned else image)
         if rgb is not image:
-            rgb.info.pop("icc_profile", None)
+            _forget_profile(rgb)
         for note in notes:
             _say(note and name + note)
         return rgb
@@ -415,6 +447,10 @@ def _rgb(image: Image.Image, profile: bytes, keep: Image.Image | None = None) ->
         image, note = levels.grey_to_8_bit(image, is_unsigned=is_unsigned)
         image = ImageOps.invert(image) if is_negative else image
         notes.append(note)
+    if image.mode == "LAB":
+        from unet_runtime.core import colour
+
+        image, profile = colour.lab_to_srgb(image), b""
     if image.mode in ("La", "RGBa"):  # Pillow turns premultiplied grey into nothing else
         image = image.convert(image.mode.upper())
     if profile:

@@ -39,9 +39,15 @@ def palette(spec: ModelSpec) -> bytes:
 
 def overlay(photo: Image.Image, mask: npt.NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
     """RGB photo with every class but the background tinted; the background keeps the photo's pixels."""
-    tinted = Image.blend(photo, palette_image(mask, spec).convert("RGB"), OVERLAY_STRENGTH)
-    is_tinted = np.array([0 if entry.role == "background" else 255 for entry in spec.classes], np.uint8)
-    return Image.composite(tinted, photo, Image.fromarray(is_tinted[mask]))
+    is_tinted = [0 if entry.role == "background" else 255 for entry in spec.classes]
+    where = Image.fromarray(mask).point(is_tinted + [0] * (256 - len(is_tinted)))
+    result = photo.copy()
+    box = where.getbbox()  # the rest is not looked at
+    if box is not None:
+        left, top, right, bottom = box
+        colours = palette_image(mask[top:bottom, left:right], spec).convert("RGB")
+        result.paste(Image.blend(photo.crop(box), colours, OVERLAY_STRENGTH), box, where.crop(box))
+    return result
 
 
 def cutout(photo: Image.Image, alpha: npt.NDArray[np.uint8]) -> Image.Image:

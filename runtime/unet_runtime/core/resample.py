@@ -52,7 +52,7 @@ def rows_of(planes: Planes, size: tuple[int, int], top: int, bottom: int) -> Pla
     """
     if size[1] < planes.shape[1]:  # reduced: a row has more than two taps
         return np.stack([rows_of_plane(plane, size, top, bottom) for plane in planes])
-    axis = _axis(planes.shape[1], size[1])
+    axis = axis_of(planes.shape[1], size[1])
     first, last = int(axis.node[top]), int(axis.following[axis.node[bottom - 1]])
     points = _widened(planes[:, first : last + 1], size[0]).astype(np.float64)
     upper = axis.node[top:bottom]
@@ -91,13 +91,12 @@ def label(planes: Planes, size: tuple[int, int], at_corners: CertainLabel, of_pi
     reduced = size[0] < columns or size[1] < rows
     if reduced or size[0] * size[1] > _BAND_PIXELS * rows * columns:  # or its cells are larger than bands
         return _every_pixel(planes, size, of_pixels)
-    down, across = _axis(rows, size[1]), _axis(columns, size[0])
+    down, across = axis_of(rows, size[1]), axis_of(columns, size[0])
     at_points, certain = at_corners(planes)
     # mode="clip" does not check each index, which takes a fifth of the time
     wide = np.take(at_points, across.node, axis=1, mode="clip")
     result: npt.NDArray[np.uint8] = np.take(wide, down.node, axis=0, mode="clip")
-    undecided = _undecided(at_points, certain, down, across)
-    undecided &= (np.diff(down.begin) > 0)[:, np.newaxis] & (np.diff(across.begin) > 0)  # cells without a pixel
+    undecided = open_cells(at_points, certain, down, across)
     for row, column, pixels in _pixels(planes, np.flatnonzero(undecided), down, across):
         result.reshape(-1)[row * size[0] + column] = of_pixels(pixels)
     return result
@@ -110,7 +109,7 @@ def _every_pixel(planes: Planes, size: tuple[int, int], of_pixels: Label) -> npt
     return result
 
 
-class _Axis:
+class Axis:
     """Where each pixel of a line lies between the points of the grid: Pillow's taps and weights for two of them."""
 
     def __init__(self, points: int, length: int) -> None:
@@ -126,23 +125,27 @@ class _Axis:
         self.weights /= self.weights.sum(axis=0)
         self.begin = np.searchsorted(self.node, np.arange(points + 1))
         """(points + 1,): the first pixel behind each point."""
+        self.has_pixels = self.begin[1:] > self.begin[:-1]
+        """(points,): whether there is any before the next one."""
 
 
-@lru_cache(maxsize=8)  # the frames of a video, or the photos of a camera, have one size
-def _axis(points: int, length: int) -> _Axis:
-    return _Axis(points, length)
+@lru_cache(maxsize=32)  # the frames of a video have one size, and the photos of a folder few
+def axis_of(points: int, length: int) -> Axis:
+    return Axis(points, length)
 
 
-def _undecided(
-    at_points: npt.NDArray[np.uint8], certain: npt.NDArray[np.bool_], down: _Axis, across: _Axis
+def open_cells(
+    at_points: npt.NDArray[np.uint8], certain: npt.NDArray[np.bool_], down: Axis, across: Axis
 ) -> npt.NDArray[np.bool_]:
     """bool (h, w): the cells, by their upper left corner, whose pixels have to be computed."""
-    across_line = (at_points != at_points[:, across.following]) | ~(certain & certain[:, across.following])
-    result: npt.NDArray[np.bool_] = across_line | across_line[down.following] | (at_points != at_points[down.following])
-    return result
+    is_open = ~certain
+    is_open[:, :-1] |= is_open[:, 1:] | (at_points[:, :-1] != at_points[:, 1:])
+    is_open[:-1] |= is_open[1:] | (at_points[:-1] != at_points[1:])
+    is_open &= down.has_pixels[:, np.newaxis] & across.has_pixels
+    return is_open
 
 
-def _pixels(planes: Planes, cells: _Indices, down: _Axis, across: _Axis) -> Iterator[tuple[_Indices, _Indices, Planes]]:
+def _pixels(planes: Planes, cells: _Indices, down: Axis, across: Axis) -> Iterator[tuple[_Indices, _Indices, Planes]]:
     """Rows (h, 1, k), columns (w, k) and values float32 (C, h, w, k) of all pixels in ``cells``, k cells at a time.
 
     Cells differ by a pixel in size: in a smaller one the last row or column comes twice. Cells are the last axis, since

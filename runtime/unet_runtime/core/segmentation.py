@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -12,6 +12,8 @@ from PIL import Image
 from unet_runtime.core import masks, render
 from unet_runtime.core.geometry import Placement
 from unet_runtime.core.photo import StoredPhoto, limit_opacity, whole_photo
+from unet_runtime.core.resample import bands
+from unet_runtime.core.runs import Runs, mask_of, runs_of
 from unet_runtime.core.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Result(Protocol):
 
     def probability_bands(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]: ...
 
+    def mask_runs(self) -> Iterable[Runs]: ...
+
 
 MIN_SCORE = 0.5
 """Score from which a class counts as found: below, something else is likelier in its own region."""
@@ -50,6 +54,11 @@ MIN_SCORE = 0.5
 
 class Findings:
     """What every result can say of the classes in the photo."""
+
+    def mask_runs(self: Result) -> Iterable[Runs]:
+        """The runs of ``mask``, from the top down."""
+        for top, bottom in bands(self.size):
+            yield runs_of(self.mask[top:bottom])
 
     def score(self: Result, name: str) -> float:
         """Mean probability of a class in its region, the part of the photo where it is the most probable one.
@@ -155,7 +164,18 @@ class Segmentation(Findings, Pictures):
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
         """Class ids, uint8 (H, W), at the photo's own size."""
-        return self._once("mask", lambda: masks.class_mask(self._planes, self.size))
+        return self._once("mask", self._mask)
+
+    def _mask(self) -> npt.NDArray[np.uint8]:
+        return mask_of(self._runs, self.size) if self._runs else masks.class_mask(self._planes, self.size)
+
+    def mask_runs(self) -> Iterable[Runs]:
+        """The runs of ``mask``, from the top down; those of a large photo are made without it."""
+        return self._runs or super().mask_runs()
+
+    @property
+    def _runs(self) -> list[Runs]:
+        return self._once("runs", lambda: masks.class_runs(self._planes, self.size))
 
     @property
     def opacity(self) -> npt.NDArray[np.uint8]:
@@ -211,7 +231,7 @@ class Segmentation(Findings, Pictures):
 
     @property
     def _planes(self) -> npt.NDArray[np.float32]:
-        return masks.photo_planes(self.probabilities, self.placement, self.spec)
+        return self._once("planes", lambda: masks.photo_planes(self.probabilities, self.placement, self.spec))
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         # Not functools.cached_property: before Python 3.12 it makes the threads of all photos take turns

@@ -436,10 +436,21 @@ def check_classes(classes: tuple[ClassSpec, ...]) -> None:
     known: set[str] = set()
     for index, entry in enumerate(classes):
         _check_text(f"classes[{index}].name", entry.name, 100)
-        _check(f"classes[{index}].name", entry.name, entry.name not in known, "a name that no other class has")
-        known.add(entry.name)
+        shown = _as_read(entry.name)
+        _check(f"classes[{index}].name", entry.name, shown not in known, "a name that no other class has")
+        known.add(shown)
         _check_one_of(f"classes[{index}].role", entry.role, ROLES)
         _check(f"classes[{index}].color", entry.color, _is_color(entry.color), "three integers in 0..255")
+
+
+def _as_read(name: str) -> str:
+    """A name as a reader sees it: in one Unicode form, without spaces at its ends and characters of no width."""
+    if not name.isascii():
+        import unicodedata  # few names need it
+
+        characters = [character for character in name if unicodedata.category(character) != "Cf"]
+        name = unicodedata.normalize("NFC", "".join(characters))
+    return " ".join(name.split())
 
 
 def _is_color(color: object) -> bool:

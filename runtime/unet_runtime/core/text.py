@@ -39,6 +39,22 @@ def one_line(message: object, limit: int = 300) -> str:
     return " ".join(str(message).split())[:limit]
 
 
+def shortened(text: str, limit: int = 10_000) -> str:
+    """Text that lacks the middle of each line of more than ``limit`` characters: a name in it may have any length.
+
+    Example:
+        >>> shortened("photo.jpg\\n0123456789", 9)
+        'photo.jpg\\n0123...6789'
+    """
+    if len(text) <= limit:
+        return text
+    lines = []
+    for line in text.split("\n"):
+        half = limit // 2
+        lines.append(line if len(line) <= limit else f"{line[:half]}...{line[-half:]}")
+    return "\n".join(lines)
+
+
 def printable(text: str, *, lines: bool = False) -> str:
     r"""Text with what a terminal would obey, and what no encoding has, written as escapes.
 

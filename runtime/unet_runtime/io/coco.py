@@ -10,11 +10,13 @@ areas         pixels, share and score (mean probability in its region) of every 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from unet_runtime.core.install import missing
+from unet_runtime.core.runs import LARGE, areas_of
 from unet_runtime.core.segmentation import Result
 from unet_runtime.core.spec import ModelSpec
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
@@ -47,17 +49,20 @@ def class_areas(mask: npt.NDArray[np.uint8], count: int) -> list[int]:
 
 def areas_by_name(result: Result) -> dict[str, dict[str, float]]:
     """``{"pet": {"pixels": 5432, "share": 0.4, "score": 0.93}}``, of every class."""
-    areas = _areas(result.mask, result.spec)
+    count = len(result.spec.classes)
+    is_large = result.size[0] * result.size[1] >= LARGE
+    pixels = areas_of(result.mask_runs(), count) if is_large else class_areas(result.mask, count)
+    areas = _areas(pixels, result.spec)
     for name, score in zip(result.spec.class_names, result.scores, strict=True):
         areas[name]["score"] = round(score, 4)
     return areas
 
 
-def _areas(mask: npt.NDArray[np.uint8], spec: ModelSpec) -> dict[str, dict[str, float]]:
-    pixels = class_areas(mask, len(spec.classes))
+def _areas(pixels: Sequence[int], spec: ModelSpec) -> dict[str, dict[str, float]]:
+    total = sum(pixels)
     areas = {}
     for entry, area in zip(spec.classes, pixels, strict=True):
-        areas[entry.name] = {"pixels": area, "share": _share(area, mask)}
+        areas[entry.name] = {"pixels": area, "share": round(area / total, 6)}
     return areas
 
 
@@ -77,7 +82,7 @@ def coco_document(result: Result, metadata: Metadata) -> dict[str, Any]:
     Raises:
         MissingDependencyError: ``rle`` without pycocotools.
     """
-    height, width = result.mask.shape
+    width, height = result.size
     numbered = []
     for number, annotation in enumerate(annotate(result.mask, result.spec, metadata.contours), 1):
         numbered.append({"id": number, "image_id": PHOTO_ID, **annotation})  # COCO's tools take id 0 for none
@@ -114,7 +119,7 @@ def annotate(mask: npt.NDArray[np.uint8], spec: ModelSpec, contours: str) -> lis
     Raises:
         MissingDependencyError: ``rle`` without pycocotools.
     """
-    areas = _areas(mask, spec)
+    areas = _areas(class_areas(mask, len(spec.classes)), spec)
     found = []
     for index, entry in enumerate(spec.classes):
         if entry.role != "background" and areas[entry.name]["pixels"]:
@@ -153,10 +158,6 @@ def _annotation(mask: npt.NDArray[np.uint8], index: int, area: dict[str, float],
     elif contours == "rle":
         annotation["segmentation"] = _run_lengths(inside)
     return annotation
-
-
-def _share(area: int, mask: npt.NDArray[np.uint8]) -> float:
-    return round(area / mask.size, 6)
 
 
 def _bounding_box(inside: npt.NDArray[np.bool_]) -> list[int]:

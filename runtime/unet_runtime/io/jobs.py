@@ -31,8 +31,9 @@ PIXELS_IN_WORK = 64_000_000
 _MAX_RUNS = 8  # at a time: beyond, memory grows faster than throughput, and each run takes several threads
 _SPARE_WORKERS = 1
 _AHEAD = 4  # photos begun, for each worker, before the first that is not done
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BLOCK = 4 << 20  # bytes: a photo of a megapixel and more
+_KEPT = 16 << 20  # bytes of freed smaller blocks that a thread keeps: what it needs for its next photo
 _END_SECONDS = 30.0  # for workers to leave; one that waits for a dead disk is left behind
 
 
@@ -171,17 +172,20 @@ def _outcome(item: T, future: Future[R]) -> Outcome[T, R]:
 
 
 def give_back_large_blocks() -> None:
-    """Let glibc return large blocks to the system when they are freed; elsewhere nothing happens.
+    """Let glibc return large blocks to the system when they are freed, and keep small ones; elsewhere nothing happens.
 
     By default it raises its limit for that to the largest block that was freed, up to 32 MB, and each thread keeps
-    what is below in an arena of its own: as many freed photos as there are workers stay in memory. For commands only:
-    the setting belongs to the whole process. https://www.man7.org/linux/man-pages/man3/mallopt.3.html
+    what is below in an arena of its own: as many freed photos as there are workers stay in memory. With a limit that is
+    set it would return small blocks, too, and ask for them again with each photo. For commands only: the settings
+    belong to the whole process. https://www.man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if sys.platform != "linux":
         return
     import ctypes  # many photos alone need it
 
     try:
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-    except (AttributeError, OSError):  # musl has no such setting, and does so anyway
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # musl has no such settings, and returns large blocks anyway
         return
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    mallopt(_M_TRIM_THRESHOLD, _KEPT)

@@ -15,6 +15,7 @@ import csv
 import hashlib
 import os
 import posixpath
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
@@ -31,6 +32,7 @@ COLUMNS = ("photo", "path", "file", "file_name", "filename", "image", "url")
 _BATCH_ROWS = 1024
 _SUFFIXES = ".txt, .csv, .parquet"
 _LONGEST_FIELD = 1 << 16
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Shard(NamedTuple):
@@ -151,19 +153,28 @@ def _names(path: str) -> Iterator[str]:
 
 
 def _lines(file: IO[bytes], path: str) -> Iterator[str]:
-    for line in file:
+    for line in _in_utf8(file, path):
         name = os.fsdecode(line.rstrip(b"\r\n"))
         yield name.removeprefix("\ufeff")
 
 
-def _text(file: IO[bytes]) -> Iterator[str]:
-    for line in file:
+def _text(file: IO[bytes], path: str) -> Iterator[str]:
+    for line in _in_utf8(file, path):
         yield line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+
+
+def _in_utf8(file: IO[bytes], path: str) -> Iterator[bytes]:
+    """Lines, unless they are in UTF-16, as spreadsheets on Windows save "Unicode text"."""
+    for number, line in enumerate(file):
+        halves = (line[:8:2], line[1:8:2])
+        if number == 0 and (line.startswith(_UTF_16_MARKS) or (len(line) >= 8 and bytes(4) in halves)):
+            raise SourceError(f"{path}: a text in UTF-16, expected UTF-8: save it as UTF-8 (Excel: CSV UTF-8)")
+        yield line
 
 
 def _csv_rows(file: IO[bytes], path: str) -> Iterator[str]:
     csv.field_size_limit(_LONGEST_FIELD)
-    rows = csv.reader(_text(file))
+    rows = csv.reader(_text(file, path))
     column = _column(next(rows, []), path)
     for row in rows:
         if row:
@@ -189,8 +200,9 @@ def _column(heading: list[str], path: str) -> int:
         if wanted in names:
             return names.index(wanted)
     found = ", ".join(heading[:8]) or "none"
+    advice = ": separate columns with commas" if len(heading) == 1 and re.search("[;\t]", heading[0]) else ""
     raise SourceError(
-        f"{path}: columns {found}, expected one that is called {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}"
+        f"{path}: columns {found}, expected one that is called {', '.join(COLUMNS[:-1])} or {COLUMNS[-1]}{advice}"
     )
 
 

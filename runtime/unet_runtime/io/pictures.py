@@ -14,6 +14,7 @@ from PIL import Image
 
 from unet_runtime.core import render
 from unet_runtime.core.resample import bands
+from unet_runtime.core.runs import LARGE, Runs
 from unet_runtime.core.segmentation import Result
 from unet_runtime.io.formats import JPEG, TIFF, WEBP
 from unet_runtime.io.kind import STAMP_KEY, Checkpoint, Kind, Metadata
@@ -29,7 +30,10 @@ GREEN = (0, 177, 64)
 """RGB behind the cut-outs of a video, which has no transparency: the studio screen that editing programs remove."""
 
 
-def _mask_bands(result: Result) -> Iterator[Pixels]:
+def _mask_bands(result: Result) -> Iterator[Pixels | Runs]:
+    if result.size[0] * result.size[1] >= LARGE:
+        yield from result.mask_runs()
+        return
     for top, bottom in bands(result.size):
         yield result.mask[top:bottom, :, np.newaxis]
 
@@ -73,7 +77,7 @@ def _cutout_frame(result: Result) -> Pixels:
 
 def _picture(
     suffix: str,
-    bands_of: Callable[[Result], Iterator[Pixels]],
+    bands_of: Callable[[Result], Iterator[Pixels | Runs]],
     frame: Callable[[Result], Pixels],
     picture: Callable[[Result], Image.Image] | None = None,
     other_suffixes: tuple[str, ...] = (),
@@ -84,7 +88,8 @@ def _picture(
 
     Args:
         suffix: of the file.
-        bands_of: gives the pixels, a band of rows at a time, from the top down: RGB, RGBA or class ids.
+        bands_of: gives the pixels, a band of rows at a time, from the top down: RGB, RGBA or class ids, these as pixels
+            or as runs.
         frame: as ``Kind.frame``.
         picture: as ``Kind.picture``.
         other_suffixes: as ``Kind.other_suffixes``.
@@ -92,7 +97,7 @@ def _picture(
     """
 
     def write(result: Result, file: BinaryIO, metadata: Metadata, checkpoint: Checkpoint) -> None:
-        def checked() -> Iterator[Pixels]:
+        def checked() -> Iterator[Pixels | Runs]:
             for band in bands_of(result):
                 checkpoint()
                 yield band

@@ -1,9 +1,8 @@
-"""Class ids -> the compressed pixels of a PNG, by their runs: a mask of 12 megapixels has some ten thousand of them.
+"""Runs of class ids -> the compressed pixels of a PNG.
 
-A compressor looks at every byte; NumPy finds where the ids change in a tenth of the time, and the rest is a matter of
-the runs alone. What is written is a zlib stream (RFC 1950) of one block (RFC 1951): of each run the id as a literal,
-then matches at distance 1. The block's codes are the same for all masks, so that nothing has to be counted before: a
-match of the greatest length has one bit, ids 0 to 3 have four.
+A compressor looks at every byte; here each run is a step. What is written is a zlib stream (RFC 1950) of one block (RFC
+1951): of each run the id as a literal, then matches at distance 1. The block's codes are the same for all masks, so
+that nothing has to be counted before: a match of the greatest length has one bit, ids 0 to 3 have four.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from unet_runtime.core.runs import Runs
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,6 +36,7 @@ _CODE_LENGTHS = 19
 _ABBREVIATIONS = 3  # symbols 16, 17 and 18 of the table, which come first in it
 
 _WORD = 32
+_NO_FILTER = 0  # of a PNG's row
 
 
 class _Codes(NamedTuple):
@@ -54,27 +56,24 @@ class _Codes(NamedTuple):
 
 
 class RunCompressor:
-    """Compresses the rows of a picture of class ids, each behind the byte of a PNG's row that has no filter."""
+    """Compresses the runs of a picture of class ids, each row behind the byte of a PNG's row that has no filter."""
 
     def __init__(self) -> None:
         codes = _codes()
-        self._pending = codes.head
-        self._pending_bits = codes.head_bits
+        count = codes.head_bits // 8
+        self._head = _ZLIB_HEAD + (codes.head & (1 << 8 * count) - 1).to_bytes(count, "little")
+        self._pending = codes.head >> 8 * count
+        self._pending_bits = codes.head_bits % 8
         self._sums = (1, 0)
-        self._is_new = True
 
-    def compress(self, rows: npt.NDArray[np.uint8]) -> bytes:
-        """The next bytes of the stream.
-
-        Args:
-            rows: uint8 (h, w), class ids.
-        """
-        ids, lengths = _runs(rows)
-        self._add_to_checksum(ids, lengths)
-        values, bits = _tokens(ids, lengths)
-        head = _ZLIB_HEAD if self._is_new else b""
-        self._is_new = False
-        return head + self._packed(values, bits)
+    def compress(self, runs: Runs) -> bytes:
+        """The next bytes of the stream."""
+        ids, lengths = runs.ids.astype(np.int64), runs.lengths
+        ends = np.cumsum(lengths)
+        begins_row = ((ends - lengths) % (ends[-1] // runs.height) == 0).astype(np.int64)
+        self._add_to_checksum(ids, lengths, begins_row)
+        head, self._head = self._head, b""
+        return head + self._packed(*_tokens(ids, lengths, begins_row))
 
     def flush(self) -> bytes:
         """The stream's end."""
@@ -84,72 +83,55 @@ class RunCompressor:
         checksum = self._sums[1] << 16 | self._sums[0]
         return rest.to_bytes((count + 7) // 8, "little") + checksum.to_bytes(4, "big")
 
-    def _packed(self, values: _Integers, bits: _Integers) -> bytes:
-        """Whole words of 32 bits; what is left over comes before the next ones."""
-        values = np.concatenate([_words(self._pending, self._pending_bits), values])
-        bits = np.concatenate([_word_bits(self._pending_bits), bits])
-        ends = np.cumsum(bits)
-        word, shift = np.divmod(ends - bits, _WORD)
-        shifted = values << shift
-        starts = np.flatnonzero(np.diff(word, prepend=-1))  # no word is without the beginning of a token
-        words = np.bitwise_or.reduceat(shifted & 0xFFFFFFFF, starts)
-        last = np.append(starts[1:], len(word)) - 1
-        words[1:] |= shifted[last[:-1]] >> _WORD
-        total = int(ends[-1])
-        content: bytes = words.astype("<u4").tobytes()
+    def _packed(self, values: _Integers, starts: _Integers, total: int) -> bytes:
+        """Whole words of 32 bits; what is left over comes before the next ones.
+
+        Args:
+            values: (n,) of at most 32 bits.
+            starts: (n,) the bit at which each begins; where there is none between them, bits are 0.
+            total: bits of all of them.
+        """
+        starts = starts + self._pending_bits
+        total += self._pending_bits
+        word = starts // _WORD
+        shifted = values << starts % _WORD
+        first = np.flatnonzero(np.diff(word, prepend=-1))
+        last = np.append(first[1:], len(word)) - 1  # of those that begin in a word: it alone may reach into the next
+        words = np.zeros(total // _WORD + 2, np.int64)
+        words[0] = self._pending
+        words[word[first]] |= np.bitwise_or.reduceat(shifted & 0xFFFFFFFF, first)
+        words[word[last] + 1] |= shifted[last] >> _WORD
         count = total // _WORD
         self._pending_bits = total % _WORD
-        self._pending = int(words[count]) if count < len(words) else int(shifted[last[-1]] >> _WORD)
-        return content[: 4 * count]
+        self._pending = int(words[count])
+        content: bytes = words[:count].astype("<u4").tobytes()
+        return content
 
-    def _add_to_checksum(self, ids: _Integers, lengths: _Integers) -> None:
+    def _add_to_checksum(self, ids: _Integers, lengths: _Integers, begins_row: _Integers) -> None:
         sums = np.cumsum(ids * lengths)
         before = (self._sums[0] + sums - ids * lengths) % _MODULUS
-        second = np.sum(lengths * before + ids * (lengths * (lengths + 1) // 2))
+        second = np.sum((lengths + begins_row) * before + ids * (lengths * (lengths + 1) // 2))
         self._sums = ((self._sums[0] + int(sums[-1])) % _MODULUS, (self._sums[1] + int(second)) % _MODULUS)
 
 
-def _runs(rows: npt.NDArray[np.uint8]) -> tuple[_Integers, _Integers]:
-    """(value, length) of each run of the bytes of a PNG's rows: a zero, then a row's ids."""
-    height, width = rows.shape
-    row, column = np.divmod(np.flatnonzero(rows[:, 1:] != rows[:, :-1]), max(1, width - 1))
-    changes = row * (width + 1) + column + 2
-    begins = np.arange(height) * (width + 1)
-    starts = np.sort(np.concatenate([begins, begins + 1, changes]))
-    row, column = np.divmod(starts, width + 1)
-    ids = np.where(column == 0, 0, rows[row, column - 1]).astype(np.int64)
-    return ids, np.diff(starts, append=height * (width + 1))
-
-
-def _tokens(ids: _Integers, lengths: _Integers) -> tuple[_Integers, _Integers]:
-    """(value, bits) of what is written: of each run its id, matches of the greatest length, and one for the rest."""
+def _tokens(ids: _Integers, lengths: _Integers, begins_row: _Integers) -> tuple[_Integers, _Integers, int]:
+    """(values, bits at which they begin, bits of all): of each run what comes before its matches of the greatest
+    length, and what comes behind them. These matches are bits of 0."""
     codes = _codes()
     whole, rest = np.divmod(lengths - 1, _LONGEST)
+    literal, literal_bits = codes.literals[ids], codes.literal_bits[ids]
+    filter_bits = begins_row * codes.literal_bits[_NO_FILTER]
+    heads = codes.literals[_NO_FILTER] * begins_row | literal << filter_bits
+    # Too short for a match: the id again, once or twice.
+    again = np.where(rest == _SHORTEST - 1, literal | literal << literal_bits, literal * (rest > 0))
     is_match = rest >= _SHORTEST
-    counts = 1 + whole + np.where(is_match, 1, rest)
-    ends = np.cumsum(counts)
-    values = np.full(int(ends[-1]), codes.matches[_LONGEST])
-    bits = np.full(int(ends[-1]), codes.match_bits[_LONGEST])
-    values[ends - counts], bits[ends - counts] = codes.literals[ids], codes.literal_bits[ids]
-    last = ends[is_match] - 1
-    values[last], bits[last] = codes.matches[rest[is_match]], codes.match_bits[rest[is_match]]
-    for count in range(1, _SHORTEST):  # too short for a match: the id again
-        again = ~is_match & (rest >= count)
-        place = ends[again] - count
-        values[place], bits[place] = codes.literals[ids[again]], codes.literal_bits[ids[again]]
-    return values, bits
-
-
-def _words(value: int, bits: int) -> _Integers:
-    """A number of any length as tokens of at most 31 bits."""
-    parts = []
-    for start in range(0, bits, _WORD - 1):
-        parts.append(value >> start & (1 << min(_WORD - 1, bits - start)) - 1)
-    return np.array(parts, np.int64)
-
-
-def _word_bits(bits: int) -> _Integers:
-    return np.array([min(_WORD - 1, bits - start) for start in range(0, bits, _WORD - 1)], np.int64)
+    tails = np.where(is_match, codes.matches[rest], again)
+    tail_bits = np.where(is_match, codes.match_bits[rest], rest * literal_bits)
+    before = filter_bits + literal_bits + whole * codes.match_bits[_LONGEST]
+    ends = np.cumsum(before + tail_bits)
+    starts = ends - before - tail_bits
+    values = np.stack([heads, tails], axis=1).reshape(-1)
+    return values, np.stack([starts, starts + before], axis=1).reshape(-1), int(ends[-1])
 
 
 @functools.cache

@@ -252,6 +252,10 @@ def gstreamer() -> str:
     return python
 
 
+LATE = 600
+"""Milliseconds behind life."""
+
+
 @contextmanager
 def rtsp_server(python: str, photo: Path, folder: Path, port: int) -> Iterator[str]:
     (folder / "frame.rgb").write_bytes(photo_frame(photo).tobytes())
@@ -272,14 +276,18 @@ def test_an_rtsp_camera_is_read_without_delay_and_found_again(
     port = closed_port()
     patience = Patience(read=1, delays=(0.1, 0.2, 0.4, 0.4))
     with rtsp_server(gstreamer, sample_photo, tmp_path, port) as address:
-        camera = Camera(address, patience)
-        camera.start()
-        with_delay = [age(shown(camera))]
-        for _ in range(5):
-            time.sleep(0.1)
-            with_delay.append(age(shown(camera)))
-        # By itself FFmpeg begins 0.9 s behind life and stays so; on a busy machine one picture or another is late.
-        assert min(with_delay) < 600
+        # By itself FFmpeg begins a second or two behind life. A busy machine may be late, but not each time.
+        for _ in range(3):
+            camera = Camera(address, patience)
+            camera.start()
+            if (first := age(shown(camera))) < LATE:
+                break
+            camera.close()
+        assert first < LATE
+        # Were frames kept in a queue, the camera would fall further behind each time, and never catch up.
+        for _ in range(6):
+            time.sleep(0.5)
+            wait_for(lambda: age(shown(camera)) < LATE)
     with closing(camera):
         wait_for(lambda: camera.message.startswith("camera lost"))
         before = camera.captured

@@ -39,11 +39,11 @@ Examples:
   unet-train --data synthetic -o demo             two minutes, offline: generated pictures
   unet-train --preset article --split official    another recipe, changed in one field
   unet-train --architecture attention --width 8   another network
-  unet-train --preset accurate                    a larger encoder and 256 pixels
+  unet-train --preset accurate                    the same network at 256 pixels
   unet-train --data welds --preset few            forty photos of your own
   unet-train --resume                             go on with the training that was killed in artifacts/
   unet-train --resume --epochs 30                 prolong a training that has ended
-  unet-train --weights old.keras --epochs 5       train a model on
+  unet-train --weights old.keras --epochs 5       train an existing model further
   unet-train evaluate artifacts/model.keras       measure it on the photos that training did not see"""
 
 _PATHS = ("data", "output", "weights", "teacher", "encoder_weights", "class_weights")
@@ -96,7 +96,7 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         "slices. With --split random:SEED or fold:K/N.",
     ),
     click.option(
-        "--crop", is_flag=True, help="Short for --fit crop: large photos of small things, later run in tiles."
+        "--crop", is_flag=True, help="Short for --fit crop: for large photos of small objects, later run in tiles."
     ),
     click.option(
         "--cache",

@@ -44,10 +44,13 @@ def download(folder: Path, verbosity: int | None) -> int:
 @option_group(
     "Results",
     click.option(
+        "-o",
+        "--output",
         "--html",
+        "html",
         type=options.FILE,
         default=PAGE,
-        help=f"Page with a sheet of photos under their labels  [default: {PAGE}]",
+        help="Page with a sheet of photos under their labels.",
     ),
     click.option("--no-html", is_flag=True, help="Write no page."),
     click.option("--write-classes", is_flag=True, help="Write DATA/classes.yaml, to be edited: names, colours, roles."),
@@ -67,9 +70,9 @@ def check(
     overwrite: bool,
     verbosity: int | None,
 ) -> int:
-    """Read every photo and all labels in DATA, and name each oddity and what training does about it.
+    """Check the photos and labels in DATA: each problem, and how training handles it.
 
-    Exit code 1: training would refuse the data, or something must be wrong with it.
+    Exit code 1: training would refuse the data, or the data is certainly wrong.
     """
     setup_logging(verbosity)
     from unet_training.check import check_dataset, write_page

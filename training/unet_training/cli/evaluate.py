@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING
 import click
 
 from unet_runtime.cli.quiet import engines_quiet
-from unet_runtime.cli.shared import COUNT, PATH, GroupedCommand, overwrite_option, setup_logging, verbosity
+from unet_runtime.cli.shared import (
+    COUNT,
+    PATH,
+    GroupedCommand,
+    option_group,
+    overwrite_option,
+    setup_logging,
+    verbosity,
+)
 from unet_runtime.core.datasets import PARTS, Part
 from unet_runtime.core.errors import INPUTS_FAILED, OK
 from unet_runtime.core.text import table
 from unet_runtime.engines import ENGINES
-from unet_training.cli.options import DEFAULT_DATA, STDOUT, check_files, data_option, json_option
+from unet_training.cli.options import DEFAULT_DATA, FILE, STDOUT, check_files, data_option, json_option
 from unet_training.cli.start import import_keras, print_result
 from unet_training.files import writing
 
@@ -35,17 +43,27 @@ _MATRIX = 12
 
 @click.command(cls=GroupedCommand)
 @click.argument("model", type=PATH)
-@data_option("Folder of photos and labels of the model's classes.", default=DEFAULT_DATA)
-@click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split.")
-@click.option("--count", type=COUNT, help="Photos, spread evenly over the part (default: all).")
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", *ENGINES]),
-    default="auto",
-    help="Engine of an exported MODEL; a .keras file runs in Keras.",
+@option_group(
+    "Photos",
+    data_option("Folder of photos and labels of the model's classes.", default=DEFAULT_DATA),
+    click.option("--split", "part", type=click.Choice(PARTS), default="test", help="Part of the split."),
+    click.option("--count", type=COUNT, help="Photos, spread evenly over the part (default: all)."),
 )
-@json_option
-@overwrite_option
+@option_group(
+    "Engine",
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", *ENGINES]),
+        default="auto",
+        help="Engine of an exported MODEL; a .keras file runs in Keras.",
+    ),
+)
+@option_group(
+    "Results",
+    click.option("-o", "--output", type=FILE, help="JSON file of the metrics, as --json FILE."),
+    json_option,
+    overwrite_option,
+)
 @verbosity
 def evaluate(
     model: Path,
@@ -53,12 +71,17 @@ def evaluate(
     part: Part,
     count: int | None,
     backend: str,
+    output: Path | None,
     json_file: Path | None,
     overwrite: bool,
     verbosity: int | None,
 ) -> int:
     """Measure MODEL (.keras, .onnx or .tflite), by default on the photos that its training did not see."""
     setup_logging(verbosity)
+    if output is not None:
+        if json_file is not None:
+            raise click.UsageError("--output and --json exclude each other")
+        json_file = output
     check_files((), json_file, [model], overwrite=overwrite)
     from unet_training import evaluate as evaluation
 

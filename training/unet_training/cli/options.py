@@ -162,7 +162,7 @@ class _MaskValues(click.ParamType):  # type: ignore[type-arg]
 dataset_options: Decorator[Any] = option_group(
     "Labels",
     click.option(
-        "--layout", type=click.Choice((AUTO, *layouts())), default=AUTO, help="How the data lies on disk; auto: looks."
+        "--layout", type=click.Choice((AUTO, *layouts())), default=AUTO, help="Layout of the data; auto: detected."
     ),
     click.option(
         "--classes",
@@ -171,7 +171,7 @@ dataset_options: Decorator[Any] = option_group(
         help="Classes by id, where need be with value or colour in masks, as cat:3 or cat:#800000, and role; or a "
         "file  [default: classes.yaml in the data, or what the data says]",
     ),
-    click.option("--ignore", type=_MaskValues(), help="Values or colours in masks that are no class, beside 255."),
+    click.option("--ignore", type=_MaskValues(), help="Mask values or colours that are no class, in addition to 255."),
 )
 
 

@@ -32,6 +32,9 @@ _MAX_STILL = 60.0  # seconds. A longer gap is a broken clock
 _LEAST_STEP = 1e-4  # seconds
 _LEAST_RATE = 25.0  # frames a second, for sources of less than half of it: else frames could not keep to their time
 
+_HDR = ("smpte2084", "arib-std-b67")
+"""ffprobe's names of PQ and HLG."""
+
 _LOSS = "%s: %s: the result %shas no sound and a constant frame rate: %s"
 
 Write = Callable[[list[Frame], float], None]
@@ -126,6 +129,8 @@ def segment_video(
 
     program, why_not = h264.choose(targets.values())
     facts = ffmpeg.probe(program, source) if program else ffmpeg.Facts()
+    if any(value in _HDR for _, value in facts.colours):
+        logger.warning("%s: is an HDR video: the model sees its pictures as if they were not, darker and paler", source)
     rate = plausible_rate(facts.rate or reader.rate)
     times = _Times(rate)
     with ExitStack() as opened:
