@@ -206,6 +206,21 @@ def test_a_classifier_is_no_map(tmp_path: Path) -> None:
         adopt(path, Choices(classes=THREE, **FLOAT), tmp_path / "out")
 
 
+def test_pictures_that_no_memory_holds_and_maps_of_true_and_false(tmp_path: Path) -> None:
+    choices = Choices(classes=THREE, activation="logits", **FLOAT)
+    for batch, side, message in ((1, 100_000, "takes 100000, 100000 pixels, at most 16384"), (10**9, 8, "one")):
+        source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, side, side])
+        result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3, side, side])
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "large", [source], [result])
+        onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "large.onnx")
+        with pytest.raises(ExportError, match=message):
+            adopt(tmp_path / "large.onnx", choices, tmp_path / "out")
+    out = [helper.make_tensor_value_info("y", TensorProto.BOOL, [1, 3, SIDE, SIDE])]
+    nodes = [helper.make_node("Greater", ["x", "x"], ["y"])]
+    with pytest.raises(ExportError, match="true or false: export it with probabilities"):
+        adopt(simple(tmp_path / "bool.onnx", nodes, out), choices, tmp_path / "out")
+
+
 def test_custom_operators_and_opsets_of_the_future(tmp_path: Path) -> None:
     out = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, SIDE, SIDE])]
     nodes = [helper.make_node("NonLocal", ["x"], ["y"], domain="mmcv")]
@@ -213,6 +228,10 @@ def test_custom_operators_and_opsets_of_the_future(tmp_path: Path) -> None:
     path = simple(tmp_path / "a.onnx", nodes, out, opset_imports=imports)
     with pytest.raises(ExportError, match=r"custom operators mmcv\.NonLocal"):
         read(path)
+    inner = helper.make_graph(nodes, "branch", [], out)
+    branches = [helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)]
+    with pytest.raises(ExportError, match=r"custom operators mmcv\.NonLocal"):
+        read(simple(tmp_path / "branch.onnx", branches, out, opset_imports=imports))
     nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=1)]
     path = simple(tmp_path / "b.onnx", nodes, out, opset_imports=[helper.make_opsetid("", 99)])
     with pytest.raises(ExportError, match=r"opset 99, .*export it with an older opset"):
@@ -239,6 +258,23 @@ def test_weights_beside_the_model_are_taken_in(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)
     expected = Network().expected(images, made.spec.input)
     np.testing.assert_allclose(Segmenter(made.path).infer(images), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [("a\0b", "no file's name"), ("x" * 5000, "no file's name"), ("short.bin", "have 4 bytes, expected 36: copy them")],
+)
+def test_weights_under_names_that_are_none_or_too_short(location: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "short.bin").write_bytes(bytes(36))
+    path = external(tmp_path / "theirs.onnx", location)
+    proto = onnx.load(path, load_external_data=False)
+    for tensor in proto.graph.initializer:
+        if tensor.external_data and location == "short.bin":
+            entry = tensor.external_data.add()
+            entry.key, entry.value = "length", "4"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ExportError, match=message):
+        read(path)
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "link.bin", "absent.bin"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -15,7 +16,17 @@ from unet_export.errors import ExportError
 from unet_export.source_model import ADOPTED
 from unet_runtime.core.datasets.classes import named_classes
 from unet_runtime.core.errors import ModelFileError
-from unet_runtime.core.spec import BYTES, ClassSpec, InputSpec, Layout, ModelSpec, OutputSpec, Provenance
+from unet_runtime.core.spec import (
+    BYTES,
+    MAX_SIDE,
+    MAX_VALUES,
+    ClassSpec,
+    InputSpec,
+    Layout,
+    ModelSpec,
+    OutputSpec,
+    Provenance,
+)
 from unet_runtime.core.tensors import input_sizes
 
 _OPTION = "your option"
@@ -239,6 +250,11 @@ def _size(
     size: tuple[int, int] | None = known.take(
         "size", _chosen(choices.size) or fixed, said, ask=ask if is_open else None
     )
+    if size and (max(size) > MAX_SIDE or size[0] * size[1] * max(_DEPTHS) > MAX_VALUES):
+        raise ExportError(
+            f"{facts.path}: takes {shown(size)} pixels, at most {MAX_SIDE} a side, {MAX_VALUES // max(_DEPTHS):,} in "
+            "all: export it for a smaller picture, larger photos are covered with tiles"
+        )
     for side, given in zip(own, size or (), strict=False):
         if side not in (None, given):
             raise ExportError(
@@ -319,12 +335,18 @@ def _output(
 ) -> tuple[InputSpec, OutputSpec]:
     """The input with its margin, and the output."""
     batch = facts.inputs[0].shape[0] or 1
+    if batch * math.prod(input_sizes(source)) > MAX_VALUES:
+        raise ExportError(f"{facts.path}: takes {batch} pictures at a time, which is too much: export it for one")
     arrays = RawModel(facts).outputs(np.zeros((batch, *input_sizes(source)), source.dtype))
     found: list[tuple[Tensor, list[_Shape]]] = []
     for tensor, array in zip(facts.outputs, arrays, strict=True):
         sizes = tensor._replace(shape=tuple(array.shape))
         found.append((sizes, _readings(array.shape, batch, source, is_label=_is_label(tensor, choices))))
     tensor, readings = _the_output(facts, choices, found, known)
+    if tensor.dtype == "bool":
+        raise ExportError(
+            f"{facts.path}: gives {tensor}, true or false: export it with probabilities, logits, or int64 class ids"
+        )
     known.rows.append(Row("output", str(tensor), _FILE))
     reading = _reading(facts, choices, readings, classes, source, known, tensor)
     source = _with_margin(facts, choices, source, reading, known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -32,6 +33,11 @@ _ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "ArgMax": "labels", 
 
 _LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "BatchNormalization", "QLinearConv", "Sum")
 """Operators behind which nothing limits a value: their results are logits."""
+
+_WHOLE_BYTES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
+"""Types of weights whose size in a file is known for certain."""
+
+_SHOWN = 100  # characters of a name in a message
 
 _INTEGER = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
 
@@ -80,14 +86,22 @@ def load(path: Path) -> onnx.ModelProto:
 def _take_in(path: Path, proto: onnx.ModelProto) -> None:
     """Weights from files beside the model; only from its own folder: a file may name any path."""
     folder = path.resolve().parent
-    for location in sorted(set(_locations(proto))):
-        target = (folder / location).resolve()
+    outside = [tensor for tensor in _tensors(proto.graph) if tensor.data_location == TensorProto.EXTERNAL]
+    for location in sorted(set(map(_location, outside))):
+        try:
+            target = (folder / location).resolve()
+            is_there = target.is_file()
+        except (OSError, ValueError) as error:  # too long, or with a zero in it
+            raise ExportError(
+                f"{path}: its weights are at {location[:_SHOWN]!r}, which is no file's name ({type(error).__name__}): "
+                "export it again"
+            ) from error
         if Path(location).is_absolute() or not target.is_relative_to(folder):
             raise ExportError(
                 f"{path}: its weights are at {location!r}, outside of its own folder, from where nothing is read: save "
                 "it as one file, or put the weights beside it"
             )
-        if not target.is_file():
+        if not is_there:
             raise ExportError(f"{path}: its weights are in {location!r}, which is not beside it: copy that file too")
     try:
         onnx.load_external_data_for_model(proto, str(folder))
@@ -95,23 +109,39 @@ def _take_in(path: Path, proto: onnx.ModelProto) -> None:
         raise ExportError(
             f"{path}: its weights beside it cannot be read ({one_line(error)}): copy them again"
         ) from error
+    for tensor in outside:
+        expected = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        if tensor.data_type in _WHOLE_BYTES and len(tensor.raw_data) != expected:
+            raise ExportError(
+                f"{path}: the weights {tensor.name!r} beside it have {len(tensor.raw_data):,} bytes, expected "
+                f"{expected:,}: copy them again"
+            )
 
 
-def _locations(proto: onnx.ModelProto) -> Iterator[str]:
-    for tensor in _tensors(proto.graph):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            entries = {entry.key: entry.value for entry in tensor.external_data}
-            yield entries.get("location", "")
+def _location(tensor: onnx.TensorProto) -> str:
+    entries: dict[str, str] = {entry.key: entry.value for entry in tensor.external_data}
+    return entries.get("location", "")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+        yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+        for inner in _graphs(node):
+            yield from _tensors(inner)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in _graphs(node):
+            yield from _nodes(inner)
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Branches and bodies of a node of control flow."""
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs)
 
 
 def _refuse_operators(path: Path, proto: onnx.ModelProto) -> None:
@@ -122,7 +152,7 @@ def _refuse_operators(path: Path, proto: onnx.ModelProto) -> None:
                 f"{path}: opset {entry.version}, this ONNX reads up to {known}: export it with an older opset (torch: "
                 "opset_version=17), or upgrade onnx and the engines"
             )
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in proto.graph.node if node.domain not in _STANDARD})
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in _nodes(proto.graph) if node.domain not in _STANDARD})
     if foreign:
         raise ExportError(
             f"{path}: custom operators {', '.join(foreign)}, which no engine here has: export it with ONNX's own "
