@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
@@ -84,10 +84,7 @@ def _clear_abandoned(output: Path, prefix: str) -> None:
                 continue
             try:
                 if (folder / _PREVIOUS).is_dir():  # every artifact had passed, and some were moved
-                    for name in (*_listed(folder), *_PAGES):
-                        if (folder / name).exists():
-                            _remove(output / name)
-                            os.replace(folder / name, output / name)
+                    _finish(folder, output)
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
@@ -107,9 +104,9 @@ def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool
     previous = folder / _PREVIOUS
     previous.mkdir()
     try:
-        # Artifacts of an earlier export that this one's report does not list go too.
+        # What an earlier export's report lists and this one's does not goes as long as that report is there to list it.
         in_order = sorted(names, key=PARITY_NAME.__eq__)  # last: it lists what is there
-        gone = dict.fromkeys([*in_order, *_own(output)])
+        gone = dict.fromkeys([*_without(_own(output), names), *in_order])
         signatures = _signatures(output, gone)
         for name in (*signatures, *gone):  # a file without a signature says less than one with a wrong one
             if (output / name).exists():  # a folder cannot be replaced, only moved away
@@ -124,6 +121,22 @@ def accept(folder: Path, output: Path, names: Sequence[str], *, all_passed: bool
         logger.warning("%s: was the signature of what is replaced, and is gone: sign again", output / name)
     if all_passed:
         _clear(output / REJECTED_NAME)  # it would contradict the export that has just been accepted
+
+
+def _finish(folder: Path, output: Path) -> None:
+    """Accept what an export that was killed had begun to move."""
+    names = [*_without([*_listed(folder), *_PAGES], [PARITY_NAME]), PARITY_NAME]
+    old = _without(_own(output), names) if (folder / PARITY_NAME).exists() else []
+    for name in (*_signatures(output, [*names, *old]), *old):
+        _remove(output / name)
+    for name in names:
+        if (folder / name).exists():
+            _remove(output / name)
+            os.replace(folder / name, output / name)
+
+
+def _without(names: Iterable[str], left_out: Collection[str]) -> list[str]:
+    return [name for name in names if name not in left_out]
 
 
 def _signatures(output: Path, names: Iterable[str]) -> list[str]:

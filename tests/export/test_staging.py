@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.colours import colour_spec, write_colour_model
 from unet_export.staging import accept, staging_folder
 from unet_runtime.core.signature import BUNDLE_TYPE
 
@@ -78,19 +79,21 @@ def test_the_next_export_clears_what_a_killed_one_left(tmp_path: Path) -> None:
     assert left_behind(output) == []
 
 
-@pytest.mark.parametrize("moves", range(1, 6))
+@pytest.mark.parametrize("moves", range(1, 7))
 def test_an_export_that_is_killed_while_it_is_accepted(moves: int, tmp_path: Path) -> None:
     """At each of its moves: what had passed is accepted by the next export, and nothing is lost."""
     output = tmp_path / "export"
     output.mkdir()
-    for name in ("a.onnx", "old.onnx"):
-        (output / name).write_text("old")
+    (output / "a.onnx").write_text("old")
+    (output / "mine.onnx").write_text("of another tool")
+    write_colour_model(output / "old.onnx", colour_spec())
     (output / "parity.json").write_text(json.dumps({"artifacts": [{"file": "a.onnx"}, {"file": "old.onnx"}]}))
     stopped(signal.SIGKILL, output, "accept", str(moves))
     with staging_folder(output):
         pass
     assert (output / "a.onnx").read_text() == (output / "b.onnx").read_text() == "new"
     assert json.loads((output / "parity.json").read_text())["artifacts"][1] == {"file": "b.onnx"}
+    assert sorted(path.name for path in output.iterdir()) == ["a.onnx", "b.onnx", "mine.onnx", "parity.json"]
     assert left_behind(output) == []
 
 
