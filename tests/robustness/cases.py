@@ -270,7 +270,7 @@ def others() -> Iterator[Case]:
         ("unet-run", ".", "-o", "../out", "--coco", "all.json"),
         ("unet-run", "--manifest", "list.txt"),
         ("unet-info", "colours.onnx", "-o", "report.txt"),
-        ("unet-bench"),
+        ("unet-bench",),
         ("unet-train", "--data", "data"),
         ("unet-train", "check", "data"),
         ("unet-export", "model", "model.keras"),
