@@ -23,7 +23,7 @@ from unet_training.cli import command as training
 BIN = Path(sys.executable).parent
 
 SHORTER = {
-    "unet-train --data": "--epochs 1 --size 64 --batch-size 8",
+    "unet-train --data": "--epochs 1 --size 64 --depth 3 --batch-size 8",
     "unet-export": "--formats onnx",
     "unet-bench": "--rounds 1 --photos-a-round 2 --threads 1",
 }

@@ -27,6 +27,9 @@ from unet_training.models import unet
 
 EPOCHS = 8
 
+SIZES = [16, 32] if os.environ.get("SLOW_TESTS") else [32]
+"""Each is compiled anew, in each of the trainings."""
+
 # All that a recipe can ask for. The region loss is counted over the whole batch: a device's part has another one.
 RECIPE = {
     "augment": True,
@@ -37,7 +40,7 @@ RECIPE = {
     "rotation": 10.0,
     "cut_out": 0.3,
     "hard_pixels": 0.5,
-    "sizes": [16, 32],
+    "sizes": SIZES,
     "validation": 5,
 }
 
