@@ -81,8 +81,10 @@ def things(sample_photo: Path, tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(sample_photo, tmp_path / name)
     (tmp_path / "weld-export").mkdir()
+    (tmp_path / "accurate").mkdir()
     for name in ("model.onnx", "weld-export/welds-few-128.float32.onnx"):
         shutil.copy(DEFAULT_MODEL, tmp_path / name)
+    shutil.copy(ENGINES["tflite"].default_model, tmp_path / "accurate/pets-accurate-256.int8.tflite")
     with Image.open(sample_photo) as photo:
         photo.save(tmp_path / "large.tif")
         frames = [np.asarray(photo.resize((320, 240)).rotate(angle)) for angle in range(20)]
