@@ -130,7 +130,7 @@ PRESETS = {
         precision="float32",
     ),
     "edge": _EDGE,
-    # The same network where 10 ms a photo are no matter: outlines at 2.5 times as many pixels.
+    # The same network where 10 ms a photo do not matter: outlines at 2.5 times as many pixels.
     "accurate": replace(_EDGE, name="pets-accurate", size=256),
     "unet-small": _UNET_SMALL,
     # Half the time of unet-small, at a little of its accuracy: see models/edge_fast.py.
