@@ -154,7 +154,7 @@ def trainable(model: Any, architecture: Architecture) -> tuple[Any, Any | None]:
         image = keras.Input((*model.inputs[0].shape[2:], model.inputs[0].shape[1]))
         copy = keras.Model(image, flatten.flatten_channels_last(model, image))
         return copy, copy
-    if any(layer.compute_dtype == "float16" for layer in model.layers):  # takes a CPU minutes for a batch
+    if any(layer.compute_dtype == "float16" for layer in model.layers):  # a CPU takes minutes for a batch in float16
         copy = type(model).from_config(flatten.as_float32(model.get_config()))
         return copy, copy
     result = model.outputs[0]

@@ -30,7 +30,7 @@ FAMILY = sorted({*ARCHITECTURES} - {"lite1", "lite2"})
 """Those two are lite with more layers of the same kinds: tests/training/test_lite.py builds them."""
 
 FORMATS = ("onnx", "tflite-int8")
-"""Of tf2onnx and of TensorFlow's converter: the others are made of the same graphs."""
+"""One format by tf2onnx, one by TensorFlow's converter; SLOW_TESTS=1 tries others, made of the same graphs."""
 if os.environ.get("SLOW_TESTS"):
     FORMATS = ("saved-model", "onnx", "tflite-float16", "tflite-int8")
 

@@ -38,8 +38,8 @@ def platform(board: str) -> PlatformName:
 
 
 def different() -> list[tuple[str, str]]:
-    """The first board: each line waits for the index for half a minute, also beside others. With SLOW_TESTS=1 each line
-    for each system and processor."""
+    """(board, line) of what is resolved: the first board's, because a line waits for the index for half a minute, even
+    beside others; with SLOW_TESTS=1 each line for each system and processor."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for board, line in boards():
         found.setdefault((platform(board), line), (board, line))
@@ -75,7 +75,7 @@ def resolved(board: str, line: str, pins: Path) -> str:
 
 @pytest.mark.network
 def test_what_the_lines_install_can_be_had(tmp_path: Path) -> None:
-    """All at once: each waits for the index for half a minute."""
+    """Lines are resolved at the same time, because each waits for the index."""
     lines = different()
     with ThreadPoolExecutor(len(lines)) as pool:
         started = [pool.submit(resolved, *entry, tmp_path / f"{number}.txt") for number, entry in enumerate(lines)]

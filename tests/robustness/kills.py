@@ -56,9 +56,9 @@ class Span:
     """What a command takes from its beginning to its end."""
 
     seconds: float
-    """Of the processor."""
+    """Processor time."""
     changes: int
-    """Of files and folders."""
+    """Files and folders that are opened to write, made, renamed, linked or removed."""
 
 
 class Changes:

@@ -187,7 +187,7 @@ OPTIONS = (
     *("--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "2", "--epochs", "8"),
     *("--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache", "--resume"),
 )
-"""Of ``unet-train``."""
+"""Options of ``unet-train``."""
 
 
 def _kill_after(words: str, *arguments: object) -> None:

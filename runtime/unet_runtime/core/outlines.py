@@ -1,9 +1,8 @@
 """The mask of a large photo as runs, from what lies between the points of the model's grid: no pixel is computed.
 
-Within a cell (see resample.py) the interpolated values of a row of pixels are linear. So where one class takes over
-from another is one division for each row, however many pixels the row has. What comes out is, bit for bit, the mask
-that ``resample.label`` makes: where two classes are so close that Pillow's rounding may decide between them, it is
-Pillow's own values that do.
+Within a cell (see resample.py) the interpolated values of a row of pixels are linear, so one division for each row
+finds the pixel from which another class has the largest value. The mask is the one that ``resample.label`` makes, bit
+for bit: where two classes are so close that Pillow's rounding decides, Pillow's own values are computed.
 """
 
 from __future__ import annotations

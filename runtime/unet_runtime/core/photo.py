@@ -131,7 +131,7 @@ class StoredPhoto:
         self._max_pixels = max_pixels
         self._whole: Image.Image | None = None
         image = self._open()
-        self._opened = [image]  # for whoever is the first to decode it
+        self._opened = [image]  # taken by the first call that decodes it
         width, height = image.size
         self._orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
         self.size: tuple[int, int] = (height, width) if self._orientation in _SIDEWAYS else (width, height)
