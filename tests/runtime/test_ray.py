@@ -168,7 +168,11 @@ def test_a_class_for_batches(colour_model: Path, tmp_path: Path, stripes: np.nda
 
 @pytest.fixture(scope="module")
 def quick_imports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for PYTHONPATH without a grammar that jsonschema, which Ray loads in each process, takes seconds for."""
+    """A folder for PYTHONPATH that hides a package of the tests.
+
+    Ray loads jsonschema in each process, which reads a grammar of that package where it is installed: of the 25 seconds
+    of processor time that a cluster of three raylets takes to start, 16 are that.
+    """
     folder = tmp_path_factory.mktemp("quick")
     (folder / "rfc3987_syntax.py").write_text("raise ImportError\n")
     return folder
@@ -188,7 +192,8 @@ CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
 cluster = Cluster()
-head = cluster.add_node(num_cpus=0, include_dashboard=False)
+# Without what only looks on: each process that starts takes from the 30 seconds that Ray gives a raylet.
+cluster.add_node(num_cpus=0, include_dashboard=False, no_monitor=True, include_log_monitor=False)
 nodes = [cluster.add_node(num_cpus=int(cpus)) for cpus in sys.argv[1:]]
 print(cluster.address, flush=True)
 for line in sys.stdin:  # a number: that machine is lost
