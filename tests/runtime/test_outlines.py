@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from unet_runtime.core import outlines, resample
-from unet_runtime.core.masks import _certain_class, class_mask, class_runs, first_of_the_largest
+from unet_runtime.core.masks import class_mask, class_runs, first_of_the_largest, leaders
 from unet_runtime.core.runs import mask_of
 
 SIZES = [(701, 503), (32, 24), (33, 900), (4000, 30), (64, 48), (63, 49)]
@@ -15,8 +15,8 @@ SIZES = [(701, 503), (32, 24), (33, 900), (4000, 30), (64, 48), (63, 49)]
 
 def same_mask(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The mask, made both ways."""
-    parts = list(outlines.trace(planes, size, _certain_class, first_of_the_largest))
-    expected = resample.label(planes, size, _certain_class, first_of_the_largest)
+    parts = list(outlines.trace(planes, size, leaders, first_of_the_largest))
+    expected = resample.label(planes, size, leaders, first_of_the_largest)
     assert np.array_equal(mask_of(parts, size), expected)
     for runs in parts:
         begins_row = (np.cumsum(runs.lengths) - runs.lengths) % size[0] == 0

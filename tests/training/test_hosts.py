@@ -19,8 +19,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.helpers.paths import REPOSITORY
+from unet_training import processes
 from unet_training.cli.command import command
 from unet_training.data import synthetic
+from unet_training.errors import TrainingError
 
 SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="minutes: set SLOW_TESTS=1")
 MAIN = "from unet_training.cli.command import main; main()"
@@ -45,11 +47,12 @@ def free_port() -> int:
 
 
 def train(
-    pictures: Path, outputs: Sequence[Path], epochs: int, *more: str, killed: bool = False
+    pictures: Path, outputs: Sequence[Path], epochs: int, *more: str, killed: bool = False, slurm: bool = False
 ) -> list[tuple[int, str]]:
     """Exit code and standard error of each of the processes that train together, one for each of their outputs.
 
-    ``killed``: all of them, when the first has written a checkpoint.
+    ``killed``: all of them, when the first has written a checkpoint. ``slurm``: they are told of each other by what
+    Slurm's srun sets, not by addresses.
     """
     checkpoint = outputs[0] / "checkpoint.npz"
     before = written(checkpoint)
@@ -64,12 +67,16 @@ def train(
     running = []
     for number, output in enumerate(outputs, 1):
         own = ["--output", str(output)]
-        own += ["--hosts", hosts, "--host-number", str(number)] if len(outputs) > 1 else []
+        told = slurm_variables(len(outputs), number - 1) if slurm else {}
+        if slurm:
+            own += ["--hosts", "auto"]
+        elif len(outputs) > 1:
+            own += ["--hosts", hosts, "--host-number", str(number)]
         running.append(
             subprocess.Popen(
                 [sys.executable, "-c", MAIN, *arguments, *own],
                 cwd=REPOSITORY,
-                env=environment,
+                env=environment | told,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -88,6 +95,17 @@ def train(
         for process in running:
             process.kill()
     return ended
+
+
+def slurm_variables(count: int, number: int) -> dict[str, str]:
+    """What srun tells a process, of those that JAX looks at: it makes its port of the job's number."""
+    return {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": str(count),
+        "SLURM_PROCID": str(number),
+        "SLURM_LOCALID": str(number),
+    }
 
 
 def written(path: Path) -> int | None:
@@ -126,9 +144,23 @@ def test_two_processes_train_what_one_does(pictures: Path, tmp_path: Path) -> No
     assert [code for code, _ in ended] == [0, 0], ended
     close(history(changing), history(together))
 
-    # A process that goes on from elsewhere would leave the other one waiting.
-    ended = train(pictures, [changing, tmp_path / "other"], 4, "--resume")
-    assert [code for code, _ in ended] == [1, 1], ended
+
+@SLOW
+def test_slurm_tells_them_of_each_other(pictures: Path, tmp_path: Path) -> None:
+    ended = train(pictures, [tmp_path] * 2, 1, slurm=True)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "each batch is shared by 2 devices" in ended[0][1]
+    assert len(history(tmp_path)["loss"]) == 1
+
+
+@SLOW
+def test_processes_that_would_go_on_from_different_places(pictures: Path, tmp_path: Path) -> None:
+    """One would wait for the other."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    ((code, errors),) = train(pictures, [one], 1)
+    assert code == 0, errors
+    ended = train(pictures, [one, other], 2, "--resume")
+    assert [code for code, _ in ended] == [3, 3], ended
     assert "one --output that all machines share" in ended[0][1]
 
 
@@ -158,3 +190,10 @@ def test_another_backend_is_refused(backend: str, reason: str, monkeypatch: pyte
     monkeypatch.setenv("KERAS_BACKEND", backend)
     result = CliRunner().invoke(command, ["--hosts", "a:7000,b", "--host-number", "1"], standalone_mode=False)
     assert reason in str(result.exception)
+
+
+def test_no_cluster_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "JAX_COORDINATOR_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TrainingError, match=r"--hosts auto: .*: JAX looks for what srun .*, or name the machines"):
+        processes.connect("auto", None)

@@ -157,10 +157,12 @@ def train(
     weights_of_classes = _class_weights(recipe, photos)
     settings = _settings(recipe, dataset, pretrained, dict(zip(dataset.class_names, weights_of_classes, strict=True)))
     with data_parallel(devices):
-        model = _initial_model(recipe, pretrained, encoder, photos, weights_of_classes)
         checkpoint = _checkpoint(output, recipe, settings | {"seed": seed}, photos)
-        _start_or_resume(checkpoint, model, recipe.epochs, resume)
-        processes.agree("training", checkpoint.progress())
+        goes_on = _goes_on(checkpoint, recipe.epochs, resume)
+        processes.agree("training", checkpoint.progress())  # before variables are set, which all of them do together
+        model = _initial_model(recipe, pretrained, encoder, photos, weights_of_classes)
+        if goes_on:
+            checkpoint.resume(model)
         interrupted = fit(
             model, recipe, seed, photos.stages, photos.validation, checkpoint, terminal, events, callbacks, classes
         )
@@ -344,14 +346,16 @@ def _recipe_defaults() -> dict[str, Any]:
     return defaults
 
 
-def _start_or_resume(checkpoint: Checkpoint, model: keras.Model, epochs: int, resume: bool) -> None:
+def _goes_on(checkpoint: Checkpoint, epochs: int, resume: bool) -> bool:
+    """Whether there is a training to go on with; then the checkpoint has been read."""
     if not resume:
         if checkpoint.path.exists():
             logger.warning(
                 f"{checkpoint.path} is of an earlier training: after the first epoch this one's takes its place "
                 "(to go on with it instead, stop and add --resume)"
             )
-    elif checkpoint.resume(model):
+        return False
+    if checkpoint.read():
         done = checkpoint.epochs
         if done > epochs:
             raise RecipeError(
@@ -359,8 +363,9 @@ def _start_or_resume(checkpoint: Checkpoint, model: keras.Model, epochs: int, re
                 "prolong the training"
             )
         logger.info(f"going on after epoch {done} of {epochs}; the best so far is epoch {checkpoint.epoch}")
-    else:
-        logger.info(f"nothing to resume: {checkpoint.path} is not there; training begins")
+        return True
+    logger.info(f"nothing to resume: {checkpoint.path} is not there; training begins")
+    return False
 
 
 def _best_model(

@@ -21,9 +21,19 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 """``--hosts``: JAX finds the others by what Slurm, Open MPI or Kubernetes say."""
 
+_ADVICE = (
+    "start the same command on each, the first one's address with a free port that the others reach, and each with its "
+    "own --host-number"
+)
+_ADVICE_AUTO = (
+    "JAX looks for what srun (Slurm), mpirun (Open MPI) or Kubernetes (with the package kubernetes) tell each process: "
+    "start it by one of them, or name the machines, --hosts HOST:PORT,HOST... and --host-number"
+)
+
 _END_SECONDS = 24 * 60 * 60
-"""Processes that have nothing more to do wait so long for the one that measures the model and writes the report. One
-that has died is noticed much earlier, by its silence."""
+"""Processes that have nothing more to do wait so long for the one that measures the model and writes the report. After
+JAX's own limit, 300 seconds, all of them would be ended (SIGABRT), the first within its report. One that has died is
+noticed much earlier, by its silence."""
 
 
 def require_jax() -> None:
@@ -63,10 +73,8 @@ def connect(hosts: str, number: int | None) -> None:
             addresses = hosts.split(",")
             jax.distributed.initialize(addresses[0], len(addresses), number - 1, shutdown_timeout_seconds=_END_SECONDS)
     except Exception as error:  # RuntimeError, ValueError, JaxRuntimeError
-        raise TrainingError(
-            f"--hosts {hosts}: the processes do not meet ({one_line(error)}): start the same command on each, the "
-            "first one's address with a free port that the others reach, and each with its own --host-number"
-        ) from error
+        advice = _ADVICE_AUTO if hosts == AUTO else _ADVICE
+        raise TrainingError(f"--hosts {hosts}: the processes do not meet ({one_line(error)}): {advice}") from error
     logger.info("process %d of %d", index() + 1, count())
 
 

@@ -47,10 +47,9 @@ def replacing(path: Path, hint: str = "", *, durable: bool = True) -> Iterator[B
             with os.fdopen(os.open(path, _STREAM_FLAGS), "wb") as file:
                 yield file
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_sibling(path)
         try:
-            with os.fdopen(os.open(temporary, _FLAGS, _MODE), "wb") as file:
+            with os.fdopen(_created(temporary), "wb") as file:
                 yield file
                 if durable:
                     file.flush()
@@ -63,6 +62,14 @@ def replacing(path: Path, hint: str = "", *, durable: bool = True) -> Iterator[B
             raise
     except OSError as error:
         raise _output_error(path, error, hint) from error
+
+
+def _created(path: Path) -> int:
+    try:
+        return os.open(path, _FLAGS, _MODE)
+    except FileNotFoundError:  # the first file of a folder that is not there: all others need not ask
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, _FLAGS, _MODE)
 
 
 def read_regular(path: Path, limit: int) -> bytes:
@@ -88,7 +95,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 def is_stream(path: Path) -> bool:
     """Whether a path is a device, a pipe, a socket, or the name of an open file, such as ``/dev/stdout``."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116  # half the time of Path.stat, for each file
     except (OSError, ValueError):
         return False
     if not stat.S_ISREG(mode):

@@ -10,7 +10,7 @@ The work goes in bands of rows (resample.py), so a 100-megapixel photo needs lit
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -58,8 +58,8 @@ def activated(outputs: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[
     planes = np.ascontiguousarray(np.moveaxis(outputs, -1, 0))  # NumPy is ten times slower along so short an axis
     planes -= planes.max(axis=0)
     np.exp(planes, out=planes)
-    total = planes[0].copy()
-    for plane in planes[1:]:
+    total = planes[0] + planes[1]
+    for plane in planes[2:]:
         total += plane
     planes *= np.reciprocal(total, out=total)
     return np.moveaxis(planes, 0, -1)
@@ -112,25 +112,47 @@ def enlarged(probabilities: npt.NDArray[np.float32], size: tuple[int, int]) -> P
     return resample.rows_of(planes, (size[1], size[0]), 0, size[0])
 
 
-def class_mask(planes: Planes, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+class Leaders(NamedTuple):
+    """The most probable class of each point of the grid."""
+
+    ids: npt.NDArray[np.uint8]
+    """(h, w); of a tie the lower one."""
+    is_certain: npt.NDArray[np.bool_]
+    """(h, w): whether it leads by more than rounding could make up between two such points."""
+
+
+def leaders(planes: Planes) -> Leaders:
+    """What ``class_mask``, ``class_runs`` and ``region_sums`` of some planes, float32 (C, h, w), have in common."""
+    best, second = np.maximum(planes[0], planes[1]), np.minimum(planes[0], planes[1])
+    ids = (planes[1] > planes[0]).view(np.uint8)
+    for index in range(2, len(planes)):
+        _raise_where(planes[index] > best, index, ids)
+        np.maximum(second, np.minimum(best, planes[index]), out=second)
+        np.maximum(best, planes[index], out=best)
+    return Leaders(ids, second < best * _LEAD)
+
+
+def class_mask(planes: Planes, size: tuple[int, int], at_points: Leaders | None = None) -> npt.NDArray[np.uint8]:
     """Most probable class of each pixel of the photo.
 
     Args:
         planes: as ``photo_planes``.
         size: (width, height) of the photo in pixels.
+        at_points: of ``planes``, where they are known.
 
     Returns:
         uint8 (height, width), class ids.
     """
-    return resample.label(planes, size, _certain_class, first_of_the_largest)
+    return resample.label(planes, size, _known(at_points), first_of_the_largest)
 
 
-def class_runs(planes: Planes, size: tuple[int, int]) -> list[Runs]:
+def class_runs(planes: Planes, size: tuple[int, int], at_points: Leaders | None = None) -> list[Runs]:
     """The runs of a large photo's ``class_mask``, in a fifth of the time; none where there is no quicker way to them.
 
     Args:
         planes: as ``photo_planes``.
         size: (width, height) of the photo in pixels.
+        at_points: of ``planes``, where they are known.
     """
     if size[0] * size[1] < LARGE:
         return []
@@ -138,7 +160,7 @@ def class_runs(planes: Planes, size: tuple[int, int]) -> list[Runs]:
 
     if not outlines.can_trace(planes, size):
         return []
-    return list(outlines.trace(planes, size, _certain_class, first_of_the_largest))
+    return list(outlines.trace(planes, size, _known(at_points), first_of_the_largest))
 
 
 def first_of_the_largest(planes: Planes) -> npt.NDArray[np.uint8]:
@@ -156,15 +178,8 @@ def _raise_where(is_larger: npt.NDArray[np.bool_], index: int, ids: npt.NDArray[
     np.maximum(ids, is_larger.view(np.uint8) * np.uint8(index), out=ids)
 
 
-def _certain_class(planes: Planes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Ids, and where the largest leads by more than rounding could make up between two such pixels."""
-    best, second = np.maximum(planes[0], planes[1]), np.minimum(planes[0], planes[1])
-    ids = (planes[1] > planes[0]).astype(np.uint8)
-    for index in range(2, len(planes)):
-        _raise_where(planes[index] > best, index, ids)
-        np.maximum(second, np.minimum(best, planes[index]), out=second)
-        np.maximum(best, planes[index], out=best)
-    return ids, second < best * _LEAD
+def _known(found: Leaders | None) -> resample.CertainLabel:
+    return leaders if found is None else lambda planes: found
 
 
 def opacity(planes: Planes, size: tuple[int, int], spec: ModelSpec) -> npt.NDArray[np.uint8]:
@@ -201,13 +216,16 @@ def _certain_opacity(planes: Planes) -> tuple[npt.NDArray[np.uint8], npt.NDArray
     return opacity, (opacity == 0) | (opacity == 255)
 
 
-def region_sums(planes: Planes) -> npt.NDArray[np.float64]:
+def region_sums(planes: Planes, ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """What the score of each class is made of: see ``scores``.
+
+    Args:
+        planes: shares (C, ...).
+        ids: (...) the most probable class of each point.
 
     Returns:
         float64 (2, C): the sum of a class's shares where it is the most probable one, and how many points these are.
     """
-    ids = first_of_the_largest(planes)
     sums = np.zeros((2, len(planes)))
     for index, plane in enumerate(planes):
         region = ids == index

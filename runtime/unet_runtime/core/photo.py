@@ -14,7 +14,6 @@ import io
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -192,9 +191,10 @@ def _opened(source: str | os.PathLike[str] | IO[bytes]) -> Iterator[tuple[IO[byt
     """(file, path, beginning of messages); the path is empty where there is none. Errors become an ``ImageError``."""
     is_path = isinstance(source, (str, os.PathLike))
     name = f"{source if is_path else getattr(source, 'name', 'input')}: "
-    with _image_errors(name), contextlib.ExitStack() as stack:
+    with _image_errors(name):
         if isinstance(source, (str, os.PathLike)):
-            yield stack.enter_context(Path(source).open("rb")), os.fspath(source), name
+            with open(source, "rb") as file:  # noqa: PTH123  # a path of its own takes longer than opening it
+                yield file, os.fspath(source), name
         else:
             yield _seekable(source), "", name
 

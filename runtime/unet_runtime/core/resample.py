@@ -125,8 +125,15 @@ class Axis:
         self.weights /= self.weights.sum(axis=0)
         self.begin = np.searchsorted(self.node, np.arange(points + 1))
         """(points + 1,): the first pixel behind each point."""
-        self.has_pixels = self.begin[1:] > self.begin[:-1]
-        """(points,): whether there is any before the next one."""
+        self.count = np.diff(self.begin)
+        """(points,): how many pixels there are before the next one."""
+        self.has_pixels = self.count > 0
+        """(points,): whether there is any."""
+        most = np.arange(self.count.max())[:, np.newaxis]
+        self.pixels = np.minimum(self.begin[:-1] + most, np.maximum(self.begin[1:] - 1, 0))
+        """(most of them, points): the pixels behind each point; where it has fewer, its last one comes again."""
+        self.pixel_weights = self.weights[:, self.pixels]
+        """(2, most of them, points), of ``pixels``."""
 
 
 @lru_cache(maxsize=32)  # the frames of a video have one size, and the photos of a folder few
@@ -152,22 +159,20 @@ def _pixels(planes: Planes, cells: _Indices, down: Axis, across: Axis) -> Iterat
     NumPy is several times slower along one as short as a cell's sides.
     """
     upper, left = np.divmod(cells, planes.shape[2])
-    tops, bottoms = down.begin[upper], down.begin[upper + 1]
-    lefts, rights = across.begin[left], across.begin[left + 1]
     lower, right = down.following[upper] * planes.shape[2], across.following[left]
     flat = planes.reshape(len(planes), -1)
     indices = np.stack([cells, cells - left + right, lower + left, lower + right])
     corners = np.take(flat, indices, axis=1).astype(np.float64)[:, :, np.newaxis]  # (C, 4, 1, cells)
-    height, width = int((bottoms - tops).max(initial=1)), int((rights - lefts).max(initial=1))
+    height, width = int(down.count[upper].max(initial=1)), int(across.count[left].max(initial=1))
     step = max(1, _CELL_PIXELS // (height * width))
     for start in range(0, len(cells), step):
         part = slice(start, start + step)
-        row = np.minimum(tops[part] + np.arange(height)[:, np.newaxis], bottoms[part] - 1)  # (h, k)
-        column = np.minimum(lefts[part] + np.arange(width)[:, np.newaxis], rights[part] - 1)  # (w, k)
-        first, second = np.take(across.weights, column, axis=1)  # (w, k)
+        row = np.take(down.pixels[:height], upper[part], axis=1)  # (h, k)
+        column = np.take(across.pixels[:width], left[part], axis=1)  # (w, k)
+        first, second = np.take(across.pixel_weights[:, :width], left[part], axis=2)  # (w, k)
         lines = corners[:, 0::2, :, part] * first + corners[:, 1::2, :, part] * second  # (C, 2, w, k)
         lines = lines.astype(np.float32).astype(np.float64)[:, :, np.newaxis]  # (C, 2, 1, w, k), rounded as Pillow's
-        first, second = np.take(down.weights, row, axis=1)[:, :, np.newaxis]  # (h, 1, k)
+        first, second = np.take(down.pixel_weights[:, :height], upper[part], axis=2)[:, :, np.newaxis]  # (h, 1, k)
         values = lines[:, 0] * first
         values += lines[:, 1] * second
         yield row[:, np.newaxis], column, values.astype(np.float32)

@@ -167,7 +167,9 @@ class Segmentation(Findings, Pictures):
         return self._once("mask", self._mask)
 
     def _mask(self) -> npt.NDArray[np.uint8]:
-        return mask_of(self._runs, self.size) if self._runs else masks.class_mask(self._planes, self.size)
+        if self._runs:
+            return mask_of(self._runs, self.size)
+        return masks.class_mask(self._planes, self.size, self._leaders)
 
     def mask_runs(self) -> Iterable[Runs]:
         """The runs of ``mask``, from the top down; those of a large photo are made without it."""
@@ -175,7 +177,7 @@ class Segmentation(Findings, Pictures):
 
     @property
     def _runs(self) -> list[Runs]:
-        return self._once("runs", lambda: masks.class_runs(self._planes, self.size))
+        return self._once("runs", lambda: masks.class_runs(self._planes, self.size, self._leaders))
 
     @property
     def opacity(self) -> npt.NDArray[np.uint8]:
@@ -193,7 +195,7 @@ class Segmentation(Findings, Pictures):
     @property
     def scores(self) -> tuple[float, ...]:
         """Mean probability of each class in its region, by class id, see ``score``; as the model gave it."""
-        return self._once("scores", lambda: masks.scores(masks.region_sums(self._planes)))
+        return self._once("scores", lambda: masks.scores(masks.region_sums(self._planes, self._leaders.ids)))
 
     def refined(self) -> Segmentation:
         """This result with cut-outs whose edges follow the photo at its own size; its mask is the same.
@@ -232,6 +234,10 @@ class Segmentation(Findings, Pictures):
     @property
     def _planes(self) -> npt.NDArray[np.float32]:
         return self._once("planes", lambda: masks.photo_planes(self.probabilities, self.placement, self.spec))
+
+    @property
+    def _leaders(self) -> masks.Leaders:
+        return self._once("leaders", lambda: masks.leaders(self._planes))
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         # Not functools.cached_property: before Python 3.12 it makes the threads of all photos take turns

@@ -115,8 +115,9 @@ def segment(photo: Image.Image, spec: ModelSpec, run: Run, overlap: float = OVER
     sums = np.zeros((2, len(spec.classes)))
     for top, band in blended_bands(photo, spec, run, overlap):  # (rows, W, C)
         planes = np.ascontiguousarray(band.transpose(2, 0, 1))
-        mask[top : top + len(band)] = masks.first_of_the_largest(planes)
-        sums += masks.region_sums(planes)
+        ids = masks.first_of_the_largest(planes)
+        mask[top : top + len(band)] = ids
+        sums += masks.region_sums(planes, ids)
         opacity[top : top + len(band)] = masks.opacity_of(masks.foreground_share(planes, spec))
     side = spec.input.covered
     tiles = len(axis_tiles(height, side[0], overlap)) * len(axis_tiles(width, side[1], overlap))

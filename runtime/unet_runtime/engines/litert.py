@@ -41,7 +41,7 @@ class LiteRTBackend:
 
         A file's batch is fixed at 1, so a larger one is run photo by photo.
         """
-        results = np.empty((len(images), *self._output["shape"][1:]), np.float32)
+        results = _by_channels((len(images), *self._output["shape"][1:]))
         try:
             with self._lock:
                 for index in range(len(images)):
@@ -56,6 +56,13 @@ class LiteRTBackend:
                 results -= self._zero_point
             results *= self._scale
         return results
+
+
+def _by_channels(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """An array of shape (n, h', w', classes) that lies in memory plane by plane, as masks are made of it."""
+    if len(shape) < 4:  # labels
+        return np.empty(shape, np.float32)
+    return np.moveaxis(np.empty((shape[0], shape[-1], *shape[1:-1]), np.float32), 1, -1)
 
 
 def load(artifact: Artifact, device: str, threads: int | None) -> Backend:

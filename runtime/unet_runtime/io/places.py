@@ -46,7 +46,7 @@ class Places:
             OutputError: it is what the run reads, a device or a pipe, or a file that others made.
         """
         try:
-            there = path.lstat()
+            there = os.lstat(path)
         except (OSError, ValueError):  # nothing there; or writing will say why not
             return
         if stat.S_ISDIR(there.st_mode) and not self._folders:

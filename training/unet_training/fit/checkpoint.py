@@ -85,6 +85,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.best: float | None = None
         """The monitored metric of that epoch."""
         self._best_weights: Arrays = {}
+        self._found: Arrays = {}
 
     @property
     def epochs(self) -> int:
@@ -157,16 +158,26 @@ class Checkpoint(keras.callbacks.Callback):
         finally:
             self._averages.on_test_end()
 
-    def resume(self, model: keras.Model) -> bool:
-        """Bring ``model``, compiled and of the same recipe, to where the checkpoint is; False where there is none.
+    def read(self) -> bool:
+        """Read the file, for ``resume``; False where there is none.
 
         Raises:
-            TrainingError: the file is damaged, or of another training.
+            TrainingError: it is damaged, or of another training.
         """
         if not self.path.exists():
             return False
-        state, arrays = self._read()
+        state, self._found = self._read()
         self._compare(state["identity"])
+        self._adopt(state, {name: array for name, array in self._found.items() if name.startswith(_BEST)})
+        return True
+
+    def resume(self, model: keras.Model) -> None:
+        """Bring ``model``, compiled and of the same recipe, to where the file is that has been read.
+
+        Raises:
+            TrainingError: it is of another network.
+        """
+        arrays, self._found = self._found, {}
         model.optimizer.build(model.trainable_variables)
         try:
             for variable in model.variables:
@@ -178,8 +189,6 @@ class Checkpoint(keras.callbacks.Callback):
                 f"{self.path} is of another network ({one_line(error)}): give --resume the command that it was started "
                 "with, or another --output"
             ) from error
-        self._adopt(state, {name: array for name, array in arrays.items() if name.startswith(_BEST)})
-        return True
 
     def _read(self) -> tuple[dict[str, Any], Arrays]:
         try:
