@@ -10,8 +10,8 @@ Five measurements, each on the bundled model and with its masks written, one aft
     latency     of single requests, in turns with Segmenter and the mask encoded; goals +3 ms at p50, +10 ms at p95
     half        the same at half load: requests at half the rate that the service can answer, in turns with calls of
                 Segmenters at the same times
-    batches     processor time of the engine for a photo alone and in a batch of eight, one thread: why the service does
-                not batch on the CPU
+    batches     time of the engine for a photo alone and in batches of 4 and 8: why neither the service nor a video
+                batches on the CPU
     memory      resident size after ``--requests`` requests for masks, overlays, cut-outs and JSON, one in five of them
                 no photo, against ``--warm``; goal 5 MB
 
@@ -44,10 +44,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.helpers.serving import Running, serving
 from unet_runtime import Segmenter
 from unet_runtime.core import cores
+from unet_runtime.engines.base import FLOAT_ONNX, INT8_ONNX
 from unet_runtime.io.sinks import encode
 
 ROUNDS = 3
 BATCH = 8
+BATCHES = (1, 4, 8)
 TURN = 50
 SAVES = ("mask", "overlay", "cutout", "json")
 _local = threading.local()
@@ -155,21 +157,33 @@ def half_load(service: Running, bodies: list[bytes]) -> tuple[list[float], list[
     return asked, own
 
 
-def batches() -> tuple[float, float]:
-    """(alone, in a batch): milliseconds of the processor for a photo, the median of some turns."""
-    alone, together = [], []
-    with Segmenter(threads=1) as segmenter:
-        size = segmenter.spec.input
-        images = np.random.default_rng(0).integers(0, 256, (BATCH, size.height, size.width, 3), np.uint8)
-        for _ in range(ROUNDS * 3):
-            start = time.process_time()
-            for index in range(BATCH):
-                segmenter.infer(images[index : index + 1])
-            middle = time.process_time()
-            segmenter.infer(images)
-            alone.append(middle - start)
-            together.append(time.process_time() - middle)
-    return 1000 * statistics.median(alone) / BATCH, 1000 * statistics.median(together) / BATCH
+def batches() -> None:
+    """Print what a photo costs alone and in batches: the median of some turns, and the least, by the clock."""
+    for model in (FLOAT_ONNX, INT8_ONNX):
+        for threads in (1, cores.default_threads()):
+            with Segmenter(model, backend="onnx", threads=threads) as segmenter:
+                taken = _batches_of(segmenter)
+            for count, turns in taken.items():
+                medians = [1000 * statistics.median(kind) / BATCH for kind in zip(*turns, strict=True)]
+                least = 1000 * min(turn[0] for turn in turns) / BATCH
+                print(
+                    f"{model.name}, {threads} threads, batches of {count}: {medians[1]:.2f} ms of processor a photo, "
+                    f"{medians[0]:.2f} by the clock (least {least:.2f})"
+                )
+
+
+def _batches_of(segmenter: Segmenter) -> dict[int, list[tuple[float, float]]]:
+    """Size of a batch -> (by the clock, of the processor) seconds for ``BATCH`` photos, in each turn."""
+    size = segmenter.spec.input
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, size.height, size.width, 3), np.uint8)
+    taken: dict[int, list[tuple[float, float]]] = {count: [] for count in BATCHES}
+    for _ in range(ROUNDS * 5):
+        for count, turns in taken.items():
+            start, processor = time.perf_counter(), time.process_time()
+            for first in range(0, BATCH, count):
+                segmenter.infer(images[first : first + count])
+            turns.append((time.perf_counter() - start, time.process_time() - processor))
+    return taken
 
 
 def growth(service: Running, bodies: list[bytes], count: int, warm: int) -> float:
@@ -224,8 +238,7 @@ def main() -> int:
         if options.only in (None, "half"):
             report_latencies("half load", *half_load(service, bodies))
         if options.only in (None, "batches"):
-            alone, together = batches()
-            print(f"batches: {alone:.1f} ms of processor a photo alone, {together:.1f} in a batch of {BATCH}")
+            batches()
         if options.only in (None, "memory"):
             print(f"growth {growth(service, bodies, options.requests, options.warm):+.1f} MB, goal below 5")
     return 0

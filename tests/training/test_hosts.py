@@ -47,12 +47,18 @@ def free_port() -> int:
 
 
 def train(
-    pictures: Path, outputs: Sequence[Path], epochs: int, *more: str, killed: bool = False, slurm: bool = False
+    pictures: Path,
+    outputs: Sequence[Path],
+    epochs: int,
+    *more: str,
+    killed: bool = False,
+    slurm: bool = False,
+    last: Sequence[str] = (),
 ) -> list[tuple[int, str]]:
     """Exit code and standard error of each of the processes that train together, one for each of their outputs.
 
     ``killed``: all of them, when the first has written a checkpoint. ``slurm``: they are told of each other by what
-    Slurm's srun sets, not by addresses.
+    Slurm's srun sets, not by addresses. ``last``: further arguments of the last one.
     """
     checkpoint = outputs[0] / "checkpoint.npz"
     before = written(checkpoint)
@@ -72,6 +78,7 @@ def train(
             own += ["--hosts", "auto"]
         elif len(outputs) > 1:
             own += ["--hosts", hosts, "--host-number", str(number)]
+        own += last if number == len(outputs) else []
         running.append(
             subprocess.Popen(
                 [sys.executable, "-c", MAIN, *arguments, *own],
@@ -151,6 +158,14 @@ def test_slurm_tells_them_of_each_other(pictures: Path, tmp_path: Path) -> None:
     assert [code for code, _ in ended] == [0, 0], ended
     assert "each batch is shared by 2 devices" in ended[0][1]
     assert len(history(tmp_path)["loss"]) == 1
+
+
+@SLOW
+def test_one_that_fails_keeps_nobody_waiting(pictures: Path, tmp_path: Path) -> None:
+    ended = train(pictures, [tmp_path] * 2, 1, last=["--weights", str(tmp_path / "absent.keras")])
+    assert ended[1][0] == 3
+    assert "absent.keras" in ended[1][1]
+    assert ended[0][0] not in (0, 1)
 
 
 @SLOW

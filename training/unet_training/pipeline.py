@@ -166,6 +166,7 @@ def train(
         interrupted = fit(
             model, recipe, seed, photos.stages, photos.validation, checkpoint, terminal, events, callbacks, classes
         )
+    processes.leave()
     try:
         final, test, measured = _best_model(recipe, checkpoint, photos, interrupted)
         metrics = measured | {"epoch": checkpoint.epoch}

@@ -30,10 +30,7 @@ _ADVICE_AUTO = (
     "start it by one of them, or name the machines, --hosts HOST:PORT,HOST... and --host-number"
 )
 
-_END_SECONDS = 24 * 60 * 60
-"""Processes that have nothing more to do wait so long for the one that measures the model and writes the report. After
-JAX's own limit, 300 seconds, all of them would be ended (SIGABRT), the first within its report. One that has died is
-noticed much earlier, by its silence."""
+_is_among_others = False
 
 
 def require_jax() -> None:
@@ -65,17 +62,40 @@ def connect(hosts: str, number: int | None) -> None:
 
     keras.utils.set_random_seed(0)  # else Keras draws one, with a collective that few machines need
     try:
-        # Not through Keras, which leaves JAX's limit: the others would end the first one within its report.
         if hosts == AUTO:
-            jax.distributed.initialize(shutdown_timeout_seconds=_END_SECONDS)
+            jax.distributed.initialize()
         else:
             assert number is not None
             addresses = hosts.split(",")
-            jax.distributed.initialize(addresses[0], len(addresses), number - 1, shutdown_timeout_seconds=_END_SECONDS)
+            jax.distributed.initialize(addresses[0], len(addresses), number - 1)
     except Exception as error:  # RuntimeError, ValueError, JaxRuntimeError
         advice = _ADVICE_AUTO if hosts == AUTO else _ADVICE
         raise TrainingError(f"--hosts {hosts}: the processes do not meet ({one_line(error)}): {advice}") from error
+    global _is_among_others
+    _is_among_others = True
     logger.info("process %d of %d", index() + 1, count())
+
+
+def leave() -> None:
+    """Part from the others when all have trained: what is left to do, each does alone, and may take its time.
+
+    JAX would have them wait for each other when they end, and after 300 seconds end all of them with SIGABRT: the first
+    one within its report.
+    """
+    global _is_among_others
+    if _is_among_others:
+        import jax
+
+        jax.distributed.shutdown()  # type: ignore[no-untyped-call]
+        _is_among_others = False
+
+
+def is_among_others() -> bool:
+    """Whether others wait for this process. One that fails has to end at once: then their exchange with it fails.
+
+    At an orderly end JAX would wait for the others first, and they for this one.
+    """
+    return _is_among_others
 
 
 def count() -> int:
@@ -111,7 +131,7 @@ def agree(what: str, value: str) -> None:
     """Make sure that all processes have the same of something: where one goes another way, the others wait for it.
 
     Raises:
-        TrainingError: they have not.
+        TrainingError: they have not, or do not answer.
     """
     if count() == 1:
         return
@@ -119,7 +139,13 @@ def agree(what: str, value: str) -> None:
     from jax.experimental import multihost_utils
 
     digest = np.frombuffer(hashlib.sha256(value.encode()).digest()[:4], np.int32)
-    every = np.asarray(multihost_utils.process_allgather(digest)).reshape(-1)
+    try:
+        every = np.asarray(multihost_utils.process_allgather(digest)).reshape(-1)
+    except (ValueError, RuntimeError) as error:  # JaxRuntimeError among them
+        raise TrainingError(
+            f"--hosts: the others do not answer, one may have ended ({one_line(error)}): see what each has said, and "
+            "start all of them again"
+        ) from error
     others = [number for number, other in enumerate(every.tolist(), 1) if other != digest[0]]
     if others:
         raise TrainingError(

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -139,12 +140,13 @@ def _say(line: str) -> None:
         click.echo(shortened(printable(line)), file=visible_stderr(), err=True)
 
 
-def run(command: click.Command, *, quick: bool = False) -> None:
+def run(command: click.Command, *, quick: Callable[[], bool] | bool = False) -> None:
     """Run a command; turn each way it can end into its exit code, and an error into one line.
 
     Args:
         command: what to run.
-        quick: end without freeing everything in the interpreter, for a command that has closed all its files by then.
+        quick: end without freeing everything in the interpreter, for a command that has closed all its files by then;
+            or what says so when it has ended.
     """
     _prepare_streams()
     try:
@@ -155,7 +157,7 @@ def run(command: click.Command, *, quick: bool = False) -> None:
         for number in (*_SIGNALS, *_ALARMS):
             signal.signal(number, signal.SIG_IGN)
     code = _flush(code)
-    if quick:
+    if quick() if callable(quick) else quick:
         _leave(code)
     sys.exit(code)
 

@@ -38,8 +38,12 @@ P = TypeVar("P")
 
 Work = Callable[[P, Checkpoint], R]
 
-GROUP = 16
-"""Items of a group: what an actor that is killed begins anew, for each group it has."""
+GROUP, LARGEST_GROUP = 16, 64
+"""Items of a group, at first and at most: what an actor that is killed begins anew, for each group it has. Ray takes
+as long for a group as actors for several small photos."""
+
+_ANSWER_BYTES = 4 << 20
+"""What the answers of a group should not exceed: large ones keep to small groups."""
 
 _GROUPS_AHEAD = 4  # for each actor
 _WATCH_SECONDS = 2.0
@@ -168,7 +172,7 @@ class Cluster:
         Raises:
             BackendError: the cluster has no room left, or what ``make_work`` or the work raise.
         """
-        groups = _groups(items)
+        groups = _Groups(items)
         begun: deque[list[T]] = deque()
         while True:
             run = _Run(self._ray, make_work, order, self.actors, self._share)
@@ -197,10 +201,25 @@ def _alive(ray: Any) -> dict[str, Machine]:
     return found
 
 
-def _groups(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while group := list(itertools.islice(iterator, GROUP)):
-        yield group
+class _Groups(Generic[T]):
+    """Items in groups, larger ones where the answers turn out to be small."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = iter(items)
+        self._size = GROUP
+
+    def __iter__(self) -> Iterator[list[T]]:
+        return self
+
+    def __next__(self) -> list[T]:
+        group = list(itertools.islice(self._items, self._size))
+        if not group:
+            raise StopIteration
+        return group
+
+    def answered(self, count: int, size: int) -> None:
+        """Take note of the size in bytes of ``count`` items' answers."""
+        self._size = min(max(GROUP, _ANSWER_BYTES * count // size), LARGEST_GROUP)
 
 
 class _LostError(Exception):
@@ -232,7 +251,7 @@ class _Run(Generic[T, P, R]):
         self._is_lost = False
         self._ended = threading.Event()
 
-    def outcomes(self, groups: Iterator[list[T]], begun: deque[list[T]]) -> Generator[Outcome[T, R], None, None]:
+    def outcomes(self, groups: _Groups[T], begun: deque[list[T]]) -> Generator[Outcome[T, R], None, None]:
         """The outcomes of ``begun``, and of the groups after it.
 
         Args:
@@ -249,7 +268,8 @@ class _Run(Generic[T, P, R]):
             return
         threading.Thread(target=self._watch, daemon=True).start()
         try:
-            for answers in self._answers():
+            for answers, size in self._answers():
+                groups.answered(len(answers), size)
                 for item, (result, error) in zip(begun[0], answers, strict=True):
                     yield Outcome(item, result, error)
                 begun.popleft()
@@ -265,7 +285,7 @@ class _Run(Generic[T, P, R]):
             self._ended.set()
             self._feed.end.remote()
 
-    def _fill(self, groups: Iterator[list[T]], begun: deque[list[T]]) -> None:
+    def _fill(self, groups: _Groups[T], begun: deque[list[T]]) -> None:
         missing_groups = _GROUPS_AHEAD * self._actors - len(begun)
         for group in itertools.islice(groups, max(0, missing_groups)):
             begun.append(group)
@@ -275,14 +295,16 @@ class _Run(Generic[T, P, R]):
         self._feed.put.remote(self._sent, pickle.dumps(list(map(self._order, group))), self._answered)
         self._sent += 1
 
-    def _answers(self) -> Iterator[Any]:
+    def _answers(self) -> Iterator[tuple[Any, int]]:
+        """The answers of each group, and how many bytes they were."""
         try:
             for batch in self._dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for content in batch.column(0):
-                    answers = pickle.loads(content.as_py())
+                    answer = content.as_py()
+                    answers = pickle.loads(answer)
                     if isinstance(answers, Exception):
                         raise answers
-                    yield answers
+                    yield answers, len(answer)
         except self._ray.exceptions.RayError as error:
             raise BackendError(f"--engine ray: {one_line(error)}") from error
 

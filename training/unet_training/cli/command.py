@@ -326,4 +326,4 @@ def _as_text(result: Result, output: Path) -> str:
 def main() -> None:
     """Run the command."""
     exits.stop_once()
-    exits.run(command)
+    exits.run(command, quick=processes.is_among_others)
