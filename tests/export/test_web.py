@@ -158,6 +158,7 @@ def test_a_service_offers_the_page_beside_its_model(stripes: np.ndarray, tmp_pat
             page.click("#browser-open")
         opened_page = opening.value
         complaints, _ = watched(opened_page)
+        opened_page.wait_for_selector("#classes li")
         opened_page.set_input_files("#files", [tmp_path / "stripes.png"])
         opened_page.wait_for_selector("#view:not([hidden])")
         assert "red 35.0 %" in opened_page.get_attribute("#view", "aria-label")

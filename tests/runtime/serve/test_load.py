@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.helpers.memory import needs_proc
@@ -26,6 +27,7 @@ CLIENTS = int(os.environ.get("SERVE_CLIENTS", "60"))
 REQUESTS = int(os.environ.get("SERVE_REQUESTS", "100"))
 STOPPED = 50
 GROWTH = 5.0  # MB
+ROUNDS = 3  # a leak grows in each; what the allocator keeps, in one of them
 
 
 def status_of(port: int, body: bytes, ready: threading.Barrier) -> int:
@@ -134,9 +136,14 @@ def test_memory_does_not_grow(tmp_path: Path, colour_model: Path) -> None:
 
     with serving(tmp_path, "--model", colour_model, "-q") as service:
         ask(service, REQUESTS)
-        before = service.resident()
-        ask(service, REQUESTS)
-        assert service.resident() - before < GROWTH
+        growth = []
+        for _ in range(ROUNDS):
+            before = service.resident()
+            ask(service, REQUESTS)
+            growth.append(service.resident() - before)
+            if growth[-1] < GROWTH:
+                return
+    pytest.fail(f"grew by {growth} MB")
 
 
 def test_a_client_that_takes_nothing_blocks_nobody(tmp_path: Path, colour_model: Path, photo: bytes) -> None:
