@@ -249,11 +249,11 @@ def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_pa
         (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
         (
             ("--preset", "unet-small", "--encoder-weights", "imagenet"),
-            "go with the architectures lite, lite1, lite2, here it is unet",
+            "go with the architectures lite, lite-slim, lite1, lite2, here it is unet",
         ),
         (
             ("--preset", "unet-small", "--encoder-rate", 0.1),
-            "go with the architectures lite, lite1, lite2, here it is unet",
+            "go with the architectures lite, lite-slim, lite1, lite2, here it is unet",
         ),
         (("--preset", "article", "--architecture", "lite", "--encoder-rate", 0.1), "here the optimizer is rmsprop"),
         (("--width", 0), "--width"),

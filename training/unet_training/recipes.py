@@ -41,8 +41,10 @@ class Recipe:
     architecture: str = _option("unet", "Network", "Architecture of the network.")
     filters: int = _option(16, "Network", "Filters of the first stage; each below has more.", name="width")
     depth: int | None = _option(None, "Network", "Stages above the bridge.")
-    encoder_weights: str = _option("none", "Network", "Weights that the encoder of lite starts from.")
-    """ImageNet's, a PyTorch file's, or none (random). A model's spec names them with the file's SHA-256."""
+    encoder_weights: str = _option(
+        "none", "Network", "Weights that the encoder of lite starts from; a PyTorch or .keras file's."
+    )
+    """ImageNet's, a PyTorch or ``.keras`` file's, or none (random). A model's spec has the file's name and SHA-256."""
     encoder_rate: float = _option(
         1.0, "Network", "Learning rate of that encoder, as a share of --learning-rate; 0: its kernels stay.", max=1
     )
