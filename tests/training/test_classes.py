@@ -204,6 +204,17 @@ def welds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_photos_without_an_object_need_a_class_that_is_background(welds: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.yaml"
+    entries = []
+    for name in ("metal", "weld"):
+        entries.append({"name": name, "role": "foreground"})
+    classes.write_text(json.dumps(entries), encoding="utf-8")  # JSON is YAML
+    ended = unet_train("--data", welds, "-o", tmp_path, "--classes", classes, "--negatives", 0.2, *TINY)
+    assert ended.code == 2
+    assert "--negatives 0.2: shows parts of photos that are all background, and no class is: metal, weld" in ended.err
+
+
 def test_a_folder_of_twenty_photos_trains(small_network: None, welds: Path, tmp_path: Path) -> None:
     ended = unet_train("--data", welds, "-o", tmp_path, "--preset", "demo", "--epochs", 2, *TINY, "--no-cache")
     assert ended.code == 0, ended.err

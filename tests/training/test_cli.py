@@ -181,6 +181,8 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         0.4,
         "--cut-out",
         0.3,
+        "--negatives",
+        0.2,
         "--hard-pixels",
         0.5,
         "--weight-bits",
@@ -208,6 +210,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "rotation": 20.0,
         "zoom": 0.4,
         "cut_out": 0.3,
+        "negatives": 0.2,
         "hard_pixels": 0.5,
         "weight_bits": 11,
     }

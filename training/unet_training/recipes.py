@@ -71,6 +71,10 @@ class Recipe:
     cut_out: float = _option(
         0.0, "Training", "Largest share of its sides that is cut out of an augmented photo.", max=1, max_open=True
     )
+    negatives: float = _option(
+        0.0, "Training", "Share of augmented photos that show a part without an object, all background.", max=1
+    )
+    """What is no object at all is background too: without such pictures, one object a photo is what a model learns."""
     optimizer: Optimizer = "adamw"
     """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
     learning_rate: float = _option(2e-3, "Training", "Learning rate at its peak.", min_open=True)
