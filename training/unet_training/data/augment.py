@@ -37,10 +37,10 @@ HUE = 0.015
 GREY = 128
 """Value of all channels where a photo is cut out."""
 
-WINDOWS = 24
+WINDOWS = 64
 """Parts of a photo that are tried, of which the largest without an object is shown."""
 
-WINDOW = (0.25, 0.7)
+WINDOW = (0.15, 0.7)
 """Smallest and largest share of a side that such a part has."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -176,15 +176,17 @@ def _draw_negatives(
     blurred would be background, and what is sharp an object.
     """
     count, height, width = masks.shape
-    chosen = random.uniform(0, 1, count) < share
+    chosen = np.flatnonzero(random.uniform(0, 1, count) < share)
     size = np.array((height, width))
     least, largest = WINDOW
     sides = np.round(random.uniform(least, largest, (count, WINDOWS, 2)) * size).astype(int)
     corners = np.floor(random.uniform(0, 1, sides.shape) * (size - sides + 1)).astype(int)
     scales = random.uniform(0, 1, (count,))
-    areas = np.where(_hold_objects(masks, background, corners, sides), 0, sides.prod(axis=-1))
-    for index in np.flatnonzero(chosen & areas.any(axis=1)):
-        window = areas[index].argmax()
+    objects = _hold_objects(masks[chosen], background, corners[chosen], sides[chosen])
+    for index, holds in zip(chosen, objects, strict=True):
+        if holds.all():
+            continue
+        window = np.where(holds, 0, sides[index].prod(axis=-1)).argmax()
         (top, left), (high, wide) = corners[index, window], sides[index, window]
         rows[index] = top + _mirrored(high, height, scales[index])
         columns[index] = left + _mirrored(wide, width, scales[index])
