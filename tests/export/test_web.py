@@ -151,7 +151,7 @@ def test_a_service_offers_the_page_beside_its_model(stripes: np.ndarray, tmp_pat
         browser.open_page(tmp_path / "colours.web") as (first, _),
     ):
         page = first.context.browser.new_page(accept_downloads=True)
-        page.set_default_timeout(SECONDS)
+        page.context.set_default_timeout(SECONDS)
         page.goto(f"{service.url}?token=secret")
         page.wait_for_selector("#browser:not([hidden])")
         with page.context.expect_page() as opening:
