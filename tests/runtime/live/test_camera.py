@@ -44,6 +44,11 @@ def shown(camera: Camera) -> Frame:
 
 
 def test_the_newest_frame_wins_and_none_is_older_for_waiting(served: MjpegCamera) -> None:
+    """A busy machine may be late, but not each time."""
+    assert any(stays_young(served) for _ in range(4))
+
+
+def stays_young(served: MjpegCamera) -> bool:
     timings = Timings()
     with Camera(served.url, timings=timings) as camera:
         ages, numbers = [], [0]
@@ -56,10 +61,9 @@ def test_the_newest_frame_wins_and_none_is_older_for_waiting(served: MjpegCamera
             ages.append(age(frame.picture))
             numbers.append(frame.number)
         assert frame.picture.shape == (SIZE[1], SIZE[0], 3)
-    # Were frames kept in a queue, each would be 0.2 s older than the one before. A busy machine may be late, too, but
-    # not each time.
-    assert min(ages[4:]) < min(ages[:4]) + 300
     assert timings.count("capture") >= numbers[-1]
+    # Were frames kept in a queue, each would be 0.2 s older than the one before.
+    return min(ages[4:]) < min(ages[:4]) + 300
 
 
 def test_a_picture_is_rgb_and_what_the_camera_sent(served: MjpegCamera) -> None:

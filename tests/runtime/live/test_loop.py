@@ -111,15 +111,19 @@ def test_a_model_slower_than_the_camera_shows_pictures_as_old_as_its_inference(
 ) -> None:
     segmenter = Segmenter(backend="onnx")
     Altered(segmenter, lambda: time.sleep(0.1))
-    pressing = meanwhile(view, lambda: wait_for(lambda: len(view.pictures) >= 18))
-    session = run(Camera(served.url), segmenter, view, None)
-    pressing.join()
-    assert session.dropped > 0
-    third = len(view.ages) // 3
-    # Were every frame worked through, each picture would be older than the one before by this much more. A busy machine
-    # makes some older, not each of them.
+    # Were every frame worked through, each picture would be older than the one before by this much more.
     growth = 100 - 1000 / served.rate
-    assert min(view.ages[-third:]) < min(view.ages[:third]) + growth * third
+
+    def stays_young() -> bool:
+        view.ages.clear()
+        pressing = meanwhile(view, lambda: wait_for(lambda: len(view.ages) >= 18))
+        session = run(Camera(served.url), segmenter, view, None)
+        pressing.join()
+        assert session.dropped > 0
+        third = len(view.ages) // 3
+        return min(view.ages[-third:]) < min(view.ages[:third]) + growth * third
+
+    assert any(stays_young() for _ in range(4))  # a busy machine makes pictures older, but not each time
 
 
 def test_every_stage_is_timed_and_every_frame_counted(
