@@ -30,7 +30,7 @@ from tests.helpers.paths import REPOSITORY
 from unet_runtime import BackendError, ImageError, MissingDependencyError
 from unet_runtime.cli.run import command
 from unet_runtime.io.batches import SegmentPhotos
-from unet_runtime.io.cluster import Machine, Share, _Actor, _Feed, plan_actors
+from unet_runtime.io.cluster import GROUP, LARGEST_GROUP, Machine, Share, _Actor, _Feed, _Groups, plan_actors
 from unet_runtime.io.kind import Checkpoint
 
 SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="minutes: set SLOW_TESTS=1")
@@ -99,6 +99,16 @@ def test_the_package_is_named(colour_model: Path, tmp_path: Path, monkeypatch: p
     result = CliRunner().invoke(command, arguments, standalone_mode=False)
     assert isinstance(result.exception, MissingDependencyError)
     assert "--engine ray needs Ray, which is not installed: pip install" in str(result.exception)
+
+
+def test_groups_of_small_answers_grow() -> None:
+    groups = _Groups(range(200))
+    assert next(groups) == list(range(GROUP))
+    groups.answered(GROUP, 1000 * GROUP)
+    assert len(next(groups)) == LARGEST_GROUP
+    groups.answered(LARGEST_GROUP, LARGEST_GROUP << 20)  # a megabyte each
+    assert list(map(len, groups)) == [GROUP] * 7 + [200 - LARGEST_GROUP - 8 * GROUP]
+    groups.answered(0, 10)  # one that a reading task found answered
 
 
 def test_the_feed_waits_and_forgets() -> None:
