@@ -137,14 +137,28 @@ def test_saved_model(tmp_path: Path, pictures: Any) -> None:
 def test_folders_and_graphs_that_are_no_saved_model_of_keras(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"a folder without saved_model\.pb"):
         load(tmp_path)
-    builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "old"))
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        image = tf.compat.v1.placeholder(tf.float32, (None, SIDE, SIDE, 3))
-        signature = tf.compat.v1.saved_model.predict_signature_def({"image": image}, {"map": image})
+    (tmp_path / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(ExportError, match="TensorFlow cannot load it"):
+        load(tmp_path)
+    with pytest.raises(ExportError, match=r"of a frozen graph .* --graphdef"):
+        load(tmp_path / "saved_model.pb")
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_saved_model_of_tensorflow_1(resource: bool, tmp_path: Path, pictures: Any) -> None:
+    """With sessions, and variables of either kind."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        image = v1.placeholder(tf.float32, (None, SIDE, SIDE, 3))
+        kernel = v1.get_variable("kernel", (3, 3, 3, 3), use_resource=resource)
+        result = tf.nn.softmax(tf.nn.conv2d(image, kernel, 1, "SAME"))
+        session.run(v1.global_variables_initializer())
+        signature = v1.saved_model.predict_signature_def({"image": image}, {"map": result})
+        builder = v1.saved_model.Builder(str(tmp_path / "old"))
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
-    builder.save()
-    with pytest.raises(ExportError, match="a SavedModel of TensorFlow 1"):
-        load(tmp_path / "old")
+        builder.save()
+        expected = session.run(result, {image: pictures / 255})
+    np.testing.assert_allclose(load(tmp_path / "old")(pictures).numpy(), expected, atol=1e-6)
 
 
 def test_mixed_precision_is_copied_into_float32(tmp_path: Path, pictures: Any) -> None:

@@ -39,7 +39,8 @@ _OTHERS = {
     ".tflite": "a TFLite file",
     ".pt": "a PyTorch file: export it there with torch.onnx",
     ".pth": "a PyTorch file: export it there with torch.onnx",
-    ".pb": "a graph without its folder: name the SavedModel's folder",
+    ".pb": "a graph without its folder: name the SavedModel's folder; of a frozen graph of TensorFlow 1 make ONNX "
+    "(python -m tf2onnx.convert --graphdef FILE.pb --inputs NAME:0 --outputs NAME:0 --output FILE.onnx)",
     ".json": "an architecture without weights: name a --build function that makes the model, and the weights' file",
 }
 """Files that people have in place of a Keras model -> what they are."""
