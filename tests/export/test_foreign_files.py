@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests.helpers.paths import REPOSITORY
 from unet_export.errors import ExportError
 from unet_export.foreign.files import Code
 from unet_export.foreign.load import Description, load_model, parse_classes
 from unet_runtime.core.errors import ModelFileError
 
 SIDE = 16
+DATA = REPOSITORY / "tests" / "data"
 CLASSES = parse_classes("pet,background,border:neutral")
 
 LAYER = """
@@ -79,6 +82,27 @@ def test_what_keras_2_writes_of_groups_is_left_out(tmp_path: Path, pictures: Any
                 entry["config"]["groups"] = 1
         file.attrs["model_config"] = json.dumps(configuration).encode()
     check_same(path, original, pictures)
+
+
+def check_old(path: Path) -> None:
+    saved = np.load(DATA / "keras-2.npz")
+    made = load(path)
+    np.testing.assert_allclose(made(saved["inputs"]).numpy(), saved["outputs"], atol=1e-6)
+    assert not any(hasattr(layer, "layers") for layer in made.layers)
+
+
+@pytest.mark.parametrize("package", ["tf_keras", "keras"])
+def test_keras_file_of_keras_2(package: str, tmp_path: Path) -> None:
+    """A file that tf-keras wrote, and the same as its predecessor named modules: inner models, called twice, ..."""
+    path = tmp_path / "old.keras"
+    with zipfile.ZipFile(DATA / "keras-2.keras") as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b'"tf_keras.', f'"{package}.'.encode()))
+    check_old(path)
+
+
+def test_h5_of_keras_2() -> None:
+    check_old(DATA / "keras-2.h5")
 
 
 def test_calls_of_tensorflow_in_an_old_file_are_named_with_what_to_do(tmp_path: Path) -> None:
