@@ -15,8 +15,9 @@ import tensorflow as tf
 from keras import layers
 
 from tests.helpers.paths import REPOSITORY
+from unet_export.adopt.reader import read
 from unet_export.errors import ExportError
-from unet_export.foreign.files import Code
+from unet_export.foreign.files import SUFFIXES, Code
 from unet_export.foreign.load import Description, load_model, parse_classes
 from unet_runtime.core.errors import ModelFileError
 
@@ -114,6 +115,31 @@ def test_calls_of_tensorflow_in_an_old_file_are_named_with_what_to_do(tmp_path: 
         file.attrs["model_config"] = json.dumps(configuration).encode()
     with pytest.raises(ExportError, match=r"made by Keras 2, with TFOpLambda tf.nn.relu.*--build"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.onnx", "model.tflite"])
+def test_what_downloads_leave_in_place_of_a_model(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    look = load if path.suffix in SUFFIXES else read
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n")
+    with pytest.raises(ExportError, match="git lfs pull"):
+        look(path)
+    path.write_bytes(b"\n<!DOCTYPE html><html><head><title>Sign in</title>")
+    with pytest.raises(ExportError, match="a web page in place of the model"):
+        look(path)
+
+
+def test_a_description_that_is_too_deep_and_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "deep.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ExportError, match=r"deep\.keras"):
+        load(path)
+    broken = network()
+    broken.layers[1].bias.assign([np.nan] * 4)
+    broken.save(tmp_path / "broken.keras")
+    with pytest.raises(ExportError, match="gives NaN or infinity"):
+        load(tmp_path / "broken.keras")
 
 
 def test_weights_alone_need_a_function(tmp_path: Path, pictures: Any) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from unet_export.errors import ExportError
 from unet_export.foreign.saved_model import open_saved_model
-from unet_export.source_model import avoid_tf32, import_keras, layers_of_code
+from unet_export.source_model import avoid_tf32, import_keras, layers_of_code, refuse_other_content
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.text import one_line
 
@@ -121,6 +121,7 @@ def read_model(path: Path, code: Code) -> Any:
             f"{path}: {_OTHERS.get(path.suffix, f'suffix {path.suffix!r}')}, expected .keras, .h5, .weights.h5 with "
             "--build, or a SavedModel's folder; ONNX and TFLite files of others get a spec by unet-export adopt"
         )
+    refuse_other_content(path)
     configuration = _configuration(path)
     refuse_code(path, configuration)
     if layers := sorted(set(_operation_layers(configuration))):
@@ -150,7 +151,7 @@ def _configuration(path: Path) -> Any:
             return _h5_configuration(path)
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read(_CONFIGURATION))
-    except (KeyError, ValueError, zipfile.BadZipFile):
+    except (KeyError, ValueError, RecursionError, zipfile.BadZipFile):
         return None
 
 
