@@ -3,7 +3,8 @@
     python benchmarks/decoders.py --data $PETS_DIR [--output artifacts/decoders] [--rows plain "stride 16"] [--table]
 
 Every row starts from ImageNet's weights (the training package's extra ``[pretrained]``) and differs from ``plain``,
-which is ``unet_training/models/lite.py``, in one thing. Validation photos measure it: a choice is made of this table.
+which is ``lite`` of ``unet_training/models/lite.py``, in one thing; ``slim`` is its ``lite-slim``. Validation photos
+measure it: a choice is made of this table.
 OUTPUT/decoders.json is written after every training, and a row that is in it is not trained again.
 
 The milliseconds are of the untrained network at ``--time-size``, all rows in turn in one run, as ratios to ``plain``:
@@ -43,7 +44,8 @@ class Decoder:
     depth: int = 5
     """How often the encoder halves the photo: 5 reaches stride 32, 4 stride 16."""
     filters: int = 24
-    """Filters of the last stage; each below has twice as many."""
+    """Filters of the last stage; each below has twice as many, or half of these more."""
+    doubling: bool = True
     enlarging: str = "bilinear"
     """``bilinear``, ``nearest`` or ``transposed``."""
     add_skips: bool = False
@@ -62,6 +64,7 @@ DECODERS = {
     "stride 16, context": Decoder(depth=4, context=True),
     "context": Decoder(context=True),
     "16 filters": Decoder(filters=16),
+    "slim": Decoder(filters=16, doubling=False),
     "nearest": Decoder(enlarging="nearest"),
     "transposed": Decoder(enlarging="transposed"),
     "added skips": Decoder(add_skips=True),
@@ -102,7 +105,8 @@ def _body(decoder: Decoder, x: Any, filters: int, depth: int) -> Any:
         mean = layers.Conv2D(x.shape[-1], 1, name="context_conv")(mean)
         x = layers.Add(name="context_add")([x, mean])
     for stage in reversed(range(len(skips))):
-        x = _up(decoder, x, skips[stage], filters * 2**stage, f"decoder{stage + 1}")
+        wider = filters * 2**stage if decoder.doubling else filters + filters * stage // 2
+        x = _up(decoder, x, skips[stage], wider, f"decoder{stage + 1}")
     return x
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from unet_runtime.cli import exits
 
 # A shell's background job ignores SIGINT, and so would every command that a test of it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# As users have it: else each of the many processes that tests start would compile this project again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 MARKED = {
@@ -180,6 +185,7 @@ def browser(chromium: Path) -> Iterator[Any]:
             browser = playwright.chromium.launch(
                 executable_path=str(chromium),
                 args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--allow-file-access-from-files"],
+                timeout=180_000,
             )
             yield browser
             browser.close()

@@ -26,8 +26,8 @@ from unet_training.keras_backend import load_model
 from unet_training.models import ARCHITECTURES, unet2015
 from unet_training.pipeline import train
 
-FAMILY = sorted({*ARCHITECTURES} - {"lite1", "lite2"})
-"""Those two are lite with more layers of the same kinds: tests/training/test_lite.py builds them."""
+FAMILY = sorted({*ARCHITECTURES} - {"lite-slim", "lite1", "lite2"})
+"""Those three are lite with other numbers of the same layers: tests/training/test_lite.py builds them."""
 
 FORMATS = ("onnx", "tflite-int8")
 """One format by tf2onnx, one by TensorFlow's converter; SLOW_TESTS=1 tries others, made of the same graphs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +14,8 @@ from PIL import Image
 
 from tests.helpers.layouts import drawn_animals
 from tests.helpers.paths import REPOSITORY
-from tests.helpers.trained import Ended, eager_steps, in_this_process
-from unet_export.cli import command as exporting
+from tests.helpers.trained import Ended, typed
 from unet_runtime.core.artifact import read_artifact
-from unet_training.cli import command as training
 
 BIN = Path(sys.executable).parent
 
@@ -30,16 +27,10 @@ SHORTER = {
 """Beginning of a command -> what makes it one of seconds: the way is the same, the model is worth nothing."""
 
 
-FRAMEWORK = {"unet-train": training.main, "unet-export": exporting.main}
-"""Commands that load TensorFlow, run in this process, which has loaded it: tests/e2e/test_commands.py types them."""
-
-
 def run(line: str, folder: Path) -> Ended:
     """Run a command that is typed in ``folder``, the current one."""
-    name, *words = shlex.split(line)
-    if name in FRAMEWORK:
-        with eager_steps():
-            return in_this_process(FRAMEWORK[name], name, *words)
+    if line.startswith(("unet-train ", "unet-export ")):
+        return typed(line)
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     command = ["bash", "-c", line]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

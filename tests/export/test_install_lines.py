@@ -21,6 +21,7 @@ from unet_export.bundle.wheels import PLATFORMS, PlatformName, WheelError
 PAGE = REPOSITORY / "docs" / "devices.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 NAMES = ("unet-edge-runtime", "unet-edge-export", "unet-edge-training")
+SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="some minutes: set SLOW_TESTS=1")
 
 
 def boards() -> list[tuple[str, str]]:
@@ -38,12 +39,11 @@ def platform(board: str) -> PlatformName:
 
 
 def different() -> list[tuple[str, str]]:
-    """(board, line) of what is resolved: the first board's, because a line waits for the index for half a minute, even
-    beside others; with SLOW_TESTS=1 each line for each system and processor."""
+    """(board, line) of what is resolved: each line for each system and processor."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for board, line in boards():
         found.setdefault((platform(board), line), (board, line))
-    return list(found.values()) if os.environ.get("SLOW_TESTS") else list(found.values())[:1]
+    return list(found.values())
 
 
 def test_the_table_has_lines() -> None:
@@ -73,6 +73,7 @@ def resolved(board: str, line: str, pins: Path) -> str:
     return pins.read_text(encoding="utf-8")
 
 
+@SLOW
 @pytest.mark.network
 def test_what_the_lines_install_can_be_had(tmp_path: Path) -> None:
     """Lines are resolved at the same time, because each waits for the index."""
@@ -89,7 +90,6 @@ def test_what_the_lines_install_can_be_had(tmp_path: Path) -> None:
 
 # --- typed, in a system of its own -----------------------------------------------------------------
 
-SLOW = pytest.mark.skipif(not os.environ.get("SLOW_TESTS"), reason="some minutes: set SLOW_TESTS=1")
 SYSTEMS = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 PACKAGES = ("base-files", "bash", "ca-certificates", "coreutils", "dash", "libc-bin", "libstdc++6", "python3-venv")
 TYPED = ("onnx", "tflite", "openvino")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.hard_model import hard_model
+from tests.helpers.one_convolution import one_convolution
 from tests.helpers.tiny import SIZE
 from unet_export.diagnosis.examine import examine
 from unet_export.formats import FORMATS
@@ -51,13 +52,18 @@ def test_a_hard_model_fails_plainly_and_passes_repaired(
 
 
 def test_what_no_remedy_helps_is_rejected_as_it_first_failed(
-    hard: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    write_model: Callable[..., Path],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    file = write_model(one_convolution(SIZE, SIZE, 3, filters=4, activation="softmax", norm_momentum=0.9))
     monkeypatch.setattr("unet_export.repair._FINETUNE_STEPS", 1)
     gates = changed_gates(["int8.agreement=1", "int8.max_abs=0"])
     caplog.set_level("INFO")
     with pytest.raises(ParityError) as caught:
-        export_model(hard, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx-int8",), gates, True))
+        export_model(file, PhotoSource(data), tmp_path / "out", ExportOptions(("onnx-int8",), gates, True))
     (result,) = caught.value.results
     assert result.quantization["equalized"] is False
     name = f"tiny-{SIZE}.int8.onnx"

@@ -182,13 +182,14 @@ def test_a_service_offers_the_page_beside_its_model(stripes: np.ndarray, tmp_pat
         browser.open_page(tmp_path / "colours.web") as (first, _),
     ):
         page = first.context.browser.new_page(accept_downloads=True)
-        page.set_default_timeout(SECONDS)
+        page.context.set_default_timeout(SECONDS)
         page.goto(f"{service.url}?token=secret")
         page.wait_for_selector("#browser:not([hidden])")
         with page.context.expect_page() as opening:
             page.click("#browser-open")
         opened_page = opening.value
         complaints, _ = watched(opened_page)
+        opened_page.wait_for_selector("#classes li")
         opened_page.set_input_files("#files", [tmp_path / "stripes.png"])
         opened_page.wait_for_selector("#view:not([hidden])")
         assert "red 35.0 %" in opened_page.get_attribute("#view", "aria-label")

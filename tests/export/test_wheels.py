@@ -203,7 +203,7 @@ except OutputError as error:
     if shutil.which("unshare") is None or subprocess.run([*apart, mount], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a small disk (user namespaces)")
     command = f"{mount} && exec {shlex.quote(sys.executable)} -c {shlex.quote(script)}"
-    ended = subprocess.run([*apart, command], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([*apart, command], capture_output=True, text=True, timeout=180)
     assert "OutputError: pip: " in ended.stdout, ended.stderr
     assert "No space left" in ended.stdout
     assert big.stat().st_size > 1 << 17

@@ -73,6 +73,17 @@ def oxford_animals(pets_dir: Path, count: int, side: int = 96) -> list[Animal]:
     return animals
 
 
+def some_pets(pets_dir: Path, folder: Path, step: int) -> Path:
+    """Every ``step``-th photo of the dataset, in its layout."""
+    (folder / "annotations").mkdir(parents=True)
+    for name in ("images", "annotations/trimaps"):
+        (folder / name).symlink_to(pets_dir / name)
+    for name in ("annotations/trainval.txt", "annotations/test.txt"):
+        lines = (pets_dir / name).read_text(encoding="utf-8").splitlines()
+        (folder / name).write_text("\n".join(lines[::step]), encoding="utf-8")
+    return folder
+
+
 def save_photo(animal: Animal, folder: Path, ending: str = ".png") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     animal.photo.save(folder / f"{animal.name}{ending}")

@@ -1,4 +1,4 @@
-"""What tests of the live view share: waiting, and a screen without a monitor."""
+"""Waiting for a condition; what tests of the live view share: patience with cameras, a screen without a monitor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ import pytest
 from unet_runtime.live.source import Patience
 from unet_runtime.live.view import Status
 
-QUICK = Patience(open=1.0, read=0.5, delays=(0.1, 0.2, 0.4, 0.8))
+QUICK = Patience(open=30.0, read=0.5, delays=(0.1, 0.2, 0.4, 0.8))
+"""For cameras that are there: a loss is noticed soon, and a start may take long on a busy machine."""
+
+IMPATIENT = Patience(open=1.0, read=0.5)
+"""For those that never give a picture."""
 
 STATUS = Status(29.84, 41.6, 1234, "camera lost, trying again in 2 s", is_lost=True)
 
@@ -26,10 +30,14 @@ def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+_kept: list[socket.socket] = []
+
+
 def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port where nobody listens, nor will while the tests run: it is taken."""
+    _kept.append(socket.socket())
+    _kept[-1].bind(("127.0.0.1", 0))
+    return int(_kept[-1].getsockname()[1])
 
 
 def start_xvfb(*options: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -50,4 +58,4 @@ def start_xvfb(*options: str) -> tuple[subprocess.Popen[bytes], str]:
 
 def stop(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
-    server.wait(10)
+    server.wait(60)

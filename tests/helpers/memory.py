@@ -38,7 +38,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 def run_child(code: str, *arguments: Path) -> dict[str, float]:
     """What the child prints, as JSON. Any warning is an error in it."""
     command = [sys.executable, "-W", "error", "-c", PRELUDE + code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     result: dict[str, float] = json.loads(done.stdout)
     return result

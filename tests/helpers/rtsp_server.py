@@ -4,7 +4,8 @@ Run by the system's Python, whose gi reads Debian's GStreamer:
 
     /usr/bin/python3 rtsp_server.py FRAME.rgb WIDTH HEIGHT RATE PORT
 
-FRAME.rgb holds WIDTH x HEIGHT x 3 bytes. Prints ``ready`` when it listens; ends with its standard input.
+FRAME.rgb holds WIDTH x HEIGHT x 3 bytes. PORT 0 is one that is free. Prints the port when it listens; ends with its
+standard input.
 """
 
 import sys
@@ -59,10 +60,10 @@ def main() -> None:
 
     factory.connect("media-configure", configure)
     server.get_mount_points().add_factory("/camera", factory)
-    server.attach(None)
+    assert server.attach(None), "cannot listen"
     loop = GLib.MainLoop()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
-    print("ready", flush=True)
+    print(server.get_bound_port(), flush=True)
     loop.run()
 
 

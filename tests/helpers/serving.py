@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,14 +79,13 @@ class Running:
         """Everything that the service sends for these bytes; ``ends``: the client sends no more, and says so."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as client:
             received = b""
-            try:
+            with suppress(ConnectionError):  # it has hung up, perhaps with a response to what it has read
                 client.sendall(content)
                 if ends:
                     client.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
                 while chunk := client.recv(65536):
                     received += chunk
-            except ConnectionError:  # it has hung up
-                pass
             return received
 
     def processes(self) -> list[int]:

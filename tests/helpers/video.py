@@ -46,14 +46,14 @@ needs_ffmpeg = pytest.mark.skipif(
 def make(path: Path, *options: str, source: str = "testsrc=size=320x240:rate=15:duration=2") -> Path:
     """A video of ffmpeg's test picture."""
     command = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", source, *options, f"file:{path}"]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=180)
     return path
 
 
 def shown(path: Path, entries: str, stream: str = "v:0") -> list[str]:
     """What ffprobe says of a video."""
     command = ["ffprobe", "-v", "error", "-select_streams", stream, "-show_entries", entries, "-of", "csv=p=0"]
-    done = subprocess.run([*command, f"file:{path}"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([*command, f"file:{path}"], capture_output=True, text=True, timeout=180, check=True)
     return done.stdout.replace("\n", ",").strip(",").split(",")
 
 

@@ -262,7 +262,7 @@ def _beside_ffprobe(path: Path, count: int, size: tuple[int, int], refusal: str)
     if refusal:
         return refusal if refusal.startswith(FAULT) else "clear error"
     command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=width,height", "-of", "json"]
-    done = subprocess.run([*command, f"file:{path}"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, f"file:{path}"], capture_output=True, text=True, timeout=180)
     with suppress(ValueError, KeyError):
         sizes = []
         for frame in json.loads(done.stdout)["frames"]:

@@ -130,7 +130,7 @@ def video(suffix: str, size: Size) -> bytes:
         pictures = f"testsrc=size={size[0]}x{size[1]}:rate=12:duration=1"
         command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", pictures, *inputs, *codecs, "-pix_fmt"]
         pixels = "yuvj420p" if "mjpeg" in options else "yuv420p"
-        subprocess.run([*command, pixels, "-shortest", str(path)], check=True, timeout=60)
+        subprocess.run([*command, pixels, "-shortest", str(path)], check=True, timeout=180)
         return path.read_bytes()
 
 

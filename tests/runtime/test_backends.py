@@ -38,7 +38,7 @@ def fake(folder: Path, package: str, source: str) -> dict[str, str]:
 
 def in_process(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=180, check=False
     )
 
 

@@ -9,8 +9,6 @@ import importlib.util
 import io
 import json
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.commands import unet_run
 from tests.helpers.paths import REPOSITORY
 from tests.helpers.video import frames_of, needs_ffmpeg, shown, times
 from unet_runtime import Segmenter
@@ -150,9 +149,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, reference: Image.Image) ->
     content = (PHOTOS / "icc_adobergb.jpg").read_bytes()
     (photos / "truncated_half.jpg").write_bytes(content[: len(content) // 2])
     (photos / "camera_raw.dng").write_bytes((PHOTOS / "camera_raw.dng").read_bytes())
-    program = str(Path(sys.executable).with_name("unet-run"))
-    command = [program, str(photos), "-o", str(folder / "out"), "--save", "cutout", "--backend", "onnx"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = unet_run(photos, "-o", folder / "out", "--save", "cutout", "--backend", "onnx")
     return done.returncode, done.stderr.splitlines(), folder / "out"
 
 
@@ -194,8 +191,7 @@ def test_what_was_transparent_stays_so(outcome: tuple[int, list[str], Path], ref
 
 
 def test_a_raw_file_is_refused_where_it_is_named() -> None:
-    program = str(Path(sys.executable).with_name("unet-run"))
-    done = subprocess.run([program, "-q", str(PHOTOS / "camera_raw.dng")], capture_output=True, text=True, timeout=60)
+    done = unet_run("-q", PHOTOS / "camera_raw.dng")
     assert done.returncode == 1
     assert "is a camera's raw file (DNG)" in done.stderr
 
@@ -255,9 +251,7 @@ def test_what_a_pi_records_and_what_opencv_does_not_decode(name: str, result: Ca
 
 @needs_ffmpeg
 def test_a_raw_stream_is_a_video_for_the_command(tmp_path: Path) -> None:
-    program = str(Path(sys.executable).with_name("unet-run"))
-    command = [program, "-q", str(VIDEOS / "picam.h264"), "-o", str(tmp_path), "--json", "--backend", "onnx"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = unet_run("-q", VIDEOS / "picam.h264", "-o", tmp_path, "--json", "--backend", "onnx")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)
     assert (tmp_path / "picam.overlay.mp4").is_file()

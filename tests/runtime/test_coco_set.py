@@ -14,18 +14,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from tests.helpers.colours import colour_spec
+from tests.helpers.commands import unet_run
 from tests.helpers.memory import traced_peak
 from unet_runtime import OutputError
 from unet_runtime.io.coco_set import DataSet, names_root
 from unet_runtime.io.kind import Metadata
-
-COMMAND = [str(Path(sys.executable).with_name("unet-run"))]
-
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def check_ids(document: dict[str, list[dict[str, int]]]) -> None:
 @pytest.mark.parametrize("contours", ["polygons", "rle"])
 def test_one_data_set_of_a_folder(contours: str, pets: Path, colour_model: Path) -> None:
     arguments = ["pets", "--model", colour_model, "--save", "mask", "--contours", contours, "--coco", "new/all.json"]
-    done = run(*arguments, cwd=pets.parent)
+    done = unet_run(*arguments, cwd=pets.parent)
     assert done.returncode == 1  # bad.png
     assert "new/all.json: 5 photos, " in done.stderr
     path = pets.parent / "new" / "all.json"
@@ -79,7 +72,7 @@ def test_one_data_set_of_a_folder(contours: str, pets: Path, colour_model: Path)
 def test_resume_gives_the_same_data_set(kinds: str, pets: Path, colour_model: Path) -> None:
     """From masks or JSON where there are some; else the photos are segmented again."""
     arguments = ["pets", "--model", colour_model, "--save", kinds, "--coco"]
-    run(*arguments, "whole.json", cwd=pets.parent)
+    unet_run(*arguments, "whole.json", cwd=pets.parent)
     whole = (pets.parent / "whole.json").read_bytes()
     assert whole.count(b"file_name") == 5
     out = pets.parent / "pets-segmented"
@@ -88,19 +81,19 @@ def test_resume_gives_the_same_data_set(kinds: str, pets: Path, colour_model: Pa
     for path in out.glob("z.mask.png"):
         path.write_bytes(path.read_bytes()[:-40])  # cut off
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("a.*")}
-    done = run(*arguments, "again.json", "--resume", cwd=pets.parent)
+    done = unet_run(*arguments, "again.json", "--resume", cwd=pets.parent)
     assert (pets.parent / "again.json").read_bytes() == whole
     made = 5 if kinds == "overlay" else 2 if "mask" in kinds else 1
     assert done.stdout.count("->") == made, done.stdout + done.stderr
     if made < 5:
         assert {path: path.stat().st_mtime_ns for path in out.rglob("a.*")} == kept
         assert f"{5 - made} photos were done before" in done.stderr
-    assert run(*arguments, "again.json", cwd=pets.parent).returncode == 1  # bad.png alone: ours is replaced
+    assert unet_run(*arguments, "again.json", cwd=pets.parent).returncode == 1  # bad.png alone: ours is replaced
     assert (pets.parent / "again.json").read_bytes() == whole
 
 
 def test_a_run_that_stops_leaves_no_data_set(pets: Path, colour_model: Path) -> None:
-    done = run("pets", "--model", colour_model, "--coco", "all.json", "--on-error", "stop", cwd=pets.parent)
+    done = unet_run("pets", "--model", colour_model, "--coco", "all.json", "--on-error", "stop", cwd=pets.parent)
     assert done.returncode == 1
     assert "all.json: not written" in done.stderr
     assert sorted(path.name for path in pets.parent.iterdir()) == ["pets", "pets-segmented"]
@@ -182,7 +175,7 @@ def test_datumaro_loads_it_with_labels(contours: str, pets: Path, colour_model: 
     root = pets.parent / "data"
     (root / "images").mkdir(parents=True)
     arguments = ["--save", "mask", "--contours", contours, "--coco", root / "annotations" / "instances_default.json"]
-    run("pets", "--model", colour_model, *arguments, cwd=pets.parent)
+    unet_run("pets", "--model", colour_model, *arguments, cwd=pets.parent)
     pets.rename(root / "images" / "default")
     loaded = datumaro.Dataset.import_from(str(root), "coco")
     labels = loaded.categories()[datumaro.AnnotationType.label]

@@ -36,7 +36,7 @@ exits.run(command)
 def ended(first: signal.Signals, cleanup: str = "pass", before: str = "") -> tuple[int, str, str]:
     """(exit code, standard output, standard error)."""
     program = PROGRAM.format(first=int(first), cleanup=cleanup, before=before)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180, check=False)
     return done.returncode, done.stdout.strip(), done.stderr.strip()
 
 
@@ -111,7 +111,7 @@ def test_a_signal_that_is_swallowed_still_ends_the_command(
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     program = SWALLOWED.format(number=int(number), body=body)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=180, env=environment, check=False
     )
     assert (done.returncode, done.stdout) == (code, "cleaned up\n"), done.stderr
     assert done.stderr.strip() == ("terminated" if number == signal.SIGTERM else "interrupted")
@@ -135,7 +135,9 @@ exits.run(command)
 def end(body: str, stdout: int | IO[bytes] = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-c", ENDS.format(body=body)]
     given = {name: value for name, value in os.environ.items() if name != exits.TRACEBACK} | environment
-    return subprocess.run(program, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, env=given, check=False)
+    return subprocess.run(
+        program, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=180, env=given, check=False
+    )
 
 
 def test_an_unexpected_error_is_one_line() -> None:
@@ -179,7 +181,7 @@ def test_a_closed_standard_output() -> None:
     program = f'exec >&-; exec {sys.executable} -c "$0"'
     for body, code in (("click.echo('text')", 1), ("click.echo('text', err=True)", 0)):
         done = subprocess.run(
-            ["/bin/sh", "-c", program, ENDS.format(body=body)], capture_output=True, text=True, timeout=60, check=False
+            ["/bin/sh", "-c", program, ENDS.format(body=body)], capture_output=True, text=True, timeout=180, check=False
         )
         assert done.returncode == code
         assert "Traceback" not in done.stderr
@@ -190,7 +192,7 @@ def test_a_closed_descriptor_is_not_given_to_a_file() -> None:
     program = f'exec <&- >&- ; exec {sys.executable} -c "$0"'
     body = "import tempfile; click.echo(tempfile.TemporaryFile().fileno() > 2, err=True)"
     done = subprocess.run(
-        ["/bin/sh", "-c", program, ENDS.format(body=body)], capture_output=True, text=True, timeout=60, check=False
+        ["/bin/sh", "-c", program, ENDS.format(body=body)], capture_output=True, text=True, timeout=180, check=False
     )
     assert done.stderr == "True\n"
 

@@ -46,6 +46,6 @@ print(ended)
 
 @pytest.mark.parametrize("backend", list(ENGINES))
 def test_a_forked_child_uses_frees_or_leaves_the_engine(backend: str) -> None:
-    words = [sys.executable, "-c", PROGRAM, backend, "60", str(CHILDREN)]
+    words = [sys.executable, "-c", PROGRAM, backend, "180", str(CHILDREN)]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, f"{[0] * CHILDREN}\n"), ended.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.colours import colour_spec, write_colour_model
+from tests.helpers.commands import unet_run
 from unet_runtime import Segmentation, Segmenter
 from unet_runtime.core.spec import ClassSpec, ModelSpec
 
@@ -39,12 +38,6 @@ def pets(tmp_path: Path) -> Path:
         ClassSpec("dog", BLUE, "foreground"),
     )
     return write_colour_model(tmp_path / "pets.onnx", replace(colour_spec(32), classes=classes))
-
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "unet_runtime.cli.run", *map(str, arguments)]
-    program = f"import sys; from unet_runtime.cli.run import main; sys.argv = {['unet-run', *command[3:]]!r}; main()"
-    return subprocess.run([sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_a_score_is_the_mean_probability_of_a_class_in_its_region(model: Path) -> None:
@@ -139,7 +132,7 @@ def test_nothing_found_is_a_result(pets: Path, tmp_path: Path) -> None:
     Image.fromarray(striped(RED, GREEN)).save(tmp_path / "cat.png")
     names = ("wall.png", "shadow.png", "cat.png")
     options = ("--model", pets, "--save", "mask,cutout,json", "--coco", "all.json")
-    done = run(*names, *options, cwd=tmp_path)
+    done = unet_run(*names, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("wall.png: no cat, dog found -> ")
@@ -154,22 +147,22 @@ def test_nothing_found_is_a_result(pets: Path, tmp_path: Path) -> None:
         assert (np.asarray(mask) == 1).all()
         assert not np.asarray(cutout).any()
 
-    done = run(*names, "--model", pets, "--json", "--min-score", "0.3", cwd=tmp_path)
+    done = unet_run(*names, "--model", pets, "--json", "--min-score", "0.3", cwd=tmp_path)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [entry["found"] for entry in found] == [False, True, True]
     assert 0.4 < found[1]["classes"]["cat"]["score"] < 0.5
     assert 0.4 < found[1]["classes"]["cat"]["share"] < 0.6
 
-    done = run(*names, "--model", pets, "--json", "--min-share", "0.6", cwd=tmp_path)
+    done = unet_run(*names, "--model", pets, "--json", "--min-share", "0.6", cwd=tmp_path)
     assert [json.loads(line)["found"] for line in done.stdout.splitlines()] == [False] * 3
 
 
 def test_other_thresholds_are_other_results(pets: Path, tmp_path: Path) -> None:
     Image.fromarray(striped(DULL_RED, GREEN)).save(tmp_path / "shadow.png")
     options = ("shadow.png", "--model", pets, "--save", "mask")
-    run(*options, cwd=tmp_path)
-    assert "1 photos were done before" in run(*options, "--resume", cwd=tmp_path).stderr
-    again = run(*options, "--resume", "--min-score", "0.1", cwd=tmp_path)
+    unet_run(*options, cwd=tmp_path)
+    assert "1 photos were done before" in unet_run(*options, "--resume", cwd=tmp_path).stderr
+    again = unet_run(*options, "--resume", "--min-score", "0.1", cwd=tmp_path)
     assert again.stdout.startswith("shadow.png: cat 4")
 
 
@@ -184,6 +177,6 @@ def test_other_thresholds_are_other_results(pets: Path, tmp_path: Path) -> None:
 )
 def test_wrong_usage(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
     Image.fromarray(striped(RED)).save(tmp_path / "a.png")
-    done = run(*arguments, cwd=tmp_path)
+    done = unet_run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

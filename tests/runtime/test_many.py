@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.commands import UNET_RUN
 from unet_runtime.engines import ENGINES
 
 PHOTOS, BAD_EVERY = 10_000 if os.environ.get("SLOW_TESTS") else 2_000, 100
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("model", ["colours", pytest.param("int8", marks=SLOW)])
 def test_thousands_of_photos(model: str, folder: Path, colour_model: Path, tmp_path: Path) -> None:
     chosen = {"colours": colour_model, "int8": ENGINES["tflite"].default_model}[model]
-    command = [str(Path(sys.executable).with_name("unet-run")), str(folder), "--model", str(chosen)]
+    command = [UNET_RUN, str(folder), "--model", str(chosen)]
     command += ["--save", "mask", "--output-dir", str(tmp_path / "masks")]
     with (tmp_path / "out.txt").open("w") as lines, (tmp_path / "err.txt").open("w") as errors:
         process = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "peak", *command], stdout=lines, stderr=errors)

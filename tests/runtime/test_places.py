@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.commands import UNET_RUN, content, unet_run
 from tests.helpers.mjpeg import SIZE, draw_number
 from tests.helpers.video import frames_of, numbers
 from unet_runtime import OutputError, Segmentation, Segmenter
@@ -24,14 +24,6 @@ from unet_runtime.io.sinks import KINDS, RESULTS, encode, save
 from unet_runtime.io.stamps import is_ours
 from unet_runtime.io.video.opencv import load_opencv
 from unet_runtime.io.video.writer import CODECS, VideoFile
-
-COMMAND = [str(Path(sys.executable).with_name("unet-run"))]
-
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +41,6 @@ def folder(tmp_path: Path, sample_photo: Path, colour_model: Path) -> Path:
     for name in ("hand.png", "hand.webp", "hand.json", "hand.npz"):
         (tmp_path / name).write_bytes(b"made with a pencil, of unet-edge")
     return tmp_path
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_every_kind_shows_that_it_is_ours(result: Segmentation, tmp_path: Path) -> None:
@@ -201,10 +189,10 @@ def test_nothing_is_replaced(
 
 def test_a_photo_and_its_own_result(folder: Path) -> None:
     """``p.mask.png`` is named as a photo, too: it would be replaced before it is read, or behind."""
-    assert run("p.jpg", "--save", "mask", cwd=folder).returncode == 0
+    assert unet_run("p.jpg", "--save", "mask", cwd=folder).returncode == 0
     before = (folder / "p.mask.png").read_bytes()
     for more in ([], ["--overwrite"]):
-        done = run("p.jpg", "p.mask.png", "--save", "mask", *more, cwd=folder)
+        done = unet_run("p.jpg", "p.mask.png", "--save", "mask", *more, cwd=folder)
         assert done.returncode == 1
         assert "p.mask.png: is read in this run" in done.stderr
         assert (folder / "p.mask.png").read_bytes() == before
@@ -214,15 +202,15 @@ def test_overwrite_insists(folder: Path) -> None:
     for name in ("p.mask.png", "p.overlay.png"):
         (folder / name).write_bytes(b"mine")
     (folder / "more.jpg").write_bytes((folder / "p.jpg").read_bytes())
-    refused = run("p.jpg", "more.jpg", cwd=folder)
+    refused = unet_run("p.jpg", "more.jpg", cwd=folder)
     assert refused.returncode == 1
     assert "1 of 2 photos failed, 1 written" in refused.stderr
     assert (folder / "p.mask.png").read_bytes() == b"mine"
-    assert run("p.jpg", "--overwrite", cwd=folder).returncode == 0
-    assert run("p.jpg", cwd=folder).returncode == 0
-    assert run("p.jpg", "-o", "hand.png", "--overwrite", cwd=folder).returncode == 0
+    assert unet_run("p.jpg", "--overwrite", cwd=folder).returncode == 0
+    assert unet_run("p.jpg", cwd=folder).returncode == 0
+    assert unet_run("p.jpg", "-o", "hand.png", "--overwrite", cwd=folder).returncode == 0
     assert is_ours(folder / "hand.png")
-    assert run("p.jpg", "-o", "p.jpg", "--save", "overlay", "--overwrite", cwd=folder).returncode == 0
+    assert unet_run("p.jpg", "-o", "p.jpg", "--save", "overlay", "--overwrite", cwd=folder).returncode == 0
     assert is_ours(folder / "p.jpg")
 
 
@@ -237,7 +225,7 @@ def test_output_into_devices_and_pipes(folder: Path) -> None:
             node.unlink(missing_ok=True)
     if node.exists():
         for arguments in (["-o", "null"], ["-o", "null", "--save", "json"], ["--coco", "null"]):
-            done = run("p.jpg", *arguments, cwd=folder)
+            done = unet_run("p.jpg", *arguments, cwd=folder)
             assert done.returncode == 0, done.stderr
             assert node.is_char_device()
     pipe = folder / "pipe.jpg"
@@ -245,13 +233,13 @@ def test_output_into_devices_and_pipes(folder: Path) -> None:
     received = []
     reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
     reader.start()
-    done = run("p.jpg", "-o", "pipe.jpg", "--save", "overlay", cwd=folder)
-    reader.join(30)
+    done = unet_run("p.jpg", "-o", "pipe.jpg", "--save", "overlay", cwd=folder)
+    reader.join(120)
     assert done.returncode == 0, done.stderr
     assert received[0][:2] == b"\xff\xd8"
     assert pipe.is_fifo()
     with (folder / "out.png").open("wb") as file:
-        subprocess.run([*COMMAND, "p.jpg", "-o", "/dev/stdout"], cwd=folder, stdout=file, timeout=120, check=True)
+        subprocess.run([UNET_RUN, "p.jpg", "-o", "/dev/stdout"], cwd=folder, stdout=file, timeout=120, check=True)
     with Image.open(folder / "out.png") as cutout:
         assert cutout.mode == "RGBA"
 
@@ -265,12 +253,12 @@ def test_the_suffix_chooses_the_format(folder: Path) -> None:
         "mask.tif": ("TIFF", "L", ("--save", "mask")),
     }
     for name, (form, mode, arguments) in expected.items():
-        done = run("p.jpg", "-o", name, *arguments, cwd=folder)
+        done = unet_run("p.jpg", "-o", name, *arguments, cwd=folder)
         assert done.returncode == 0, done.stderr
         with Image.open(folder / name) as picture:
             picture.load()
             assert (picture.format, picture.mode, picture.size) == (form, mode, (451, 300))
-    assert run("p.jpg", "-o", "new.json", cwd=folder).returncode == 0
+    assert unet_run("p.jpg", "-o", "new.json", cwd=folder).returncode == 0
     assert (folder / "new.json").read_bytes().startswith(b'{"unet-edge":')
 
 
@@ -286,11 +274,11 @@ def test_videos_of_ours_are_replaced_and_resumed(folder: Path) -> None:
         for _ in range(3):
             file.write(np.full((64, 96, 3), 90, np.uint8))
     arguments = ["film.mp4", "--model", "own.onnx"]
-    assert run(*arguments, cwd=folder).returncode == 0
-    assert run(*arguments, cwd=folder).returncode == 0
-    assert "photos were done before" in run(*arguments, "--resume", cwd=folder).stderr
+    assert unet_run(*arguments, cwd=folder).returncode == 0
+    assert unet_run(*arguments, cwd=folder).returncode == 0
+    assert "photos were done before" in unet_run(*arguments, "--resume", cwd=folder).stderr
     (folder / "film.overlay.mp4").write_bytes(b"")  # no result: a crash left it
-    assert run(*arguments, "--resume", cwd=folder).returncode == 0
+    assert unet_run(*arguments, "--resume", cwd=folder).returncode == 0
     assert len(frames_of(folder / "film.overlay.mp4")) == 3
-    assert run(*arguments, "-o", "new.mp4", cwd=folder).returncode == 0
+    assert unet_run(*arguments, "-o", "new.mp4", cwd=folder).returncode == 0
     assert len(frames_of(folder / "new.mp4")) == 3

@@ -24,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tests.helpers.commands import content
 from tests.helpers.listed import write_list
 from tests.helpers.paths import REPOSITORY
 from unet_runtime import BackendError, ImageError, MissingDependencyError
@@ -267,10 +268,6 @@ def expected(photos: Path, colour_model: Path, tmp_path_factory: pytest.TempPath
     arguments = ["--manifest", photos / "photos.txt", "--results", "parquet", "--model", colour_model, "-o", output]
     CliRunner().invoke(command, list(map(str, arguments)))
     return content(output)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Run:

@@ -136,7 +136,7 @@ def test_a_forked_process_loads_its_own_engine(colour_model: Path, stripes: np.n
     before = segmenter.backend
     child = os.fork()
     if child == 0:
-        alarm(20)  # ends a child that waits for ever
+        alarm(180)  # ends a child that waits for ever
         same = np.array_equal(segmenter(stripes).mask, expected) and segmenter.backend is not before
         os._exit(0 if same else 1)
     assert os.waitpid(child, 0)[1] == 0

@@ -143,10 +143,6 @@ def without_key(bundle: dict[str, Any]) -> None:
     bundle["verificationMaterial"] = {"certificate": {}}
 
 
-def in_shards(statement: dict[str, Any]) -> None:
-    statement["predicate"]["serialization"]["method"] = "shards"
-
-
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "type": (lambda bundle: bundle.update(mediaType="text/plain"), "mediaType 'text/plain', expected"),
     "payload type": (lambda bundle: bundle["dsseEnvelope"].update(payloadType="x"), "payloadType 'x', expected"),

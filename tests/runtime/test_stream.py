@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.live import wait_for
 from unet_runtime import BackendError, ImageError, Segmenter
 from unet_runtime.core.stream import Stream
 
@@ -25,13 +26,6 @@ def frames() -> list[np.ndarray]:
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "unet-edge-stream"]
-
-
-def wait_until(true: object) -> None:
-    deadline = time.monotonic() + 60
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_results_come_in_order(colour_model: Path) -> None:
@@ -64,7 +58,7 @@ def test_no_more_than_ahead_is_taken_before_its_turn(ahead: int, colour_model: P
     for done in range(1, len(SHAPES) + 1):
         next(stream)
         allowed = min(len(SHAPES), done + ahead)
-        wait_until(lambda allowed=allowed: len(taken) == allowed)  # it does read ahead ...
+        wait_for(lambda allowed=allowed: len(taken) == allowed)  # type: ignore[misc]  # it does read ahead ...
         time.sleep(0.02)
         assert len(taken) == allowed  # ... and no farther
     with pytest.raises(StopIteration):
@@ -144,7 +138,7 @@ def test_a_stream_that_is_dropped_ends_its_thread(colour_model: Path) -> None:
         assert result.mask.shape == SHAPES[0]
         break
     gc.collect()
-    wait_until(lambda: threads() == [])
+    wait_for(lambda: threads() == [])
 
 
 def test_an_engine_that_fails_raises_in_turn(colour_model: Path) -> None:
@@ -174,6 +168,6 @@ def test_the_next_photo_is_prepared_while_this_one_is_at_work() -> None:
         return index
 
     def finish(index: int) -> bool:
-        return begun[index + 1].wait(10) if index < 2 else True
+        return begun[index + 1].wait(60) if index < 2 else True
 
     assert list(Stream(range(3), prepare, finish, 1)) == [True, True, True]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import content
 from tests.helpers.listed import write_photos
 
 ROUNDS = 50 if os.environ.get("SLOW_TESTS") else 3
@@ -33,10 +34,6 @@ def start(many: Path, out: Path, model: Path, *more: str) -> subprocess.Popen[st
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("more", [(), ("--resume",)])

@@ -52,6 +52,12 @@ def eager() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For trainings by the command whose report nobody looks at: drawing it takes longer than they do."""
+    monkeypatch.setattr("unet_training.report.write_report", lambda result, output: None)
+
+
 @pytest.fixture(scope="session")
 def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Two epochs of a tiny model in mixed precision, trained by the command."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unet_runtime.core.metrics import IGNORED
-from unet_training.data.augment import GREY, Augmenter, move, recolour, rotate
+from unet_training.data.augment import GREY, Augmenter, _draw_negatives, move, recolour, rotate
 
 Pictures = tuple[np.ndarray, np.ndarray]
 
@@ -166,3 +166,38 @@ def test_what_is_cut_out_is_grey_and_ignored(marked: Pictures) -> None:
     assert (photos[cut] == GREY).all()
     np.testing.assert_array_equal(photos[~cut], plain_photos[~cut])
     np.testing.assert_array_equal(masks[~cut], plain_masks[~cut])
+
+
+def test_a_share_of_the_photos_shows_background_alone(marked: Pictures) -> None:
+    """The others are what they are without it."""
+    plain_photos, plain_masks = Augmenter(3)(*marked, FIRST)
+    photos, masks = Augmenter(3, negatives=0.5, background=(0,))(*marked, FIRST)
+    empty = (masks == 0).all(axis=(1, 2))
+    assert 2 < empty.sum() < 10
+    assert (photos[empty][..., 1] > photos[empty][..., 0]).all()  # green alone
+    np.testing.assert_array_equal(photos[~empty], plain_photos[~empty])
+    np.testing.assert_array_equal(masks[~empty], plain_masks[~empty])
+
+
+def test_photos_that_an_object_fills_stay_as_they_are(marked: Pictures) -> None:
+    photos, masks = marked[0], np.full_like(marked[1], 2)
+    plain = Augmenter(3)(photos, masks, FIRST)
+    shown = Augmenter(3, negatives=1, background=(0,))(photos, masks, FIRST)
+    for expected, found in zip(plain, shown, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_part_is_all_that_a_picture_shows_at_a_scale_between_its_own_and_the_photo_s() -> None:
+    """Positions of its pixels in the photo, from the values of a photo that counts its columns."""
+    photos = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, None, :, None], (40, 64, 64, 3)).copy()
+    masks = np.zeros((40, 64, 64), np.uint8)
+    masks[:, :, 40:] = 1
+    rows, columns = np.zeros((40, 64), np.float32), np.zeros((40, 64), np.float32)
+    _draw_negatives(np.random.default_rng(0), 1.0, masks, (0,), rows, columns)
+    assert columns.max() <= 39
+    moved, classes = move(keras.ops.cast(photos, "float32"), masks, rows, columns)
+    assert not np.asarray(classes).any()
+    np.testing.assert_allclose(np.asarray(moved)[:, 0, :, 0], columns, atol=1e-3)
+    steps = np.abs(np.diff(columns)).max(axis=1)
+    assert 0.1 < steps.min() < 0.7
+    assert 0.9 < steps.max() <= 1.0001

@@ -18,6 +18,7 @@ import pytest
 from tests.helpers import small_training
 from tests.helpers.colours import colour_spec
 from tests.helpers.paths import REPOSITORY
+from tests.helpers.trained import eager_steps
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime.core.artifact import read_artifact, write_keras
@@ -149,7 +150,8 @@ def trainings(pictures: Path, output: Path, tmp_path_factory: pytest.TempPathFac
         "teacher": str(_write_random_model(folder / "teacher.keras", 2)),
     }
     answer = {"answer": str(output / "model.keras")}
-    here = small_training.main(output=str(folder / "tensorflow"), **shared, **answer)  # type: ignore[arg-type]
+    with eager_steps():
+        here = small_training.main(output=str(folder / "tensorflow"), **shared, **answer)  # type: ignore[arg-type]
     there = [
         shared | answer | {"output": str(folder / "jax")},
         shared | {"output": str(folder / "two"), "distribute": "auto"},

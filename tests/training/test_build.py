@@ -12,6 +12,7 @@ import pytest
 from tests.helpers import bundled
 from unet_training.build import (
     Pretrained,
+    Teacher,
     build_model,
     build_training_model,
     compile_model,
@@ -21,7 +22,6 @@ from unet_training.build import (
     make_optimizer,
     model_sha256,
     round_weights,
-    teacher_network,
 )
 from unet_training.errors import TrainingError
 from unet_training.fit.checkpoint import CHECKPOINT, Checkpoint
@@ -137,24 +137,26 @@ def test_weights_of_another_width_are_refused() -> None:
         copy_weights(_trainee(TINY), wide)
 
 
-def test_a_teacher_answers_photos_of_any_size_as_at_its_own() -> None:
+def test_a_teacher_sees_photos_of_any_size_at_its_own() -> None:
     keras.utils.set_random_seed(0)
     model = build_model(TINY)
-    teacher = teacher_network(Pretrained(model, "own"))
-    np.testing.assert_allclose(teacher(PHOTOS), model(PHOTOS), atol=1e-6)
-    assert teacher(np.zeros((1, 48, 16, 3), np.uint8)).shape == (1, 48, 16, 3)
-    assert not teacher.trainable_variables
+    teacher = Teacher(Pretrained(model, "own"))
+    expected = np.asarray(model(PHOTOS))
+    np.testing.assert_allclose(teacher(PHOTOS), expected, atol=1e-6)
+    assert not teacher.model.trainable_variables
+    side = PHOTOS.shape[1]
+    reduced = keras.ops.image.resize(PHOTOS.astype(np.float32), (side // 2, side // 2), interpolation="bilinear")
+    enlarged = keras.ops.image.resize(reduced, (side, side), interpolation="bilinear")
+    predicted = model(np.asarray(keras.ops.round(enlarged)).astype(np.uint8))
+    expected = keras.ops.image.resize(predicted, (side // 2, side // 2), interpolation="bilinear")
+    np.testing.assert_allclose(teacher(reduced), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_teacher_that_cannot_is_refused(stride: int) -> None:
-    """One needs its own size, one answers at half the photo's."""
+def test_a_teacher_of_fewer_pixels_is_refused() -> None:
     image = keras.Input((32, 32, 3), dtype="uint8")
-    x = keras.layers.Conv2D(3, 1, strides=stride)(keras.layers.Rescaling(1 / 255)(image))
-    if stride == 1:
-        x = keras.layers.Reshape((32, 32, 3))(x)
-    with pytest.raises(TrainingError, match=r"--teacher odd: (cannot take photos of any size|predicts \(32, 48\))"):
-        teacher_network(Pretrained(keras.Model(image, x), "odd"))
+    x = keras.layers.Conv2D(3, 1, strides=2)(keras.layers.Rescaling(1 / 255)(image))
+    with pytest.raises(TrainingError, match=r"--teacher odd: predicts \(16, 16\) of a photo of \(32, 32\), expected"):
+        Teacher(Pretrained(keras.Model(image, x), "odd"))
 
 
 @pytest.mark.usefixtures("small_network")

@@ -215,7 +215,7 @@ def test_two_processes_at_once_make_one_good_entry(
     with _process(data, cache.folder, "race") as one, _process(data, cache.folder, "race") as other:
         for process in (one, other):
             _until_written(process)
-        outs = [process.communicate("go\n", timeout=60)[0] for process in (one, other)]
+        outs = [process.communicate("go\n", timeout=180)[0] for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0)
     whole = load(photos, SPEC)
     expected = f"23 {whole.photos.sum()} {whole.masks.sum()} memmap"

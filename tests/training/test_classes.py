@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.masks import CLASSES, blocks, write_dataset, write_samples
-from tests.helpers.trained import TINY, unet_train
+from tests.helpers.trained import TINY, eager_steps, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import Dataset, open_dataset
 from unet_runtime.core.metrics import confusion, iou, mean_iou
@@ -38,7 +38,8 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def trained_on_four(small_network: None, four: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Result:
     recipe = replace(SMALL, class_weights="balanced", outline_weight=2.0)
-    return train(recipe, four, tmp_path_factory.mktemp("trained"), name="blocks", license="CC0", command="test")
+    with eager_steps():
+        return train(recipe, four, tmp_path_factory.mktemp("trained"), name="blocks", license="CC0", command="test")
 
 
 def test_the_model_has_the_data_s_classes_and_says_what_it_is(trained_on_four: Result, four: Dataset) -> None:
@@ -102,7 +103,7 @@ def test_a_teacher_of_other_classes_is_refused(trained_on_four: Result, tmp_path
         train(SMALL, data, tmp_path / "output", teacher=trained_on_four.model)
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager")
 def test_255_classes_of_which_few_are_there(tmp_path: Path, logged: list[str]) -> None:
     """The others are in no photo: no number, no share in the mean, and said so."""
     data = write_dataset(tmp_path / "many", 12, 3)
@@ -115,7 +116,7 @@ def test_255_classes_of_which_few_are_there(tmp_path: Path, logged: list[str]) -
     assert any("has a pixel of class251, nor was it predicted" in line for line in logged)
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager")
 @pytest.mark.parametrize("fit", ["letterbox", "crop"])
 def test_other_fits_are_trained_evaluated_and_recorded(tmp_path: Path, fit: str) -> None:
     wide = []
@@ -152,6 +153,7 @@ def _on_disk(data: Dataset, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Path:
 # --- few photos ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("eager")
 def test_few_photos_have_a_validation_part_and_a_warning(
     small_network: None, tmp_path: Path, logged: list[str]
 ) -> None:
@@ -204,6 +206,18 @@ def welds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_photos_without_an_object_need_a_class_that_is_background(welds: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.yaml"
+    entries = []
+    for name in ("metal", "weld"):
+        entries.append({"name": name, "role": "foreground"})
+    classes.write_text(json.dumps(entries), encoding="utf-8")  # JSON is YAML
+    ended = unet_train("--data", welds, "-o", tmp_path, "--classes", classes, "--negatives", 0.2, *TINY)
+    assert ended.code == 2
+    assert "--negatives 0.2: shows parts of photos that are all background, and no class is: metal, weld" in ended.err
+
+
+@pytest.mark.usefixtures("eager")
 def test_a_folder_of_twenty_photos_trains(small_network: None, welds: Path, tmp_path: Path) -> None:
     ended = unet_train("--data", welds, "-o", tmp_path, "--preset", "demo", "--epochs", 2, *TINY, "--no-cache")
     assert ended.code == 0, ended.err

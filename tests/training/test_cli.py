@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.trained import TINY, Trained, unet_train
+from tests.helpers.trained import TINY, Trained, read_until, start_training, unet_train
 from unet_runtime.core.artifact import Artifact, read_artifact
 from unet_runtime.core.datasets import open_dataset, read_split
 from unet_runtime.core.metrics import confusion, iou
@@ -148,7 +145,7 @@ def test_the_report_s_pictures_are_pictures(trained: Trained) -> None:
         assert len(np.unique(pixels, axis=0)) > colors
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path: Path) -> None:
     shared = ("--data", pictures, "--preset", "demo", *TINY)
     assert unet_train(*shared, "--epochs", 1, "--output", tmp_path / "first").code == 0
@@ -181,6 +178,8 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         0.4,
         "--cut-out",
         0.3,
+        "--negatives",
+        0.2,
         "--hard-pixels",
         0.5,
         "--weight-bits",
@@ -208,6 +207,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "rotation": 20.0,
         "zoom": 0.4,
         "cut_out": 0.3,
+        "negatives": 0.2,
         "hard_pixels": 0.5,
         "weight_bits": 11,
     }
@@ -218,7 +218,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
     assert "--teacher model.keras" in spec.provenance.command
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_path: Path) -> None:
     arguments = ("--data", "synthetic", "--output", tmp_path, "--synthetic-count", 16, "--epochs", 1, *TINY)
     ended = unet_train(*arguments)
@@ -249,11 +249,11 @@ def test_synthetic_draws_its_pictures_once_and_says_what_the_model_is_for(tmp_pa
         (("--architecture", "edge-fast", "--size", 48), "48x48, expected multiples of 32"),
         (
             ("--preset", "unet-small", "--encoder-weights", "imagenet"),
-            "go with the architectures lite, lite1, lite2, here it is unet",
+            "go with the architectures lite, lite-slim, lite1, lite2, here it is unet",
         ),
         (
             ("--preset", "unet-small", "--encoder-rate", 0.1),
-            "go with the architectures lite, lite1, lite2, here it is unet",
+            "go with the architectures lite, lite-slim, lite1, lite2, here it is unet",
         ),
         (("--preset", "article", "--architecture", "lite", "--encoder-rate", 0.1), "here the optimizer is rmsprop"),
         (("--width", 0), "--width"),
@@ -294,7 +294,7 @@ def test_an_output_that_cannot_be_a_folder_is_refused_before_training(pictures: 
     )
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager")
 def test_a_loss_that_is_no_number_is_exit_3(pictures: Path, tmp_path: Path) -> None:
     ended = unet_train("--data", pictures, "--output", tmp_path, "--learning-rate", "1e38", "--epochs", 3, *TINY)
     assert ended.code == 3
@@ -302,7 +302,7 @@ def test_a_loss_that_is_no_number_is_exit_3(pictures: Path, tmp_path: Path) -> N
     assert not (tmp_path / "model.keras").exists()
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_photos_that_cannot_be_used_are_counted_and_named(pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "pets")
     (tmp_path / "pets" / "images" / "synthetic_0003.jpg").unlink()
@@ -332,7 +332,7 @@ def test_help_has_groups_and_the_presets_defaults() -> None:
     )
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_pets_dir_names_the_data_and_json_is_all_of_standard_output(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,34 +352,18 @@ def test_help_does_not_wait_for_keras() -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-@contextmanager
-def _running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    code = "from unet_training.cli.command import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _interrupt_at(process: subprocess.Popen[str], words: str) -> tuple[str, str]:
-    """Ctrl-C once a line with ``words`` came; the rest of stdout and stderr."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if words in line:
-            break
-    process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=120)
+def _interrupt_at(words: str, *arguments: object, code: str = "") -> tuple[int, str, str]:
+    """Ctrl-C once a line with ``words`` came: exit code, the rest of stdout and stderr."""
+    with start_training(*arguments, code=code) as process:
+        read_until(words, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
 
 
 def test_ctrl_c_after_an_epoch_keeps_the_best_model(pictures: Path, tmp_path: Path) -> None:
-    with _running("--data", pictures, "--output", tmp_path, "--epochs", 5000, *TINY) as process:
-        out, err = _interrupt_at(process, "epoch 2/5000")
-    assert process.returncode == 130, err
+    code, out, err = _interrupt_at("epoch 2/5000", "--data", pictures, "--output", tmp_path, "--epochs", 5000, *TINY)
+    assert code == 130, err
     assert "interrupted: keeping the best epoch so far" in err
     assert "validation photos" in out
     spec = read_artifact(tmp_path / "model.keras").spec
@@ -389,9 +373,11 @@ def test_ctrl_c_after_an_epoch_keeps_the_best_model(pictures: Path, tmp_path: Pa
 
 
 def test_ctrl_c_before_an_epoch_says_that_nothing_was_kept(pictures: Path, tmp_path: Path) -> None:
-    with _running("--data", pictures, "--output", tmp_path, *TINY) as process:
-        _, err = _interrupt_at(process, "choose the checkpoint")
-    assert process.returncode == 130, err
+    endless = "import time; from unet_training.fit import checkpoint; "
+    endless += "checkpoint.Checkpoint.on_epoch_end = lambda *_: time.sleep(600)"
+    words = ("--data", pictures, "--output", tmp_path, *TINY)
+    code, _, err = _interrupt_at("choose the checkpoint", *words, code=endless)
+    assert code == 130, err
     # Not the last line: TensorFlow may report the end of its own threads behind it.
     assert "error: interrupted before the end of the first epoch: nothing was kept" in err.splitlines()
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import http.server
 import io
-import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.live import closed_port
 from tests.helpers.trained import unet_train
 from unet_training.data import dataset
 from unet_training.errors import DatasetError
@@ -55,10 +55,8 @@ def served(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def dead_server(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port of this machine where nobody listens any more."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    monkeypatch.setattr(dataset, "BASE_URL", f"http://127.0.0.1:{port}/")
+    """A port of this machine where nobody listens."""
+    monkeypatch.setattr(dataset, "BASE_URL", f"http://127.0.0.1:{closed_port()}/")
 
 
 def _files(root: Path) -> dict[str, bytes]:

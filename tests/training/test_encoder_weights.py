@@ -19,7 +19,7 @@ from PIL import Image
 from tests.helpers.tiny import SOFTMAX_FILE
 from tests.helpers.trained import unet_train
 from unet_runtime.core.artifact import read_artifact
-from unet_runtime.core.errors import MissingDependencyError
+from unet_runtime.core.errors import MissingDependencyError, ModelFileError
 from unet_training import encoder_weights
 from unet_training.encoder_weights import PUBLISHED, assign_encoder_weights, converted, read_encoder_weights
 from unet_training.errors import RecipeError, TrainingError
@@ -156,7 +156,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_encoder_weights(str(tmp_path / "none.pth"), "lite")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", SCALINGS)
 def test_every_published_array_has_its_variable(name: str) -> None:
     """And every variable its array, so none is left."""
     weights = read_encoder_weights("imagenet", name)
@@ -165,7 +165,7 @@ def test_every_published_array_has_its_variable(name: str) -> None:
     assert {path: array.shape for path, array in weights.arrays.items()} == shapes
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", SCALINGS)
 def test_with_its_own_head_the_encoder_knows_a_cat(name: str, sample_photo: Path) -> None:
     weights = read_encoder_weights("imagenet", name)
     classifier = efficientnet_lite.classifier(SCALINGS[name])
@@ -202,7 +202,9 @@ def test_names_and_values_that_no_encoder_has_are_refused() -> None:
 
 
 def test_an_architecture_without_a_pretrained_encoder_is_refused() -> None:
-    with pytest.raises(RecipeError, match="there are none for architecture unet, expected one of lite, lite1, lite2"):
+    with pytest.raises(
+        RecipeError, match="there are none for architecture unet, expected one of lite, lite-slim, lite1"
+    ):
         read_encoder_weights("imagenet", "unet")
 
 
@@ -264,3 +266,17 @@ def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path)
     for variable in trained.weights:
         if variable.path.startswith(ENCODER_PREFIX) and variable.path.endswith("kernel"):
             np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), expected[variable.path])
+    encoder = read_encoder_weights(str(output / "model.keras"), "lite-slim")
+    other = builder("lite-slim")(32, 32, 3, filters=2, depth=2)
+    assert assign_encoder_weights(other, encoder) == len(encoder.arrays)
+    assert encoder.name == "model.keras"
+    for variable in other.weights:
+        if variable.path.startswith(ENCODER_PREFIX):
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), encoder.arrays[variable.path])
+
+
+def test_a_damaged_model_is_no_encoder(tmp_path: Path) -> None:
+    path = tmp_path / "cut.keras"
+    path.write_bytes(SOFTMAX_FILE.read_bytes()[:2000])
+    with pytest.raises(ModelFileError, match=r"cut\.keras"):
+        read_encoder_weights(str(path), "lite")

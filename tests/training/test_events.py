@@ -26,7 +26,7 @@ def _scalars(folder: Path, run: str, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in _read(folder, run).Scalars(name)]
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_tensorboard_finds_the_history_and_pictures(pictures: Path, tmp_path: Path) -> None:
     logs, output = tmp_path / "logs", tmp_path / "output"
     arguments = ("--data", pictures, "--output", output, "--epochs", 2, "--ema", 0.5, "--tensorboard", logs, *TINY)

@@ -39,6 +39,7 @@ COUNTED = {
     "canet": 524_169,
     "edge-fast": 2_013_785,
     "lite": 3_728_505,
+    "lite-slim": 3_064_977,
     "lite1": 4_493_177,
     "lite2": 5_154_489,
 }
@@ -46,8 +47,8 @@ COUNTED = {
 
 STANDARD = {name for name in dir(keras.layers) if not name.startswith("_")}
 SMALL: dict[str, Any] = {"filters": 4, "depth": 2}
-WIDER = ("lite1", "lite2")
-"""``lite`` with more layers of the same kinds."""
+WIDER = ("lite-slim", "lite1", "lite2")
+"""``lite`` with other numbers of the same layers."""
 SIDE = {"unet2015": 60}
 """Input pixels where 32 will not do."""
 

@@ -282,7 +282,7 @@ def _losses(root: Path, output: Path, *options: str) -> list[float]:
     return history["loss"]
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eager", "no_report")
 def test_the_same_photos_train_alike_in_two_layouts(tmp_path: Path) -> None:
     """The arrays are the same in all layouts (tests/runtime/datasets), so two tell that training adds nothing."""
     animals = drawn_animals(12)
@@ -295,7 +295,7 @@ def test_the_same_photos_train_alike_in_two_layouts(tmp_path: Path) -> None:
     assert spec.provenance.split == "random:3"
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eager", "no_report")
 def test_what_was_said_of_the_labels_travels_in_the_model(tmp_path: Path) -> None:
     animals = [Animal(f"v{index // 3}_{index}", *animal[1:3]) for index, animal in enumerate(drawn_animals(18))]
     rgb(tmp_path / "data", animals)

@@ -192,7 +192,7 @@ def _rows(output: Path, epochs: int) -> list[list[str]]:
     return [["epoch", f"{i}/{epochs}", *(f"{v:.4f}" for v in row)] for i, row in enumerate(figures, 1)]
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_on_a_terminal_one_line_is_redrawn_and_each_epoch_leaves_one(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +211,7 @@ def test_on_a_terminal_one_line_is_redrawn_and_each_epoch_leaves_one(
     assert all(len(part) <= COLUMNS for line in text.split("\n") for part in line.split("\r") if "epoch " in part)
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager")
 def test_an_error_begins_a_line_of_its_own(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = itertools.count()
 
@@ -228,7 +228,7 @@ def test_an_error_begins_a_line_of_its_own(pictures: Path, tmp_path: Path, monke
     assert nothing == ""
 
 
-@pytest.mark.usefixtures("small_network")
+@pytest.mark.usefixtures("small_network", "eager", "no_report")
 def test_elsewhere_nothing_is_redrawn(pictures: Path, tmp_path: Path) -> None:
     arguments = ("--data", pictures, "--output", tmp_path, "--epochs", 2, *TINY)
     ended = unet_train(*arguments, "--sizes", "16,32")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.helpers.paths import REPOSITORY
-from tests.helpers.trained import eager_steps, unet_train
+from tests.helpers.trained import EAGER, eager_steps, read_until, start_training, unet_train
 from unet_runtime.core.artifact import read_artifact
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.fit import loop
@@ -184,7 +180,7 @@ def test_the_sizes_share_the_epochs() -> None:
 
 
 OPTIONS = (
-    *("--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "2", "--epochs", "8"),
+    *("--preset", "demo", "--width", "2", "--depth", "1", "--size", "32", "--batch-size", "4", "--epochs", "5"),
     *("--ema", "0.9", "--seed", "3", "--precision", "float32", "--no-cache", "--resume"),
 )
 """Options of ``unet-train``."""
@@ -192,36 +188,26 @@ OPTIONS = (
 
 def _kill_after(words: str, *arguments: object) -> None:
     """Run ``unet-train`` in a process of its own, and kill it when it has said ``words``, or a little later."""
-    small = "from tests.helpers.one_convolution import one_convolution; unet.build = one_convolution"
-    code = f"from unet_training.models import unet; {small}; from unet_training.cli.command import main; main()"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if words in line:
-            break
-    else:
-        raise AssertionError(f"the command ended with {process.wait()} before {words!r}")
-    time.sleep(random.uniform(0, 0.05))  # anywhere in what follows
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with start_training(*arguments, code=EAGER) as process:
+        read_until(words, process)
+        time.sleep(random.uniform(0, 0.05))  # anywhere in what follows
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
 
 
+@pytest.mark.usefixtures("eager", "no_report")
 def test_a_process_killed_at_a_random_moment_trains_the_same_curve(
     small_network: None, pictures: Path, tmp_path: Path
 ) -> None:
     """One kill; tests/robustness/test_kills.py has a hundred."""
     arguments = ("--data", pictures, *OPTIONS, "--output")
     assert unet_train(*arguments, tmp_path / "unbroken").code == 0
-    epoch = random.randrange(1, 7)
+    epoch = random.randrange(1, 4)
     print("killed after epoch", epoch)  # what pytest shows of a failure
     output = tmp_path / "killed"
-    _kill_after(f"epoch {epoch}/8 ", *arguments, output)
+    _kill_after(f"epoch {epoch}/5 ", *arguments, output)
     assert unet_train(*arguments, output).code == 0
     expected, found = (json.loads((folder / "history.json").read_text()) for folder in (tmp_path / "unbroken", output))
-    assert len(found["loss"]) == 8
+    assert len(found["loss"]) == 5
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -144,6 +144,7 @@ class ResourceExhaustedError(Exception):
     """Named as TensorFlow's."""
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("error", [MemoryError(), ResourceExhaustedError("OOM when allocating tensor")])
 def test_no_memory_left_says_what_to_lower_and_what_is_kept(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -165,12 +166,14 @@ def test_no_memory_left_in_the_data_pipeline_is_known_too(
         _train(pictures, tmp_path)
 
 
+@pytest.mark.usefixtures("eager")
 def test_other_errors_are_not_taken_for_memory(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _at_batch(monkeypatch, 1, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         _train(pictures, tmp_path)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_failed_training_leaves_the_previous_model(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_failed_training_leaves_the_previous_model(
     assert (tmp_path / "model.keras").read_bytes() == before
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_interruption_after_the_first_epoch_keeps_its_model(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +197,7 @@ def test_an_interruption_after_the_first_epoch_keeps_its_model(
     assert (metrics["split"], metrics["photos"], metrics["epoch"]) == ("validation", 6, 1)
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_interruption_of_the_last_measurement_keeps_the_model(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +214,7 @@ def test_an_interruption_of_the_last_measurement_keeps_the_model(
     assert read_artifact(result.model).spec.provenance.metrics["split"] == "validation"
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_second_interruption_says_where_the_weights_are(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +253,7 @@ def test_bilinear_upsampling_trains_at_a_second_size(
     assert np.isfinite(result.history["loss"]).all()
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_model_that_is_there_is_not_replaced_by_another_training(pictures: Path, tmp_path: Path) -> None:
     _train(pictures, tmp_path, epochs=1)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

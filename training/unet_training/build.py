@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.datasets import oxford_pets
@@ -95,7 +96,7 @@ def make_objective(
     """The recipe's training loss; ``class_weights`` as ``class_weights.class_weights`` makes them, empty: all 1.
 
     Raises:
-        TrainingError: the teacher cannot take photos of any size.
+        TrainingError: the teacher does not predict the whole photo.
     """
     weights = []
     for entry, weight in zip(classes, class_weights or [1.0] * len(classes), strict=True):
@@ -104,7 +105,7 @@ def make_objective(
         weights,
         recipe.region_loss,
         recipe.region_weight,
-        None if teacher is None else teacher_network(teacher),
+        None if teacher is None else Teacher(teacher),
         recipe.distillation_weight,
         recipe.hard_pixels,
     )
@@ -192,26 +193,31 @@ def check_teacher(teacher: Pretrained, classes: Sequence[ClassSpec]) -> None:
         )
 
 
-def teacher_network(teacher: Pretrained) -> keras.Model:
-    """The teacher's network, frozen, for photos of any size, as a progressive training needs it.
+class Teacher:
+    """A frozen network at its own size, whatever the size of the photos: a large one sees more in them there.
 
     Raises:
-        TrainingError: one of its layers needs its own size, or it predicts other pixels than the photo's.
+        TrainingError: it does not predict the whole photo.
     """
-    image = keras.Input((None, None, 3), dtype="uint8", name="image")
-    try:
-        model = keras.models.clone_model(teacher.model, input_tensors=image)
-        model.set_weights(teacher.model.get_weights())
-        predicted = tuple(model(np.zeros((1, 64, 96, 3), np.uint8)).shape[1:3])
-    except Exception as error:  # whatever a layer raises
-        reason = " ".join(str(error).split())[:300]
-        raise TrainingError(f"--teacher {teacher.name}: cannot take photos of any size ({reason})") from error
-    if predicted != (64, 96):
-        raise TrainingError(
-            f"--teacher {teacher.name}: predicts {predicted} of a photo of (64, 96), expected all of it"
-        )
-    model.trainable = False
-    return model
+
+    def __init__(self, source: Pretrained) -> None:
+        model = source.model
+        if model.output_shape[1:3] != model.input_shape[1:3]:
+            raise TrainingError(
+                f"--teacher {source.name}: predicts {model.output_shape[1:3]} of a photo of {model.input_shape[1:3]}, "
+                "expected all of it"
+            )
+        model.trainable = False
+        self.model = model
+
+    def __call__(self, photos: Any) -> Any:
+        """Photos (n, h, w, 3), values 0..255 -> probabilities (n, h, w, classes)."""
+        given, own = tuple(photos.shape[1:3]), self.model.input_shape[1:3]
+        if given == own:
+            return self.model(photos, training=False)
+        enlarged = ops.image.resize(ops.cast(photos, "float32"), own, interpolation="bilinear")
+        probabilities = self.model(ops.cast(ops.round(enlarged), "uint8"), training=False)
+        return ops.image.resize(probabilities, given, interpolation="bilinear")
 
 
 def copy_weights(model: keras.Model, source: Pretrained, classes: Sequence[ClassSpec] = PET_CLASSES) -> None:

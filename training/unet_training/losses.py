@@ -33,7 +33,7 @@ class Objective:
     region: RegionLoss = "none"
     region_weight: float = 1.0
     """Weight of the region loss, the cross-entropy having 1."""
-    teacher: keras.Model | None = None
+    teacher: Callable[[Tensor], Tensor] | None = None
     """From photos (n, h, w, 3) to probabilities as large as the student's; None: no distillation."""
     teacher_weight: float = 1.0
     """Weight of the divergence from the teacher."""
@@ -49,7 +49,7 @@ class Objective:
         if self.region != "none":
             loss += self.region_weight * REGION_LOSSES[self.region](one_hot, probabilities * has_truth[..., None])
         if self.teacher is not None:
-            target = normalize(ops.cast(self.teacher(photos, training=False), "float32"))
+            target = normalize(ops.cast(self.teacher(photos), "float32"))
             loss += self.teacher_weight * divergence(ops.stop_gradient(target), probabilities, has_truth)
         return loss
 

@@ -150,6 +150,11 @@ def train(
     split = automatic_split(dataset) if recipe.split == AUTO else recipe.split
     recipe = replace(recipe, name=identity.name, split=split)
     classes = dataset.classes
+    if recipe.negatives and all(entry.role != "background" for entry in classes):
+        raise RecipeError(
+            f"--negatives {recipe.negatives:g}: shows parts of photos that are all background, and no class is: "
+            f"{', '.join(dataset.class_names)}. Give one the role background in classes.yaml"
+        )
     if "teacher" in pretrained:
         build.check_teacher(pretrained["teacher"], classes)
     devices = choose_devices(distribute)

@@ -41,8 +41,10 @@ class Recipe:
     architecture: str = _option("unet", "Network", "Architecture of the network.")
     filters: int = _option(16, "Network", "Filters of the first stage; each below has more.", name="width")
     depth: int | None = _option(None, "Network", "Stages above the bridge.")
-    encoder_weights: str = _option("none", "Network", "Weights that the encoder of lite starts from.")
-    """ImageNet's, a PyTorch file's, or none (random). A model's spec names them with the file's SHA-256."""
+    encoder_weights: str = _option(
+        "none", "Network", "Weights that the encoder of lite starts from; a PyTorch or .keras file's."
+    )
+    """ImageNet's, a PyTorch or ``.keras`` file's, or none (random). A model's spec has the file's name and SHA-256."""
     encoder_rate: float = _option(
         1.0, "Network", "Learning rate of that encoder, as a share of --learning-rate; 0: its kernels stay.", max=1
     )
@@ -69,6 +71,10 @@ class Recipe:
     cut_out: float = _option(
         0.0, "Training", "Largest share of its sides that is cut out of an augmented photo.", max=1, max_open=True
     )
+    negatives: float = _option(
+        0.0, "Training", "Share of augmented photos that show a part without an object, all background.", max=1
+    )
+    """What is no object at all is background too: without such pictures, one object a photo is what a model learns."""
     optimizer: Optimizer = "adamw"
     """``rmsprop``, or ``adamw`` with linear warm-up and cosine decay to zero."""
     learning_rate: float = _option(2e-3, "Training", "Learning rate at its peak.", min_open=True)

@@ -137,7 +137,7 @@ def open_page(folder: Path, *arguments: str) -> Iterator[tuple[Any, str]]:
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     with _served(folder) as address, sync_api.sync_playwright() as playwright:
         try:
-            browser = playwright.chromium.launch(executable_path=program, args=arguments)
+            browser = playwright.chromium.launch(executable_path=program, args=arguments, timeout=_MILLISECONDS)
         except sync_api.Error as error:
             reason = one_line(str(error))
             raise NoBrowserError(f"no Chromium starts here ({reason}): apt install chromium") from error

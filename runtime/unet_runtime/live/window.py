@@ -28,7 +28,7 @@ sys.exit(not library.XOpenDisplay(None))
 """A program that connects to the X server as Qt will, by the same libraries. Without a connection Qt aborts the whole
 process: https://github.com/opencv/opencv-python/issues/447"""
 
-_PROBE_SECONDS = 5.0  # until the X server counts as silent; one behind a tunnel answers within some tenths
+_PROBE_SECONDS = 10.0  # until the X server counts as silent; one behind a tunnel answers within some tenths
 _FONTS = ("/usr/share/fonts/truetype/dejavu", "/usr/share/fonts/dejavu", "/usr/share/fonts/TTF", "/usr/share/fonts")
 
 

@@ -15,7 +15,7 @@ from unet_runtime.core.text import one_line
 from unet_runtime.io import web_access
 from unet_runtime.serve.body import Bodies
 from unet_runtime.serve.metrics import Metrics
-from unet_runtime.serve.refusals import BAD_REQUEST, FAILED, HEAD_TOO_LARGE, RefusalError
+from unet_runtime.serve.refusals import BAD_REQUEST, FAILED, HEAD_TOO_LARGE, TIMEOUT, RefusalError
 from unet_runtime.serve.security import Guard
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ MAX_HEAD = 32_768
 _PIECE = 1 << 18  # bytes
 _DRAIN_BYTES = 64_000_000
 _DRAIN_SECONDS = 10.0
+_LATE_DRAIN_SECONDS = 2.0  # of a body that has taken too long already
 
 
 class Front:
@@ -118,7 +119,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            await self._drain()
+            await self._drain(_LATE_DRAIN_SECONDS if message["status"] == TIMEOUT else _DRAIN_SECONDS)
             self.is_started = True
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -140,14 +141,14 @@ class _Exchange:
                 piece = {**message, "body": body[start : start + _PIECE], "more_body": more or not is_last}
                 await self._send(piece)
 
-    async def _drain(self) -> None:
+    async def _drain(self, seconds: float) -> None:
         """Take what is left of the body: who still sends does not look for a response, and would lose it."""
         headers = Headers(scope=self._scope)
         if self._is_received or headers.get("expect", "").lower() == "100-continue":
             return
         left = _DRAIN_BYTES
         try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not self._is_received and left > 0:
                     left -= len((await self.receive()).get("body", b""))
         except TimeoutError:

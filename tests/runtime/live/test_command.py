@@ -7,9 +7,9 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.commands import UNET_RUN
 from tests.helpers.live import closed_port, wait_for
 from tests.helpers.mjpeg import MjpegCamera
 from tests.helpers.paths import REPOSITORY
@@ -25,7 +26,7 @@ from unet_runtime import Segmenter
 from unet_runtime.cli.live import _save_frame
 from unet_runtime.cli.run import command
 
-COMMAND = [str(Path(sys.executable).with_name("unet-run")), "--backend", "tflite", "-q"]
+COMMAND = [UNET_RUN, "--backend", "tflite", "-q"]
 # A terminal's width and a display are the machine's, not the tests'.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
 
@@ -37,23 +38,27 @@ def served(sample_photo: Path) -> Iterator[MjpegCamera]:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=180, env=ENVIRONMENT
+    )
 
 
 def test_a_live_view_without_a_window_records_and_says_how_it_went(served: MjpegCamera, tmp_path: Path) -> None:
     path = tmp_path / "live.mp4"
-    done = run("--webcam", served.url, "--view", "none", "--max-seconds", "2", "--record", path, "--smooth", "0.5")
+    done = run("--webcam", served.url, "--view", "none", "--max-seconds", "5", "--record", path, "--smooth", "0.5")
     assert (done.returncode, done.stderr) == (0, "")
     assert served.url in done.stdout
     for stage in ("capture", "preprocess", "inference", "compose", "display", "age"):
         row = next(line for line in done.stdout.splitlines() if line.startswith(stage))
         p50, p95 = map(float, row.split()[1:])
-        assert 0 <= p50 <= p95 < 5000
-    assert "0 reconnects" in done.stdout
+        assert 0 <= p50 <= p95
+    assert re.search(r"\d+ reconnects", done.stdout)
     recorded = re.search(r"recorded (\d+) frames \((\S+) s\)", done.stdout)
     assert recorded is not None
     assert int(recorded[1]) == len(numbers(path))
-    assert 0 < float(recorded[2]) < 2.5
+    session = re.search(r"frames shown in (\S+) s", done.stdout)
+    assert session is not None
+    assert 0 < float(recorded[2]) < float(session[1]) + 10
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -180,13 +185,11 @@ def test_a_model_is_loaded_once_for_all_videos(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_a_video_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.avi", 500)
+    path = write_video(tmp_path / "clip.avi", 1000)
     with subprocess.Popen(
         [*COMMAND, str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
-        wait_for(lambda: list(tmp_path.glob(".*.part.mp4")), 60)
-        time.sleep(1)
-        assert list(tmp_path.glob(".*.part.mp4"))  # half written
+        wait_for(lambda: any(half.stat().st_size for half in tmp_path.glob(".*.part.mp4")))
         process.send_signal(number)
         process.communicate(timeout=120)
     assert process.returncode == code
@@ -196,10 +199,13 @@ def test_a_signal_during_a_video_leaves_nothing(number: signal.Signals, code: in
 def test_progress_is_drawn_on_a_terminal(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.avi", 12)
     ours, theirs = pty.openpty()
-    done = subprocess.run([*COMMAND, str(path)], stdout=subprocess.DEVNULL, stderr=theirs, timeout=60, env=ENVIRONMENT)
+    done = subprocess.run([*COMMAND, str(path)], stdout=subprocess.DEVNULL, stderr=theirs, timeout=180, env=ENVIRONMENT)
     os.close(theirs)
-    drawn = os.read(ours, 1 << 16).decode()
+    drawn = b""
+    with suppress(OSError):  # Linux' way to say that the other end is closed
+        while part := os.read(ours, 1 << 16):
+            drawn += part
     os.close(ours)
     assert done.returncode == 0
-    assert "clip.avi" in drawn
-    assert "12/12" in drawn
+    assert b"clip.avi" in drawn
+    assert b"12/12" in drawn

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.commands import UNET_RUN
 from tests.helpers.live import wait_for
 from tests.helpers.mjpeg import SIZE, MjpegCamera
 from tests.helpers.video import make, needs_ffmpeg
@@ -32,7 +32,7 @@ FACTS = """({
 })"""
 
 
-PROGRAM = (str(Path(sys.executable).with_name("unet-run")), "-q")
+PROGRAM = (UNET_RUN, "-q")
 
 
 def played(browser: Any, path: Path) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def played(browser: Any, path: Path) -> dict[str, Any]:
         if not page.evaluate("""document.createElement("video").canPlayType('video/mp4; codecs="avc1.42E01E"')"""):
             pytest.skip("this Chromium has no decoder for H.264: Debian's has one")
         page.goto(place.as_uri())
-        page.wait_for_function("seen.includes('ended') || seen.includes('error')", timeout=60_000)
+        page.wait_for_function("seen.includes('ended') || seen.includes('error')", timeout=180_000)
         facts: dict[str, Any] = page.evaluate(FACTS)
         assert page.evaluate("seen.filter(event => event != 'stalled')") == ["loadeddata", "ended"], str(facts)
         return facts

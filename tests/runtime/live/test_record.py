@@ -129,7 +129,8 @@ def test_encoding_is_timed_with_a_picture_and_leaves_nothing(tmp_path: Path) -> 
     file = VideoFile(tmp_path / "live.mp4", 30)
     noise = np.random.default_rng(1)
     small, large = noise.integers(0, 256, (120, 160, 3), np.uint8), noise.integers(0, 256, (1080, 1920, 3), np.uint8)
-    assert 0 < file.seconds_per_frame(small) < file.seconds_per_frame(large)
+    # A hundred times as many pixels; where another program gets in between, it is tried again.
+    assert any(0 < file.seconds_per_frame(small) < file.seconds_per_frame(large) for _ in range(5))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +192,7 @@ except OutputError as error:
     print(error)
 """
     for name in ("clip.mp4", "clip.avi"):
-        done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, timeout=180)
         assert f"{name}: " in done.stdout, done
         assert "is the disk full?" in done.stdout
     assert list(tmp_path.iterdir()) == []

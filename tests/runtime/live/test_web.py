@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.live import STATUS
+from tests.helpers.live import STATUS, wait_for
 from unet_runtime.core.errors import OutputError
 from unet_runtime.live import feed, web
 from unet_runtime.live.view import Status
@@ -75,7 +75,8 @@ def test_a_figure_that_is_unknown_and_a_message_in_any_language_are_json_too(vie
     assert "X-Evil" not in headers
 
 
-def test_a_client_waits_for_a_picture_that_it_has_not_seen(view: WebView) -> None:
+def test_a_client_waits_for_a_picture_that_it_has_not_seen(view: WebView, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_WAIT", 60.0)
     view.show(plain(10), Status())
     later = threading.Timer(0.3, view.show, (plain(200), Status()))
     later.start()
@@ -99,7 +100,7 @@ def test_other_programs_can_read_the_stream(view: WebView) -> None:
     def show() -> None:
         for value in range(1, 250):
             view.show(plain(value), Status())
-            if done.wait(0.02):
+            if done.wait(0.1):
                 return
 
     shower = threading.Thread(target=show)
@@ -127,7 +128,7 @@ def test_a_slow_client_neither_slows_the_loop_nor_gets_pictures_of_the_past(view
     view.show(noise(0), Status())
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(("127.0.0.1", view.port))
         client.sendall(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         time.sleep(0.2)
@@ -385,11 +386,10 @@ def test_closing_ends_all_threads_whoever_still_watches(capfd: pytest.CaptureFix
     clients = [socket.create_connection(("127.0.0.1", view.port)) for _ in range(3)]
     for client, path in zip(clients, ("/stream", "/frame?after=1"), strict=False):  # the third says nothing
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    while sum(thread.name == "web client" for thread in threading.enumerate()) < 3:
-        time.sleep(0.01)
+    wait_for(lambda: sum(thread.name == "web client" for thread in set(threading.enumerate()) - before) == 3)
     view.close()
     view.close()
-    assert set(threading.enumerate()) == before
+    wait_for(lambda: not set(threading.enumerate()) - before)
     for client in clients:
         client.close()
     assert capfd.readouterr() == ("", "")

@@ -36,7 +36,7 @@ from unet_runtime.live.views import open_view
 view = open_view("window")
 picture = np.zeros((240, 320, 3), np.uint8)
 picture[:, :160, 0] = picture[:, 160:, 2] = 200
-end = time.monotonic() + 30
+end = time.monotonic() + 600
 print(view.name, flush=True)
 while time.monotonic() < end:
     view.show(picture, Status(29.84, 41.6, 3, "camera lost, trying again in 2 s"))
@@ -77,7 +77,7 @@ class App:
 
     def screenshot(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """The whole screen, int (600, 800, 3), once the window is painted on at least width and height of it."""
-        for _ in range(40):
+        for _ in range(300):
             self.run("import", "-window", "root", str(path))
             seen = np.asarray(Image.open(path).convert("RGB")).astype(int)
             if seen.any():
@@ -176,11 +176,12 @@ def test_the_window_shows_the_picture_with_its_status_and_reports_keys(screen: s
 def test_a_resized_window_keeps_the_aspect_ratio(screen: str, tmp_path: Path) -> None:
     with app_on(screen) as app:
         app.run("xdotool", "windowsize", "--sync", app.id, "700", "360")
-        seen = app.screenshot(tmp_path / "resized.png", (700, 360))
-        coloured = (seen.max(axis=2) > 150) & (seen.min(axis=2) < 60) & (seen[..., 1] < 60)
-        left, top, right, bottom = box(coloured)
-        assert bottom - top > 340
-        assert (right - left) / (bottom - top) == pytest.approx(4 / 3, rel=0.02)
+        height = 0
+        while height <= 340:  # until the picture has been drawn anew, too
+            seen = app.screenshot(tmp_path / "resized.png", (700, 360))
+            left, top, right, bottom = box((seen.max(axis=2) > 150) & (seen.min(axis=2) < 60) & (seen[..., 1] < 60))
+            height = bottom - top
+        assert (right - left) / height == pytest.approx(4 / 3, rel=0.02)
 
 
 def test_a_window_closed_by_its_button_counts_as_q_and_stays_closed(screen: str) -> None:
@@ -203,7 +204,7 @@ def test_without_a_display_the_picture_goes_to_a_web_page_and_a_note_says_why(na
         "try: open_view('window')\n"
         "except BackendError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=180)
     assert (done.returncode, done.stderr) == (0, "")
     shown, note, error = done.stdout.splitlines()
     assert shown.startswith("web at http://127.0.0.1:")

@@ -11,14 +11,13 @@ import os
 import signal
 import socket
 import struct
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from tests.helpers.live import wait_for
 from tests.helpers.memory import needs_proc
 from tests.helpers.serving import TIMEOUT, Running, form, jpeg, serving
 
@@ -26,13 +25,11 @@ CLIENTS = int(os.environ.get("SERVE_CLIENTS", "60"))
 REQUESTS = int(os.environ.get("SERVE_REQUESTS", "100"))
 STOPPED = 50
 GROWTH = 5.0  # MB
+ROUNDS = 3  # a leak grows in each; what the allocator keeps, in one of them
 
 
-def status_of(port: int, body: bytes, ready: threading.Barrier) -> int:
-    """Status of the response to one client, which sends when all are there."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
-    ready.wait(TIMEOUT)
-    connection.request("POST", "/segment?save=mask", body)
+def status_of(connection: http.client.HTTPConnection) -> int:
+    """Status of the response to one client."""
     response = connection.getresponse()
     response.read()
     connection.close()
@@ -41,14 +38,19 @@ def status_of(port: int, body: bytes, ready: threading.Barrier) -> int:
     return response.status
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a system without SIGSTOP")
 def test_every_client_gets_an_answer(tmp_path: Path, colour_model: Path) -> None:
+    """The service stands still until all have asked: however slow this machine is, most find the queue full."""
     body = jpeg(800, 600)
-    ready = threading.Barrier(CLIENTS)
-    with serving(tmp_path, "--model", colour_model, "--queue", "8") as service, ThreadPoolExecutor(CLIENTS) as pool:
-        calls = [pool.submit(status_of, service.port, body, ready) for _ in range(CLIENTS)]
-        found = [call.result(TIMEOUT) for call in calls]
+    with serving(tmp_path, "--model", colour_model, "--queue", "8") as service:
+        service.process.send_signal(signal.SIGSTOP)
+        connections = []
+        for _ in range(CLIENTS):
+            connections.append(http.client.HTTPConnection("127.0.0.1", service.port, timeout=TIMEOUT))
+            connections[-1].request("POST", "/segment?save=mask", body)
+        service.process.send_signal(signal.SIGCONT)
+        found = list(map(status_of, connections))
         assert set(found) == {200, 429}
-        assert len(found) == CLIENTS
         refused = f'unet_refused_total{{reason="queue full"}} {found.count(429)}.0'
         assert refused in service.get("/metrics").body.decode()
         assert service.get("/health").json["waiting"] == 0
@@ -96,8 +98,7 @@ def test_a_client_that_leaves_is_not_worked_for(tmp_path: Path, colour_model: Pa
             with socket.create_connection(("127.0.0.1", service.port), timeout=TIMEOUT) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves at once
                 client.sendall(head + body)
-        while service.log().count("POST /segment") < 30:
-            time.sleep(0.01)
+        wait_for(lambda: service.log().count("POST /segment") == 30)
         assert " 499 " in service.log()
         assert service.post("/segment", photo).status == 200
         assert "Traceback" not in service.log()
@@ -134,9 +135,14 @@ def test_memory_does_not_grow(tmp_path: Path, colour_model: Path) -> None:
 
     with serving(tmp_path, "--model", colour_model, "-q") as service:
         ask(service, REQUESTS)
-        before = service.resident()
-        ask(service, REQUESTS)
-        assert service.resident() - before < GROWTH
+        growth = []
+        for _ in range(ROUNDS):
+            before = service.resident()
+            ask(service, REQUESTS)
+            growth.append(service.resident() - before)
+            if growth[-1] < GROWTH:
+                return
+    pytest.fail(f"grew by {growth} MB")
 
 
 def test_a_client_that_takes_nothing_blocks_nobody(tmp_path: Path, colour_model: Path, photo: bytes) -> None:

@@ -9,13 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.live import wait_for
 from tests.helpers.memory import needs_proc
 from tests.helpers.serving import TIMEOUT, Running, jpeg, serving
 
@@ -43,17 +43,15 @@ def value(service: Running, sample: str) -> list[float]:
 
 
 def wait_until_whole(service: Running) -> None:
-    end = time.monotonic() + TIMEOUT
-    while service.get("/health").json["workers"] < 2:
-        assert time.monotonic() < end, service.log()
-        time.sleep(0.05)
+    wait_for(lambda: service.get("/health").json["workers"] == 2)
 
 
 def test_counts_are_those_of_all(service: Running, photo: bytes) -> None:
     assert "2 workers, threads of each: 1, 1" in service.lines
     for _ in range(30):
         assert service.post("/segment", photo).status == 200
-    assert value(service, r'unet_requests_total{code="200",route="/segment"}') == [30]
+    # A worker that is slow to report counts as it last did.
+    wait_for(lambda: value(service, r'unet_requests_total{code="200",route="/segment"}') == [30])
     assert value(service, r'unet_stage_seconds_count{stage="infer"}') == [30]
     assert value(service, r'unet_stage_seconds_bucket{le="\+Inf",stage="infer"}') == [30]
     assert value(service, "unet_queue_limit") == [64]
@@ -66,18 +64,25 @@ def test_counts_are_those_of_all(service: Running, photo: bytes) -> None:
 
 @needs_proc
 def test_connections_that_stay_open_are_shared(service: Running, photo: bytes) -> None:
-    connections = []
-    for _ in range(8):
-        connections.append(http.client.HTTPConnection("127.0.0.1", service.port, timeout=TIMEOUT))
-        connections[-1].connect()
-    for connection in connections:
-        connection.request("POST", "/segment", photo)
-        response = connection.getresponse()
-        response.read()
-        assert response.status == 200
-    assert sorted(map(open_connections, workers_of(service))) == [4, 4]
-    for connection in connections:
-        connection.close()
+    """On a busy machine a worker waits for the other's turn in vain, and takes it: not each time."""
+
+    def shares() -> list[int]:
+        connections = []
+        for _ in range(8):
+            connections.append(http.client.HTTPConnection("127.0.0.1", service.port, timeout=TIMEOUT))
+            connections[-1].connect()
+        for connection in connections:
+            connection.request("POST", "/segment", photo)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200
+        found = sorted(map(open_connections, workers_of(service)))
+        for connection in connections:
+            connection.close()
+        wait_for(lambda: not any(map(open_connections, workers_of(service))))
+        return found
+
+    wait_for(lambda: shares() == [4, 4])
 
 
 def open_connections(process: int) -> int:
@@ -101,10 +106,9 @@ def test_a_dead_worker_is_replaced(service: Running, photo: bytes) -> None:
     assert len(set(workers_of(service)) - set(old)) == 1
     assert f"(process {old[0]}) has ended (SIGKILL): another begins" in service.log()
     assert value(service, "unet_worker_restarts_total") == [1]
-    assert value(service, r'unet_requests_total{code="200",route="/segment"}') == [before[0] + 10]
+    wait_for(lambda: value(service, r'unet_requests_total{code="200",route="/segment"}') == [before[0] + 10])
     os.kill(workers_of(service)[0], signal.SIGTERM)  # answers what it has, and is replaced too
-    while value(service, "unet_worker_restarts_total") != [2.0]:
-        time.sleep(0.05)
+    wait_for(lambda: value(service, "unet_worker_restarts_total") == [2])
     wait_until_whole(service)
 
 
@@ -134,10 +138,7 @@ def test_workers_of_a_dead_supervisor_end(tmp_path: Path, colour_model: Path, ph
         processes = workers_of(service)
         service.process.kill()
         service.process.wait(TIMEOUT)
-        end = time.monotonic() + TIMEOUT
-        while any(Path(f"/proc/{process}/stat").exists() for process in processes):
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        wait_for(lambda: not any(Path(f"/proc/{process}/stat").exists() for process in processes))
 
 
 def test_many_clients_at_once(tmp_path: Path, colour_model: Path) -> None:
@@ -148,7 +149,7 @@ def test_many_clients_at_once(tmp_path: Path, colour_model: Path) -> None:
     ):
         answers = list(pool.map(lambda _: service.post("/segment?save=mask", body).status, range(60)))
         assert set(answers) <= {200, 429}
-        assert sum(value(service, r'unet_requests_total{code="(?:200|429)",route="/segment"}')) == 60
+        wait_for(lambda: sum(value(service, r'unet_requests_total{code="(?:200|429)",route="/segment"}')) == 60)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,11 @@ _TEST_SHARE = 4  # of generated pictures, one in four is kept for the test
         help=f"Recipe to start from  [default: {options.DEFAULT_PRESET}; with --data {SYNTHETIC}: demo]",
     ),
     click.option("--weights", type=options.FILE, help="Start from this .keras model's weights."),
-    click.option("--teacher", type=options.FILE, help="Learn from this .keras model besides the truth (distillation)."),
+    click.option(
+        "--teacher",
+        type=options.FILE,
+        help="Learn from this .keras model besides the truth (distillation); any input size.",
+    ),
     click.option("--seed", type=options.SEED, default=1, help="Seed of all randomness."),
     click.option(
         "--resume",

@@ -23,6 +23,7 @@ FAMILY = (
     "canet:32",
     "unet2015:8:3@212",
     "lite:24",
+    "lite-slim:16",
     "lite1:24",
     "lite2:24",
 )

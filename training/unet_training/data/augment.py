@@ -6,6 +6,7 @@ loop that trains must not wait for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,12 @@ HUE = 0.015
 
 GREY = 128
 """Value of all channels where a photo is cut out."""
+
+WINDOWS = 64
+"""Parts of a photo that are tried, of which the largest without an object is shown."""
+
+WINDOW = (0.15, 0.7)
+"""Smallest and largest share of a side that such a part has."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -104,13 +111,25 @@ class Augmenter:
         zoom: smallest share of the photo's sides that a picture shows; the largest is ``LARGEST_ZOOM``.
         rotation: largest angle either way, degrees.
         cut_out: largest share of the sides of a rectangle that is grey in the photo and ``IGNORED`` in the mask.
+        negatives: share of the photos of which a part without an object is shown, where one is found.
+        background: ids of the classes that such a part may have.
     """
 
-    def __init__(self, seed: int, zoom: float = 0.6, rotation: float = 0.0, cut_out: float = 0.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        zoom: float = 0.6,
+        rotation: float = 0.0,
+        cut_out: float = 0.0,
+        negatives: float = 0.0,
+        background: Sequence[int] = (),
+    ) -> None:
         self._seed = seed
         self._zoom = (zoom, LARGEST_ZOOM)
         self._rotation = np.radians(rotation)
         self._cut_out = cut_out
+        self._negatives = negatives
+        self._background = tuple(background)
 
     def __call__(
         self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int], part: slice = slice(None)
@@ -127,6 +146,8 @@ class Augmenter:
         total = len(photos)
         rows, columns = _draw_positions(random, self._zoom, *masks.shape)
         mixing, brightness = _draw_colours(random, total)
+        if self._negatives:
+            _draw_negatives(random, self._negatives, masks, self._background, rows, columns)
         photos, masks = photos[part], masks[part]
         with keras.device(processes.cpu()):  # an accelerator has the network to train
             moved, classes = move(ops.cast(photos, "float32"), masks, rows[part], columns[part])
@@ -139,6 +160,53 @@ class Augmenter:
             corners, sides = _draw_rectangles(random, self._cut_out, total, *masks.shape[1:])
             _cut_out(pictures, classes, corners[part], sides[part])
         return pictures, classes
+
+
+def _draw_negatives(
+    random: np.random.Generator,
+    share: float,
+    masks: np.ndarray,
+    background: tuple[int, ...],
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> None:
+    """Let some photos show a part without an object, in place of what ``rows`` and ``columns`` (as in ``move``) have.
+
+    A part is mirrored until it fills the picture, at a scale between the photo's own and the part's once: else what is
+    blurred would be background, and what is sharp an object.
+    """
+    count, height, width = masks.shape
+    chosen = np.flatnonzero(random.uniform(0, 1, count) < share)
+    size = np.array((height, width))
+    least, largest = WINDOW
+    sides = np.round(random.uniform(least, largest, (count, WINDOWS, 2)) * size).astype(int)
+    corners = np.floor(random.uniform(0, 1, sides.shape) * (size - sides + 1)).astype(int)
+    scales = random.uniform(0, 1, (count,))
+    objects = _hold_objects(masks[chosen], background, corners[chosen], sides[chosen])
+    for index, holds in zip(chosen, objects, strict=True):
+        if holds.all():
+            continue
+        window = np.where(holds, 0, sides[index].prod(axis=-1)).argmax()
+        (top, left), (high, wide) = corners[index, window], sides[index, window]
+        rows[index] = top + _mirrored(high, height, scales[index])
+        columns[index] = left + _mirrored(wide, width, scales[index])
+
+
+def _hold_objects(masks: np.ndarray, background: tuple[int, ...], corners: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Whether windows (n, m, 2) of masks (n, h, w) hold a pixel that is not background: bool (n, m)."""
+    sums = np.pad(~np.isin(masks, background), ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2)
+    (top, left), (bottom, right) = np.moveaxis(corners, -1, 0), np.moveaxis(corners + sides, -1, 0)
+    photo = np.arange(len(masks))[:, None]
+    inside = sums[photo, bottom, right] - sums[photo, top, right] - sums[photo, bottom, left] + sums[photo, top, left]
+    return np.asarray(inside > 0)
+
+
+def _mirrored(window: int, side: int, scale: float) -> np.ndarray:
+    """Positions (side,) that run to and fro in 0..window - 1, by steps from once along it (``scale`` 0) to 1."""
+    last = max(window - 1, 1)
+    step = last / (side - 1) + scale * (1 - last / (side - 1))
+    run = step * np.arange(side) % (2 * last)
+    return np.asarray(np.minimum(run, 2 * last - run))
 
 
 def _draw_rectangles(

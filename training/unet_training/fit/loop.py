@@ -61,7 +61,7 @@ def fit(
         OutputError: the checkpoint or an event file cannot be written.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    augment = Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out) if recipe.augment else None
+    augment = _augmenter(recipe, seed, classes) if recipe.augment else None
     sizes = _size_per_epoch(recipe)
     progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, terminal)
     shown: list[keras.callbacks.Callback] = [progress]
@@ -110,6 +110,11 @@ def fit(
             raise
         raise explained from error
     return False
+
+
+def _augmenter(recipe: Recipe, seed: int, classes: Sequence[ClassSpec]) -> Augmenter:
+    background = [index for index, entry in enumerate(classes) if entry.role == "background"]
+    return Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out, recipe.negatives, background)
 
 
 def _separate_buffers(model: keras.Model) -> None:

@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "canet": "canet:build",
     "edge-fast": "edge_fast:build",
     "lite": "lite:build",
+    "lite-slim": "lite:build_slim",
     "lite1": "lite:build_lite1",
     "lite2": "lite:build_lite2",
 }

@@ -16,10 +16,29 @@ from unet_training.models import efficientnet_lite
 from unet_training.models.blocks import Tensor, architecture, concatenate, norm_relu
 
 
-def _member(name: str) -> Callable[..., keras.Model]:
+def _twice(filters: int, stage: int) -> int:
+    return filters << stage
+
+
+def _half_more(filters: int, stage: int) -> int:
+    return filters + filters * stage // 2
+
+
+def _member(
+    name: str, filters: int = 24, growth: Callable[[int, int], int] = _twice, encoder: str = ""
+) -> Callable[..., keras.Model]:
+    """A function that builds an architecture.
+
+    Args:
+        name: of the architecture.
+        filters: default of the decoder's last stage.
+        growth: (filters of the last stage, number of stages below it) -> filters of a stage.
+        encoder: name in ``efficientnet_lite.SCALINGS``; empty: ``name``.
+    """
+
     @architecture(
         name,
-        filters=24,
+        filters=filters,
         depth=efficientnet_lite.DEPTH,
         enlarge=2,
         scale=efficientnet_lite.SCALE,
@@ -27,15 +46,15 @@ def _member(name: str) -> Callable[..., keras.Model]:
     )
     def build(x: Tensor, filters: int, depth: int) -> Tensor:
         """Features for the head: see ``blocks.architecture``; ``filters`` are those of the decoder's last stage, at
-        half resolution, and each stage below has twice as many.
+        half resolution, and stages below have more.
 
         Raises:
             ValueError: also a depth other than 1 to 5: how often the encoder halves the photo.
         """
-        skips = efficientnet_lite.encoder(x, efficientnet_lite.SCALINGS[name], depth)
+        skips = efficientnet_lite.encoder(x, efficientnet_lite.SCALINGS[encoder or name], depth)
         x = skips.pop()  # (n, h / 2**depth, w / 2**depth, c)
         for stage in reversed(range(len(skips))):
-            x = _up(x, skips[stage], filters * 2**stage, f"decoder{stage + 1}")
+            x = _up(x, skips[stage], growth(filters, stage), f"decoder{stage + 1}")
         return x
 
     return build
@@ -52,5 +71,6 @@ def _up(x: Tensor, skip: Tensor, filters: int, name: str) -> Tensor:
 
 
 build = _member("lite")
+build_slim = _member("lite-slim", 16, _half_more, "lite")  # a decoder of a quarter of the operations
 build_lite1 = _member("lite1")
 build_lite2 = _member("lite2")

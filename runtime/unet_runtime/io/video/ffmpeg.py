@@ -29,7 +29,6 @@ _LOOK_SECONDS = 1.0
 
 STALLED = "it has stalled"
 
-_COLOUR_OPTIONS = {"-colorspace": "color_space", "-color_trc": "color_transfer", "-color_primaries": "color_primaries"}
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"})
 """Codecs that an .mp4 may have; others become AAC."""
 
