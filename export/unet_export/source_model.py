@@ -34,6 +34,25 @@ _SUM_TOLERANCE = 1e-3
 """Largest deviation of a softmax's sum from 1: hundreds of roundings of float32, and far less than any sigmoid's."""
 
 
+_OTHER_CONTENT = {
+    b"version https://git-lfs": "a pointer of Git LFS in place of the model: fetch it with git lfs pull",
+    b"<!doctype html": "a web page in place of the model: download it again, signed in where the page asks for it",
+    b"<html": "a web page in place of the model: download it again, signed in where the page asks for it",
+}
+"""How files begin that downloads leave in place of a model -> what they are."""
+
+
+def refuse_other_content(path: Path) -> None:
+    """Raise ExportError for what a download left in place of a model."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    for beginning, what in _OTHER_CONTENT.items():
+        if start.startswith(beginning):
+            raise ExportError(f"{path}: {what}")
+
+
 def load_own(path: Path) -> tuple[Any, ModelSpec]:
     """Load a ``.keras`` file with a spec inside. Code inside it is not run.
 

@@ -309,7 +309,12 @@ def test_no_model(name: str, content: bytes | None, message: str, tmp_path: Path
 def test_custom_and_flex_operators_of_tflite(tmp_path: Path) -> None:
     from unet_export.formats.flatbuffer import Flatbuffer
 
-    for code, message in (("FlexErf", "Flex operators FlexErf"), ("Bias", "custom operators Bias")):
+    kinds = (
+        ("FlexErf", "Flex operators FlexErf"),
+        ("Bias", "custom operators Bias"),
+        ("Convolution2DTransposeBias", "custom operators Convolution2DTransposeBias"),  # without its options
+    )
+    for code, message in kinds:
         flatbuffer = Flatbuffer(tflite(Network("nhwc")))
         entry = flatbuffer.model.operatorCodes[0]
         entry.builtinCode = entry.deprecatedBuiltinCode = 32  # CUSTOM
@@ -607,6 +612,38 @@ def test_a_keras_model_proves_a_file_made_of_it(tmp_path: Path) -> None:
     model.save(tmp_path / "theirs.keras")
     with pytest.raises(ParityError):
         adopt(tmp_path / "theirs.tflite", choices, tmp_path / "other", Evidence(reference=tmp_path / "theirs.keras"))
+
+
+@pytest.mark.parametrize(("padding", "kernel", "side"), [("same", 2, 32), ("same", 3, 32), ("valid", 3, 33)])
+def test_mediapipes_transposed_convolution(padding: str, kernel: int, side: int, tmp_path: Path) -> None:
+    """Its files end with a custom operator that LiteRT's own computes by now."""
+    from unet_export.formats.flatbuffer import Flatbuffer
+
+    keras.utils.set_random_seed(1)
+    image = keras.Input((side, side, 3), batch_size=1)
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")(image)
+    x = keras.layers.Conv2DTranspose(1, kernel, strides=2, padding=padding, bias_initializer="ones")(x)
+    if padding == "valid":
+        x = keras.layers.Cropping2D(((1, 1), (1, 1)))(x)
+    model = keras.Model(image, keras.layers.Activation("sigmoid")(x))
+    model.save(tmp_path / "theirs.keras")
+    flatbuffer = Flatbuffer(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    (place,) = (index for index, entry in enumerate(flatbuffer.operators) if entry.kind == "TRANSPOSE_CONV")
+    operator = flatbuffer.graph.operators[place]
+    _, weights, source, bias = operator.inputs
+    code = flatbuffer.model.operatorCodes[operator.opcodeIndex]
+    code.builtinCode = code.deprecatedBuiltinCode = 32  # CUSTOM
+    code.customCode, code.version = b"Convolution2DTransposeBias", 1
+    operator.inputs, operator.builtinOptionsType, operator.builtinOptions = [source, weights, bias], 0, None
+    operator.customOptions = np.frombuffer(
+        np.array([1 if padding == "same" else 2, 2, 2], np.int32).tobytes(), np.uint8
+    )
+    (tmp_path / "theirs.tflite").write_bytes(flatbuffer.pack())
+    choices = Choices(classes=parse_classes("pet"), range=(0.0, 1.0), channels="rgb")
+    made = adopt(tmp_path / "theirs.tflite", choices, tmp_path / "out", Evidence(reference=tmp_path / "theirs.keras"))
+    (proof,) = made.proofs
+    assert proof.result.failures == ()
+    assert proof.raw < 1e-6
 
 
 # --- optimisers that are wrong ---------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests.helpers.paths import REPOSITORY
+from unet_export.adopt.reader import read
 from unet_export.errors import ExportError
-from unet_export.foreign.files import Code
+from unet_export.foreign.files import SUFFIXES, Code
 from unet_export.foreign.load import Description, load_model, parse_classes
 from unet_runtime.core.errors import ModelFileError
 
 SIDE = 16
+DATA = REPOSITORY / "tests" / "data"
 CLASSES = parse_classes("pet,background,border:neutral")
 
 LAYER = """
@@ -81,6 +85,27 @@ def test_what_keras_2_writes_of_groups_is_left_out(tmp_path: Path, pictures: Any
     check_same(path, original, pictures)
 
 
+def check_old(path: Path) -> None:
+    saved = np.load(DATA / "keras-2.npz")
+    made = load(path)
+    np.testing.assert_allclose(made(saved["inputs"]).numpy(), saved["outputs"], atol=1e-6)
+    assert not any(hasattr(layer, "layers") for layer in made.layers)
+
+
+@pytest.mark.parametrize("package", ["tf_keras", "keras"])
+def test_keras_file_of_keras_2(package: str, tmp_path: Path) -> None:
+    """A file that tf-keras wrote, and the same as its predecessor named modules: inner models, called twice, ..."""
+    path = tmp_path / "old.keras"
+    with zipfile.ZipFile(DATA / "keras-2.keras") as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b'"tf_keras.', f'"{package}.'.encode()))
+    check_old(path)
+
+
+def test_h5_of_keras_2() -> None:
+    check_old(DATA / "keras-2.h5")
+
+
 def test_calls_of_tensorflow_in_an_old_file_are_named_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "old.h5"
     network().save(path)
@@ -90,6 +115,31 @@ def test_calls_of_tensorflow_in_an_old_file_are_named_with_what_to_do(tmp_path: 
         file.attrs["model_config"] = json.dumps(configuration).encode()
     with pytest.raises(ExportError, match=r"made by Keras 2, with TFOpLambda tf.nn.relu.*--build"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5", "model.onnx", "model.tflite"])
+def test_what_downloads_leave_in_place_of_a_model(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    look = load if path.suffix in SUFFIXES else read
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n")
+    with pytest.raises(ExportError, match="git lfs pull"):
+        look(path)
+    path.write_bytes(b"\n<!DOCTYPE html><html><head><title>Sign in</title>")
+    with pytest.raises(ExportError, match="a web page in place of the model"):
+        look(path)
+
+
+def test_a_description_that_is_too_deep_and_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "deep.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(ExportError, match=r"deep\.keras"):
+        load(path)
+    broken = network()
+    broken.layers[1].bias.assign([np.nan] * 4)
+    broken.save(tmp_path / "broken.keras")
+    with pytest.raises(ExportError, match="gives NaN or infinity"):
+        load(tmp_path / "broken.keras")
 
 
 def test_weights_alone_need_a_function(tmp_path: Path, pictures: Any) -> None:
@@ -137,14 +187,28 @@ def test_saved_model(tmp_path: Path, pictures: Any) -> None:
 def test_folders_and_graphs_that_are_no_saved_model_of_keras(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"a folder without saved_model\.pb"):
         load(tmp_path)
-    builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "old"))
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        image = tf.compat.v1.placeholder(tf.float32, (None, SIDE, SIDE, 3))
-        signature = tf.compat.v1.saved_model.predict_signature_def({"image": image}, {"map": image})
+    (tmp_path / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(ExportError, match="TensorFlow cannot load it"):
+        load(tmp_path)
+    with pytest.raises(ExportError, match=r"of a frozen graph .* --graphdef"):
+        load(tmp_path / "saved_model.pb")
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_saved_model_of_tensorflow_1(resource: bool, tmp_path: Path, pictures: Any) -> None:
+    """With sessions, and variables of either kind."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        image = v1.placeholder(tf.float32, (None, SIDE, SIDE, 3))
+        kernel = v1.get_variable("kernel", (3, 3, 3, 3), use_resource=resource)
+        result = tf.nn.softmax(tf.nn.conv2d(image, kernel, 1, "SAME"))
+        session.run(v1.global_variables_initializer())
+        signature = v1.saved_model.predict_signature_def({"image": image}, {"map": result})
+        builder = v1.saved_model.Builder(str(tmp_path / "old"))
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
-    builder.save()
-    with pytest.raises(ExportError, match="a SavedModel of TensorFlow 1"):
-        load(tmp_path / "old")
+        builder.save()
+        expected = session.run(result, {image: pictures / 255})
+    np.testing.assert_allclose(load(tmp_path / "old")(pictures).numpy(), expected, atol=1e-6)
 
 
 def test_mixed_precision_is_copied_into_float32(tmp_path: Path, pictures: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 from tests.helpers.colours import colour_spec
 from tests.helpers.onnx_file import export_onnx
@@ -21,7 +22,7 @@ from unet_export.errors import ExportError
 from unet_export.formats import onnx_convert
 from unet_export.formats.flatbuffer import Flatbuffer
 from unet_export.formats.onnx_convert import build_onnx, finish
-from unet_export.formats.onnx_graph import nodes_of
+from unet_export.formats.onnx_graph import leave_out_empty_inputs, nodes_of
 from unet_export.formats.onnx_optimizers import wrong_optimizers
 from unet_export.formats.tflite_convert import export_tflite
 from unet_export.quantization import Quantization
@@ -231,6 +232,16 @@ def test_zeros_in_front_of_max_pooling_stay_zeros() -> None:
     pictures = np.random.default_rng(2).integers(0, 256, (2, 16, 16, 3), np.uint8)
     actual = run(build_onnx(network, "pool"), pictures)[0]
     np.testing.assert_allclose(actual, network(pictures, training=False).numpy(), atol=1e-5)
+
+
+def test_empty_inputs_of_a_resize_are_left_out() -> None:
+    """Behind conversions to float16 they are no constants, and beside sizes ONNX Runtime refuses factors."""
+    empty = numpy_helper.from_array(np.zeros(0, np.float32), "none")
+    sizes = numpy_helper.from_array(np.array([1, 3, 8, 8], np.int64), "sizes")
+    node = helper.make_node("Resize", ["x", "none", "none", "sizes"], ["y"])
+    graph = helper.make_graph([node], "resize", [], [], [empty, sizes])
+    leave_out_empty_inputs(graph)
+    assert list(graph.node[0].input) == ["x", "", "", "sizes"]
 
 
 def test_an_optimiser_that_gets_a_keras_model_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

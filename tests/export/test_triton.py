@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.helpers import tiny
 from tests.helpers.serving import serving
 from unet_export.errors import ExportError
 from unet_export.formats import FORMATS
+from unet_export.formats.triton import config
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime.core.geometry import model_input
@@ -44,6 +46,16 @@ def test_tritons_own_schema_parses_its_configuration(repository: Path) -> None:
     assert (found.input[0].name, list(found.input[0].dims)) == ("image", [tiny.SIZE, tiny.SIZE, 3])
     assert (found.output[0].name, list(found.output[0].dims)) == ("probabilities", [tiny.SIZE, tiny.SIZE, 3])
     assert found.output[0].label_filename == "labels.txt"
+
+
+def test_a_file_that_an_optimiser_gets_wrong_is_not_optimised() -> None:
+    """Triton knows levels alone; 2 is none of them."""
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    schema = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    for disabled in ((), ("Pad_Fusion",), ("all",)):
+        text = config(replace(tiny.SPEC, disabled_optimizers=disabled))
+        found = text_format.Parse(text, schema.ModelConfig())
+        assert found.optimization.graph.level == (2 if disabled else 0)
 
 
 def test_a_triton_client_gets_its_model_from_unet_serve(repository: Path, data: Path, tmp_path: Path) -> None:

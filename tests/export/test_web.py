@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from tests.helpers import tiny
@@ -29,8 +30,9 @@ from unet_export.gate.gate import GATES, Gate
 from unet_export.photos import PhotoSource
 from unet_export.pipeline import ExportOptions, export_model
 from unet_runtime import Segmenter
+from unet_runtime.core.artifact import append_to_onnx
 from unet_runtime.core.errors import MissingDependencyError
-from unet_runtime.core.spec import Provenance
+from unet_runtime.core.spec import OutputSpec, Provenance
 
 WIDTHS = [(1400, 900), (390, 844)]
 SECONDS = 120_000  # ms
@@ -101,6 +103,35 @@ def test_models_of_other_fits(spec: Any, stripes: np.ndarray, tmp_path: Path) ->
         mask = page.mask(encoded(stripes, format="PNG"))
         assert mask is not None
         assert np.array_equal(mask, segmenter(stripes).mask)
+
+
+@pytest.mark.parametrize("disabled", ["Pad_Fusion", "all"])
+def test_optimisers_that_are_wrong_are_left_out(disabled: str, tmp_path: Path) -> None:
+    """Zeros around values below them, then max pooling: Pad_Fusion takes the zeros for the pool's own padding."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "kernel", "bias"], ["negative"]),
+        helper.make_node("Pad", ["negative", "pads"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["pooled"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("Transpose", ["pooled"], ["map"], perm=[0, 2, 3, 1]),
+        helper.make_node("Softmax", ["map"], ["probabilities"], axis=-1),
+    ]
+    constants = [
+        numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1) / -255, "kernel"),
+        numpy_helper.from_array(np.array([-1, -2, -3], np.float32), "bias"),
+        numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "pads"),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 32, 32, 3])
+    result = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 16, 16, 3])
+    graph = helper.make_graph(nodes, "pooled", [image], [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    spec = replace(colour_spec(), output=OutputSpec(16, 16), disabled_optimizers=(disabled,))
+    (tmp_path / "pooled.onnx").write_bytes(append_to_onnx(model.SerializeToString(), spec))
+    web.write_page(tmp_path / "web", [tmp_path / "pooled.onnx"])
+    with opened(tmp_path / "web") as page:
+        white = page(np.full((1, 32, 32, 3), 255, np.uint8))
+    assert np.allclose(white[0, 0], 1 / 3, atol=1e-6)  # the zeros, of all three; else e^-2 : e^-3 : e^-4
 
 
 @pytest.mark.parametrize(("width", "height"), WIDTHS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unet_export.adopt.facts import Facts
 from unet_export.errors import ExportError
+from unet_export.source_model import refuse_other_content
 
 
 def read(path: Path) -> Facts:
@@ -15,6 +16,7 @@ def read(path: Path) -> Facts:
         ModelFileError: no such file.
         ExportError: it is no model, or one that the runtime's engines cannot run; the message says what to do.
     """
+    refuse_other_content(path)
     if path.suffix == ".onnx":
         from unet_export.adopt import onnx_facts
 

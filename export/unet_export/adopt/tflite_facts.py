@@ -7,6 +7,7 @@ in a zip behind it.
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.spec import Precision
 from unet_runtime.core.text import one_line
 
+logger = logging.getLogger(__name__)
+
 _METADATA_BUFFER = b"TFLITE_METADATA"
 _SOURCE = "metadata of the .tflite"
 _FLEX = "Flex"
@@ -37,6 +40,10 @@ def read(path: Path) -> Facts:
     """See ``reader.read``."""
     content = model_of(path)
     flatbuffer = _parsed(path, content)
+    said = {**hugging_face(path), **_metadata(content, flatbuffer)}
+    if flatbuffer.replace_custom():
+        logger.info("%s: LiteRT's TRANSPOSE_CONV in place of MediaPipe's custom operator", path.name)
+        content = flatbuffer.pack()
     custom = sorted({entry.kind for entry in flatbuffer.operators if entry.custom})
     if flex := [kind for kind in custom if kind.startswith(_FLEX)]:
         raise ExportError(f"{path}: Flex operators {', '.join(flex)}, which need TensorFlow itself: {_FLEX_REMEDY}")
@@ -55,7 +62,6 @@ def read(path: Path) -> Facts:
         raise ExportError(f"{path}: LiteRT refuses it ({one_line(error)}): convert it again") from error
     indices = map(int, flatbuffer.graph.outputs)
     outputs = [entry._replace(ends=_ends(flatbuffer, index)) for entry, index in zip(outputs, indices, strict=True)]
-    said = {**hugging_face(path), **_metadata(content, flatbuffer)}
     return Facts(path, content, inputs, outputs, _precision(flatbuffer), said)
 
 

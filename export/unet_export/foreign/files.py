@@ -6,6 +6,7 @@ Code runs only where the user names it (``--custom-objects``, ``--build``); code
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import logging
 import re
@@ -22,7 +23,7 @@ from typing import Any
 
 from unet_export.errors import ExportError
 from unet_export.foreign.saved_model import open_saved_model
-from unet_export.source_model import avoid_tf32, import_keras, layers_of_code
+from unet_export.source_model import avoid_tf32, import_keras, layers_of_code, refuse_other_content
 from unet_runtime.core.errors import ModelFileError
 from unet_runtime.core.text import one_line
 
@@ -39,7 +40,8 @@ _OTHERS = {
     ".tflite": "a TFLite file",
     ".pt": "a PyTorch file: export it there with torch.onnx",
     ".pth": "a PyTorch file: export it there with torch.onnx",
-    ".pb": "a graph without its folder: name the SavedModel's folder",
+    ".pb": "a graph without its folder: name the SavedModel's folder; of a frozen graph of TensorFlow 1 make ONNX "
+    "(python -m tf2onnx.convert --graphdef FILE.pb --inputs NAME:0 --outputs NAME:0 --output FILE.onnx)",
     ".json": "an architecture without weights: name a --build function that makes the model, and the weights' file",
 }
 """Files that people have in place of a Keras model -> what they are."""
@@ -52,8 +54,28 @@ _UNKNOWN_CLASS = re.compile(
 _OPERATION_LAYERS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
 """Layers that Keras 2 made of TensorFlow calls, and that Keras 3 does not have."""
 
-_NO_GROUPS = ("Conv2DTranspose", "DepthwiseConv2D")
-"""Layers of which Keras 2 writes ``groups``, always 1, and Keras 3 refuses to read it."""
+_IN_TRAINING = ("_initializer", "_regularizer", "_constraint", "trainable")
+"""Ends of arguments of layers that matter where a model is made or trained."""
+
+_BUILT_FROM = ("query_shape", "key_shape", "value_shape")
+"""Arguments of attention that Keras 3 takes from what it is called on."""
+
+_NO_MEANING = {"groups": 1, "noise_shape": None}
+"""Arguments of layers -> the value with which they change nothing."""
+
+_NESTED = ("Sequential", "Functional", "Model")
+"""Classes of models inside a model."""
+
+_CALL = 3
+"""Items of a call in a model's description, at least: layer, number of the call, number of the output."""
+
+_KERAS_2_MODULE = re.compile(r"(?:tf_keras|keras(?:\.src)?(?=\.engine\.))(?:(?:\.src)?\.engine\..*)?(.*)")
+"""Modules of Keras 2: ``keras.src.engine.functional``, and ``tf_keras.layers`` for ``keras.layers``."""
+
+_FUNCTIONAL = "keras.src.models.functional"
+"""Where Keras 3 has the class of a model of layers."""
+
+_CONFIGURATION = "config.json"
 
 KERAS_2 = (
     "in an environment of its own, with the Keras that made it (pip install 'tf-keras'), write its weights "
@@ -99,8 +121,15 @@ def read_model(path: Path, code: Code) -> Any:
             f"{path}: {_OTHERS.get(path.suffix, f'suffix {path.suffix!r}')}, expected .keras, .h5, .weights.h5 with "
             "--build, or a SavedModel's folder; ONNX and TFLite files of others get a spec by unet-export adopt"
         )
-    refuse_code(path, _configuration(path))
-    return _loaded(path)
+    refuse_other_content(path)
+    configuration = _configuration(path)
+    refuse_code(path, configuration)
+    if layers := sorted(set(_operation_layers(configuration))):
+        raise ExportError(
+            f"{path}: made by Keras 2, with {', '.join(layers)}, calls of TensorFlow that Keras 3 has no layers for: "
+            + KERAS_2
+        )
+    return _loaded(path, configuration)
 
 
 def refuse_code(path: Path, configuration: Any) -> None:
@@ -121,8 +150,8 @@ def _configuration(path: Path) -> Any:
         if path.suffix in _H5:
             return _h5_configuration(path)
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    except (KeyError, ValueError, zipfile.BadZipFile):
+            return json.loads(archive.read(_CONFIGURATION))
+    except (KeyError, ValueError, RecursionError, zipfile.BadZipFile):
         return None
 
 
@@ -143,13 +172,7 @@ def _h5_configuration(path: Path) -> Any:
         )
     if text is None:
         raise ExportError(f"{path}: an HDF5 file without a Keras model: save it with model.save('model.keras')")
-    found = json.loads(text)
-    if layers := sorted(set(_operation_layers(found))):
-        raise ExportError(
-            f"{path}: made by Keras 2, with {', '.join(layers)}, calls of TensorFlow that Keras 3 has no layers for: "
-            + KERAS_2
-        )
-    return found
+    return json.loads(text)
 
 
 def _operation_layers(configuration: Any) -> Iterator[str]:
@@ -171,7 +194,7 @@ def _entries(configuration: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(entry)
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path, configuration: Any) -> Any:
     keras = import_keras()
     if path.suffix == ".keras" and not _is_keras_archive(path):
         raise ExportError(
@@ -179,9 +202,12 @@ def _loaded(path: Path) -> Any:
             "another name? Save the model with model.save('model.keras')"
         )
     try:
-        if path.suffix in _H5:
-            return _loaded_h5(path)
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        if not _modernise(configuration):
+            return keras.models.load_model(path, compile=False)
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            _write_copy(path, copy, json.dumps(configuration))
+            return keras.models.load_model(copy, compile=False)
     except Exception as error:  # Keras raises whatever a layer's constructor raises
         if isinstance(error, OSError) and error.errno is not None:  # it unpacks the weights, and the disk is full
             raise
@@ -191,32 +217,119 @@ def _loaded(path: Path) -> Any:
 def _is_keras_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
-            return "config.json" in archive.namelist()
+            return _CONFIGURATION in archive.namelist()
     except zipfile.BadZipFile:
         return False
 
 
-def _loaded_h5(path: Path) -> Any:
-    """A ``.h5`` file, in a copy without what Keras 2 writes of layers and Keras 3 refuses, though it means nothing."""
+def _modernise(configuration: Any) -> bool:
+    """Change what Keras 2 writes of a model and Keras 3 refuses, though it means the same; True if there was any."""
+    before = json.dumps(configuration)
+    for entry in list(_entries(configuration)):
+        kind, config, module = entry.get("class_name"), entry.get("config"), entry.get("module")
+        if not isinstance(config, dict):
+            continue
+        if isinstance(module, str) and (found := _KERAS_2_MODULE.match(module)):
+            entry["module"] = _FUNCTIONAL if kind == "Functional" else f"keras{found[1]}"
+        for name in _meaningless(kind, config):
+            del config[name]
+            if name in _BUILT_FROM:
+                entry.pop("build_config", None)
+        if kind == "LeakyReLU" and "alpha" in config:
+            config["negative_slope"] = config.pop("alpha")
+        if kind == "BatchNormalization" and isinstance(config.get("axis"), list):
+            (config["axis"],) = config["axis"]
+        policy = config.get("dtype")
+        if isinstance(policy, dict) and policy.get("class_name") == "Policy":
+            config["dtype"] = policy["config"]["name"]
+        if isinstance(config.get("layers"), list):
+            _modernise_calls(config)
+    return json.dumps(configuration) != before
+
+
+def _meaningless(kind: Any, config: dict[str, Any]) -> list[str]:
+    """Arguments of a layer that Keras 3 does not take, and whose values change nothing that it computes."""
+    layer = getattr(import_keras().layers, str(kind), None)
+    found = []
+    for name in set(config) - _arguments(layer) if isinstance(layer, type) else ():
+        if name in _BUILT_FROM or name.endswith(_IN_TRAINING) or config[name] == _NO_MEANING.get(name):
+            found.append(name)
+    return found
+
+
+def _arguments(layer: type) -> set[str]:
+    """What the constructor of a layer takes, with what it hands on to the classes that it is made of."""
+    names: set[str] = set()
+    for base in layer.__mro__:
+        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        names.update(parameter.name for parameter in parameters)
+        if base is import_keras().Layer or not any(entry.kind is entry.VAR_KEYWORD for entry in parameters):
+            break
+    return names
+
+
+def _modernise_calls(config: dict[str, Any]) -> None:
+    """Write the calls of a model's layers as Keras 3 reads them, where Keras 2 wrote them.
+
+    Keras 2 counts the call that made an inner model as its first, and hands tensors by name without marking them.
+    """
+    nodes = [node for entry in config["layers"] for node in entry.get("inbound_nodes", ())]
+    if not nodes or not isinstance(nodes[0], list):
+        return
+    models = dict.fromkeys(_NESTED, ())
+    for kind in models:
+        models[kind] = tuple(entry.get("name") for entry in config["layers"] if entry.get("class_name") == kind)
+    for call in _calls(nodes):
+        call[1] -= any(call[0] in names for names in models.values())
+    for call in _calls(config.get("output_layers")):  # Keras 3 does the same for the others
+        call[1] -= call[0] in models["Sequential"]
+    for name in ("input_layers", "output_layers"):
+        if isinstance(config.get(name), list) and len(config[name]) == 1:
+            (config[name],) = config[name]  # a tensor, no list of one
+    for entry in config["layers"]:
+        entry["inbound_nodes"] = list(map(_marked, entry.get("inbound_nodes", ())))
+
+
+def _calls(entry: Any) -> Iterator[list[Any]]:
+    """Every [layer, number of its call, number of the output, ...] in a description."""
+    if isinstance(entry, list) and len(entry) >= _CALL and isinstance(entry[0], str):
+        yield entry
+    inner = entry.values() if isinstance(entry, dict) else entry
+    for part in inner if isinstance(entry, (dict, list)) else ():
+        yield from _calls(part)
+
+
+def _marked(node: Any) -> Any:
+    """The node as Keras 3 writes it, if it hands tensors by name; else as it is."""
+    words = {name: value for call in node for part in call[_CALL:] for name, value in part.items()}
+    if not list(_calls(words)):
+        return node
+    places = [_tensor(call) for call in node]
+    words = {name: _tensor(value) if list(_calls(value)) else value for name, value in words.items()}
+    return {"args": places, "kwargs": words}
+
+
+def _tensor(call: list[Any]) -> dict[str, Any]:
+    history = {"shape": [None], "dtype": "float32", "keras_history": call[:_CALL]}  # Keras reads the last alone
+    return {"class_name": "__keras_tensor__", "config": history}
+
+
+def _write_copy(path: Path, copy: Path, configuration: str) -> None:
+    """Write a model's file with another description of its layers."""
     import h5py
 
-    keras = import_keras()
-    with h5py.File(path, "r") as file:
-        configuration = json.loads(file.attrs["model_config"])
-    changed = False
-    for entry in _entries(configuration):
-        config = entry.get("config")
-        if entry.get("class_name") in _NO_GROUPS and isinstance(config, dict) and config.get("groups") == 1:
-            del config["groups"]
-            changed = True
-    if not changed:
-        return keras.models.load_model(path, compile=False)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
+    if path.suffix in _H5:
         shutil.copyfile(path, copy)
         with h5py.File(copy, "r+") as file:
-            file.attrs["model_config"] = json.dumps(configuration).encode()
-        return keras.models.load_model(copy, compile=False)
+            file.attrs["model_config"] = configuration.encode()
+        return
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        for entry in source.infolist():
+            if entry.filename == _CONFIGURATION:
+                target.writestr(entry.filename, configuration)
+                continue
+            with source.open(entry) as content, target.open(entry.filename, "w", force_zip64=True) as written:
+                shutil.copyfileobj(content, written)
 
 
 def _whole_text(error: BaseException | None) -> str:
@@ -236,9 +349,7 @@ def _refusal(error: Exception, path: Path) -> str:
             f"{', '.join(unknown)}: a class or function that Keras {keras.__version__} does not have: name the Python "
             "file that defines it with --custom-objects FILE.py (which runs it)"
         )
-    if path.suffix in _H5:
-        return f"Keras {keras.__version__} refuses it ({text}): if Keras 2 made it, {KERAS_2}"
-    return f"Keras {keras.__version__} refuses it ({text}): train it again"
+    return f"Keras {keras.__version__} refuses it ({text}): if Keras 2 made it, {KERAS_2}; else save it again"
 
 
 # --- code that the user named ----------------------------------------------------------------------

@@ -252,6 +252,8 @@ def _check_same(entry: _Entry, image: Any, fed: Any, result: Any, index: int) ->
     except Exception as error:  # channels first on a CPU, and whatever else a layer raises
         logger.info("the model as loaded does not run here, so its copy is not compared: %s", one_line(error))
         return
+    if not np.isfinite(expected).all():
+        raise ExportError("the model as loaded gives NaN or infinity for a picture of noise: train it again")
     dtypes = {layer.compute_dtype for layer in getattr(entry.source, "layers", [])}
     share = _MIXED_DRIFT if {"float16", "bfloat16"} & dtypes else _DRIFT
     if share == _MIXED_DRIFT:

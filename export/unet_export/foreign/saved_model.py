@@ -23,23 +23,12 @@ def open_saved_model(folder: Path) -> Any:
     """The model of a SavedModel's folder; its outputs have the names that the signature gives them.
 
     Raises:
-        ExportError: no SavedModel, one of TensorFlow 1, or one without a signature of one picture.
+        ExportError: no SavedModel, or one without a signature of one picture.
     """
     import tensorflow as tf
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    path = folder / "saved_model.pb"
-    if not path.is_file():
+    if not (folder / "saved_model.pb").is_file():
         raise ExportError(f"{folder}: a folder without saved_model.pb, expected a SavedModel or a model's file")
-    try:
-        meta = SavedModel.FromString(path.read_bytes()).meta_graphs[0]
-    except Exception as error:  # protobuf's errors share no base
-        raise ExportError(f"{path}: damaged ({one_line(error)}): save it again") from error
-    if not meta.HasField("object_graph_def"):
-        raise ExportError(
-            f"{folder}: a SavedModel of TensorFlow 1, which has sessions and no functions: convert it with tf2onnx "
-            "(python -m tf2onnx.convert --saved-model), and give the .onnx a spec with unet-export adopt"
-        )
     try:
         loaded = tf.saved_model.load(str(folder))
     except Exception as error:  # of files that miss, of operators that are unknown
@@ -58,7 +47,6 @@ def _as_keras(function: Any, folder: Path) -> Any:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    keras = import_keras()
     keras = import_keras()
     specs = list(function.structured_input_signature[1].values())
     if len(specs) != 1 or specs[0].shape.rank is None:

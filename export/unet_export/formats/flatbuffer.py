@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,18 @@ https://github.com/tensorflow/tflite-micro/pull/3177"""
 
 _FLOAT16_VERSION = 3
 """Version of DEQUANTIZE that reads float16."""
+
+_BIASED_TRANSPOSED = "Convolution2DTransposeBias"
+"""MediaPipe's own operator: TRANSPOSE_CONV from before LiteRT's took a bias. Inputs (x, weights, bias)."""
+
+_BIASED_INPUTS, _BIASED_OPTIONS = 3, 12
+"""How many it has; bytes of its options at least."""
+
+_BIASED_VERSION = 3
+"""Version of TRANSPOSE_CONV that takes a bias."""
+
+_SAME = 1
+"""``kTfLitePaddingSame`` in the options of ``_BIASED_TRANSPOSED``."""
 
 _REPRODUCIBLE_METADATA = (b"min_runtime_version",)
 """Metadata that is kept; ``CONVERSION_METADATA`` holds a hash of the folder, which differs from run to run."""
@@ -151,6 +163,44 @@ class Flatbuffer:
                     tensor.shapeSignature = None
                     changed = True
         return changed
+
+    def replace_custom(self) -> bool:
+        """Put LiteRT's operators in place of MediaPipe's that compute the same, in place; True if there were any."""
+        changed = False
+        for place, known in enumerate(self.operators):
+            if known.custom and known.kind == _BIASED_TRANSPOSED and len(known.inputs) == _BIASED_INPUTS:
+                custom = self.graph.operators[place]
+                if custom.customOptions is not None and len(custom.customOptions) >= _BIASED_OPTIONS:
+                    self.graph.operators[place] = self._biased_transposed(custom)
+                    changed = True
+        if changed:
+            del self.operators  # of the graph as it was
+        return changed
+
+    def _biased_transposed(self, custom: Any) -> Any:
+        """TRANSPOSE_CONV for a ``_BIASED_TRANSPOSED``."""
+        source, weights, bias = custom.inputs
+        (target,) = custom.outputs
+        padding, width, height = np.frombuffer(bytes(custom.customOptions), "<i4", 3)
+        options = schema.TransposeConvOptionsT()
+        options.padding = schema.Padding.SAME if padding == _SAME else schema.Padding.VALID
+        options.strideW, options.strideH = int(width), int(height)
+        size = self._constant(b"size_of_" + self.graph.tensors[target].name, self.graph.tensors[target].shape)
+        operator = self._new_operator(schema.BuiltinOperator.TRANSPOSE_CONV, _BIASED_VERSION, source, target)
+        operator.inputs = [size, weights, source, bias]
+        operator.builtinOptionsType = schema.BuiltinOptions.TransposeConvOptions
+        operator.builtinOptions = options
+        return operator
+
+    def _constant(self, name: bytes, values: Sequence[int]) -> int:
+        """A new int32 constant; its tensor."""
+        buffer, tensor = schema.BufferT(), schema.TensorT()
+        buffer.data = np.frombuffer(np.asarray(values, np.int32).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        tensor.name, tensor.type, tensor.shape = name, schema.TensorType.INT32, [len(values)]
+        tensor.buffer = len(self.model.buffers) - 1
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
 
     def without_last(self) -> bytes:
         """A file of the same graph without its last operator, whose one input becomes the output."""

@@ -14,6 +14,7 @@ from unet_export.formats import keras_layers
 from unet_export.formats.onnx_graph import (
     fold_scales,
     guard_zero_padding,
+    leave_out_empty_inputs,
     pad_transposed_kernels,
     round_scales_up,
     tidy,
@@ -92,6 +93,7 @@ def _convert(model: Any, name: str, *, free: bool = False) -> tuple[onnx.GraphPr
     proto = keras_layers.convert(model, OPSET)
     fold_scales(proto.graph)
     guard_zero_padding(proto.graph)
+    leave_out_empty_inputs(proto.graph)
     round_scales_up(proto.graph)
     pad_transposed_kernels(proto.graph)
     graph = tidy(proto.graph, name, keras_layers.layer_of)

@@ -28,6 +28,7 @@ from unet_export.transforms.rounding import (
     nearest_float16,
     stored_as_float16,
 )
+from unet_runtime.core.text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -165,8 +166,11 @@ def to_float16(proto: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onnx.Mo
 def _probabilities(proto: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
     import onnxruntime as ort
 
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return [session.run([OUTPUT_NAME], {INPUT_NAME: image[np.newaxis]})[0] for image in images]
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        return [session.run([OUTPUT_NAME], {INPUT_NAME: image[np.newaxis]})[0] for image in images]
+    except Exception as error:  # the engine's errors share no base
+        raise ExportError(f"ONNX Runtime refuses the graph ({one_line(error)}): leave this format out") from error
 
 
 def _difference(

@@ -259,6 +259,20 @@ def round_scales_up(graph: onnx.GraphProto) -> None:
         node.input[_SCALES] = entry.name
 
 
+def leave_out_empty_inputs(graph: onnx.GraphProto) -> None:
+    """Leave out what a Resize is given as empty constants, in place.
+
+    tf2onnx writes regions and factors so where sizes count; behind a conversion to float16 they are no constants any
+    more, and ONNX Runtime refuses factors beside sizes.
+    """
+    empty = {name for name, entry in initializers(graph).items() if 0 in entry.dims}
+    for node in graph.node:
+        if node.op_type == "Resize":
+            for place, name in enumerate(node.input):
+                if name in empty:
+                    node.input[place] = ""
+
+
 def _not_below_its_ratio(factor: np.float32) -> np.float32:
     ratio = Fraction(float(factor)).limit_denominator(_LARGEST_SIDE)
     return factor if float(factor) >= ratio else np.nextafter(factor, np.float32(np.inf))

@@ -44,10 +44,16 @@ output {{
 dynamic_batching {{ }}
 """
 
+_NOT_OPTIMIZED = "optimization { graph { level: 2 } }\n"
+"""No graph optimiser of ONNX Runtime: Triton cannot leave out single ones."""
+
 
 def config(spec: ModelSpec) -> str:
-    """``config.pbtxt`` of a model: NHWC RGB 0 to 255 in, probabilities out, the batch in front of both."""
-    return _CONFIG.format(
+    """``config.pbtxt`` of a model: NHWC RGB 0 to 255 in, probabilities out, the batch in front of both.
+
+    Where an optimiser of the engine computes the file wrongly, none runs.
+    """
+    text = _CONFIG.format(
         name=json.dumps(spec.name, ensure_ascii=False),
         batch=_MOST_IN_A_BATCH,
         input_name=INPUT_NAME,
@@ -58,6 +64,7 @@ def config(spec: ModelSpec) -> str:
         output_width=spec.output.width,
         classes=len(spec.classes),
     )
+    return text + _NOT_OPTIMIZED if spec.disabled_optimizers else text
 
 
 def _write(builder: Builder, path: Path, quantization: Quantization) -> None:

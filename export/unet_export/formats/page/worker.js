@@ -52,12 +52,20 @@ async function check(content, file) {
 const engine = prepare(ort, "ort-wasm-simd-threaded.wasm.gz");
 engine.catch(() => {}); // whoever waits for it is told
 
+// What the spec says of the engine's graph optimisers: those that compute this file wrongly are left out.
+function optimizers({ spec }) {
+  const disabled = spec.disabled_optimizers;
+  if (disabled.includes("all")) return { graphOptimizationLevel: "disabled" };
+  return disabled.length ? { extra: { optimization: { disable_specified_optimizers: disabled.join(";") } } } : {};
+}
+
 async function load(model) {
   const content = await bytesOf(model.file);
   await check(content, model.file);
-  if (!model.onGpu) return (await engine).InferenceSession.create(content, { executionProviders: ["wasm"] });
-  gpuEngine ||= prepareGpu();
-  return (await gpuEngine).InferenceSession.create(content, { executionProviders: ["webgpu"] });
+  if (model.onGpu) gpuEngine ||= prepareGpu();
+  const library = await (model.onGpu ? gpuEngine : engine);
+  const executionProviders = [model.onGpu ? "webgpu" : "wasm"];
+  return library.InferenceSession.create(content, { executionProviders, ...optimizers(model) });
 }
 
 function session(model) {
