@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from unet_runtime import Segmentation, Segmenter
 from unet_runtime.core import masks, resample
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
+from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.text import table
 from unet_training.data.dataset import split_dataset
 from unet_training.segmentation_metrics import boundary_f1
@@ -40,10 +40,10 @@ VALIDATION, SEED = 200, 2
 Opacity = npt.NDArray[np.uint8]
 
 
-def photos_of(root: Path, part: str, count: int) -> list[LabelledPhoto]:
+def photos_of(root: Path, part: str, count: int) -> list[Sample]:
     if part == "test":
-        return list(evenly(read_split(root, "official", "test"), count))
-    return list(evenly(split_dataset(root, "official", VALIDATION, SEED).validation, count))
+        return evenly(read_split(open_dataset(root), "official", "test"), count)
+    return evenly(split_dataset(open_dataset(root), "official", VALIDATION, SEED).validation, count)
 
 
 def odds(result: Segmentation) -> Opacity:
@@ -70,11 +70,11 @@ def with_half_of_the_border(truth: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     return nearer
 
 
-def measure(segmenter: Segmenter, photos: list[LabelledPhoto]) -> None:
+def measure(segmenter: Segmenter, photos: list[Sample]) -> None:
     scores: dict[str, list[float]] = {name: [] for name in ("mask", *VARIANTS)}
     counts = {name: np.zeros(4) for name in VARIANTS}
     for labelled in photos:
-        result, truth = segmenter(labelled.photo), np.asarray(open_trimap(labelled.trimap))
+        result, truth = segmenter(labelled.photo), open_labels(labelled)
         if not (truth == PET).any():
             continue
         scores["mask"].append(boundary_f1(truth == PET, result.mask == PET))

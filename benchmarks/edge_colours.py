@@ -22,7 +22,7 @@ from PIL import Image
 from pymatting import estimate_foreground_ml
 
 from unet_runtime import Segmenter
-from unet_runtime.core.datasets.oxford_pets import evenly, read_split
+from unet_runtime.core.datasets import evenly, open_dataset, read_split
 from unet_runtime.core.render import cutout
 from unet_runtime.core.text import table
 
@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     segmenter = Segmenter(backend="onnx")
     results = []
-    for labelled in evenly(read_split(options.data, "official", "trainval"), options.count):
+    for labelled in evenly(read_split(open_dataset(options.data), "official", "trainval"), options.count):
         results.append(segmenter(labelled.photo).refined())
     errors: dict[str, list[float]] = {name: [] for name in METHODS}
     seconds = dict.fromkeys(METHODS, 0.0)

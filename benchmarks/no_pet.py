@@ -18,7 +18,7 @@ import skimage
 from PIL import Image
 
 from unet_runtime import Segmentation, Segmenter
-from unet_runtime.core.datasets.oxford_pets import LabelledPhoto, evenly, open_trimap, read_split
+from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.text import table
 from unet_training.data.dataset import split_dataset
@@ -31,10 +31,10 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
 VALIDATION, SEED = 200, 2
 
 
-def photos_of(root: Path, part: str, count: int) -> list[LabelledPhoto]:
+def photos_of(root: Path, part: str, count: int) -> list[Sample]:
     if part == "test":
-        return list(evenly(read_split(root, "official", "test"), count))
-    return list(evenly(split_dataset(root, "official", VALIDATION, SEED).validation, count))
+        return evenly(read_split(open_dataset(root), "official", "test"), count)
+    return evenly(split_dataset(open_dataset(root), "official", VALIDATION, SEED).validation, count)
 
 
 def pictures() -> dict[str, Image.Image]:
@@ -68,10 +68,10 @@ def background_box(truth: npt.NDArray[np.uint8]) -> tuple[int, int, int, int] | 
     return box
 
 
-def crops(photos: list[LabelledPhoto]) -> list[Image.Image]:
+def crops(photos: list[Sample]) -> list[Image.Image]:
     found = []
     for labelled in photos:
-        box = background_box(np.asarray(open_trimap(labelled.trimap)))
+        box = background_box(open_labels(labelled))
         if box is not None:
             found.append(open_photo(labelled.photo).crop(box))
     return found

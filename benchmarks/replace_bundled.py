@@ -75,13 +75,15 @@ def replace(keras: Path, files: dict[str, Path], target: Places) -> None:
     text = target.names.read_text(encoding="utf-8")
     spec = read_artifact(files["float"]).spec
     stem = files["float"].name.removesuffix(f".{spec.precision}.onnx")
+    found = re.search(r'^_NAME = "(.*)-\w+"$', text, flags=re.MULTILINE)  # the rest is the size
+    assert found is not None, f"{target.names}: no line _NAME"
+    before = found[1]
     for name, value in (("_NAME", stem), ("_FLOAT", spec.precision)):
         text, count = re.subn(rf'^{name} = ".*"$', f'{name} = "{value}"', text, flags=re.MULTILINE)
         assert count == 1, f"{target.names}: {count} lines {name} = ..., expected one"
     page = target.page.read_text(encoding="utf-8")
-    for old in target.weights.glob("*.keras"):
-        page = re.sub(rf"\b{re.escape(old.stem)}\b", spec.name, page)
-    for old in (*target.models.glob("*.onnx"), *target.models.glob("*.tflite"), *target.weights.glob("*.keras")):
+    page = re.sub(rf"\b{re.escape(before)}\b", spec.name, page)
+    for old in (*target.models.glob("*.onnx"), *target.models.glob("*.tflite"), target.weights / f"{before}.keras"):
         old.unlink()
     for path in files.values():
         shutil.copyfile(path, target.models / path.name)

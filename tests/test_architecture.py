@@ -228,3 +228,31 @@ def test_the_runtime_imports_no_framework_and_no_engine() -> None:
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "numpy" in loaded
     assert not set(loaded) & (FORBIDDEN["unet_runtime"] | ENGINES)
+
+
+def test_what_benchmarks_and_examples_import_is_there() -> None:
+    """They run by hand alone: without this, a name that moved breaks them unseen."""
+    known = {module_name(path): path for package in PACKAGES for path in source_files(package)}
+    absent = []
+    for path in [*(REPOSITORY / "benchmarks").glob("*.py"), *(REPOSITORY / "docs/examples").rglob("*.py")]:
+        for module, member in import_statements(path):
+            if module.split(".")[0] not in PACKAGES or f"{module}.{member}" in known:
+                continue
+            if module not in known or member not in defined_names(known[module]):
+                absent.append(f"{path.name}: {module}.{member}")
+    assert absent == []
+
+
+def defined_names(path: Path) -> set[str]:
+    """Names at the top of a file, and "" for the file itself."""
+    names = {""}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names

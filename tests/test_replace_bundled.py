@@ -28,6 +28,7 @@ def test_the_bundled_files_replace_others(exported: Path, tmp_path: Path) -> Non
         folder.mkdir(parents=True)
     (target.models / "old-96.int8.tflite").write_bytes(b"old")
     (target.weights / "old.keras").write_bytes(b"old")
+    (target.weights / "larger.keras").write_bytes(b"stays")
     target.page.write_text("curl /v2/models/old > old-file", encoding="utf-8")
     text = Path(base.__file__).read_text(encoding="utf-8")
     target.names.write_text(text.replace(f'_NAME = "{base._NAME}"', '_NAME = "old-96"'), encoding="utf-8")
@@ -36,7 +37,7 @@ def test_the_bundled_files_replace_others(exported: Path, tmp_path: Path) -> Non
     assert target.names.read_text(encoding="utf-8") == text
     assert target.page.read_text(encoding="utf-8").startswith(f"curl /v2/models/{bundled.SPEC.name} > ")
     assert {path.name for path in target.models.iterdir()} == {path.name for path in exported.iterdir()}
-    assert [path.name for path in target.weights.iterdir()] == [bundled.KERAS.name]
+    assert {path.name for path in target.weights.iterdir()} == {bundled.KERAS.name, "larger.keras"}
 
 
 def test_an_export_that_lacks_a_file_or_is_of_another_training_is_refused(exported: Path, tmp_path: Path) -> None:
