@@ -57,7 +57,7 @@ def engine_shared(segmenters: list[Segmenter], inputs: list[npt.NDArray[np.uint8
 
 
 def processor_seconds() -> float:
-    """Of this process and those that it has waited for."""
+    """Processor time of this process and of those that it has waited for."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 

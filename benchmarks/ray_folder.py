@@ -39,7 +39,7 @@ class Moment(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Of one run."""
+    """Time of one run."""
 
     whole: Moment
     between: Moment
@@ -98,6 +98,11 @@ def run(manifest: Path, count: int, *more: str) -> Times:
     return Times(meter.look().since(start), last.since(first))
 
 
+def part_of(rounds: list[Times], part: int, kind: int) -> list[float]:
+    """One of the measurements of each round."""
+    return [times[part][kind] for times in rounds]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=5000)
@@ -116,7 +121,7 @@ def main() -> None:
                 print(engine, times[-1], flush=True)
     for part, name in enumerate(("whole process", "first to last result")):
         for kind, unit in enumerate(("seconds", "processor seconds")):
-            local, ray = ([times[part][kind] for times in taken[engine]] for engine in taken)
+            local, ray = (part_of(rounds, part, kind) for rounds in taken.values())
             ratio = statistics.median(one / other for one, other in zip(local, ray, strict=True))
             medians = [statistics.median(values) for values in (local, ray)]
             print(f"{name}, {unit}: unet-run {medians[0]:.1f}, with Ray {medians[1]:.1f}: {ratio:.0%} of the rate")

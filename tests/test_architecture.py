@@ -232,7 +232,9 @@ def test_the_runtime_imports_no_framework_and_no_engine() -> None:
 
 def test_what_benchmarks_and_examples_import_is_there() -> None:
     """They run by hand alone: without this, a name that moved breaks them unseen."""
-    known = {module_name(path): path for package in PACKAGES for path in source_files(package)}
+    known = {}
+    for package in PACKAGES:
+        known |= {module_name(path): path for path in source_files(package)}
     absent = []
     for path in [*(REPOSITORY / "benchmarks").glob("*.py"), *(REPOSITORY / "docs/examples").rglob("*.py")]:
         for module, member in import_statements(path):

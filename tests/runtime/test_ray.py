@@ -24,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from benchmarks.ray_folder import descendants
 from tests.helpers.commands import content
 from tests.helpers.listed import write_list
 from tests.helpers.paths import REPOSITORY
@@ -104,11 +105,11 @@ def test_the_package_is_named(colour_model: Path, tmp_path: Path, monkeypatch: p
 def test_groups_of_small_answers_grow() -> None:
     groups = _Groups(range(200))
     assert next(groups) == list(range(GROUP))
-    groups.answered(GROUP, 1000 * GROUP)
+    groups.resize(GROUP, 1000 * GROUP)
     assert len(next(groups)) == LARGEST_GROUP
-    groups.answered(LARGEST_GROUP, LARGEST_GROUP << 20)  # a megabyte each
+    groups.resize(LARGEST_GROUP, LARGEST_GROUP << 20)  # a megabyte each
     assert list(map(len, groups)) == [GROUP] * 7 + [200 - LARGEST_GROUP - 8 * GROUP]
-    groups.answered(0, 10)  # one that a reading task found answered
+    groups.resize(0, 10)  # one that a reading task found answered
 
 
 def test_the_feed_waits_and_forgets() -> None:
@@ -244,7 +245,7 @@ class Machines:
     def kill_an_actor(self, draw: random.Random) -> bool:
         """Kill one of the cluster's processes in which actors work; False where there is none."""
         actors = []
-        for pid in _descendants(self._process.pid):
+        for pid in descendants(self._process.pid):
             with suppress(OSError):
                 if b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     actors.append(pid)
@@ -258,17 +259,6 @@ class Machines:
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
-
-
-def _descendants(pid: int) -> list[int]:
-    children: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            children += map(int, (task / "children").read_text().split())
-    found = list(children)
-    for child in children:
-        found += _descendants(child)
-    return found
 
 
 @pytest.fixture(scope="module")

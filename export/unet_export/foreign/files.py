@@ -273,7 +273,9 @@ def _modernise_calls(config: dict[str, Any]) -> None:
 
     Keras 2 counts the call that made an inner model as its first, and hands tensors by name without marking them.
     """
-    nodes = [node for entry in config["layers"] for node in entry.get("inbound_nodes", ())]
+    nodes = []
+    for entry in config["layers"]:
+        nodes += entry.get("inbound_nodes", ())
     if not nodes or not isinstance(nodes[0], list):
         return
     models = dict.fromkeys(_NESTED, ())
@@ -301,7 +303,10 @@ def _calls(entry: Any) -> Iterator[list[Any]]:
 
 def _marked(node: Any) -> Any:
     """The node as Keras 3 writes it, if it hands tensors by name; else as it is."""
-    words = {name: value for call in node for part in call[_CALL:] for name, value in part.items()}
+    words: dict[str, Any] = {}
+    for call in node:
+        for part in call[_CALL:]:
+            words |= part
     if not list(_calls(words)):
         return node
     places = [_tensor(call) for call in node]

@@ -58,7 +58,7 @@ def wrong_optimizers(artifact: Artifact) -> tuple[str, ...]:
     pictures = trial_pictures(artifact.spec)[[0, -1]]
     expected = _run(artifact, pictures, (ALL_OPTIMIZERS,))
     if not np.isfinite(expected).all():
-        return ()  # whoever runs it says so; nothing can be compared with it
+        return ()  # there is nothing to compare with; the gate reports values that are not finite
 
     def is_right(disabled: Sequence[str]) -> bool:
         found = np.abs(_run(artifact, pictures, disabled) - expected)

@@ -39,11 +39,11 @@ P = TypeVar("P")
 Work = Callable[[P, Checkpoint], R]
 
 GROUP, LARGEST_GROUP = 16, 64
-"""Items of a group, at first and at most: what an actor that is killed begins anew, for each group it has. Ray takes
-as long for a group as actors for several small photos."""
+"""Items of a group, at first and at most: what an actor that is killed begins anew, for each group it has. Ray
+needs as long to pass on a group as an actor needs for several small photos."""
 
 _ANSWER_BYTES = 4 << 20
-"""What the answers of a group should not exceed: large ones keep to small groups."""
+"""Bytes that the results of a group should not exceed: large ones keep to small groups."""
 
 _GROUPS_AHEAD = 4  # for each actor
 _WATCH_SECONDS = 2.0
@@ -202,7 +202,7 @@ def _alive(ray: Any) -> dict[str, Machine]:
 
 
 class _Groups(Generic[T]):
-    """Items in groups, larger ones where the answers turn out to be small."""
+    """Items in groups, larger ones where the results turn out to be small."""
 
     def __init__(self, items: Iterable[T]) -> None:
         self._items = iter(items)
@@ -217,8 +217,8 @@ class _Groups(Generic[T]):
             raise StopIteration
         return group
 
-    def answered(self, count: int, size: int) -> None:
-        """Take note of the size in bytes of ``count`` items' answers."""
+    def resize(self, count: int, size: int) -> None:
+        """Fit the next groups to the size in bytes of the results of ``count`` items."""
         self._size = min(max(GROUP, _ANSWER_BYTES * count // size), LARGEST_GROUP)
 
 
@@ -269,7 +269,7 @@ class _Run(Generic[T, P, R]):
         threading.Thread(target=self._watch, daemon=True).start()
         try:
             for answers, size in self._answers():
-                groups.answered(len(answers), size)
+                groups.resize(len(answers), size)
                 for item, (result, error) in zip(begun[0], answers, strict=True):
                     yield Outcome(item, result, error)
                 begun.popleft()

@@ -179,7 +179,7 @@ def _draw_negatives(
     chosen = np.flatnonzero(random.uniform(0, 1, count) < share)
     size = np.array((height, width))
     least, largest = WINDOW
-    sides = np.round(random.uniform(least, largest, (count, WINDOWS, 2)) * size).astype(int)
+    sides = np.round(random.uniform(least, largest, (count, WINDOWS, 2)) * size).astype(int).clip(2)
     corners = np.floor(random.uniform(0, 1, sides.shape) * (size - sides + 1)).astype(int)
     scales = random.uniform(0, 1, (count,))
     objects = _hold_objects(masks[chosen], background, corners[chosen], sides[chosen])
@@ -202,8 +202,9 @@ def _hold_objects(masks: np.ndarray, background: tuple[int, ...], corners: np.nd
 
 
 def _mirrored(window: int, side: int, scale: float) -> np.ndarray:
-    """Positions (side,) that run to and fro in 0..window - 1, by steps from once along it (``scale`` 0) to 1."""
-    last = max(window - 1, 1)
+    """Positions (side,) that run to and fro in 0..window - 1, ``window`` 2 or more, by steps from once along it
+    (``scale`` 0) to 1."""
+    last = window - 1
     step = last / (side - 1) + scale * (1 - last / (side - 1))
     run = step * np.arange(side) % (2 * last)
     return np.asarray(np.minimum(run, 2 * last - run))
