@@ -14,7 +14,7 @@ from tests.helpers.colours import colour_spec, write_colour_model
 from tests.helpers.memory import traced_peak
 from unet_runtime import Segmenter
 from unet_runtime.core import matting, render
-from unet_runtime.core.cells import Cells, with_surround
+from unet_runtime.core.cells import Cells, runs, with_surround
 from unet_runtime.io.sinks import encode
 
 GREY, WHITE = 60, 200
@@ -80,6 +80,19 @@ def test_what_is_copied_is_what_would_be_computed(monkeypatch: pytest.MonkeyPatc
     assert (np.abs(alpha.astype(int) - whole) > 2).mean() < 1e-3
 
 
+def test_runs_of_cells() -> None:
+    assert list(runs(np.array([False, True, True, False, True]))) == [slice(1, 3), slice(4, 5)]
+    assert not list(runs(np.zeros(4, bool)))
+
+
+def test_cells_that_hold_a_pixel() -> None:
+    cells = Cells((21, 15), 7)
+    flags = np.random.default_rng(0).uniform(size=(15, 21)) < 0.1
+    expected = cells.by_cell(flags).any(axis=(2, 3))
+    assert 0 < expected.sum() < expected.size
+    assert np.array_equal(cells.holding(flags), expected)
+
+
 def test_values_between_points_are_linear() -> None:
     """For even and odd steps, against the definition at the centres of pixels."""
     for step in (1, 2, 3, 8, 11):
@@ -91,9 +104,9 @@ def test_values_between_points_are_linear() -> None:
         found = np.empty((2, *size[::-1]), np.float32)
         for band in cells.bands():
             rows, columns = np.mgrid[band.first : band.last, :8].reshape(2, -1)
-            values = cells.values(points, rows, columns).transpose(0, 2, 1)  # (n, step * step, C)
+            values = cells.values(points, rows, columns).transpose(1, 2, 0)  # (n, step * step, C)
             canvas = np.empty(((band.last - band.first) * step, 8 * step, 2), np.float32)
-            band.by_cell(canvas)[rows - band.first, columns] = values.reshape(-1, step, step, 2)
+            cells.by_cell(canvas)[rows - band.first, columns] = values.reshape(-1, step, step, 2)
             found[:, band.top : band.bottom] = band.inside(canvas).transpose(2, 0, 1)
         for axis, length in ((0, 5), (1, 7)):
             centre = (np.arange(length * step) + 0.5) / step - 0.5

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-_BAND_PIXELS = 1 << 18
+_BAND_PIXELS = 1 << 19
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -57,13 +57,26 @@ class Cells:
             columns: (n,) of the cells, 0 .. w.
 
         Returns:
-            float32 (n, C, step * step).
+            float32 (C, n, step * step).
         """
         width = points.shape[2]
         first = rows * width + columns
         corners = np.stack([first, first + 1, first + width, first + width + 1], axis=1)  # (n, 4)
         taken = np.take(points.reshape(len(points), -1), corners, axis=1)  # (C, n, 4)
-        return (taken @ self._weights).transpose(1, 0, 2)
+        return np.asarray(taken @ self._weights)
+
+    def by_cell(self, pixels: npt.NDArray[_Kind]) -> npt.NDArray[_Kind]:
+        """A view of all pixels (h, w, ...) of whole cells: (rows of cells, columns of cells, step, step, ...)."""
+        step = self.step
+        shape = (pixels.shape[0] // step, step, pixels.shape[1] // step, step, *pixels.shape[2:])
+        return pixels.reshape(shape).swapaxes(1, 2)
+
+    def holding(self, flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which cells have a pixel that is set: (h, w) of whole cells -> (rows of cells, columns of cells)."""
+        height, width = flags.shape
+        step = self.step
+        in_rows = flags.reshape(height // step, step, width).any(axis=1)  # whole rows at a time: ten times faster
+        return np.asarray(in_rows.reshape(height // step, width // step, step).any(axis=2))
 
     def bands(self) -> Iterator[Band]:
         """Bands of rows of cells that cover the photo, from the top down."""
@@ -94,27 +107,29 @@ class Band:
         self.bottom = min(cells.size[1], self._below)
         """Row behind its last one."""
 
-    def crop(self, image: Image.Image) -> Image.Image:
-        """The band of an image of the photo's size, and 0 past its edges: all pixels of the band's cells."""
-        left = -self._cells.lead
-        right = left + (self._cells.shape[1] + 1) * self._cells.step
-        return image.crop((left, self._above, right, self._below))
+    def crop(self, image: Image.Image, columns: slice | None = None) -> Image.Image:
+        """The band of an image of the photo's size, and 0 past its edges: all pixels of the band's cells, or of some
+        ``columns`` of them."""
+        step, lead = self._cells.step, self._cells.lead
+        columns = columns or slice(0, self._cells.shape[1] + 1)
+        return image.crop((columns.start * step - lead, self._above, columns.stop * step - lead, self._below))
 
     def filled(self, labels: Pixels) -> Pixels:
         """uint8, all pixels of the band's cells, from one value (rows, columns) for each cell."""
         step = self._cells.step
         return np.repeat(np.repeat(labels, step, axis=1), step, axis=0)
 
-    def by_cell(self, pixels: npt.NDArray[_Kind]) -> npt.NDArray[_Kind]:
-        """A view of all pixels of the band's cells: (rows of cells, columns of cells, step, step, ...)."""
-        step = self._cells.step
-        shape = (self.last - self.first, step, self._cells.shape[1] + 1, step, *pixels.shape[2:])
-        return pixels.reshape(shape).swapaxes(1, 2)
-
     def inside(self, pixels: Pixels) -> Pixels:
         """Those pixels that are the photo's, (bottom - top, W, ...), of all pixels of the band's cells."""
         lead, width = self._cells.lead, self._cells.size[0]
         return pixels[self.top - self._above : self.bottom - self._above, lead : lead + width]
+
+
+def runs(flags: npt.NDArray[np.bool_]) -> Iterator[slice]:
+    """Where neighbours among ``flags`` (n,) are set, from the first on."""
+    changes = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    for first, last in changes.reshape(-1, 2).tolist():
+        yield slice(first, last)
 
 
 def with_surround(points: Floats) -> Floats:
