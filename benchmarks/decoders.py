@@ -32,6 +32,7 @@ import numpy as np
 from ablation import subset
 from turns import take_turns
 
+from unet_runtime.core.datasets import open_dataset
 from unet_runtime.core.files import write_text
 
 ROUNDS = 21
@@ -162,7 +163,7 @@ def train(options: argparse.Namespace, data: Path, decoder: Decoder) -> dict[str
         region_loss="dice",
     )
     spec = parts.input_spec(recipe, options.size)
-    split = split_dataset(data, recipe.split, recipe.validation, options.seed)
+    split = split_dataset(open_dataset(data), "official", recipe.validation, options.seed)
     cache = PhotoCache(options.output / "cache")
     photos = load(split.train, spec, cache)
     validation = load(split.validation, spec, cache)

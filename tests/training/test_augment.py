@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from unet_runtime.core.metrics import IGNORED
 from unet_training.data.augment import GREY, Augmenter, _draw_negatives, move, recolour, rotate
@@ -201,3 +202,26 @@ def test_a_part_is_all_that_a_picture_shows_at_a_scale_between_its_own_and_the_p
     steps = np.abs(np.diff(columns)).max(axis=1)
     assert 0.1 < steps.min() < 0.7
     assert 0.9 < steps.max() <= 1.0001
+
+
+def test_a_larger_photo_is_reduced_as_the_runtime_reduces_it(small: Pictures) -> None:
+    photo, mask = np.repeat(small[0], 8, axis=0)[:, :30], np.repeat(small[1], 8, axis=0)[:, :30]
+    photo, mask = np.tile(photo, (1, 5, 1)), np.tile(mask, (1, 5))  # 32 rows, 30 columns
+    moved, classes = _moved(photo, mask, rows=[2.5 + 6 * i for i in range(5)], columns=[0.5 + 2 * i for i in range(15)])
+    reduced = Image.fromarray(photo[:30]).resize((15, 5), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(moved[:4], np.asarray(reduced)[:4], atol=1)
+    np.testing.assert_array_equal(classes, mask[np.round(2.5 + 6 * np.arange(5)).astype(int)][:, 0:30:2])
+
+
+def test_parts_of_larger_photos_are_sharp() -> None:
+    """Stripes of one pixel, which the photo at the pictures' size does not have."""
+    photos = np.zeros((12, 64, 64, 3), np.uint8)
+    photos[:, ::2] = 255
+    masks = np.zeros((12, 64, 64), np.uint8)
+    masks[:, :, 32:] = 2
+    sharp, classes = Augmenter(3, zoom=0.5, negatives=0.3, background=(0,), size=32)(photos, masks, FIRST)
+    blurred, _ = Augmenter(3, zoom=0.5, negatives=0.3, background=(0,))(photos[:, ::2, ::2], masks[:, ::2, ::2], FIRST)
+    assert sharp.shape == blurred.shape == (12, 32, 32, 3)
+    assert classes.shape == (12, 32, 32)
+    assert np.ptp(sharp, axis=(1, 2, 3)).max() > 100
+    assert np.ptp(blurred, axis=(1, 2, 3)).max() == 0

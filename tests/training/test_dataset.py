@@ -236,6 +236,12 @@ def test_augmented_batches_keep_shapes_and_types_and_are_the_same_again(pictures
             np.testing.assert_array_equal(one, other)
 
 
+def test_pictures_of_larger_photos_have_the_model_s_margin() -> None:
+    photos = Labelled(["a", "b"], np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 64, 64), np.uint8), [], margin=8)
+    pictures, truths = TrainingBatches(photos, 2, seed=1, augment=Augmenter(1, size=32))[0]
+    assert (pictures.shape, truths.shape) == ((2, 32, 32, 3), (2, 24, 24))
+
+
 @pytest.mark.parametrize("split", ["official", "article", "random:7"])
 def test_real_splits_are_disjoint(pets_dir: Path, split: str) -> None:
     photos = split_dataset(open_dataset(pets_dir), split, validation=200, seed=1)

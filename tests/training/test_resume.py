@@ -22,7 +22,8 @@ from unet_training.fit.checkpoint import CHECKPOINT, PREVIOUS, Checkpoint
 from unet_training.pipeline import Result, train
 from unet_training.recipes import PRESETS, Recipe
 
-# All that a checkpoint must carry: a schedule, averages, accumulated gradients, two sizes, augmentation.
+# All that a checkpoint must carry: a schedule, averages, accumulated gradients, two sizes, augmentation of larger
+# photos.
 EVERYTHING = replace(
     PRESETS["unet-small"],
     filters=2,
@@ -34,6 +35,7 @@ EVERYTHING = replace(
     ema=0.8,
     accumulation=2,
     region_loss="dice",
+    photo_scale=1.5,
     precision="float32",
 )
 

@@ -291,11 +291,19 @@ def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str
     logger.info(f"preparing {len(split.train) + len(split.validation)} photos at {sizes}")
     crops = Crops(recipe.crops, seed, is_focused=True) if recipe.fit == "crop" else None
     anywhere = crops and replace(crops, is_focused=False)
-    stages = [load(split.train, spec, cache, crops) for spec in inputs]
+    stages = [load(split.train, _kept(recipe, spec), cache, crops) for spec in inputs]
     validation = load(split.validation, inputs[-1], cache, anywhere)
     _log_problems(stages[-1].problems + validation.problems)
     read_test = partial(load, split.test, inputs[-1], cache, anywhere)
     return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), validation.names, read_test)
+
+
+def _kept(recipe: Recipe, spec: InputSpec) -> InputSpec:
+    """How photos are kept for pictures of ``spec``; crops have the photos' own scale already."""
+    if not recipe.augment or recipe.fit == "crop":
+        return spec
+    height, width, margin = (round(pixels * recipe.photo_scale) for pixels in (spec.height, spec.width, spec.margin))
+    return replace(spec, height=height, width=width, margin=margin)
 
 
 def _warn_of_few(train: int, validation: int, test: int) -> None:

@@ -64,6 +64,14 @@ class Recipe:
     batch_size: int = _option(16, "Training", "Photos per step.")
     accumulation: int = _option(1, "Training", "Steps whose gradients are summed into one.")
     augment: bool = _option(True, "Training", "Show photos flipped, scaled, shifted, in other colours.")
+    photo_scale: float = _option(
+        1.0,
+        "Training",
+        "Size of the photos that augmented pictures are made of, as a multiple of --size.",
+        min=1,
+        max=4,
+    )
+    """So that enlarged parts are as sharp as whole photos are to the model in use."""
     zoom: float = _option(
         0.6, "Training", "Smallest share of its sides that an augmented photo shows.", min_open=True, max=1
     )

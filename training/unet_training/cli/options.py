@@ -252,7 +252,7 @@ def _kind(entry: Field[Any], annotation: Any) -> Any:
     if annotation is bool:
         return None
     if annotation is float:
-        return Real(min=0, **entry.metadata["limits"])
+        return Real(**({"min": 0} | entry.metadata["limits"]))
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     return _KINDS.get(entry.name) or click.IntRange(1, _MOST.get(entry.name, 1_000_000))

@@ -46,22 +46,27 @@ WINDOW = (0.15, 0.7)
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def move(photos: Tensor, masks: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+def move(photos: Tensor, masks: Tensor, rows: np.ndarray, columns: np.ndarray) -> tuple[Tensor, Tensor]:
     """Flip, scale and shift photos (bilinear) and masks (nearest) by the same positions, along each side on its own.
 
     Args:
-        photos: float32 (n, h, w, 3).
-        masks: integers (n, h, w).
+        photos: float32 (n, H, W, 3).
+        masks: integers (n, H, W).
         rows, columns: for each row (n, h) and column (n, w) of the result its position in the photo, pixels.
+
+    Returns:
+        (n, h, w, 3) and (n, h, w).
     """
     _, height, width, channels = photos.shape
+    high, wide = rows.shape[1], columns.shape[1]
+    row_steps, column_steps = _steps(rows), _steps(columns)
     rows, columns = _reflected(rows, height), _reflected(columns, width)
     # A side at a time, as products of matrices: on a CPU several times faster than gathering pixels, and the same in
     # every backend.
-    moved = ops.matmul(_bilinear(rows, height), ops.reshape(photos, (-1, height, width * channels)))
-    moved = ops.transpose(ops.reshape(moved, (-1, height, width, channels)), (0, 2, 1, 3))  # (n, w, h, 3)
-    moved = ops.matmul(_bilinear(columns, width), ops.reshape(moved, (-1, width, height * channels)))
-    moved = ops.transpose(ops.reshape(moved, (-1, width, height, channels)), (0, 2, 1, 3))  # (n, h, w, 3)
+    moved = ops.matmul(_shares(rows, height, row_steps), ops.reshape(photos, (-1, height, width * channels)))
+    moved = ops.transpose(ops.reshape(moved, (-1, high, width, channels)), (0, 2, 1, 3))  # (n, W, h, 3)
+    moved = ops.matmul(_shares(columns, width, column_steps), ops.reshape(moved, (-1, width, high * channels)))
+    moved = ops.transpose(ops.reshape(moved, (-1, wide, high, channels)), (0, 2, 1, 3))  # (n, h, w, 3)
     rows, columns = ops.cast(ops.round(rows), "int32"), ops.cast(ops.round(columns), "int32")
     pixels = rows[:, :, None] * width + columns[:, None, :]  # (n, h, w), numbered photo by photo
     pixels += height * width * ops.arange(masks.shape[0], dtype="int32")[:, None, None]
@@ -113,6 +118,7 @@ class Augmenter:
         cut_out: largest share of the sides of a rectangle that is grey in the photo and ``IGNORED`` in the mask.
         negatives: share of the photos of which a part without an object is shown, where one is found.
         background: ids of the classes that such a part may have.
+        size: height and width of the pictures, pixels; None: the photos'. Of larger photos enlarged parts are sharp.
     """
 
     def __init__(
@@ -123,6 +129,7 @@ class Augmenter:
         cut_out: float = 0.0,
         negatives: float = 0.0,
         background: Sequence[int] = (),
+        size: int | None = None,
     ) -> None:
         self._seed = seed
         self._zoom = (zoom, LARGEST_ZOOM)
@@ -130,11 +137,12 @@ class Augmenter:
         self._cut_out = cut_out
         self._negatives = negatives
         self._background = tuple(background)
+        self._size = size
 
     def __call__(
         self, photos: np.ndarray, masks: np.ndarray, number: tuple[int, int], part: slice = slice(None)
     ) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 (n, h, w, 3) in 0..255 and uint8 (n, h, w) class ids -> the same shapes and types.
+        """uint8 (n, H, W, 3) in 0..255 and uint8 (n, H, W) class ids -> pictures (n, h, w, 3) and their ids.
 
         Args:
             photos, masks: of the whole batch.
@@ -144,7 +152,9 @@ class Augmenter:
         # NumPy draws, not layers: their random generators are variables, which threads would share.
         random = np.random.default_rng((self._seed, *number))
         total = len(photos)
-        rows, columns = _draw_positions(random, self._zoom, *masks.shape)
+        own = masks.shape[1:]
+        size = (self._size, self._size) if self._size else own
+        rows, columns = _draw_positions(random, self._zoom, total, own, size)
         mixing, brightness = _draw_colours(random, total)
         if self._negatives:
             _draw_negatives(random, self._negatives, masks, self._background, rows, columns)
@@ -157,7 +167,7 @@ class Augmenter:
             coloured = recolour(moved, mixing[part], brightness[part])
         pictures, classes = np.array(ops.convert_to_numpy(coloured)), np.array(ops.convert_to_numpy(classes))
         if self._cut_out:
-            corners, sides = _draw_rectangles(random, self._cut_out, total, *masks.shape[1:])
+            corners, sides = _draw_rectangles(random, self._cut_out, total, *size)
             _cut_out(pictures, classes, corners[part], sides[part])
         return pictures, classes
 
@@ -188,8 +198,8 @@ def _draw_negatives(
             continue
         window = np.where(holds, 0, sides[index].prod(axis=-1)).argmax()
         (top, left), (high, wide) = corners[index, window], sides[index, window]
-        rows[index] = top + _mirrored(high, height, scales[index])
-        columns[index] = left + _mirrored(wide, width, scales[index])
+        rows[index] = top + _mirrored(high, height, rows.shape[1], scales[index])
+        columns[index] = left + _mirrored(wide, width, columns.shape[1], scales[index])
 
 
 def _hold_objects(masks: np.ndarray, background: tuple[int, ...], corners: np.ndarray, sides: np.ndarray) -> np.ndarray:
@@ -201,12 +211,12 @@ def _hold_objects(masks: np.ndarray, background: tuple[int, ...], corners: np.nd
     return np.asarray(inside > 0)
 
 
-def _mirrored(window: int, side: int, scale: float) -> np.ndarray:
-    """Positions (side,) that run to and fro in 0..window - 1, ``window`` 2 or more, by steps from once along it
-    (``scale`` 0) to 1."""
+def _mirrored(window: int, side: int, count: int, scale: float) -> np.ndarray:
+    """Positions (count,) that run to and fro in 0..window - 1, ``window`` 2 or more, from once along it (``scale`` 0)
+    to as fast as along a photo of ``side`` pixels."""
     last = window - 1
-    step = last / (side - 1) + scale * (1 - last / (side - 1))
-    run = step * np.arange(side) % (2 * last)
+    step = (last + scale * (side - 1 - last)) / (count - 1)
+    run = step * np.arange(count) % (2 * last)
     return np.asarray(np.minimum(run, 2 * last - run))
 
 
@@ -228,18 +238,18 @@ def _cut_out(photos: np.ndarray, masks: np.ndarray, corners: np.ndarray, sides: 
 
 
 def _draw_positions(
-    random: np.random.Generator, limits: tuple[float, float], count: int, height: int, width: int
+    random: np.random.Generator, limits: tuple[float, float], count: int, own: Sequence[int], size: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For ``move``: float32 (count, height) and (count, width)."""
+    """For ``move``, from photos of ``own`` height and width to pictures of ``size``: float32 (count, h), (count, w)."""
     zoom = random.uniform(*limits, (count, 1))
     flip = random.choice((-1.0, 1.0), (count, 1))
 
-    def positions(side: int, step: np.ndarray) -> np.ndarray:
-        centre = (side - 1) / 2
+    def positions(side: int, pixels: int, step: np.ndarray) -> np.ndarray:
         shift = random.uniform(-SHIFT, SHIFT, (count, 1)) * side
-        return np.asarray(centre + shift + step * (np.arange(side) - centre), np.float32)
+        from_centre = (np.arange(pixels) - (pixels - 1) / 2) * (side / pixels)
+        return np.asarray((side - 1) / 2 + shift + step * from_centre, np.float32)
 
-    return positions(height, zoom), positions(width, zoom * flip)
+    return positions(own[0], size[0], zoom), positions(own[1], size[1], zoom * flip)
 
 
 def _draw_colours(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -262,6 +272,17 @@ def _reflected(positions: Tensor, side: int) -> Tensor:
     return ops.clip(positions, 0.0, side - 1.0)
 
 
-def _bilinear(positions: Tensor, side: int) -> Tensor:
-    """Shares of the pixels on both sides of each position: (n, m) -> (n, m, side)."""
-    return ops.relu(1.0 - ops.abs(positions[:, :, None] - ops.arange(side, dtype="float32")))
+def _steps(positions: np.ndarray) -> np.ndarray:
+    """Pixels of the photo from one position (n, m) to the next, at least 1: float32 (n, 1, 1)."""
+    steps = np.median(np.abs(np.diff(positions, axis=1)), axis=1)
+    return np.asarray(np.maximum(steps, 1.0), np.float32)[:, None, None]
+
+
+def _shares(positions: Tensor, side: int, steps: np.ndarray) -> Tensor:
+    """Shares of the pixels around each position: (n, m) -> (n, m, side).
+
+    Of the two pixels beside it (bilinear); where positions are farther apart than pixels, of all between them, as
+    the runtime makes photos smaller.
+    """
+    shares = ops.relu(1.0 - ops.abs(positions[:, :, None] - ops.arange(side, dtype="float32")) / steps)
+    return shares / ops.sum(shares, axis=-1, keepdims=True)

@@ -291,7 +291,8 @@ class TrainingBatches(keras.utils.PyDataset):
             photos, masks = self._augment(photos, masks, (epoch, index), part)
         else:
             photos, masks = photos[part], masks[part]
-        truths = without_margin(masks, self._data.margin)
+        margin = round(self._data.margin * masks.shape[1] / self._data.masks.shape[1])  # pictures may be smaller
+        truths = without_margin(masks, margin)
         if self._weigh is None:
             return photos, truths
         return photos, truths, self._weigh(truths)

@@ -61,7 +61,6 @@ def fit(
         OutputError: the checkpoint or an event file cannot be written.
         KeyboardInterrupt: Ctrl-C before the first epoch's end.
     """
-    augment = _augmenter(recipe, seed, classes) if recipe.augment else None
     sizes = _size_per_epoch(recipe)
     progress = Progress(sizes, len(stages[-1]), len(validation), recipe.batch_size, checkpoint, terminal)
     shown: list[keras.callbacks.Callback] = [progress]
@@ -88,7 +87,7 @@ def fit(
                         stage,
                         recipe.batch_size,
                         seed,
-                        augment,
+                        _augmenter(recipe, seed, classes, size) if recipe.augment else None,
                         first,
                         outline_weights(recipe, classes),
                         processes.share,
@@ -112,9 +111,9 @@ def fit(
     return False
 
 
-def _augmenter(recipe: Recipe, seed: int, classes: Sequence[ClassSpec]) -> Augmenter:
+def _augmenter(recipe: Recipe, seed: int, classes: Sequence[ClassSpec], size: int) -> Augmenter:
     background = [index for index, entry in enumerate(classes) if entry.role == "background"]
-    return Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out, recipe.negatives, background)
+    return Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out, recipe.negatives, background, size)
 
 
 def _separate_buffers(model: keras.Model) -> None:
