@@ -121,6 +121,7 @@ _EDGE = replace(
     encoder_weights="imagenet",
     encoder_rate=0.3,
     epochs=12,
+    photo_scale=1.5,
     learning_rate=1e-3,
     region_loss="dice",
 )
