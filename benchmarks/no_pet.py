@@ -15,26 +15,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import skimage
+from cutouts import VALIDATION, photos_of
 from PIL import Image
 
 from unet_runtime import Segmentation, Segmenter
-from unet_runtime.core.datasets import Sample, evenly, open_dataset, open_labels, read_split
+from unet_runtime.core.datasets import Sample, open_labels
 from unet_runtime.core.photo import open_photo
 from unet_runtime.core.text import table
-from unet_training.data.dataset import split_dataset
 
 BACKGROUND = 1
 LEAST_SIDE = 72
 """Pixels of a square; a crop of a smaller area shows too little to be a photo."""
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
-VALIDATION, SEED = 200, 1
-
-
-def photos_of(root: Path, part: str, count: int) -> list[Sample]:
-    if part == "test":
-        return evenly(read_split(open_dataset(root), "official", "test"), count)
-    return evenly(split_dataset(open_dataset(root), "official", VALIDATION, SEED).validation, count)
 
 
 def pictures() -> dict[str, Image.Image]:

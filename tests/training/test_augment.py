@@ -204,13 +204,16 @@ def test_a_part_is_all_that_a_picture_shows_at_a_scale_between_its_own_and_the_p
     assert 0.9 < steps.max() <= 1.0001
 
 
-def test_a_larger_photo_is_reduced_as_the_runtime_reduces_it(small: Pictures) -> None:
-    photo, mask = np.repeat(small[0], 8, axis=0)[:, :30], np.repeat(small[1], 8, axis=0)[:, :30]
-    photo, mask = np.tile(photo, (1, 5, 1)), np.tile(mask, (1, 5))  # 32 rows, 30 columns
-    moved, classes = _moved(photo, mask, rows=[2.5 + 6 * i for i in range(5)], columns=[0.5 + 2 * i for i in range(15)])
-    reduced = Image.fromarray(photo[:30]).resize((15, 5), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(moved[:4], np.asarray(reduced)[:4], atol=1)
-    np.testing.assert_array_equal(classes, mask[np.round(2.5 + 6 * np.arange(5)).astype(int)][:, 0:30:2])
+def test_a_larger_photo_is_reduced_as_the_runtime_reduces_it() -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (32, 30, 3), dtype=np.uint8)
+    mask = photo[..., 0] % 3
+    rows = np.arange(8) * 4 + 1.5  # centres of eight blocks of 4 pixels
+    columns = np.arange(15) * 2 + 0.5
+    moved, classes = _moved(photo, mask, list(rows), list(columns))
+    reduced = Image.fromarray(photo).resize((15, 8), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(moved, np.asarray(reduced), atol=1)
+    nearest = np.ix_(np.round(rows).astype(int), np.round(columns).astype(int))
+    np.testing.assert_array_equal(classes, mask[nearest])
 
 
 def test_parts_of_larger_photos_are_sharp() -> None:

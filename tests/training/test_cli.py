@@ -150,55 +150,7 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
     shared = ("--data", pictures, "--preset", "demo", *TINY)
     assert unet_train(*shared, "--epochs", 1, "--output", tmp_path / "first").code == 0
     first = tmp_path / "first" / "model.keras"
-    ended = unet_train(
-        *shared,
-        "--epochs",
-        2,
-        "--sizes",
-        "16,32",
-        "--region-loss",
-        "lovasz",
-        "--region-weight",
-        0.5,
-        "--border-weight",
-        2,
-        "--ema",
-        0.5,
-        "--accumulation",
-        2,
-        "--activation",
-        "sigmoid",
-        "--split",
-        "random:7",
-        "--distillation-weight",
-        3,
-        "--rotation",
-        20,
-        "--photo-scale",
-        1.5,
-        "--zoom",
-        0.4,
-        "--cut-out",
-        0.3,
-        "--negatives",
-        0.2,
-        "--hard-pixels",
-        0.5,
-        "--weight-bits",
-        11,
-        "--weights",
-        first,
-        "--teacher",
-        first,
-        "--output",
-        tmp_path / "second",
-    )
-    assert ended.code == 0
-    spec = read_artifact(tmp_path / "second" / "model.keras").spec
-    assert (spec.output.activation, spec.provenance.split) == ("sigmoid", "random:7")
-    recipe = spec.provenance.recipe
     chosen = {
-        "sizes": [16, 32],
         "region_loss": "lovasz",
         "region_weight": 0.5,
         "border_weight": 2.0,
@@ -213,7 +165,17 @@ def test_recipe_options_reach_the_training_and_the_spec(pictures: Path, tmp_path
         "negatives": 0.2,
         "hard_pixels": 0.5,
         "weight_bits": 11,
+        "split": "random:7",
     }
+    words: list[object] = ["--epochs", 2, "--sizes", "16,32", "--weights", first, "--teacher", first]
+    for name, value in chosen.items():
+        words += ["--" + name.replace("_", "-"), value]
+    ended = unet_train(*shared, *words, "--output", tmp_path / "second")
+    assert ended.code == 0
+    spec = read_artifact(tmp_path / "second" / "model.keras").spec
+    assert (spec.output.activation, spec.provenance.split) == ("sigmoid", "random:7")
+    recipe = spec.provenance.recipe
+    assert recipe["sizes"] == [16, 32]
     assert {name: recipe[name] for name in chosen} == chosen
     origin = f"drawn-demo {read_artifact(first).spec.provenance.weights_sha256}"
     assert (recipe["weights"], recipe["teacher"]) == (origin, origin)

@@ -8,6 +8,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -248,11 +249,19 @@ def test_a_training_starts_with_them_and_says_so(pictures: Path, tmp_path: Path)
     source = encoder_weights._installed(PUBLISHED["lite"])
     copy = tmp_path / "copy.pth"
     copy.write_bytes(source.read_bytes())
-    ended = unet_train(
-        "--data", pictures, "--output", output, "--preset", "edge", "--architecture", "lite", "--width", 2,
-        "--depth", 2, "--size", 32, "--batch-size", 4, "--epochs", 1, "--precision", "float32",
-        "--encoder-weights", copy, "--encoder-rate", 0,
-    )  # fmt: skip
+    options = {
+        "--preset": "edge",
+        "--architecture": "lite",
+        "--width": 2,
+        "--depth": 2,
+        "--size": 32,
+        "--batch-size": 4,
+        "--epochs": 1,
+        "--precision": "float32",
+        "--encoder-weights": copy,
+        "--encoder-rate": 0,
+    }
+    ended = unet_train("--data", pictures, "--output", output, *chain.from_iterable(options.items()))
     assert ended.code == 0, ended.err
     assert "variables start from the weights of copy.pth" in ended.err
     artifact = read_artifact(output / "model.keras")

@@ -287,19 +287,23 @@ def _read_photos(recipe: Recipe, data: Dataset, seed: int, devices: Sequence[str
     split = split_dataset(data, recipe.split, recipe.validation, seed)
     check_batch(min(recipe.batch_size, len(split.train)), devices)  # before minutes of reading
     _warn_of_few(len(split.train), len(split.validation), len(split.test))
-    sizes = ", ".join(f"{size}x{size}" for size in recipe.sizes)
+    kept = [_kept_photos(recipe, spec) for spec in inputs]
+    sizes = ", ".join(f"{spec.width}x{spec.height}" for spec in kept)
     logger.info(f"preparing {len(split.train) + len(split.validation)} photos at {sizes}")
     crops = Crops(recipe.crops, seed, is_focused=True) if recipe.fit == "crop" else None
     anywhere = crops and replace(crops, is_focused=False)
-    stages = [load(split.train, _kept(recipe, spec), cache, crops) for spec in inputs]
+    stages = [load(split.train, spec, cache, crops) for spec in kept]
     validation = load(split.validation, inputs[-1], cache, anywhere)
     _log_problems(stages[-1].problems + validation.problems)
     read_test = partial(load, split.test, inputs[-1], cache, anywhere)
     return _Photos(data.classes, inputs[-1], stages, divisible(validation, devices), validation.names, read_test)
 
 
-def _kept(recipe: Recipe, spec: InputSpec) -> InputSpec:
-    """How photos are kept for pictures of ``spec``; crops have the photos' own scale already."""
+def _kept_photos(recipe: Recipe, spec: InputSpec) -> InputSpec:
+    """How training photos for inputs of ``spec`` are prepared: larger by ``photo_scale``.
+
+    Those that are not augmented are not larger, nor are crops, which have the photos' own scale.
+    """
     if not recipe.augment or recipe.fit == "crop":
         return spec
     height, width, margin = (round(pixels * recipe.photo_scale) for pixels in (spec.height, spec.width, spec.margin))

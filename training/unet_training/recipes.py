@@ -67,11 +67,11 @@ class Recipe:
     photo_scale: float = _option(
         1.0,
         "Training",
-        "Size of the photos that augmented pictures are made of, as a multiple of --size.",
+        "Size at which photos are kept for augmentation, as a multiple of --size.",
         min=1,
         max=4,
     )
-    """So that enlarged parts are as sharp as whole photos are to the model in use."""
+    """Above 1, enlarged parts of a photo are as sharp as the whole photos that the model meets in use."""
     zoom: float = _option(
         0.6, "Training", "Smallest share of its sides that an augmented photo shows.", min_open=True, max=1
     )

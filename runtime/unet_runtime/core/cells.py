@@ -108,8 +108,12 @@ class Band:
         """Row behind its last one."""
 
     def crop(self, image: Image.Image, columns: slice | None = None) -> Image.Image:
-        """The band of an image of the photo's size, and 0 past its edges: all pixels of the band's cells, or of some
-        ``columns`` of them."""
+        """All pixels of the band's cells, or of the named columns of cells; 0 past the photo's edges.
+
+        Args:
+            image: of the photo's size.
+            columns: of cells; None: all.
+        """
         step, lead = self._cells.step, self._cells.lead
         columns = columns or slice(0, self._cells.shape[1] + 1)
         return image.crop((columns.start * step - lead, self._above, columns.stop * step - lead, self._below))
@@ -126,7 +130,7 @@ class Band:
 
 
 def runs(flags: npt.NDArray[np.bool_]) -> Iterator[slice]:
-    """Where neighbours among ``flags`` (n,) are set, from the first on."""
+    """Ranges of neighbours among ``flags`` (n,) that are all set, in their order."""
     changes = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     for first, last in changes.reshape(-1, 2).tolist():
         yield slice(first, last)

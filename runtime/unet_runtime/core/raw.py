@@ -5,12 +5,38 @@ from __future__ import annotations
 import struct
 from typing import IO
 
-# fmt: off
-SUFFIXES = frozenset({
-    ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".rw2", ".rwl", ".orf", ".pef",
-    ".ptx", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mrw", ".erf", ".kdc", ".dcr", ".dcs", ".mef", ".mos", ".gpr",
-})
-# fmt: on
+SUFFIXES = frozenset(
+    [
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".nef",
+        ".nrw",
+        ".arw",
+        ".srf",
+        ".sr2",
+        ".raf",
+        ".rw2",
+        ".rwl",
+        ".orf",
+        ".pef",
+        ".ptx",
+        ".srw",
+        ".x3f",
+        ".3fr",
+        ".fff",
+        ".iiq",
+        ".mrw",
+        ".erf",
+        ".kdc",
+        ".dcr",
+        ".dcs",
+        ".mef",
+        ".mos",
+        ".gpr",
+    ]
+)
 """How the names of raw files end, in lower case."""
 
 ADVICE = "the picture inside is a preview only: develop them to TIFF, PNG or JPEG first (darktable, RawTherapee)"

@@ -63,9 +63,9 @@ def move(photos: Tensor, masks: Tensor, rows: np.ndarray, columns: np.ndarray) -
     rows, columns = _reflected(rows, height), _reflected(columns, width)
     # A side at a time, as products of matrices: on a CPU several times faster than gathering pixels, and the same in
     # every backend.
-    moved = ops.matmul(_shares(rows, height, row_steps), ops.reshape(photos, (-1, height, width * channels)))
+    moved = ops.matmul(_weights(rows, height, row_steps), ops.reshape(photos, (-1, height, width * channels)))
     moved = ops.transpose(ops.reshape(moved, (-1, high, width, channels)), (0, 2, 1, 3))  # (n, W, h, 3)
-    moved = ops.matmul(_shares(columns, width, column_steps), ops.reshape(moved, (-1, width, high * channels)))
+    moved = ops.matmul(_weights(columns, width, column_steps), ops.reshape(moved, (-1, width, high * channels)))
     moved = ops.transpose(ops.reshape(moved, (-1, wide, high, channels)), (0, 2, 1, 3))  # (n, h, w, 3)
     rows, columns = ops.cast(ops.round(rows), "int32"), ops.cast(ops.round(columns), "int32")
     pixels = rows[:, :, None] * width + columns[:, None, :]  # (n, h, w), numbered photo by photo
@@ -118,7 +118,7 @@ class Augmenter:
         cut_out: largest share of the sides of a rectangle that is grey in the photo and ``IGNORED`` in the mask.
         negatives: share of the photos of which a part without an object is shown, where one is found.
         background: ids of the classes that such a part may have.
-        size: height and width of the pictures, pixels; None: the photos'. Of larger photos enlarged parts are sharp.
+        size: height and width of the pictures, pixels; None: as the photos. Larger photos keep enlarged parts sharp.
     """
 
     def __init__(
@@ -278,11 +278,11 @@ def _steps(positions: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(steps, 1.0), np.float32)[:, None, None]
 
 
-def _shares(positions: Tensor, side: int, steps: np.ndarray) -> Tensor:
-    """Shares of the pixels around each position: (n, m) -> (n, m, side).
+def _weights(positions: Tensor, side: int, steps: np.ndarray) -> Tensor:
+    """Weights of a photo's pixels in the value at each position: (n, m) -> (n, m, side), which sum to 1.
 
-    Of the two pixels beside it (bilinear); where positions are farther apart than pixels, of all between them, as
-    the runtime makes photos smaller.
+    Bilinear between two pixels. Where ``steps`` between positions are longer than a pixel, the triangle is as much
+    wider: the antialiasing by which the runtime, too, makes photos smaller.
     """
-    shares = ops.relu(1.0 - ops.abs(positions[:, :, None] - ops.arange(side, dtype="float32")) / steps)
-    return shares / ops.sum(shares, axis=-1, keepdims=True)
+    weights = ops.relu(1.0 - ops.abs(positions[:, :, None] - ops.arange(side, dtype="float32")) / steps)
+    return weights / ops.sum(weights, axis=-1, keepdims=True)

@@ -70,35 +70,16 @@ def fit(
         with closing(progress), InterruptBetweenSteps() as steps:
             if checkpoint.epochs < recipe.epochs:
                 progress.write_header()
+            every = [*checkpoint.callbacks(), *shown, *callbacks, steps]
+            measured = Batches(validation, recipe.batch_size, processes.share)
             for size, stage, (first, end) in zip(recipe.sizes, stages, _epoch_ranges(recipe), strict=True):
                 if end < checkpoint.epochs:
                     continue
                 if len(recipe.sizes) > 1:
                     logger.info(f"epochs {first + 1} to {end}: photos of {size}x{size}")
-                # Keras takes batches of one shape in a fit, and ends it by putting averaged weights in the place of
-                # the last ones: there the next size begins. It does so too where a checkpoint leaves no epoch to do.
                 first = max(first, checkpoint.epochs)
-                _separate_buffers(model)
-                # A step of its own for each size: given a second one, TensorFlow would trace the step for any size,
-                # and Keras' bilinear upsampling needs a known one there.
-                model.train_function = None  # fit makes a new one
-                model.fit(
-                    TrainingBatches(
-                        stage,
-                        recipe.batch_size,
-                        seed,
-                        _augmenter(recipe, seed, classes, size) if recipe.augment else None,
-                        first,
-                        outline_weights(recipe, classes),
-                        processes.share,
-                    ),
-                    validation_data=Batches(validation, recipe.batch_size, processes.share),
-                    initial_epoch=first,
-                    epochs=end,
-                    callbacks=[*checkpoint.callbacks(), *shown, *callbacks, steps],
-                    shuffle=False,
-                    verbose=0,
-                )
+                batches = _batches(recipe, seed, classes, stage, size, first)
+                _fit_one_size(model, batches, measured, first, end, every)
     except KeyboardInterrupt:
         if not checkpoint.epoch:
             raise
@@ -111,9 +92,44 @@ def fit(
     return False
 
 
-def _augmenter(recipe: Recipe, seed: int, classes: Sequence[ClassSpec], size: int) -> Augmenter:
-    background = [index for index, entry in enumerate(classes) if entry.role == "background"]
-    return Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out, recipe.negatives, background, size)
+def _batches(
+    recipe: Recipe, seed: int, classes: Sequence[ClassSpec], photos: Labelled, size: int, first: int
+) -> TrainingBatches:
+    """Batches of pictures of ``size`` x ``size``, from epoch ``first`` on."""
+    augment = None
+    if recipe.augment:
+        background = [index for index, entry in enumerate(classes) if entry.role == "background"]
+        augment = Augmenter(seed, recipe.zoom, recipe.rotation, recipe.cut_out, recipe.negatives, background, size)
+    weigh = outline_weights(recipe, classes)
+    return TrainingBatches(photos, recipe.batch_size, seed, augment, first, weigh, processes.share)
+
+
+def _fit_one_size(
+    model: keras.Model,
+    batches: TrainingBatches,
+    validation: Batches,
+    first: int,
+    end: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Train epochs ``first`` to ``end - 1``, whose pictures have one size.
+
+    Keras takes batches of one shape in a fit, and ends it by putting averaged weights in the place of the last ones:
+    there the next size begins. It does so too where a checkpoint leaves no epoch to do.
+    """
+    _separate_buffers(model)
+    # A step of its own for each size: given a second one, TensorFlow would trace the step for any size,
+    # and Keras' bilinear upsampling needs a known one there.
+    model.train_function = None  # fit makes a new one
+    model.fit(
+        batches,
+        validation_data=validation,
+        initial_epoch=first,
+        epochs=end,
+        callbacks=list(callbacks),
+        shuffle=False,
+        verbose=0,
+    )
 
 
 def _separate_buffers(model: keras.Model) -> None:
